@@ -1,0 +1,142 @@
+/* The arena: one anonymous shared mapping, made by the runtime before its pool exists.
+ *
+ *     +--------------+ 0
+ *     | pf_arena     |  magic, sizes, stop word                     written once, then read only
+ *     +--------------+ workers_at
+ *     | pf_worker[W] |  one queue and one set of counters a pool process
+ *     +--------------+ slots_at (page aligned)
+ *     | slot 0       |  header | positions | status | columns | raw | output
+ *     | slot 1       |
+ *     | ...          |  slot_bytes each, page aligned, so that a process can map one alone
+ *     +--------------+ arena_bytes
+ *
+ * Who writes a word is said beside it: I = the intake thread, D = the completion thread (both in the
+ * runtime process), W = the pool process that the block or slot belongs to.  A word has one writer at
+ * a time; where the writer changes, the state word is the hand-over: it is stored with release order
+ * by the old owner and loaded with acquire order by the new one.
+ *
+ * Life of a slot:
+ *
+ *     FREE --claim(I)--> FILLING --publish(I)--> READY --take(W)--> HELD --complete(W)--> DONE --release(D)--> FREE
+ *                                                  ^                 |  ^                   
+ *                                                  +--return(D)------+  +-- resume(D) -- OUTPUT_FULL <--spill(W)-- HELD
+ *
+ * `return` happens only after the kernel has told the runtime that the holder is dead.
+ */
+#ifndef PYTHIA_ARENA_LAYOUT_H
+#define PYTHIA_ARENA_LAYOUT_H
+
+#include <stdint.h>
+#include "decoder.h"
+
+#define PF_ARENA_MAGIC 0x31304e4552415046ull /* "FPARENA01" truncated to 8 bytes */
+#define PF_CACHE_LINE 64
+#define PF_QUEUE_CAPACITY 256 /* power of two; more slots than an arena has per worker */
+
+enum {
+    PF_SLOT_FREE = 0,
+    PF_SLOT_FILLING = 1,
+    PF_SLOT_READY = 2,
+    PF_SLOT_HELD = 3,
+    PF_SLOT_DONE = 4,
+    PF_SLOT_OUTPUT_FULL = 5,
+};
+
+/* What became of one row; the handler's process writes it, 0 = never handled. */
+enum {
+    PF_ROW_PENDING = 0,
+    PF_ROW_OK = 1,
+    PF_ROW_REJECTED = 2, /* batch.reject: to the dead letters, with a reason */
+    PF_ROW_RETRY = 3,    /* batch.retry, or attempts left after an exception */
+    PF_ROW_FAILED = 4,   /* the handler raised on it and no attempt is left */
+};
+
+/* One received message: good rows stand at the front of the table in row order, refused ones at its
+ * back, last first, so that one table of `capacity` entries holds both. */
+typedef struct {
+    int64_t offset;        /* Kafka offset, byte offset in a file, sequence in memory */
+    int64_t timestamp_ms;  /* milliseconds since the epoch, -1 when the source has none */
+    uint32_t partition;    /* index into the source's partition table */
+    uint32_t payload_at;   /* from the start of the raw region */
+    uint32_t payload_size;
+    uint32_t key_at;
+    int32_t key_size;      /* -1: no key */
+    uint32_t headers_at;   /* (name size u16, name, value size i32 or -1, value)*, little endian */
+    uint32_t headers_size;
+    uint32_t attempts;     /* times the row has been given to a handler before */
+} pf_message;
+
+typedef struct {
+    _Alignas(PF_CACHE_LINE)
+    uint32_t state;           /* futex word; PF_SLOT_... ; see the life above */
+    uint32_t worker;          /* index of the pool process it was queued for    I */
+    uint64_t batch;           /* sequence number of this batch, from 1          I */
+    uint64_t opened_ns;       /* CLOCK_MONOTONIC when its first row came        I */
+    uint64_t published_ns;    /*                                                I */
+    uint32_t rows;            /* good rows                                      I */
+    uint32_t refused;         /* refused payloads                               I */
+    uint32_t raw_bytes;       /* used of the raw region                         I */
+    uint32_t handler;         /* index of the handler in the app                I */
+    _Alignas(PF_CACHE_LINE)
+    uint64_t taken_ns;        /*                                                W */
+    uint64_t completed_ns;    /*                                                W */
+    uint64_t output_bytes;    /* used of the output region                      W */
+    uint32_t output_records;  /* records in the output region                   W */
+    uint32_t error_bytes;     /* used of the error region: reasons, tracebacks  W */
+    uint32_t rejected;        /*                                                W */
+    uint32_t retried;         /*                                                W */
+    uint32_t failed;          /*                                                W */
+    uint32_t reserved;
+} pf_slot;
+
+/* One pool process' place.  Queue indices only grow; index & (PF_QUEUE_CAPACITY - 1) is the cell.
+ * completed <= taken <= tail always; tail - completed slots are in the process' hands. */
+typedef struct {
+    _Alignas(PF_CACHE_LINE)
+    uint32_t tail;            /* futex word: slots queued                       I */
+    uint32_t stop;            /* 1 = take no more, leave                        D */
+    _Alignas(PF_CACHE_LINE)
+    uint32_t taken;           /*                                                W, D after a death */
+    uint32_t completed;       /*                                                W */
+    uint32_t waiting;         /* 1 while asleep on `tail`                       W */
+    uint32_t booted;          /* 1 once setup() has returned                    W */
+    int32_t pid;              /*                                                W */
+    _Alignas(PF_CACHE_LINE)
+    uint64_t batches;         /* counters for metrics                           W */
+    uint64_t rows;
+    uint64_t handler_ns;
+    uint64_t heartbeat_ns;    /* CLOCK_MONOTONIC of its last sign of life       W */
+    _Alignas(PF_CACHE_LINE)
+    uint32_t queue[PF_QUEUE_CAPACITY]; /*                                       I */
+} pf_worker;
+
+typedef struct {
+    _Alignas(PF_CACHE_LINE)
+    uint64_t magic;
+    uint64_t arena_bytes;
+    uint32_t n_workers;
+    uint32_t n_slots;
+    uint32_t slot_capacity;   /* rows and refused payloads a slot can hold */
+    uint32_t reserved;
+    uint64_t slot_bytes;
+    uint64_t workers_at;
+    uint64_t slots_at;
+    uint64_t messages_at;     /* the rest: offsets within a slot */
+    uint64_t refusals_at;
+    uint64_t status_at;
+    uint64_t columns_at;
+    uint64_t raw_at;
+    uint64_t raw_bytes;
+    uint64_t errors_at;
+    uint64_t errors_bytes;
+    uint64_t output_at;
+    uint64_t output_bytes;
+    _Alignas(PF_CACHE_LINE)
+    uint32_t done_signal;     /* futex word: completions so far, every worker adds */
+    uint32_t done_waiting;    /* 1 while the completion thread sleeps           D */
+    _Alignas(PF_CACHE_LINE)
+    uint32_t free_signal;     /* futex word: releases so far                    D */
+    uint32_t free_waiting;    /* 1 while the intake thread sleeps               I */
+} pf_arena;
+
+#endif

@@ -1,0 +1,73 @@
+/* The contract between a source thread and the decoder of one payload.
+ *
+ * A decoder writes row `batch->rows` of every column and then increments `batch->rows`; on any other
+ * result the batch holds exactly the rows it held before (a half written row lies beyond every
+ * offset and is overwritten by the next).  It runs without the GIL, allocates nothing, and reads no
+ * byte outside payload[0 .. size).  One decoder object belongs to one thread at a time: it may learn
+ * (the order in which keys came last), which never changes an answer, only the speed.
+ */
+#ifndef PYTHIA_DECODER_H
+#define PYTHIA_DECODER_H
+
+#include "column.h"
+
+enum {
+    PF_DECODED = 0, /* one more row */
+    PF_REFUSED = 1, /* the payload is bad: see pf_refusal */
+    PF_FULL = 2,    /* good as far as read, but a column has no room for it in this batch */
+};
+
+/* Why a payload was refused.  The sentence is made only when somebody reads it (refusal.py). */
+enum {
+    PF_REASON_NONE = 0,
+    PF_REASON_EMPTY = 1,               /* payload has no bytes */
+    PF_REASON_NULL = 2,                /* payload is null (a Kafka tombstone) */
+    PF_REASON_TRUNCATED = 3,           /* ends inside a value */
+    PF_REASON_SYNTAX = 4,              /* not the format at all */
+    PF_REASON_TRAILING = 5,            /* bytes after the value */
+    PF_REASON_UTF8 = 6,                /* invalid UTF-8 */
+    PF_REASON_ESCAPE = 7,              /* invalid escape, lone surrogate */
+    PF_REASON_CONTROL = 8,             /* unescaped control character in a string */
+    PF_REASON_NUMBER = 9,              /* malformed number */
+    PF_REASON_RANGE = 10,              /* number outside the column's type */
+    PF_REASON_TYPE = 11,               /* `found` where `column` wants another type */
+    PF_REASON_MISSING = 12,            /* required field `column` absent */
+    PF_REASON_UNKNOWN_FIELD = 13,      /* forbid_unknown_fields */
+    PF_REASON_DEPTH = 14,              /* nested too deep */
+    PF_REASON_CONSTRAINT = 15,         /* a msgspec.Meta bound of `column` */
+    PF_REASON_DATETIME = 16,           /* not RFC 3339, or outside the years 1 to 9999 */
+    PF_REASON_BASE64 = 17,             /* bytes field that is not base64 */
+    PF_REASON_LENGTH = 18,             /* fixed layout: payload is not one record long */
+    PF_REASON_TOO_LARGE = 19,          /* payload larger than a batch may be */
+    PF_REASON_TAG = 20,                /* Struct tag is not the expected one */
+};
+
+/* JSON-ish name of what was found, for PF_REASON_TYPE. */
+enum {
+    PF_FOUND_NONE = 0,
+    PF_FOUND_NULL = 1,
+    PF_FOUND_BOOL = 2,
+    PF_FOUND_INT = 3,
+    PF_FOUND_FLOAT = 4,
+    PF_FOUND_STR = 5,
+    PF_FOUND_ARRAY = 6,
+    PF_FOUND_OBJECT = 7,
+    PF_FOUND_BYTES = 8,
+    PF_FOUND_EXT = 9,
+    PF_FOUND_DATETIME = 10,
+};
+
+typedef struct {
+    uint8_t reason;    /* PF_REASON_... */
+    uint8_t found;     /* PF_FOUND_... */
+    uint16_t reserved;
+    int32_t column;    /* index of the column concerned, -1 when none */
+    uint64_t at;       /* byte offset into the payload */
+} pf_refusal;
+
+typedef struct pf_decoder pf_decoder;
+struct pf_decoder {
+    int (*decode)(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size, pf_refusal *why);
+};
+
+#endif

@@ -1,0 +1,55 @@
+/* The contract between the intake thread and whatever brings messages.
+ *
+ * The intake thread calls `poll` without the GIL; the source hands each message to `append`, which
+ * decodes it into the open batch before it returns, so the pointers need to live no longer than the
+ * call.  A source keeps no queue of its own beyond what its client library or its read buffer holds.
+ */
+#ifndef PYTHIA_SOURCE_H
+#define PYTHIA_SOURCE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    const uint8_t *payload; /* NULL: a null value (tombstone) */
+    size_t size;
+    const uint8_t *key;
+    int32_t key_size;       /* -1: no key */
+    const uint8_t *headers; /* encoded as pf_message says; may be NULL when headers_size is 0 */
+    uint32_t headers_size;
+    uint32_t partition;     /* index into the reader's partition table */
+    int64_t offset;         /* position of this message in its partition */
+    int64_t next_offset;    /* position to commit once this message is done */
+    int64_t timestamp_ms;   /* -1: none */
+} pf_incoming;
+
+enum {
+    PF_APPENDED = 0, /* taken: a row, or a counted refusal */
+    PF_STALLED = 1,  /* no slot is free: return PF_SOURCE_STALLED and offer the same message again */
+};
+
+/* What `append` writes to; defined by the intake (intake.h) or by a test. */
+typedef struct pf_sink pf_sink;
+struct pf_sink {
+    int (*append)(pf_sink *self, const pf_incoming *message);
+};
+
+enum {
+    PF_SOURCE_IDLE = 0,    /* nothing came within the timeout */
+    PF_SOURCE_MORE = 1,    /* appended at least one message; more may be ready */
+    PF_SOURCE_STALLED = 2, /* append said PF_STALLED; the message is kept for the next poll */
+    PF_SOURCE_END = 3,     /* bounded source: everything was appended */
+    PF_SOURCE_FAILED = 4,  /* cannot go on: Reader.failure() tells why */
+    PF_SOURCE_CALL = 5,    /* Reader.serve() must run with the GIL (a rebalance, an error, a log line) */
+};
+
+typedef struct pf_source pf_source;
+struct pf_source {
+    /* Append at most `max_messages`, waiting at most `timeout_us` for the first to arrive.  Must
+     * return early (IDLE) soon after wake(). */
+    int (*poll)(pf_source *self, pf_sink *sink, uint32_t max_messages, int64_t timeout_us);
+    /* Make a poll that waits return now.  Any thread; async-signal-safe. */
+    void (*wake)(pf_source *self);
+};
+
+#endif

@@ -1,0 +1,1 @@
+"""The compiled modules. Private: the public names are re-exported one level up."""

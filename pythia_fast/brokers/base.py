@@ -1,0 +1,183 @@
+"""What every broker must guarantee.
+
+A *Source* or *Sink* is what a user writes down: options, checked when made, no connection, cheap to
+copy. Opened by the runtime it becomes a *Reader* or a *Publisher*, which hold the connections and live
+in the runtime process only.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from pythia_fast._ext.source import NativeSource
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One assignment of one partition. A partition assigned again gets a new index: that is its epoch."""
+
+    index: int
+    topic: str  #: topic, file path, queue or stream
+    partition: int
+
+
+class Listener(Protocol):
+    """What a reader tells the runtime. Called with the GIL, on the intake thread."""
+
+    def assigned(self, partitions: Sequence[Partition]) -> None: ...
+
+    def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> None:
+        """Return once what is in flight of them is done and committed, or the drain deadline passed.
+
+        ``lost``: they belong to somebody else already; nothing of them may be committed.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderContext:
+    """What the runtime gives a source that it opens."""
+
+    app: str  #: App name
+    handler: str  #: handler name; default consumer group is made of these two
+    state_dir: Path  #: where checkpoints live
+    until: Literal["end", "forever"]
+    batch_size: int
+    batch_timeout: float  #: seconds
+    max_payload_bytes: int  #: a larger payload is refused with PF_REASON_TOO_LARGE by the intake
+    listener: Listener
+    log: Callable[[str], None]  #: a line for the person who watches the run
+    connect_timeout: float | None = None  #: seconds without any broker before the run fails; None = wait for ever
+
+
+class Reader(ABC):
+    """An open source. ``native`` is polled by the intake thread; everything else runs with the GIL."""
+
+    native: NativeSource
+
+    @abstractmethod
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
+        """Commit, per partition index, the position to go on from. Called from one thread at a time.
+
+        ``wait``: return only once the commit is durable (shutdown, revocation).
+        """
+
+    def serve(self) -> None:  # noqa: B027 - most readers have nothing to serve
+        """Called on the intake thread after poll() returned PF_SOURCE_CALL."""
+
+    def failure(self) -> str:
+        """Why poll() returned PF_SOURCE_FAILED, as a sentence that says what to do."""
+        return "the source failed"
+
+    def pause(self) -> None:  # noqa: B027 - a file needs no pause
+        """The arena has been full for a while: fetch no more, keep the membership."""
+
+    def resume(self) -> None:  # noqa: B027
+        """Room again after pause()."""
+
+    def progress(self) -> tuple[int, int] | None:
+        """(bytes or messages read, total) of a bounded source, for the progress bar."""
+        return None
+
+    def lag(self) -> Mapping[tuple[str, int], int]:
+        """Messages not yet committed per (topic, partition), where the broker tells."""
+        return {}
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave the group, close connections and files. Commits nothing."""
+
+
+class Source(ABC):
+    """A place messages come from, as the user declared it."""
+
+    @abstractmethod
+    def open(self, context: ReaderContext) -> Reader:
+        """Connect. Called in the runtime process, after the pool has been forked."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One short phrase for logs: ``kafka topic orders as group order-processors``."""
+
+
+#: Framing of the records a publisher is given, little endian, back to back without padding:
+#: key size u32 (0xFFFFFFFF = no key), headers size u32, payload size u32 (0xFFFFFFFF = null),
+#: key, headers (as in arena_layout.h), payload.
+RECORD_HEADER_BYTES = 12
+NO_BYTES = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRecord:
+    """One record the sink will never take (too large for the broker, say); the runtime dead-letters it."""
+
+    index: int  #: position of the record in the published buffer
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """All records of one ticket are durable, but for ``failed``, which are refused for good."""
+
+    ticket: int
+    failed: tuple[FailedRecord, ...] = ()
+
+
+class Publisher(ABC):
+    """An open sink. Called by the completion thread only."""
+
+    @abstractmethod
+    def publish(self, records: memoryview, count: int, ticket: int) -> None:
+        """Start to send ``count`` framed records. ``records`` stays valid until the ticket is delivered.
+
+        Trouble that can pass (no broker, full disk) is retried inside, for ever, and reported through
+        ``trouble()``: the records stay undelivered, which holds the source back.
+        """
+
+    @abstractmethod
+    def deliveries(self, timeout: float = 0.0) -> Sequence[Delivery]:
+        """Tickets that have become durable since the last call; waits up to ``timeout`` seconds for one."""
+
+    def trouble(self) -> str | None:
+        """What it is waiting for right now, as a sentence, or None when all is well."""
+        return None
+
+    @abstractmethod
+    def close(self, timeout: float) -> None:
+        """Flush for at most ``timeout`` seconds, then close."""
+
+
+class Sink(ABC):
+    """A place results or dead letters go to, as the user declared it."""
+
+    @abstractmethod
+    def open(self, context: PublisherContext) -> Publisher:
+        """Connect. Called in the runtime process, after the pool has been forked."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One short phrase for logs."""
+
+    def encoding(self) -> Literal["json", "msgpack"]:
+        """How a dict of arrays becomes payloads, one a row."""
+        return "json"
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherContext:
+    """What the runtime gives a sink that it opens."""
+
+    app: str
+    handler: str
+    state_dir: Path
+    log: Callable[[str], None]
+    connect_timeout: float | None = None
+
+
+def options_of(**values: Any) -> dict[str, Any]:
+    """The options that were given: those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}

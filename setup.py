@@ -1,0 +1,66 @@
+"""The extension modules; everything else is in pyproject.toml.
+
+Sources live in ext/, modules in pythia_fast/_ext/: setuptools places a module by its name, not by its
+source. A ``.pxd`` that shares a cdef class lives in pythia_fast/_ext/, because Cython finds it by import name.
+
+PYTHIA_FAST_DEBUG=1      bounds checks, -O0 -g, cython annotation pages
+PYTHIA_FAST_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize` runs the tests so)
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).parent
+DEBUG = os.environ.get("PYTHIA_FAST_DEBUG") == "1"
+SANITIZE = os.environ.get("PYTHIA_FAST_SANITIZE") == "1"
+
+COMPILE = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function", "-fvisibility=hidden"]
+LINK: list[str] = []
+if SANITIZE:
+    flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+    COMPILE += [*flags, "-O1", "-g"]
+    LINK += flags
+elif DEBUG:
+    COMPILE += ["-O0", "-g"]
+else:
+    COMPILE += ["-O3", "-g1"]
+
+HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.[hi]*"))
+
+# module -> further C sources. The module's own source is ext/<module>.pyx.
+MODULES: dict[str, list[str]] = {
+    "source": [],
+    "decoder": [],
+}
+
+
+def extension(name: str, c_sources: list[str]) -> Extension:
+    return Extension(
+        f"pythia_fast._ext.{name}",
+        [f"ext/{name}.pyx", *(f"ext/{source}" for source in c_sources)],
+        include_dirs=["ext"],
+        depends=HEADERS,
+        extra_compile_args=COMPILE,
+        extra_link_args=LINK,
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [extension(name, sources) for name, sources in MODULES.items()],
+        build_dir="build/cython-debug" if DEBUG else "build/cython",
+        include_path=["ext", "."],
+        annotate=DEBUG,
+        force=DEBUG,
+        compiler_directives={
+            "language_level": "3",
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "embedsignature": True,
+            "freethreading_compatible": False,
+        },
+    )
+)

@@ -1,0 +1,1 @@
+"""Measurements; outside the default test run (``make bench``)."""

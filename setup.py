@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent
 DEBUG = os.environ.get("PYTHIA_FAST_DEBUG") == "1"
 SANITIZE = os.environ.get("PYTHIA_FAST_SANITIZE") == "1"
 
-COMPILE = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function", "-fvisibility=hidden"]
+COMPILE = ["-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden"]
+COMPILE += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function"]
 LINK: list[str] = []
 if SANITIZE:
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]

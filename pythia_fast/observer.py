@@ -1,0 +1,73 @@
+"""Watching a run: what the runtime tells, and the protocol of those who listen.
+
+The runtime calls an observer from its main thread only, about five times a second, so an observer may take
+its time for drawing without slowing a row. Everything here is a plain value: an observer may keep it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from pythia_fast.report import RunReport
+
+
+class ProcessSample(NamedTuple):
+    """One process of the run, as last seen."""
+
+    name: str  #: "intake", "worker 0", ...
+    pid: int
+    cpu_percent: float  #: of one core, since the sample before
+    rss_mb: float  #: resident memory, shared pages counted in every process that maps them; 10**6 bytes
+
+
+class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One handler as the run starts."""
+
+    name: str
+    source: str
+    sink: str = ""
+    workers: int = 0
+
+
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs."""
+
+    app: str
+    handlers: tuple[HandlerInfo, ...] = ()
+    workers: int = 0  #: pool processes in all
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a run at one moment. Counts are totals since the start."""
+
+    seconds: float = 0.0  #: since the run started
+    rows: int = 0
+    bytes: int = 0
+    batches: int = 0
+    batches_in_flight: int = 0  #: published to the pool, not completed
+    refused: int = 0
+    rejected: int = 0
+    dead_lettered: int = 0
+    retried: int = 0
+    crashes: int = 0
+    progress: tuple[int, int] | None = None  #: (done, total) over all bounded sources, in the sources' units
+    processes: list[ProcessSample] = []
+    trouble: list[str] = []  #: what the run waits for right now, one sentence each
+
+
+class Observer(Protocol):
+    """One who watches a run."""
+
+    def started(self, info: RunInfo) -> None:
+        """The pool is up and the sources are about to be read."""
+
+    def sample(self, snapshot: Snapshot) -> None:
+        """The state now; called about every 0.2 s."""
+
+    def event(self, text: str) -> None:
+        """Something worth a line: a process replaced, a rebalance, a broker that came back."""
+
+    def finished(self, report: RunReport) -> None:
+        """The run is over. Not called when it ends by an exception."""

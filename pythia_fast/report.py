@@ -1,0 +1,82 @@
+"""What a run did: the value `App.run` returns and the file `--report` writes."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Literal
+
+import msgspec
+
+#: How a run came to its end. "done": the sources ended. "drained": asked to stop, and everything read was
+#: finished. "deadline": asked to stop, and the drain deadline passed with work left. "killed": a second signal.
+Ending = Literal["done", "drained", "deadline", "killed"]
+
+
+class HandlerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One handler's part of a run. The counts mean what they mean in `RunReport`."""
+
+    name: str
+    source: str = ""  #: as the source describes itself
+    sink: str = ""  #: as the sink describes itself; empty without one
+    workers: int = 0  #: pool processes that ran this handler
+    rows: int = 0
+    batches: int = 0
+    bytes: int = 0
+    rejected: int = 0
+    dead_lettered: int = 0
+    retried: int = 0
+    refused: int = 0
+    crashes: int = 0
+
+
+class RunReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run did, from start to end, over all its handlers.
+
+    A row is counted once it is settled: handled, or durably dead-lettered. ``seconds`` is wall-clock time from
+    the first poll of a source to the last settled row.
+    """
+
+    app: str = ""
+    ending: Ending = "done"
+    rows: int = 0  #: messages settled
+    batches: int = 0  #: calls of handlers that returned
+    seconds: float = 0.0
+    rows_per_second: float = 0.0  #: rows / seconds; computed, whatever is given
+    bytes: int = 0  #: payload bytes of the rows
+    rejected: int = 0  #: rows that a handler rejected
+    dead_lettered: int = 0  #: rows that are in the dead letters, whoever put them there
+    retried: int = 0  #: rows handed to a handler once more
+    refused: int = 0  #: rows that the decoder refused
+    crashes: int = 0  #: pool processes that died unasked
+    unfinished: int = 0  #: rows read but not settled when the run ended; they are read again by the next run
+    cpu_seconds: float = 0.0  #: user + system time of the runtime and all its pool processes
+    peak_rss_mb: float = 0.0  #: largest resident memory of the tree, shared pages counted once; 10**6 bytes
+    workers: int = 0  #: pool processes at the start
+    handlers: tuple[HandlerReport, ...] = ()
+
+    def __post_init__(self) -> None:
+        rate = self.rows / self.seconds if self.seconds > 0 else 0.0
+        msgspec.structs.force_setattr(self, "rows_per_second", rate)
+
+    @property
+    def mb_per_second(self) -> float:
+        """Payload bytes a second, in units of 10**6."""
+        return self.bytes / self.seconds / 1e6 if self.seconds > 0 else 0.0
+
+    @property
+    def cpu_seconds_per_million(self) -> float:
+        """CPU time that a million rows cost."""
+        return self.cpu_seconds / self.rows * 1e6 if self.rows else 0.0
+
+    def to_json(self) -> builtins.bytes:
+        """The report as an indented JSON object that ends with a newline."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+    @classmethod
+    def from_json(cls, text: builtins.bytes | str) -> RunReport:
+        """Read what `to_json` wrote.
+
+        Raises:
+            msgspec.DecodeError: ``text`` is not such a report.
+        """
+        return msgspec.json.decode(text, type=cls)

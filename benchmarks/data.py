@@ -9,10 +9,10 @@ import random
 
 import msgspec
 
-SYMBOLS = ("AAPL", "MSFT", "NVDA", "AMZN", "GOOG", "META", "TSLA", "ORCL", "SAP", "ASML", "V", "MA", "JPM", "KO", "NESN")
+SYMBOLS = ("AAPL", "MSFT", "NVDA", "AMZN", "GOOG", "META", "TSLA", "ORCL", "SAP", "ASML", "V", "MA", "JPM", "KO")
 SIDES = ("buy", "sell")
 VENUES = ("XNAS", "XNYS", "XLON", "XPAR", "XETR", "XTKS", "BATS")
-NOTE_WORDS = ("limit", "day order", "desk 7", "client algo", "vwap", "iceberg", "rebalance", "hedge", "urgent", "dark pool")
+NOTE_WORDS = ("limit", "day order", "desk 7", "client algo", "vwap", "iceberg", "rebalance", "hedge", "dark pool")
 
 FIRST_ORDER_ID = 900_000_001
 FIRST_TS = 1_767_225_600_000  # 2026-01-01T00:00:00Z in milliseconds

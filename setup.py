@@ -35,6 +35,7 @@ HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.
 MODULES: dict[str, list[str]] = {
     "source": [],
     "decoder": [],
+    "raw_decoder": [],
 }
 
 
@@ -46,6 +47,7 @@ def extension(name: str, c_sources: list[str]) -> Extension:
         depends=HEADERS,
         extra_compile_args=COMPILE,
         extra_link_args=LINK,
+        libraries=["m"],
     )
 
 

@@ -36,6 +36,8 @@ MODULES: dict[str, list[str]] = {
     "source": [],
     "decoder": [],
     "raw_decoder": [],
+    "memory_reader": [],
+    "collecting_sink": [],
 }
 
 

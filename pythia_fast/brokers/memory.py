@@ -1,0 +1,244 @@
+"""Messages and results in memory: a source and a sink for tests, as real to the runtime as Kafka.
+
+The source has partitions, offsets and commits, and opened again it goes on from what was committed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
+
+from pythia_fast._ext.memory_reader import MemoryLog
+from pythia_fast.brokers.base import (
+    Delivery,
+    FailedRecord,
+    Partition,
+    Publisher,
+    PublisherContext,
+    Reader,
+    ReaderContext,
+    Sink,
+    Source,
+)
+from pythia_fast.brokers.framing import Headers, decode_headers, encode_headers, iterate_records
+from pythia_fast.errors import ConfigError, SourceError
+
+if TYPE_CHECKING:
+    from pythia_fast._ext.memory_reader import Entry
+
+
+class MemoryMessage(NamedTuple):
+    """One message with more than a payload."""
+
+    payload: bytes | None
+    key: bytes | str | None = None
+    headers: Headers | None = None
+    partition: int | None = None  #: None: by the key's hash; without a key, in turn
+    timestamp_ms: int | None = None  #: milliseconds since 1970-01-01T00:00:00Z
+
+
+#: A payload (None: a null value), a MemoryMessage, or (key, payload, headers).
+AnyMessage = bytes | None | MemoryMessage | tuple[bytes | str | None, bytes | None, Headers | None]
+
+
+class MemoryConsumer(Source):
+    """Reads the messages that it was given, and those sent to it.
+
+    ``keep_open``: after the given messages wait for ``send()`` until ``end()``; otherwise they are all.
+    ``room_bytes``: what messages sent and not yet committed may hold before ``send()`` waits.
+    """
+
+    def __init__(
+        self,
+        payloads: Iterable[AnyMessage] = (),
+        *,
+        partitions: int = 1,
+        keep_open: bool = False,
+        topic: str = "memory",
+        room_bytes: int = 64 << 20,
+    ) -> None:
+        if partitions < 1:
+            raise ConfigError(f"MemoryConsumer needs at least one partition, not partitions={partitions}")
+        _refuse_one_payload(payloads)
+        self.topic = topic
+        self.partitions = partitions
+        self.log = MemoryLog(
+            (_entry(message, turn, partitions) for turn, message in enumerate(payloads)),
+            partitions,
+            keep_open,
+            room_bytes,
+        )
+
+    @property
+    def committed(self) -> dict[int, int]:
+        """Position to go on from, per partition: the offset after the last message that is done."""
+        return dict(enumerate(self.log.committed()))
+
+    def send(
+        self,
+        payload: bytes | None,
+        key: bytes | str | None = None,
+        headers: Headers | None = None,
+        partition: int = 0,
+        *,
+        timestamp_ms: int | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        """Append a message while it is read. Any thread.
+
+        Waits while the messages not yet committed hold ``room_bytes``, at most ``timeout`` seconds; raises
+        SourceError then, and after ``end()``.
+        """
+        stamp = -1 if timestamp_ms is None else timestamp_ms
+        try:
+            self.log.send(payload, _key_bytes(key), encode_headers(headers), partition, stamp, timeout)
+        except BufferError:
+            raise SourceError(
+                f"{self.describe()}: no room for {timeout} seconds: "
+                f"{self.log.live_bytes()} bytes were sent and not committed"
+            ) from None
+        except EOFError:
+            raise SourceError(f"{self.describe()}: send() after end()") from None
+
+    def end(self) -> None:
+        """No more messages: readers stop once they have read what there is."""
+        self.log.end()
+
+    def open(self, context: ReaderContext) -> MemoryReader:
+        return MemoryReader(self, context)
+
+    def describe(self) -> str:
+        return f"memory {self.topic}"
+
+
+class MemoryReader(Reader):
+    def __init__(self, consumer: MemoryConsumer, context: ReaderContext) -> None:
+        self.native = consumer.log
+        self._consumer = consumer
+        self._context = context
+        try:
+            consumer.log.open()
+        except RuntimeError:
+            raise SourceError(f"{consumer.describe()} is being read already; give each handler its own") from None
+
+    def serve(self) -> None:
+        table = [Partition(index, self._consumer.topic, index) for index in range(self._consumer.partitions)]
+        self._context.listener.assigned(table)
+        self._consumer.log.announced()
+
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
+        for partition, position in positions.items():
+            self._consumer.log.commit(partition, position)
+
+    def close(self) -> None:
+        self._consumer.log.close()
+
+
+def _refuse_one_payload(payloads: object) -> None:
+    if isinstance(payloads, bytes | str):
+        raise ConfigError("MemoryConsumer takes a sequence of payloads, not one payload: write [payload]")
+
+
+def _key_bytes(key: bytes | str | None) -> bytes | None:
+    return key.encode() if isinstance(key, str) else key
+
+
+def _entry(message: AnyMessage, turn: int, partitions: int) -> bytes | Entry | None:
+    if message is None or isinstance(message, bytes):
+        return message
+    if not isinstance(message, MemoryMessage):
+        key, payload, headers = message
+        message = MemoryMessage(payload, key, headers)
+    key_bytes = _key_bytes(message.key)
+    partition = message.partition
+    if partition is None:
+        partition = turn % partitions if key_bytes is None else crc32(key_bytes) % partitions
+    if not 0 <= partition < partitions:
+        raise ConfigError(f"message {turn} names partition {partition}; MemoryConsumer has partitions={partitions}")
+    stamp = -1 if message.timestamp_ms is None else message.timestamp_ms
+    return message.payload, key_bytes, encode_headers(message.headers), partition, stamp
+
+
+class MemoryRecord(NamedTuple):
+    """What a sink was given."""
+
+    key: bytes | None
+    headers: Headers
+    payload: bytes | None
+
+
+class MemoryProducer(Sink):
+    """Keeps what it is given in ``records``, in the runtime process."""
+
+    def __init__(self) -> None:
+        self.records: list[MemoryRecord] = []
+        self._changed = threading.Condition()
+        self._trouble: str | None = None
+        self._refuse: Callable[[MemoryRecord], str | None] = lambda record: None
+
+    @property
+    def payloads(self) -> list[bytes | None]:
+        return [record.payload for record in self.records]
+
+    def fail_with(self, trouble: str | None) -> None:
+        """Take nothing while ``trouble`` is set, as a sink that waits for its broker; None: go on. Any thread."""
+        with self._changed:
+            self._trouble = trouble
+            self._changed.notify_all()
+
+    def refuse(self, reason: Callable[[MemoryRecord], str | None]) -> None:
+        """Refuse for good every record for which ``reason`` returns a sentence."""
+        self._refuse = reason
+
+    def wait_for(self, count: int, timeout: float = 60.0) -> bool:
+        """Wait until there are ``count`` records; False when there were not within ``timeout`` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self.records) >= count, timeout)
+
+    def open(self, context: PublisherContext) -> MemoryPublisher:
+        return MemoryPublisher(self)
+
+    def describe(self) -> str:
+        return "memory"
+
+
+class MemoryPublisher(Publisher):
+    def __init__(self, producer: MemoryProducer) -> None:
+        self._producer = producer
+        self._pending: deque[tuple[int, list[MemoryRecord]]] = deque()
+
+    def publish(self, records: memoryview, count: int, ticket: int) -> None:
+        read = [
+            MemoryRecord(key, decode_headers(headers), payload) for key, headers, payload in iterate_records(records)
+        ]
+        if len(read) != count:
+            raise ValueError(f"{len(read)} records in the buffer of ticket {ticket}, {count} announced")
+        self._pending.append((ticket, read))
+
+    def deliveries(self, timeout: float = 0.0) -> Sequence[Delivery]:
+        producer = self._producer
+        with producer._changed:
+            if not self._pending or not producer._changed.wait_for(lambda: producer._trouble is None, timeout):
+                return []
+            done = []
+            while self._pending:
+                ticket, records = self._pending.popleft()
+                failed = []
+                for index, record in enumerate(records):
+                    reason = producer._refuse(record)
+                    if reason is None:
+                        producer.records.append(record)
+                    else:
+                        failed.append(FailedRecord(index, reason))
+                done.append(Delivery(ticket, tuple(failed)))
+            producer._changed.notify_all()
+            return done
+
+    def trouble(self) -> str | None:
+        return self._producer._trouble
+
+    def close(self, timeout: float) -> None:
+        self._pending.clear()

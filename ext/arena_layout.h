@@ -5,7 +5,7 @@
  *     +--------------+ workers_at
  *     | pf_worker[W] |  one queue and one set of counters a pool process
  *     +--------------+ slots_at (page aligned)
- *     | slot 0       |  header | positions | status | columns | raw | output
+ *     | slot 0       |  header | partitions | messages | refusals | status | columns | raw | errors | output
  *     | slot 1       |
  *     | ...          |  slot_bytes each, page aligned, so that a process can map one alone
  *     +--------------+ arena_bytes
@@ -18,10 +18,12 @@
  * Life of a slot:
  *
  *     FREE --claim(I)--> FILLING --publish(I)--> READY --take(W)--> HELD --complete(W)--> DONE --release(D)--> FREE
- *                                                  ^                 |  ^                   
- *                                                  +--return(D)------+  +-- resume(D) -- OUTPUT_FULL <--spill(W)-- HELD
+ *                                                  ^                |  ^ |
+ *                                                  |                |  | +--spill(W)--> OUTPUT_FULL
+ *                                                  +---return(D)----+  +---resume(D)--------+
  *
- * `return` happens only after the kernel has told the runtime that the holder is dead.
+ * `return` (from HELD, OUTPUT_FULL or a DONE that was not yet counted in `completed`) happens only after
+ * the kernel has told the runtime that the holder is dead.
  */
 #ifndef PYTHIA_ARENA_LAYOUT_H
 #define PYTHIA_ARENA_LAYOUT_H
@@ -29,9 +31,10 @@
 #include <stdint.h>
 #include "decoder.h"
 
-#define PF_ARENA_MAGIC 0x31304e4552415046ull /* "FPARENA01" truncated to 8 bytes */
+#define PF_ARENA_MAGIC 0x31414e4552414650ull /* the bytes PFARENA1 */
 #define PF_CACHE_LINE 64
-#define PF_QUEUE_CAPACITY 256 /* power of two; more slots than an arena has per worker */
+#define PF_QUEUE_CAPACITY 64   /* power of two, above any credit */
+#define PF_SLOT_PARTITIONS 256 /* distinct partitions one batch may hold rows of */
 
 enum {
     PF_SLOT_FREE = 0,
@@ -51,20 +54,32 @@ enum {
     PF_ROW_FAILED = 4,   /* the handler raised on it and no attempt is left */
 };
 
+#define PF_SPOOLED 0xffffffffu
+#define PF_NO_PAYLOAD 0xffffffffu
+
 /* One received message: good rows stand at the front of the table in row order, refused ones at its
  * back, last first, so that one table of `capacity` entries holds both. */
 typedef struct {
     int64_t offset;        /* Kafka offset, byte offset in a file, sequence in memory */
     int64_t timestamp_ms;  /* milliseconds since the epoch, -1 when the source has none */
     uint32_t partition;    /* index into the source's partition table */
-    uint32_t payload_at;   /* from the start of the raw region */
-    uint32_t payload_size;
+    uint32_t payload_at;   /* from the start of the raw region; PF_SPOOLED: too large, in a file */
+    uint32_t payload_size; /* PF_NO_PAYLOAD: a null value */
     uint32_t key_at;
     int32_t key_size;      /* -1: no key */
     uint32_t headers_at;   /* (name size u16, name, value size i32 or -1, value)*, little endian */
     uint32_t headers_size;
     uint32_t attempts;     /* times the row has been given to a handler before */
 } pf_message;
+
+/* What one batch holds of one partition.  first_offset is written once, before n_partitions counts
+ * the entry, so the completion thread may read it while the slot is still filling. */
+typedef struct {
+    uint32_t partition;
+    uint32_t messages;        /* rows and refused payloads */
+    int64_t first_offset;     /* nothing at or above it may be committed while the slot lives */
+    int64_t next_offset;      /* where to go on once every message of the batch is done */
+} pf_slot_partition;
 
 typedef struct {
     _Alignas(PF_CACHE_LINE)
@@ -76,7 +91,9 @@ typedef struct {
     uint32_t rows;            /* good rows                                      I */
     uint32_t refused;         /* refused payloads                               I */
     uint32_t raw_bytes;       /* used of the raw region                         I */
-    uint32_t handler;         /* index of the handler in the app                I */
+    uint32_t n_partitions;    /* entries at partitions_at                       I */
+    uint64_t payload_bytes;   /* sum over its messages                          I */
+    uint32_t crashes;         /* holders that died on this batch    I at claim, D */
     _Alignas(PF_CACHE_LINE)
     uint64_t taken_ns;        /*                                                W */
     uint64_t completed_ns;    /*                                                W */
@@ -86,19 +103,21 @@ typedef struct {
     uint32_t rejected;        /*                                                W */
     uint32_t retried;         /*                                                W */
     uint32_t failed;          /*                                                W */
-    uint32_t reserved;
+    uint32_t row_in_hand;     /* row the handler has, + 1, when a batch that killed its holder
+                               * is handled a row at a time; else 0   W */
 } pf_slot;
 
 /* One pool process' place.  Queue indices only grow; index & (PF_QUEUE_CAPACITY - 1) is the cell.
  * completed <= taken <= tail always; tail - completed slots are in the process' hands. */
 typedef struct {
     _Alignas(PF_CACHE_LINE)
-    uint32_t tail;            /* futex word: slots queued                       I */
-    uint32_t stop;            /* 1 = take no more, leave                        D */
+    uint32_t tail;            /* slots queued                                   I */
+    uint32_t stop;            /* 1 = leave once the queue is empty              D */
+    uint32_t signal;          /* futex word: added to by I and D whenever there is news for W */
     _Alignas(PF_CACHE_LINE)
     uint32_t taken;           /*                                                W, D after a death */
     uint32_t completed;       /*                                                W */
-    uint32_t waiting;         /* 1 while asleep on `tail`                       W */
+    uint32_t waiting;         /* 1 while asleep on `signal`                     W */
     uint32_t booted;          /* 1 once setup() has returned                    W */
     int32_t pid;              /*                                                W */
     _Alignas(PF_CACHE_LINE)
@@ -117,11 +136,12 @@ typedef struct {
     uint32_t n_workers;
     uint32_t n_slots;
     uint32_t slot_capacity;   /* rows and refused payloads a slot can hold */
-    uint32_t reserved;
+    uint32_t credit;          /* slots one pool process may have in hand and in its queue */
     uint64_t slot_bytes;
     uint64_t workers_at;
     uint64_t slots_at;
-    uint64_t messages_at;     /* the rest: offsets within a slot */
+    uint64_t partitions_at;   /* from here on: offsets within a slot */
+    uint64_t messages_at;
     uint64_t refusals_at;
     uint64_t status_at;
     uint64_t columns_at;
@@ -132,11 +152,16 @@ typedef struct {
     uint64_t output_at;
     uint64_t output_bytes;
     _Alignas(PF_CACHE_LINE)
-    uint32_t done_signal;     /* futex word: completions so far, every worker adds */
+    uint32_t done_signal;     /* futex word: completions and spills so far, every W adds */
     uint32_t done_waiting;    /* 1 while the completion thread sleeps           D */
     _Alignas(PF_CACHE_LINE)
     uint32_t free_signal;     /* futex word: releases so far                    D */
     uint32_t free_waiting;    /* 1 while the intake thread sleeps               I */
 } pf_arena;
+
+_Static_assert(sizeof(pf_message) == 48, "pf_message is part of the shared layout");
+_Static_assert(sizeof(pf_slot_partition) == 24, "pf_slot_partition is part of the shared layout");
+_Static_assert(sizeof(pf_refusal) == 16, "pf_refusal is part of the shared layout");
+_Static_assert(sizeof(pf_slot) % PF_CACHE_LINE == 0, "slots must not share cache lines");
 
 #endif

@@ -1,0 +1,344 @@
+/* The intake thread's side: messages in, published batches out.
+ *
+ * One batch is open per lane group: one in all when rows are unordered, else one per pool process,
+ * because a lane (a partition, or all keys with one hash) is handled by one process at a time and its
+ * rows must stay in order.  A batch is published when it is full, when its oldest row has waited
+ * `linger_ns`, or at a flush, and only to a process that has credit left; while all credit is used up
+ * a lingering batch goes on filling, and a full one stalls the source.  Nothing is buffered elsewhere.
+ */
+#ifndef PYTHIA_INTAKE_H
+#define PYTHIA_INTAKE_H
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ring.h"
+#include "source.h"
+
+enum { PF_UNORDERED = 0, PF_BY_PARTITION = 1, PF_BY_KEY = 2 };
+
+/* What pf_intake_run returns besides PF_SOURCE_END, PF_SOURCE_FAILED and PF_SOURCE_CALL. */
+enum {
+    PF_INTAKE_STOPPED = 16, /* stop was asked for */
+    PF_INTAKE_BLOCKED = 17, /* no room for patience_ns: time to pause the source */
+    PF_INTAKE_ROOM = 18,    /* room again after BLOCKED */
+    PF_INTAKE_SPOOL = 19,   /* an oversize payload could not be written to the spool folder */
+};
+
+typedef struct {
+    uint32_t slot;      /* PF_NO_SLOT: none open */
+    uint32_t refused;
+    uint32_t raw_bytes;
+    uint32_t last_partition; /* entry hit last: neighbours mostly share their partition */
+    uint64_t opened_ns;
+    pf_columns columns;
+} pf_open_batch;
+
+typedef struct {
+    pf_sink sink; /* first: the source calls back with a pointer to it */
+    pf_arena *arena;
+    pf_decoder *decoder;
+    pf_open_batch *open;
+    uint32_t n_open;
+    uint32_t ordering;
+    uint32_t next_worker; /* where the search for credit begins, so that equals take turns */
+    uint32_t stop;        /* set by another thread */
+    uint64_t batch;       /* sequence number of the batch published last */
+    uint64_t linger_ns;
+    uint64_t patience_ns;
+    uint64_t blocked_since_ns; /* 0: not blocked */
+    uint32_t stalled_lane;     /* whose batch could not be opened or published */
+    uint32_t paused;
+    uint32_t spool_errno;
+    const char *spool_dir;
+    uint64_t max_payload_bytes; /* beyond it (or the raw region) a payload goes to the spool folder */
+    /* Counters, read by other threads. */
+    uint64_t messages;
+    uint64_t bytes;
+    uint64_t refused;
+    uint64_t stalls;
+} pf_intake;
+
+/* FNV-1a, 64 bit (http://www.isthe.com/chongo/tech/comp/fnv/): spreads short keys well enough for lanes. */
+static inline uint64_t pf_key_hash(const uint8_t *key, int32_t size) {
+    uint64_t hash = 0xcbf29ce484222325ull;
+    for (int32_t i = 0; i < size; i++) hash = (hash ^ key[i]) * 0x100000001b3ull;
+    return hash ^ (hash >> 32);
+}
+
+static inline uint32_t pf_lane_of(const pf_intake *in, const pf_incoming *m) {
+    if (in->n_open == 1) return 0;
+    if (in->ordering == PF_BY_KEY && m->key_size >= 0) return (uint32_t)(pf_key_hash(m->key, m->key_size) % in->n_open);
+    return m->partition % in->n_open;
+}
+
+static int pf_open(pf_intake *in, pf_open_batch *open) {
+    uint32_t index = pf_claim(in->arena);
+    if (index == PF_NO_SLOT) return 0;
+    pf_slot *slot = pf_slot_at(in->arena, index);
+    open->slot = index;
+    open->refused = 0;
+    open->raw_bytes = 0;
+    open->last_partition = 0;
+    open->opened_ns = 0;
+    open->columns.base = (uint8_t *)slot;
+    pf_columns_reset(&open->columns);
+    return 1;
+}
+
+/* The process the open batch of `lane` may go to now; PF_NO_SLOT while none has credit. */
+static uint32_t pf_worker_for(pf_intake *in, uint32_t lane) {
+    pf_arena *arena = in->arena;
+    if (in->ordering != PF_UNORDERED) return pf_in_hand(arena, lane) < arena->credit ? lane : PF_NO_SLOT;
+    uint32_t best = PF_NO_SLOT, least = arena->credit;
+    for (uint32_t i = 0; i < arena->n_workers; i++) {
+        uint32_t worker = (in->next_worker + i) % arena->n_workers;
+        uint32_t in_hand = pf_in_hand(arena, worker);
+        if (in_hand < least) {
+            least = in_hand;
+            best = worker;
+            if (in_hand == 0) break;
+        }
+    }
+    if (best != PF_NO_SLOT) in->next_worker = (best + 1) % arena->n_workers;
+    return best;
+}
+
+static int pf_publish_open(pf_intake *in, uint32_t lane) {
+    pf_open_batch *open = &in->open[lane];
+    uint32_t worker = pf_worker_for(in, lane);
+    if (worker == PF_NO_SLOT) return 0;
+    pf_slot *slot = pf_slot_at(in->arena, open->slot);
+    slot->rows = open->columns.rows;
+    slot->refused = open->refused;
+    slot->raw_bytes = open->raw_bytes;
+    slot->opened_ns = open->opened_ns;
+    pf_publish(in->arena, open->slot, worker, ++in->batch);
+    open->slot = PF_NO_SLOT;
+    return 1;
+}
+
+/* The slot's entry for a partition; NULL when the table is full. */
+static pf_slot_partition *pf_partition_entry(pf_intake *in, pf_open_batch *open, pf_slot *slot, const pf_incoming *m) {
+    pf_slot_partition *table = pf_slot_partitions(in->arena, slot);
+    uint32_t n = slot->n_partitions;
+    if (open->last_partition < n && table[open->last_partition].partition == m->partition) return &table[open->last_partition];
+    for (uint32_t i = 0; i < n; i++)
+        if (table[i].partition == m->partition) {
+            open->last_partition = i;
+            return &table[i];
+        }
+    if (n == PF_SLOT_PARTITIONS) return NULL;
+    table[n] = (pf_slot_partition){m->partition, 0, m->offset, m->offset};
+    open->last_partition = n;
+    pf_store(&slot->n_partitions, n + 1); /* release: the completion thread may read the entry now */
+    return &table[n];
+}
+
+/* An oversize payload outlives its arrival in a file of its own, named by batch slot and place, until its
+ * dead letter is durable. */
+static int pf_spool(pf_intake *in, uint32_t slot, uint32_t index, const pf_incoming *m) {
+    char path[4096];
+    if ((size_t)snprintf(path, sizeof path, "%s/oversize-%u-%u", in->spool_dir, slot, index) >= sizeof path) {
+        in->spool_errno = ENAMETOOLONG;
+        return 0;
+    }
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        in->spool_errno = (uint32_t)errno;
+        return 0;
+    }
+    size_t done = 0;
+    while (done < m->size) {
+        ssize_t n = write(fd, m->payload + done, m->size - done);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            in->spool_errno = (uint32_t)errno;
+            close(fd);
+            unlink(path);
+            return 0;
+        }
+        done += (size_t)n;
+    }
+    close(fd);
+    return 1;
+}
+
+static inline uint32_t pf_copy_in(uint8_t *raw, uint32_t *used, const uint8_t *bytes, size_t size) {
+    uint32_t at = *used;
+    if (size) memcpy(raw + at, bytes, size);
+    *used = at + (uint32_t)size;
+    return at;
+}
+
+static inline int pf_stalled(pf_intake *in, uint32_t lane) {
+    in->stalled_lane = lane;
+    return PF_STALLED;
+}
+
+static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
+    pf_intake *in = (pf_intake *)sink;
+    pf_arena *arena = in->arena;
+    uint32_t lane = pf_lane_of(in, m);
+    pf_open_batch *open = &in->open[lane];
+    size_t key_size = m->key_size > 0 ? (size_t)m->key_size : 0;
+    size_t rest = key_size + m->headers_size;
+    /* Key and headers of an oversize message are kept beside the row as long as they fit themselves. */
+    int oversize = m->size > in->max_payload_bytes || m->size + rest > arena->raw_bytes;
+    int drop_rest = rest > arena->raw_bytes;
+    size_t need = (oversize ? 0 : m->size) + (drop_rest ? 0 : rest);
+
+    for (;;) {
+        if (open->slot == PF_NO_SLOT && !pf_open(in, open)) return pf_stalled(in, lane);
+        uint32_t taken = open->columns.rows + open->refused;
+        pf_slot *slot = pf_slot_at(arena, open->slot);
+        pf_slot_partition *entry = NULL;
+        if (taken < arena->slot_capacity && open->raw_bytes + need <= arena->raw_bytes)
+            entry = pf_partition_entry(in, open, slot, m);
+        if (entry == NULL) {
+            if (!pf_publish_open(in, lane)) return pf_stalled(in, lane);
+            continue;
+        }
+
+        pf_refusal why = {PF_REASON_NONE, PF_FOUND_NONE, 0, -1, 0};
+        int outcome = PF_REFUSED;
+        if (oversize) {
+            why.reason = PF_REASON_TOO_LARGE;
+            why.at = m->size;
+        } else if (m->payload == NULL) {
+            why.reason = PF_REASON_NULL;
+        } else {
+            outcome = in->decoder->decode(in->decoder, &open->columns, m->payload, m->size, &why);
+        }
+        if (outcome == PF_FULL) {
+            if (taken > 0) {
+                if (!pf_publish_open(in, lane)) return pf_stalled(in, lane);
+                continue;
+            }
+            outcome = PF_REFUSED; /* alone in the batch and still no room: it never will have */
+            why.reason = PF_REASON_TOO_LARGE;
+            why.at = m->size;
+        }
+
+        uint8_t *raw = (uint8_t *)slot + arena->raw_at;
+        pf_message *messages = (pf_message *)((uint8_t *)slot + arena->messages_at);
+        uint32_t index;
+        if (outcome == PF_DECODED) {
+            index = open->columns.rows - 1;
+        } else {
+            index = arena->slot_capacity - 1 - open->refused;
+            if (oversize && !pf_spool(in, open->slot, open->refused, m)) return pf_stalled(in, lane);
+            ((pf_refusal *)((uint8_t *)slot + arena->refusals_at))[open->refused] = why;
+            open->refused++;
+            pf_store64(&in->refused, in->refused + 1);
+        }
+        pf_message *row = &messages[index];
+        row->offset = m->offset;
+        row->timestamp_ms = m->timestamp_ms;
+        row->partition = m->partition;
+        row->payload_size = m->payload == NULL ? PF_NO_PAYLOAD : (uint32_t)m->size;
+        row->payload_at = oversize ? PF_SPOOLED : pf_copy_in(raw, &open->raw_bytes, m->payload, m->size);
+        row->key_size = drop_rest ? -1 : m->key_size;
+        row->key_at = pf_copy_in(raw, &open->raw_bytes, m->key, drop_rest ? 0 : key_size);
+        row->headers_size = drop_rest ? 0 : m->headers_size;
+        row->headers_at = pf_copy_in(raw, &open->raw_bytes, m->headers, row->headers_size);
+        row->attempts = 0;
+        entry->messages++;
+        entry->next_offset = m->next_offset;
+        slot->payload_bytes += m->size;
+        if (open->opened_ns == 0) open->opened_ns = pf_now_ns();
+        pf_store64(&in->messages, in->messages + 1);
+        pf_store64(&in->bytes, in->bytes + m->size);
+        if (open->columns.rows + open->refused == arena->slot_capacity) pf_publish_open(in, lane);
+        return PF_APPENDED;
+    }
+}
+
+/* Publish what has lingered long enough (or all, at a flush); the time until the next one is due. */
+static int64_t pf_publish_due(pf_intake *in, int everything) {
+    int64_t next = INT64_MAX;
+    uint64_t now = 0;
+    for (uint32_t lane = 0; lane < in->n_open; lane++) {
+        pf_open_batch *open = &in->open[lane];
+        if (open->slot == PF_NO_SLOT || open->columns.rows + open->refused == 0) continue;
+        if (now == 0) now = pf_now_ns();
+        int64_t left = (int64_t)(open->opened_ns + in->linger_ns - now);
+        if (everything || left <= 0 || open->columns.rows + open->refused == in->arena->slot_capacity) {
+            if (pf_publish_open(in, lane)) continue;
+            left = 1000000; /* no credit: it goes on filling; look again when woken, or in a millisecond */
+        }
+        if (left < next) next = left;
+    }
+    return next;
+}
+
+static int pf_has_room(pf_intake *in, uint32_t lane) {
+    if (in->open[lane].slot != PF_NO_SLOT) return pf_worker_for(in, lane) != PF_NO_SLOT;
+    for (uint32_t i = 0; i < in->arena->n_slots; i++)
+        if (pf_load(&pf_slot_at(in->arena, i)->state) == PF_SLOT_FREE) return 1;
+    return 0;
+}
+
+/* Sleep until `lane` can go on, woken by the completion thread at every completion and release. */
+static void pf_wait_for_room(pf_intake *in, uint32_t lane, int64_t timeout_ns) {
+    pf_arena *arena = in->arena;
+    uint32_t seen = pf_load_sc(&arena->free_signal);
+    pf_store_sc(&arena->free_waiting, 1);
+    if (!pf_has_room(in, lane)) pf_wait(&arena->free_signal, seen, timeout_ns);
+    pf_store_sc(&arena->free_waiting, 0);
+}
+
+#define PF_LONGEST_WAIT_NS 100000000ll /* 100 ms: how late a stop word without a wake-up is seen */
+#define PF_FLUSH_WAIT_NS 10000000ll    /* 10 ms: how far past its deadline a flush may run */
+
+static int pf_intake_run(pf_intake *in, pf_source *source) {
+    for (;;) {
+        if (pf_load(&in->stop)) return PF_INTAKE_STOPPED;
+        int64_t wait_ns = pf_publish_due(in, 0);
+        if (wait_ns > PF_LONGEST_WAIT_NS) wait_ns = PF_LONGEST_WAIT_NS;
+        int outcome = source->poll(source, &in->sink, in->arena->slot_capacity, (wait_ns + 999) / 1000);
+        switch (outcome) {
+        case PF_SOURCE_MORE:
+            in->blocked_since_ns = 0;
+            if (in->paused) {
+                in->paused = 0;
+                return PF_INTAKE_ROOM;
+            }
+            break;
+        case PF_SOURCE_IDLE:
+            break;
+        case PF_SOURCE_STALLED: {
+            if (in->spool_errno) return PF_INTAKE_SPOOL;
+            pf_store64(&in->stalls, in->stalls + 1);
+            uint64_t now = pf_now_ns();
+            if (in->blocked_since_ns == 0) in->blocked_since_ns = now;
+            if (!in->paused && now - in->blocked_since_ns > in->patience_ns) {
+                in->paused = 1;
+                return PF_INTAKE_BLOCKED;
+            }
+            pf_wait_for_room(in, in->stalled_lane, PF_LONGEST_WAIT_NS);
+            break;
+        }
+        default:
+            return outcome;
+        }
+    }
+}
+
+/* Publish every open batch, waiting for credit until `deadline_ns`; 1 when nothing is left open. */
+static int pf_intake_flush(pf_intake *in, uint64_t deadline_ns) {
+    for (uint32_t lane = 0; lane < in->n_open; lane++) {
+        pf_open_batch *open = &in->open[lane];
+        while (open->slot != PF_NO_SLOT && open->columns.rows + open->refused > 0) {
+            if (pf_publish_open(in, lane)) break;
+            if (pf_now_ns() >= deadline_ns) return 0;
+            pf_wait_for_room(in, lane, PF_FLUSH_WAIT_NS);
+        }
+    }
+    return 1;
+}
+
+#endif

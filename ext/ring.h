@@ -1,0 +1,155 @@
+/* The arena's operations.  Each is named as in the life of a slot (arena_layout.h) and in
+ * docs/architecture.md, and says which thread may call it. */
+#ifndef PYTHIA_RING_H
+#define PYTHIA_RING_H
+
+#include "arena_layout.h"
+#include "atomics.h"
+
+#define PF_NO_SLOT 0xffffffffu
+
+static inline pf_worker *pf_worker_at(pf_arena *arena, uint32_t worker) {
+    return (pf_worker *)((uint8_t *)arena + arena->workers_at) + worker;
+}
+
+static inline pf_slot *pf_slot_at(pf_arena *arena, uint32_t slot) {
+    return (pf_slot *)((uint8_t *)arena + arena->slots_at + (uint64_t)slot * arena->slot_bytes);
+}
+
+static inline pf_slot_partition *pf_slot_partitions(pf_arena *arena, pf_slot *slot) {
+    return (pf_slot_partition *)((uint8_t *)slot + arena->partitions_at);
+}
+
+/* ---- intake thread ------------------------------------------------------------------------- */
+
+/* claim: FREE -> FILLING.  The lowest free slot first: the one used last is warmest in the cache. */
+static inline uint32_t pf_claim(pf_arena *arena) {
+    for (uint32_t i = 0; i < arena->n_slots; i++) {
+        pf_slot *slot = pf_slot_at(arena, i);
+        if (pf_load(&slot->state) != PF_SLOT_FREE) continue;
+        slot->rows = slot->refused = slot->raw_bytes = slot->crashes = 0;
+        slot->payload_bytes = 0;
+        slot->row_in_hand = 0;
+        pf_store(&slot->n_partitions, 0);
+        pf_store(&slot->state, PF_SLOT_FILLING);
+        return i;
+    }
+    return PF_NO_SLOT;
+}
+
+/* Slots queued for or held by a worker. */
+static inline uint32_t pf_in_hand(pf_arena *arena, uint32_t worker) {
+    pf_worker *w = pf_worker_at(arena, worker);
+    return w->tail - pf_load(&w->completed);
+}
+
+static inline void pf_notify_worker(pf_worker *w) {
+    pf_add(&w->signal, 1);
+    if (pf_load_sc(&w->waiting)) pf_wake(&w->signal);
+}
+
+/* publish: FILLING -> READY, and into the worker's queue. The caller has checked the credit, which is
+ * smaller than the queue, so a cell is always free. */
+static inline void pf_publish(pf_arena *arena, uint32_t slot_index, uint32_t worker, uint64_t batch) {
+    pf_slot *slot = pf_slot_at(arena, slot_index);
+    pf_worker *w = pf_worker_at(arena, worker);
+    slot->worker = worker;
+    slot->batch = batch;
+    slot->published_ns = pf_now_ns();
+    pf_store(&slot->state, PF_SLOT_READY);
+    w->queue[w->tail & (PF_QUEUE_CAPACITY - 1)] = slot_index;
+    pf_store_sc(&w->tail, w->tail + 1);
+    pf_notify_worker(w);
+}
+
+/* ---- pool process -------------------------------------------------------------------------- */
+
+/* take: READY -> HELD; PF_NO_SLOT when the queue is empty. */
+static inline uint32_t pf_take(pf_arena *arena, uint32_t worker) {
+    pf_worker *w = pf_worker_at(arena, worker);
+    if (pf_load_sc(&w->tail) == w->taken) return PF_NO_SLOT;
+    uint32_t slot_index = w->queue[w->taken & (PF_QUEUE_CAPACITY - 1)];
+    pf_slot *slot = pf_slot_at(arena, slot_index);
+    slot->output_bytes = 0;
+    slot->output_records = slot->error_bytes = slot->rejected = slot->retried = slot->failed = 0;
+    slot->taken_ns = pf_now_ns();
+    pf_store(&slot->state, PF_SLOT_HELD);
+    pf_store(&w->taken, w->taken + 1);
+    return slot_index;
+}
+
+/* Sleep until there is news for this worker: a slot, or the word to stop. */
+static inline void pf_worker_sleep(pf_arena *arena, uint32_t worker, int64_t timeout_ns) {
+    pf_worker *w = pf_worker_at(arena, worker);
+    uint32_t seen = pf_load_sc(&w->signal);
+    pf_store_sc(&w->waiting, 1);
+    if (pf_load_sc(&w->tail) == w->taken && !pf_load_sc(&w->stop)) pf_wait(&w->signal, seen, timeout_ns);
+    pf_store_sc(&w->waiting, 0);
+}
+
+static inline void pf_notify_done(pf_arena *arena) {
+    pf_add(&arena->done_signal, 1);
+    if (pf_load_sc(&arena->done_waiting)) pf_wake(&arena->done_signal);
+}
+
+/* complete: HELD -> DONE. `completed` is what makes it final: a process that dies between the two
+ * stores has its batch handled again. */
+static inline void pf_complete(pf_arena *arena, uint32_t worker, uint32_t slot_index) {
+    pf_worker *w = pf_worker_at(arena, worker);
+    pf_slot *slot = pf_slot_at(arena, slot_index);
+    slot->completed_ns = pf_now_ns();
+    pf_store64(&w->batches, w->batches + 1);
+    pf_store64(&w->rows, w->rows + slot->rows);
+    pf_store64(&w->handler_ns, w->handler_ns + (slot->completed_ns - slot->taken_ns));
+    pf_store(&slot->state, PF_SLOT_DONE);
+    pf_store_sc(&w->completed, w->completed + 1);
+    pf_notify_done(arena);
+}
+
+/* spill: HELD -> OUTPUT_FULL: what the output region holds is complete records; take them away. */
+static inline void pf_spill(pf_arena *arena, uint32_t slot_index) {
+    pf_store(&pf_slot_at(arena, slot_index)->state, PF_SLOT_OUTPUT_FULL);
+    pf_notify_done(arena);
+}
+
+/* ---- completion thread --------------------------------------------------------------------- */
+
+/* A completion was seen, so credit came back: the intake may go on before the slot itself is free. */
+static inline void pf_signal_room(pf_arena *arena) {
+    pf_add(&arena->free_signal, 1);
+    if (pf_load_sc(&arena->free_waiting)) pf_wake(&arena->free_signal);
+}
+
+/* resume: OUTPUT_FULL -> HELD: the records are on their way, the region is empty again. */
+static inline void pf_resume(pf_arena *arena, uint32_t slot_index) {
+    pf_slot *slot = pf_slot_at(arena, slot_index);
+    pf_store(&slot->state, PF_SLOT_HELD);
+    pf_wake(&slot->state);
+}
+
+/* release: DONE -> FREE, after outputs and dead letters of the batch are durable. */
+static inline void pf_release(pf_arena *arena, uint32_t slot_index) {
+    pf_store(&pf_slot_at(arena, slot_index)->state, PF_SLOT_FREE);
+    pf_signal_room(arena);
+}
+
+/* return: everything a dead process had taken but not completed is READY again, in the same order,
+ * in the same queue: whoever takes its place goes on where it stopped. */
+static inline void pf_return(pf_arena *arena, uint32_t worker) {
+    pf_worker *w = pf_worker_at(arena, worker);
+    for (uint32_t at = w->completed; at != w->taken; at++) {
+        pf_slot *slot = pf_slot_at(arena, w->queue[at & (PF_QUEUE_CAPACITY - 1)]);
+        slot->crashes++;
+        pf_store(&slot->state, PF_SLOT_READY);
+    }
+    /* It may have died between HELD and the store of `taken`. */
+    if (w->taken != w->tail) {
+        pf_slot *slot = pf_slot_at(arena, w->queue[w->taken & (PF_QUEUE_CAPACITY - 1)]);
+        if (pf_load(&slot->state) != PF_SLOT_READY) pf_store(&slot->state, PF_SLOT_READY);
+    }
+    pf_store(&w->waiting, 0);
+    pf_store(&w->booted, 0);
+    pf_store_sc(&w->taken, w->completed);
+}
+
+#endif

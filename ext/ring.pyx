@@ -1,0 +1,478 @@
+# cython: language_level=3
+"""Arena: the shared memory of one handler, and who may do what with its slots.
+
+The layout and the life of a slot are drawn in ext/arena_layout.h; the operations are ext/ring.h. This
+module maps the memory and gives the operations to Python, one call a batch.
+"""
+
+import os
+from collections import namedtuple
+
+from libc.errno cimport errno
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from pythia_fast._ext.plan cimport Layout
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)
+    int munmap(void *address, size_t length)
+    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED
+    void *MAP_FAILED
+
+cdef extern from *:
+    """
+    #ifdef __linux__
+    #include <signal.h>
+    #include <sys/prctl.h>
+    static int pf_memory_file(void) {
+        extern int memfd_create(const char *, unsigned);
+        return memfd_create("pythia-arena", 1u /* MFD_CLOEXEC */);
+    }
+    static int pf_die_with_parent(void) { return prctl(PR_SET_PDEATHSIG, SIGKILL); }
+    #else
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <unistd.h>
+    /* No anonymous memory file: one in the temporary folder that has lost its name at once. */
+    static int pf_memory_file(void) {
+        char path[] = "/tmp/pythia-arena-XXXXXX";
+        int fd = mkstemp(path);
+        if (fd >= 0) unlink(path);
+        return fd;
+    }
+    static int pf_die_with_parent(void) { return 0; }
+    #endif
+    """
+    int pf_memory_file()
+    int pf_die_with_parent()
+
+cdef extern from "ring.h" nogil:
+    enum:
+        PF_ARENA_MAGIC
+        PF_QUEUE_CAPACITY
+        PF_SLOT_PARTITIONS
+        PF_CACHE_LINE
+        PF_NO_SLOT
+        PF_SLOT_FREE
+        PF_SLOT_HELD
+        PF_SLOT_DONE
+        PF_SLOT_OUTPUT_FULL
+    ctypedef struct pf_message:
+        int64_t offset
+    ctypedef struct pf_refusal:
+        uint8_t reason
+        uint8_t found
+        int32_t column
+        uint64_t at
+    ctypedef struct pf_slot_partition:
+        uint32_t partition
+        uint32_t messages
+        int64_t first_offset
+        int64_t next_offset
+    ctypedef struct pf_slot:
+        uint32_t state, worker, rows, refused, raw_bytes, n_partitions, crashes
+        uint64_t batch, opened_ns, published_ns, payload_bytes
+        uint64_t taken_ns, completed_ns, output_bytes
+        uint32_t output_records, error_bytes, rejected, retried, failed, row_in_hand
+    ctypedef struct pf_worker:
+        uint32_t tail, stop, taken, completed, booted
+        int32_t pid
+        uint64_t batches, rows, handler_ns, heartbeat_ns
+        uint32_t queue[64]
+    ctypedef struct pf_arena:
+        uint64_t magic
+        uint64_t workers_at, partitions_at, messages_at, refusals_at, status_at, columns_at
+        uint64_t raw_at, errors_at, errors_bytes, output_at, output_bytes
+        uint32_t done_signal, done_waiting
+    pf_worker *pf_worker_at(pf_arena *arena, uint32_t worker)
+    pf_slot *pf_slot_at(pf_arena *arena, uint32_t slot)
+    pf_slot_partition *pf_slot_partitions(pf_arena *arena, pf_slot *slot)
+    uint32_t pf_in_hand(pf_arena *arena, uint32_t worker)
+    uint32_t pf_take(pf_arena *arena, uint32_t worker)
+    void pf_worker_sleep(pf_arena *arena, uint32_t worker, int64_t timeout_ns)
+    void pf_complete(pf_arena *arena, uint32_t worker, uint32_t slot)
+    void pf_spill(pf_arena *arena, uint32_t slot)
+    void pf_resume(pf_arena *arena, uint32_t slot)
+    void pf_release(pf_arena *arena, uint32_t slot)
+    void pf_return(pf_arena *arena, uint32_t worker)
+    void pf_signal_room(pf_arena *arena)
+    void pf_notify_worker(pf_worker *worker)
+    uint32_t pf_load(const uint32_t *word)
+    uint32_t pf_load_sc(const uint32_t *word)
+    void pf_store(uint32_t *word, uint32_t value)
+    void pf_store_sc(uint32_t *word, uint32_t value)
+    void pf_store64(uint64_t *word, uint64_t value)
+    uint64_t pf_load64(const uint64_t *word)
+    uint64_t pf_now_ns()
+    void pf_wait(uint32_t *word, uint32_t seen, int64_t timeout_ns)
+
+PAGE = os.sysconf("SC_PAGESIZE")
+
+#: What a slot holds, read once when the batch is completed (counts, and CLOCK_MONOTONIC nanoseconds).
+SlotFacts = namedtuple(
+    "SlotFacts",
+    "batch worker rows refused rejected retried failed payload_bytes output_bytes output_records error_bytes crashes "
+    "opened_ns published_ns taken_ns completed_ns",
+)
+
+#: One pool process' counters (nanoseconds are of CLOCK_MONOTONIC).
+WorkerFacts = namedtuple("WorkerFacts", "pid booted in_hand batches rows handler_ns heartbeat_ns")
+
+
+def die_with_parent():
+    """Have the kernel kill this process when the one that started it ends (Linux; elsewhere nothing)."""
+    if pf_die_with_parent() != 0:
+        raise OSError(errno, "prctl(PR_SET_PDEATHSIG)")
+
+
+def monotonic_ns():
+    """CLOCK_MONOTONIC, as the arena's time stamps count it."""
+    return pf_now_ns()
+
+
+cdef uint64_t _aligned(uint64_t value, uint64_t alignment) noexcept:
+    return (value + alignment - 1) // alignment * alignment
+
+
+cdef class Arena:
+    """Shared memory for one handler: its slots, and a queue for each pool process.
+
+    Parameters:
+        layout: a Layout for (capacity, raw_bytes); replaced by one whose offsets count from a slot's start.
+        n_workers: pool processes.
+        credit: slots a pool process may have in hand and queued; 1 to 63.
+        n_slots: slots in all.
+        output_bytes, errors_bytes: room a slot has for encoded results, and for reasons and tracebacks.
+
+    The memory has no name: it is inherited by fork, or through ``fd``. Raises OSError when the kernel
+    gives none, ValueError for sizes that make no sense.
+    """
+
+    def __cinit__(self):
+        self.fd = -1
+
+    def __init__(self, plan, *, capacity, raw_bytes, n_workers, credit, n_slots, output_bytes, errors_bytes=65536, fd=-1):
+        cdef uint64_t at
+        cdef pf_arena sizes
+        if n_workers < 1 or n_slots < 1:
+            raise ValueError("an arena needs at least one pool process and one slot")
+        if not 1 <= credit < PF_QUEUE_CAPACITY:
+            raise ValueError(f"credit must be from 1 to {PF_QUEUE_CAPACITY - 1} batches, not {credit}")
+        memset(&sizes, 0, sizeof(sizes))
+        sizes.magic = PF_ARENA_MAGIC
+        sizes.n_workers, sizes.n_slots, sizes.slot_capacity, sizes.credit = n_workers, n_slots, capacity, credit
+        at = _aligned(sizeof(pf_slot), PF_CACHE_LINE)
+        sizes.partitions_at = at
+        at = _aligned(at + PF_SLOT_PARTITIONS * sizeof(pf_slot_partition), PF_CACHE_LINE)
+        sizes.messages_at = at
+        at = _aligned(at + <uint64_t>capacity * sizeof(pf_message), PF_CACHE_LINE)
+        sizes.refusals_at = at
+        at = _aligned(at + <uint64_t>capacity * sizeof(pf_refusal), PF_CACHE_LINE)
+        sizes.status_at = at
+        at = _aligned(at + <uint64_t>capacity, PF_CACHE_LINE)
+        sizes.columns_at = at
+        self.layout = Layout(plan, capacity, raw_bytes, at)
+        at = _aligned(at + <uint64_t>self.layout.bytes, PF_CACHE_LINE)
+        sizes.raw_at, sizes.raw_bytes = at, raw_bytes
+        at = _aligned(at + sizes.raw_bytes, PF_CACHE_LINE)
+        sizes.errors_at, sizes.errors_bytes = at, errors_bytes
+        at = _aligned(at + sizes.errors_bytes, PF_CACHE_LINE)
+        sizes.output_at, sizes.output_bytes = at, output_bytes
+        sizes.slot_bytes = _aligned(at + sizes.output_bytes, PAGE)
+        sizes.workers_at = _aligned(sizeof(pf_arena), PF_CACHE_LINE)
+        sizes.slots_at = _aligned(sizes.workers_at + <uint64_t>n_workers * sizeof(pf_worker), PAGE)
+        sizes.arena_bytes = sizes.slots_at + <uint64_t>n_slots * sizes.slot_bytes
+        self._map(&sizes, fd)
+
+    cdef int _map(self, pf_arena *sizes, int fd) except -1:
+        cdef void *memory
+        cdef uint32_t i
+        self.fd = fd if fd >= 0 else pf_memory_file()
+        if self.fd < 0:
+            raise OSError(errno, "no anonymous memory file for the arena")
+        if fd < 0:
+            os.ftruncate(self.fd, sizes.arena_bytes)
+        memory = mmap(NULL, sizes.arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
+        if memory == MAP_FAILED:
+            raise OSError(errno, f"cannot map an arena of {sizes.arena_bytes} bytes")
+        self.arena = <pf_arena *>memory
+        self._slot_address = <uint8_t **>calloc(sizes.n_slots, sizeof(uint8_t *))
+        if self._slot_address == NULL:
+            raise MemoryError()
+        for i in range(sizes.n_slots):
+            self._slot_address[i] = <uint8_t *>memory + sizes.slots_at + i * sizes.slot_bytes
+        if fd < 0:
+            memcpy(self.arena, sizes, sizeof(pf_arena))
+        elif self.arena.magic != PF_ARENA_MAGIC or self.arena.arena_bytes != sizes.arena_bytes:
+            raise ValueError("the inherited arena has another layout than this process computed")
+        return 0
+
+    def __dealloc__(self):
+        if self.arena != NULL:
+            munmap(self.arena, self.arena.arena_bytes)
+        if self.fd >= 0:
+            os.close(self.fd)
+        free(self._slot_address)
+
+    cdef pf_slot *_slot(self, uint32_t slot) except NULL:
+        if slot >= self.arena.n_slots:
+            raise IndexError(f"slot {slot} of {self.arena.n_slots}")
+        return pf_slot_at(self.arena, slot)
+
+    cdef pf_worker *_worker(self, uint32_t worker) except NULL:
+        if worker >= self.arena.n_workers:
+            raise IndexError(f"worker {worker} of {self.arena.n_workers}")
+        return pf_worker_at(self.arena, worker)
+
+    # -- sizes ---------------------------------------------------------------------------------
+
+    @property
+    def bytes(self):
+        return self.arena.arena_bytes
+
+    @property
+    def n_slots(self):
+        return self.arena.n_slots
+
+    @property
+    def n_workers(self):
+        return self.arena.n_workers
+
+    @property
+    def capacity(self):
+        return self.arena.slot_capacity
+
+    @property
+    def credit(self):
+        return self.arena.credit
+
+    @property
+    def raw_bytes(self):
+        return self.arena.raw_bytes
+
+    @property
+    def offsets(self):
+        """Where the regions of a slot begin, in bytes from the slot's start, and how long the last two are."""
+        return {
+            "messages": self.arena.messages_at, "refusals": self.arena.refusals_at, "status": self.arena.status_at,
+            "columns": self.arena.columns_at, "raw": self.arena.raw_at, "errors": self.arena.errors_at,
+            "errors_bytes": self.arena.errors_bytes, "output": self.arena.output_at,
+            "output_bytes": self.arena.output_bytes, "slot_bytes": self.arena.slot_bytes,
+        }
+
+    def slot_address(self, uint32_t slot):
+        """Where this process has mapped the slot (an int). It moves when a kept view was given its own copy."""
+        self._slot(slot)
+        return <uintptr_t>self._slot_address[slot]
+
+    # -- pool process --------------------------------------------------------------------------
+
+    def booted(self, uint32_t worker, int pid):
+        """This process is ready for batches."""
+        w = self._worker(worker)
+        w.pid = pid
+        pf_store64(&w.heartbeat_ns, pf_now_ns())
+        pf_store(&w.booted, 1)
+
+    def take(self, uint32_t worker, double timeout):
+        """The next slot of the worker's queue, now held by it; waits up to ``timeout`` seconds, then None."""
+        cdef pf_worker *w = self._worker(worker)
+        cdef uint32_t slot = pf_take(self.arena, worker)
+        if slot == PF_NO_SLOT and timeout > 0:
+            with nogil:
+                pf_worker_sleep(self.arena, worker, <int64_t>(timeout * 1e9))
+                slot = pf_take(self.arena, worker)
+        pf_store64(&w.heartbeat_ns, pf_now_ns())
+        return None if slot == PF_NO_SLOT else slot
+
+    def stopped(self, uint32_t worker):
+        """The worker was told to leave; it still empties its queue."""
+        return pf_load_sc(&self._worker(worker).stop) != 0
+
+    def complete(self, uint32_t worker, uint32_t slot, uint64_t output_bytes, uint32_t output_records,
+                 uint32_t error_bytes, uint32_t rejected, uint32_t retried, uint32_t failed):
+        """Hand the slot back with what became of it."""
+        self._worker(worker)
+        s = self._slot(slot)
+        s.output_bytes, s.output_records, s.error_bytes = output_bytes, output_records, error_bytes
+        s.rejected, s.retried, s.failed = rejected, retried, failed
+        pf_complete(self.arena, worker, slot)
+
+    def spill(self, uint32_t slot, uint64_t output_bytes, uint32_t output_records):
+        """The output region is full: have it emptied. Returns when it is."""
+        s = self._slot(slot)
+        s.output_bytes, s.output_records = output_bytes, output_records
+        pf_spill(self.arena, slot)
+        while pf_load(&s.state) == PF_SLOT_OUTPUT_FULL:
+            with nogil:
+                pf_wait(&s.state, PF_SLOT_OUTPUT_FULL, 100000000)
+        s.output_bytes = 0
+        s.output_records = 0
+
+    def crashes(self, uint32_t slot):
+        """Holders that have died on the batch in this slot."""
+        return self._slot(slot).crashes
+
+    def row_in_hand(self, uint32_t slot):
+        """The row that was handled alone when its holder died, or None."""
+        row = self._slot(slot).row_in_hand
+        return row - 1 if row else None
+
+    def set_row_in_hand(self, uint32_t slot, row):
+        self._slot(slot).row_in_hand = 0 if row is None else row + 1
+
+    def facts(self, uint32_t slot):
+        """SlotFacts of a slot that this process holds."""
+        s = self._slot(slot)
+        return SlotFacts(
+            s.batch, s.worker, s.rows, s.refused, s.rejected, s.retried, s.failed, s.payload_bytes, s.output_bytes,
+            s.output_records, s.error_bytes, s.crashes, s.opened_ns, s.published_ns, s.taken_ns, s.completed_ns,
+        )
+
+    def rows(self, uint32_t slot):
+        return self._slot(slot).rows
+
+    def detach_slot(self, uint32_t slot):
+        """Give whoever still looks at the slot's memory a private copy of it, at the address they look at.
+
+        The slot itself is mapped anew, elsewhere; the copy stays until this process ends. Only for a pool
+        process: a view that outlived its batch then keeps its bytes and never sees another batch's.
+        """
+        cdef uint8_t *old
+        cdef uint8_t *copy
+        cdef uint8_t *fresh
+        cdef uint64_t size = self.arena.slot_bytes
+        self._slot(slot)
+        old = self._slot_address[slot]
+        fresh = <uint8_t *>mmap(
+            NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, self.arena.slots_at + slot * size)
+        if fresh == MAP_FAILED:
+            raise OSError(errno, "cannot map a slot a second time")
+        copy = <uint8_t *>mmap(old, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
+        if copy == MAP_FAILED:
+            munmap(fresh, size)
+            raise OSError(errno, "cannot make a private copy of a slot")
+        memcpy(copy, fresh, self.arena.output_at)
+        self._slot_address[slot] = fresh
+
+    # -- completion thread ---------------------------------------------------------------------
+
+    def wait_done(self, uint32_t seen, double timeout):
+        """Sleep until more than ``seen`` completions were signalled, or ``timeout`` seconds; the count now."""
+        with nogil:
+            pf_store_sc(&self.arena.done_waiting, 1)
+            if pf_load_sc(&self.arena.done_signal) == seen:
+                pf_wait(&self.arena.done_signal, seen, <int64_t>(timeout * 1e9))
+            pf_store_sc(&self.arena.done_waiting, 0)
+        return pf_load_sc(&self.arena.done_signal)
+
+    def wake_done(self):
+        """Wake the completion thread for something that is not a completion."""
+        pf_signal_done(self.arena)
+
+    def collect(self, list seen):
+        """Slots completed since ``seen`` (a count per worker, brought up to date here), in each worker's order."""
+        cdef pf_worker *w
+        cdef uint32_t worker, at, completed
+        found = []
+        for worker in range(self.arena.n_workers):
+            w = pf_worker_at(self.arena, worker)
+            at = seen[worker]
+            completed = pf_load_sc(&w.completed)
+            while at != completed:
+                found.append(w.queue[at & (PF_QUEUE_CAPACITY - 1)])
+                at += 1
+            seen[worker] = at
+        if found:
+            pf_signal_room(self.arena)
+        return found
+
+    def spilled(self):
+        """Slots whose holder waits for the output region to be emptied."""
+        cdef pf_worker *w
+        cdef uint32_t worker, completed, slot
+        found = []
+        for worker in range(self.arena.n_workers):
+            w = pf_worker_at(self.arena, worker)
+            completed = pf_load_sc(&w.completed)
+            if pf_load(&w.taken) == completed:
+                continue
+            slot = w.queue[completed & (PF_QUEUE_CAPACITY - 1)]
+            if pf_load(&pf_slot_at(self.arena, slot).state) == PF_SLOT_OUTPUT_FULL:
+                found.append(slot)
+        return found
+
+    def resume(self, uint32_t slot):
+        self._slot(slot)
+        pf_resume(self.arena, slot)
+
+    def release(self, uint32_t slot):
+        """The batch is done with for good."""
+        self._slot(slot)
+        pf_release(self.arena, slot)
+
+    def return_taken(self, uint32_t worker):
+        """The worker's process is dead: what it had taken waits for its successor."""
+        self._worker(worker)
+        pf_return(self.arena, worker)
+
+    def partitions(self, uint32_t slot):
+        """[(partition index, messages, first offset, next offset)] of the batch in the slot."""
+        s = self._slot(slot)
+        table = pf_slot_partitions(self.arena, s)
+        return [
+            (table[i].partition, table[i].messages, table[i].first_offset, table[i].next_offset)
+            for i in range(pf_load(&s.n_partitions))
+        ]
+
+    def live(self):
+        """[(partition index, first offset)] of every batch that is not released yet, open ones included."""
+        cdef uint32_t slot, i
+        cdef pf_slot *s
+        cdef pf_slot_partition *table
+        found = []
+        for slot in range(self.arena.n_slots):
+            s = pf_slot_at(self.arena, slot)
+            if pf_load(&s.state) == PF_SLOT_FREE:
+                continue
+            table = pf_slot_partitions(self.arena, s)
+            for i in range(pf_load(&s.n_partitions)):
+                found.append((table[i].partition, table[i].first_offset))
+        return found
+
+    def states(self):
+        """The state word of every slot."""
+        return [pf_load(&pf_slot_at(self.arena, slot).state) for slot in range(self.arena.n_slots)]
+
+    def in_flight(self):
+        """Batches queued or held."""
+        return sum(pf_in_hand(self.arena, worker) for worker in range(self.arena.n_workers))
+
+    def stop_worker(self, uint32_t worker):
+        """Tell the worker to leave once its queue is empty."""
+        w = self._worker(worker)
+        pf_store_sc(&w.stop, 1)
+        pf_notify_worker(w)
+
+    def worker_facts(self, uint32_t worker):
+        """WorkerFacts of one pool process."""
+        w = self._worker(worker)
+        return WorkerFacts(
+            w.pid, bool(pf_load(&w.booted)), pf_in_hand(self.arena, worker), pf_load64(&w.batches),
+            pf_load64(&w.rows), pf_load64(&w.handler_ns), pf_load64(&w.heartbeat_ns),
+        )
+
+    def refusals(self, uint32_t slot):
+        """[(reason, found, column, at)] of the refused payloads of a slot, first come first."""
+        s = self._slot(slot)
+        table = <pf_refusal *>(<uint8_t *>s + self.arena.refusals_at)
+        return [(table[i].reason, table[i].found, table[i].column, table[i].at) for i in range(s.refused)]
+
+
+cdef void pf_signal_done(pf_arena *arena) noexcept:
+    pf_notify_done(arena)
+
+cdef extern from "ring.h" nogil:
+    void pf_notify_done(pf_arena *arena)

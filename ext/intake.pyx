@@ -1,0 +1,166 @@
+# cython: language_level=3
+"""Intake: the loop that turns messages into published batches, without the GIL (ext/intake.h)."""
+
+import os
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from pythia_fast._ext.decoder cimport NativeDecoder, pf_decoder
+from pythia_fast._ext.plan cimport Layout, pf_column
+from pythia_fast._ext.ring cimport Arena, pf_arena
+from pythia_fast._ext.source cimport NativeSource, pf_source
+
+cdef extern from "intake.h" nogil:
+    enum:
+        PF_NO_SLOT
+        PF_UNORDERED
+        PF_BY_PARTITION
+        PF_BY_KEY
+        PF_SOURCE_END
+        PF_SOURCE_FAILED
+        PF_SOURCE_CALL
+        PF_INTAKE_STOPPED
+        PF_INTAKE_BLOCKED
+        PF_INTAKE_ROOM
+        PF_INTAKE_SPOOL
+    ctypedef struct pf_incoming:
+        pass
+    ctypedef struct pf_sink:
+        int (*append)(pf_sink *self, const pf_incoming *message) noexcept nogil
+    ctypedef struct pf_columns:
+        uint8_t *base
+        const pf_column *columns
+        uint32_t n_columns
+        uint32_t rows
+        uint32_t capacity
+    ctypedef struct pf_open_batch:
+        uint32_t slot
+        pf_columns columns
+    ctypedef struct pf_intake:
+        pf_sink sink
+        pf_arena *arena
+        pf_decoder *decoder
+        pf_open_batch *open
+        uint32_t n_open, ordering, stop, spool_errno
+        uint64_t linger_ns, patience_ns, max_payload_bytes
+        const char *spool_dir
+        uint64_t messages, bytes, refused, stalls, batch
+    int pf_intake_append(pf_sink *sink, const pf_incoming *message)
+    int pf_intake_run(pf_intake *intake, pf_source *source)
+    int pf_intake_flush(pf_intake *intake, uint64_t deadline_ns)
+    uint64_t pf_now_ns()
+    uint64_t pf_load64(const uint64_t *word)
+    void pf_store(uint32_t *word, uint32_t value)
+
+cdef extern from "source.h" nogil:
+    ctypedef struct pf_source_calls "pf_source":
+        void (*wake)(pf_source *self) noexcept nogil
+
+END = PF_SOURCE_END
+FAILED = PF_SOURCE_FAILED
+CALL = PF_SOURCE_CALL
+STOPPED = PF_INTAKE_STOPPED
+BLOCKED = PF_INTAKE_BLOCKED
+ROOM = PF_INTAKE_ROOM
+SPOOL = PF_INTAKE_SPOOL
+
+ORDERINGS = {"unordered": PF_UNORDERED, "partition": PF_BY_PARTITION, "key": PF_BY_KEY}
+
+#: `payload_at` of a message whose payload lies in the spool folder; `payload_size` of a null value.
+SPOOLED = NO_PAYLOAD = 0xFFFFFFFF
+
+
+cdef class Intake:
+    """One source, one decoder, one arena.
+
+    Parameters:
+        ordering: "unordered", "partition" or "key".
+        linger_ns: longest time a row waits for its batch to fill.
+        patience_ns: how long the source may be stalled before ``run`` says BLOCKED.
+        max_payload_bytes: a larger payload is refused, its bytes kept in ``spool_dir`` until dead-lettered.
+    """
+
+    cdef pf_intake intake
+    cdef Arena arena
+    cdef NativeDecoder decoder
+    cdef NativeSource source
+    cdef bytes _spool_dir
+
+    def __init__(self, Arena arena not None, NativeDecoder decoder not None, NativeSource source not None, *,
+                 ordering, linger_ns, spool_dir, max_payload_bytes, patience_ns=1_000_000_000):
+        cdef Layout layout = arena.layout
+        cdef uint32_t lane
+        if self.intake.open != NULL:
+            raise RuntimeError("an Intake is made once")
+        if source.source == NULL or decoder.decoder == NULL:
+            raise ValueError("the source or the decoder is not open")
+        self.arena, self.decoder, self.source = arena, decoder, source
+        self._spool_dir = os.fsencode(spool_dir)
+        self.intake.sink.append = pf_intake_append
+        self.intake.arena = arena.arena
+        self.intake.decoder = decoder.decoder
+        self.intake.ordering = ORDERINGS[ordering]
+        self.intake.n_open = 1 if self.intake.ordering == PF_UNORDERED else arena.arena.n_workers
+        self.intake.linger_ns = linger_ns
+        self.intake.patience_ns = patience_ns
+        self.intake.max_payload_bytes = max_payload_bytes
+        self.intake.spool_dir = self._spool_dir
+        self.intake.open = <pf_open_batch *>calloc(self.intake.n_open, sizeof(pf_open_batch))
+        if self.intake.open == NULL:
+            raise MemoryError()
+        for lane in range(self.intake.n_open):
+            self.intake.open[lane].slot = PF_NO_SLOT
+            self.intake.open[lane].columns.columns = layout.columns
+            self.intake.open[lane].columns.n_columns = layout.n_columns
+            self.intake.open[lane].columns.capacity = arena.arena.slot_capacity
+
+    def __dealloc__(self):
+        free(self.intake.open)
+
+    def run(self):
+        """Take in messages until something needs Python: one of END, FAILED, CALL, STOPPED, BLOCKED, ROOM, SPOOL."""
+        cdef int outcome
+        with nogil:
+            outcome = pf_intake_run(&self.intake, self.source.source)
+        return outcome
+
+    def flush(self, double timeout):
+        """Publish every open batch; False when ``timeout`` seconds were not enough. Only while run() is not running."""
+        cdef uint64_t deadline_ns = pf_now_ns() + <uint64_t>(timeout * 1e9)
+        cdef int done
+        with nogil:
+            done = pf_intake_flush(&self.intake, deadline_ns)
+        return done != 0
+
+    def stop(self):
+        """Make run() return STOPPED soon. Any thread."""
+        pf_store(&self.intake.stop, 1)
+        if (<pf_source_calls *>self.source.source).wake != NULL:
+            (<pf_source_calls *>self.source.source).wake(self.source.source)
+
+    def spool_error(self):
+        """The errno that made run() return SPOOL, which is thereby forgotten: the next run() tries again."""
+        error = self.intake.spool_errno
+        self.intake.spool_errno = 0
+        return error
+
+    @property
+    def messages(self):
+        return pf_load64(&self.intake.messages)
+
+    @property
+    def bytes(self):
+        return pf_load64(&self.intake.bytes)
+
+    @property
+    def refused(self):
+        return pf_load64(&self.intake.refused)
+
+    @property
+    def stalls(self):
+        return pf_load64(&self.intake.stalls)
+
+    @property
+    def published(self):
+        return pf_load64(&self.intake.batch)

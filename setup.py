@@ -38,6 +38,7 @@ MODULES: dict[str, list[str]] = {
     "raw_decoder": [],
     "memory_reader": [],
     "collecting_sink": [],
+    "plan": [],
 }
 
 

@@ -1,0 +1,597 @@
+"""From a ``msgspec.Struct`` (or a NumPy structured dtype) to the columns that a decoder fills.
+
+    class Order(msgspec.Struct):              order_id        int64
+        order_id: int                         customer        struct
+        customer: Customer              ->    customer.name   string
+        tags: list[str] = []                  tags            list
+                                              tags[]          string
+
+The tree stands flat, depth first, as ext/column.h wants it; the names use the Struct's own field names
+(renames only change the keys that are looked for in a payload). ``Schema`` holds plain Python values:
+ext/plan.pyx turns them into the C structs of ext/plan.h.
+
+| annotation                                | column                                                      |
+|-------------------------------------------|-------------------------------------------------------------|
+| ``bool``                                  | bool                                                        |
+| ``int``                                   | int64; ``Annotated[int, np.uint16]``: that integer type     |
+| ``float``                                 | float64; ``Annotated[float, np.float32]``: float32          |
+| ``str``, ``bytes``                        | offsets + data                                              |
+| ``datetime.datetime``                     | int64 microseconds since 1970 UTC, ``datetime64[us]``       |
+| ``Optional[X]``                           | X with a validity bitmap                                    |
+| a Struct                                  | dotted columns, one a field                                 |
+| ``list[X]``                               | offsets + the column of X                                   |
+| ``msgspec.Raw``                           | the value's own bytes, validated but not decoded            |
+
+Anything else is refused with ``SchemaError``, which names the field and what to use instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import struct
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import lru_cache
+from typing import Annotated, Any, Literal, TypeAlias, Union
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pythia_fast.errors import SchemaError
+
+MAX_FIELDS = 1024  #: fields of one Struct
+MAX_COLUMNS = 65536  #: columns of one schema, nested ones included
+
+SchemaLike: TypeAlias = Any  #: a Struct type, a structured dtype, or None for one ``payload`` column of bytes
+
+
+class Kind(IntEnum):
+    """What a column holds; the numbers are those of ext/column.h."""
+
+    BOOL = 1
+    INT8 = 2
+    INT16 = 3
+    INT32 = 4
+    INT64 = 5
+    UINT8 = 6
+    UINT16 = 7
+    UINT32 = 8
+    UINT64 = 9
+    FLOAT32 = 10
+    FLOAT64 = 11
+    DATETIME = 12
+    STRING = 13
+    BYTES = 14
+    RAW = 15
+    LIST = 16
+    STRUCT = 17
+
+    @property
+    def variable(self) -> bool:
+        """Offsets and data rather than values of one width."""
+        return self in (Kind.STRING, Kind.BYTES, Kind.RAW)
+
+
+class Fallback(IntEnum):
+    """What a missing key means; the numbers are those of ext/plan.h."""
+
+    REQUIRED = 0
+    NULL = 1
+    BITS = 2
+    BYTES = 3
+    EMPTY = 4
+    STRUCT = 5
+
+
+DTYPES: dict[Kind, np.dtype[Any]] = {
+    Kind.BOOL: np.dtype(np.bool_),
+    Kind.INT8: np.dtype(np.int8),
+    Kind.INT16: np.dtype(np.int16),
+    Kind.INT32: np.dtype(np.int32),
+    Kind.INT64: np.dtype(np.int64),
+    Kind.UINT8: np.dtype(np.uint8),
+    Kind.UINT16: np.dtype(np.uint16),
+    Kind.UINT32: np.dtype(np.uint32),
+    Kind.UINT64: np.dtype(np.uint64),
+    Kind.FLOAT32: np.dtype(np.float32),
+    Kind.FLOAT64: np.dtype(np.float64),
+    Kind.DATETIME: np.dtype("datetime64[us]"),
+}
+_KIND_OF_DTYPE = {dtype: kind for kind, dtype in DTYPES.items()}
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MICROSECOND = datetime.timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bounds from ``msgspec.Meta``; None where there is none."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    multiple_of: float | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    tz: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSpec:
+    """One node of the column tree."""
+
+    index: int
+    name: str  #: ``price``, ``customer.name``, ``items[]``, ``items[].sku``
+    kind: Kind
+    nullable: bool
+    n_children: int
+    end: int  #: index just past the last descendant
+    list: int  #: index of the nearest enclosing list column, -1 at row level
+    bounds: Bounds
+    struct: int  #: index into ``Schema.structs``, -1 where the column is no Struct
+
+    @property
+    def width(self) -> int:
+        """Bytes a value; 0 for string, bytes, raw, list and struct."""
+        return DTYPES[self.kind].itemsize if self.kind in DTYPES else 0
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """NumPy type of the values; None for string, bytes, raw, list and struct."""
+        return DTYPES.get(self.kind)
+
+    @property
+    def type_name(self) -> str:
+        """``int64``, ``string``, ``datetime`` and so on."""
+        return self.kind.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSpec:
+    """One key of a Struct and the column that it fills."""
+
+    name: str  #: key in the payload
+    column: int
+    fallback: Fallback = Fallback.REQUIRED
+    bits: int = 0  #: unsigned 64 bits; the low ``width`` bytes are the value as stored
+    data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class StructSpec:
+    """One Struct, as often as it stands in the tree."""
+
+    fields: tuple[FieldSpec, ...]
+    forbid_unknown: bool = False
+    tag_field: str | None = None
+    tag: str | int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The columns of one handler.
+
+    ``source`` is what the user wrote: a Struct type, a structured ``numpy.dtype``, or None.
+    """
+
+    source: SchemaLike
+    columns: tuple[ColumnSpec, ...]
+    structs: tuple[StructSpec, ...]
+    by_name: dict[str, ColumnSpec] = field(compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the Struct, or what stands for it."""
+        if self.source is None:
+            return "payload"
+        return getattr(self.source, "__name__", str(self.source))
+
+    def row_columns(self) -> Iterator[ColumnSpec]:
+        """Columns that hold one value a row: everything outside lists but for the Structs themselves."""
+        return (column for column in self.columns if column.list < 0 and column.kind is not Kind.STRUCT)
+
+    def children(self, column: ColumnSpec | None = None) -> Iterator[ColumnSpec]:
+        """The direct children of a column; of the row itself without one."""
+        at, end = (0, len(self.columns)) if column is None else (column.index + 1, column.end)
+        while at < end:
+            yield self.columns[at]
+            at = self.columns[at].end
+
+
+@lru_cache(maxsize=256)
+def describe(source: SchemaLike) -> Schema:
+    """The columns of a Struct type, of a structured dtype, or of raw payloads (None).
+
+    Raises SchemaError naming ``Struct.field`` when a field cannot become a column.
+    """
+    builder = _Builder()
+    if source is None:
+        builder.payload()
+    elif isinstance(source, np.dtype):
+        builder.record(source)
+    elif _struct_type(source) is not None:
+        builder.row(source)
+    else:
+        raise SchemaError(
+            f"schema must be a msgspec.Struct type, not {_spell(source)}; "
+            "for a fixed layout pass the NumPy structured dtype, for undecoded bytes use decoder='raw'"
+        )
+    columns = tuple(builder.columns)
+    return Schema(source, columns, tuple(builder.structs), {column.name: column for column in columns})
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """An annotation taken apart: the bare type, and what its wrappers said."""
+
+    bare: Any
+    nullable: bool = False
+    dtype: np.dtype[Any] | None = None
+    bounds: dict[str, Any] = field(default_factory=dict)
+
+
+class _Builder:
+    """Grows the flat lists while it walks the types."""
+
+    def __init__(self) -> None:
+        self.columns: list[ColumnSpec] = []
+        self.structs: list[StructSpec] = []
+        self.open: list[Any] = []  # Struct types that we are inside of, to refuse recursion
+
+    # -- where a column begins and ends
+
+    def begin(self, name: str, kind: Kind, nullable: bool, list_index: int, bounds: Bounds, where: str) -> int:
+        index = len(self.columns)
+        if index >= MAX_COLUMNS:
+            raise SchemaError(f"{where}: more than {MAX_COLUMNS} columns in one schema; keep part of it as msgspec.Raw")
+        self.columns.append(ColumnSpec(index, name, kind, nullable, 0, index + 1, list_index, bounds, -1))
+        return index
+
+    def finish(self, index: int, n_children: int, struct_index: int = -1) -> None:
+        self.columns[index] = dataclasses.replace(
+            self.columns[index], n_children=n_children, end=len(self.columns), struct=struct_index
+        )
+
+    # -- raw payloads
+
+    def payload(self) -> None:
+        self.begin("payload", Kind.BYTES, False, -1, Bounds(), "payload")
+        self.structs.append(StructSpec((FieldSpec("payload", 0),)))
+
+    # -- Structs
+
+    def row(self, source: Any) -> None:
+        # msgspec's own checks come first: what it cannot decode has no columns either.
+        try:
+            msgspec.json.Decoder(source)
+        except (TypeError, ValueError, NameError, RecursionError) as error:
+            raise SchemaError(f"{_spell(source)}: {error}") from error
+        self.struct(source, "", False, -1, _spell(source))
+
+    def struct(self, source: Any, prefix: str, nullable: bool, list_index: int, where: str) -> int:
+        """Append the columns of a Struct's fields; returns its index in ``structs``."""
+        if source in self.open:
+            raise SchemaError(f"{where}: {_spell(source)} contains itself; keep the inner one as msgspec.Raw")
+        config = _struct_type(source).__struct_config__
+        if config.array_like:
+            raise SchemaError(
+                f"{where}: {_spell(source)} is array_like, but columns are found by key; "
+                "drop array_like=True or use msgspec.Raw"
+            )
+        infos = msgspec.structs.fields(source)
+        if len(infos) > MAX_FIELDS:
+            raise SchemaError(
+                f"{where}: {_spell(source)} has {len(infos)} fields, at most {MAX_FIELDS} can be columns; "
+                "leave out the fields that no handler reads"
+            )
+        index = len(self.structs)
+        self.structs.append(StructSpec(()))
+        self.open.append(source)
+        fields = []
+        for info in infos:
+            here = f"{_spell(source)}.{info.name}"
+            wanted = _take_apart(info.type, here)
+            column = self.column(wanted, prefix + info.name, nullable, list_index, here)
+            fields.append(self.field(info, wanted, column, here))
+        self.open.pop()
+        self.structs[index] = StructSpec(tuple(fields), config.forbid_unknown_fields, config.tag_field, config.tag)
+        return index
+
+    def column(self, wanted: _Wanted, name: str, inherited: bool, list_index: int, where: str) -> int:
+        """Append the column of one annotation and everything below it."""
+        nullable = wanted.nullable or inherited
+        kind = _kind_of(wanted, where)
+        index = self.begin(name, kind, nullable, list_index, _bounds_of(wanted, kind, where), where)
+        if kind is Kind.STRUCT:
+            struct_index = self.struct(wanted.bare, f"{name}.", nullable, list_index, where)
+            self.finish(index, len(self.structs[struct_index].fields), struct_index)
+        elif kind is Kind.LIST:
+            arguments = typing.get_args(wanted.bare)
+            if not arguments:
+                raise SchemaError(f"{where}: a list needs the type of its values: list[int], say; or use msgspec.Raw")
+            # A null list has no values, so what is above it says nothing about them.
+            self.column(_take_apart(arguments[0], f"{where}[]"), f"{name}[]", False, index, f"{where}[]")
+            self.finish(index, 1)
+        return index
+
+    def field(self, info: msgspec.structs.FieldInfo, wanted: _Wanted, column: int, where: str) -> FieldSpec:
+        spec = self.columns[column]
+        if info.default_factory is not msgspec.NODEFAULT:
+            fallback, bits, data = self.factory(info.default_factory, spec, wanted, where), 0, b""
+        elif info.default is msgspec.NODEFAULT:
+            fallback, bits, data = Fallback.REQUIRED, 0, b""
+        else:
+            fallback, bits, data = self.default(info.default, spec, wanted, where)
+        return FieldSpec(info.encode_name, column, fallback, bits, data)
+
+    def factory(self, factory: Any, spec: ColumnSpec, wanted: _Wanted, where: str) -> Fallback:
+        if spec.kind is Kind.LIST and factory is list:
+            return Fallback.EMPTY
+        if spec.kind is Kind.STRUCT and factory is wanted.bare:
+            self.all_defaults(spec, where)
+            return Fallback.STRUCT
+        raise SchemaError(
+            f"{where}: default_factory={_spell(factory)} would run once a row; "
+            "use a constant default, Optional with None, default_factory=list for a list, or the Struct itself"
+        )
+
+    def all_defaults(self, spec: ColumnSpec, where: str) -> None:
+        missing = [f.name for f in self.structs[spec.struct].fields if f.fallback is Fallback.REQUIRED]
+        if missing:
+            raise SchemaError(f"{where}: the default cannot be made, {missing[0]!r} has no default of its own")
+
+    def default(self, value: Any, spec: ColumnSpec, wanted: _Wanted, where: str) -> tuple[Fallback, int, bytes]:
+        if value is None:
+            if not wanted.nullable:
+                raise SchemaError(f"{where}: default None needs the annotation Optional[{_spell(wanted.bare)}]")
+            return Fallback.NULL, 0, b""
+        if spec.kind is Kind.STRUCT:
+            self.all_defaults(spec, where)
+            if not isinstance(value, _struct_type(wanted.bare)) or value != _struct_type(wanted.bare)():
+                raise SchemaError(f"{where}: a default {_spell(wanted.bare)} must equal {_spell(wanted.bare)}()")
+            return Fallback.STRUCT, 0, b""
+        try:
+            if spec.kind.variable:
+                return Fallback.BYTES, 0, _default_bytes(value, spec.kind)
+            return Fallback.BITS, _default_bits(value, spec.kind), b""
+        except (TypeError, ValueError, OverflowError, struct.error) as error:
+            raise SchemaError(f"{where}: default {value!r} does not fit a column of {spec.type_name}") from error
+
+    # -- NumPy structured dtypes
+
+    def record(self, dtype: np.dtype[Any]) -> None:
+        if dtype.names is None:
+            raise SchemaError(f"a fixed layout needs a structured dtype with field names, not {dtype!r}")
+        self.record_fields(dtype, "", -1)
+
+    def record_fields(self, dtype: np.dtype[Any], prefix: str, list_index: int) -> int:
+        assert dtype.names is not None
+        assert dtype.fields is not None
+        if len(dtype.names) > MAX_FIELDS:
+            raise SchemaError(f"the dtype has {len(dtype.names)} fields, at most {MAX_FIELDS} can be columns")
+        index = len(self.structs)
+        self.structs.append(StructSpec(()))
+        fields = []
+        for name in dtype.names:
+            column = self.record_column(dtype.fields[name][0], prefix + name, list_index)
+            fields.append(FieldSpec(name, column))
+        self.structs[index] = StructSpec(tuple(fields))
+        return index
+
+    def record_column(self, dtype: np.dtype[Any], name: str, list_index: int) -> int:
+        where = f"dtype field {name!r}"
+        if dtype.subdtype is not None:
+            base, shape = dtype.subdtype
+            index = self.begin(name, Kind.LIST, False, list_index, Bounds(), where)
+            inner = np.dtype((base, shape[1:])) if len(shape) > 1 else base
+            self.record_column(inner, f"{name}[]", index)
+            self.finish(index, 1)
+            return index
+        if dtype.names is not None:
+            index = self.begin(name, Kind.STRUCT, False, list_index, Bounds(), where)
+            struct_index = self.record_fields(dtype, f"{name}.", list_index)
+            self.finish(index, len(dtype.names), struct_index)
+            return index
+        if dtype.kind == "S":
+            kind = Kind.BYTES
+        elif dtype.kind == "U":
+            kind = Kind.STRING
+        elif dtype.kind == "V":
+            kind = Kind.BYTES
+        elif dtype.kind == "M" and np.datetime_data(dtype)[0] in ("s", "ms", "us"):
+            kind = Kind.DATETIME
+        elif (found := _KIND_OF_DTYPE.get(dtype.newbyteorder("="))) is not None and dtype.kind != "M":
+            kind = found
+        else:
+            raise SchemaError(
+                f"{where}: {dtype} cannot become a column; use an integer, float32, float64, bool, 'S', 'U', 'V' "
+                "or datetime64 in s, ms or us"
+            )
+        return self.begin(name, kind, False, list_index, Bounds(), where)
+
+
+def _take_apart(annotation: Any, where: str) -> _Wanted:
+    """Strip Annotated, Optional, NewType and type aliases; keep what they said."""
+    wanted = _Wanted(annotation)
+    while True:
+        bare = wanted.bare
+        origin = typing.get_origin(bare)
+        if origin is Annotated:
+            wanted.bare, *extras = typing.get_args(bare)
+            for extra in extras:
+                _read_extra(extra, wanted, where)
+        elif origin in (Union, types.UnionType):
+            members = typing.get_args(bare)
+            rest = [member for member in members if member is not type(None)]
+            if len(rest) != 1:
+                raise SchemaError(f"{where}: {_spell(bare)} has no single column type; {_union_advice(rest)}")
+            wanted.nullable = wanted.nullable or len(rest) < len(members)
+            wanted.bare = rest[0]
+        elif hasattr(bare, "__supertype__"):
+            wanted.bare = bare.__supertype__
+        elif type(bare).__name__ == "TypeAliasType":
+            wanted.bare = bare.__value__
+        else:
+            return wanted
+
+
+def _union_advice(members: list[Any]) -> str:
+    if msgspec.UnsetType in members:
+        return "use Optional with the default None instead of UNSET"
+    if set(members) == {int, float}:
+        return "use float"
+    return "use msgspec.Raw, or one field for each type"
+
+
+def _read_extra(extra: Any, wanted: _Wanted, where: str) -> None:
+    """One thing said inside Annotated: msgspec.Meta or a NumPy type; other tools' marks are not ours."""
+    if isinstance(extra, msgspec.Meta):
+        if extra.pattern is not None:
+            raise SchemaError(
+                f"{where}: Meta(pattern=) is not checked by the decoders; drop it and call batch.reject() on the rows "
+                "that do not match, or keep the field as msgspec.Raw"
+            )
+        for bound in dataclasses.fields(Bounds):
+            value = getattr(extra, bound.name)
+            if value is not None:
+                wanted.bounds[bound.name] = value
+    elif isinstance(extra, np.dtype) or (isinstance(extra, type) and issubclass(extra, np.generic)):
+        try:
+            wanted.dtype = np.dtype(extra)
+        except TypeError as error:
+            raise SchemaError(f"{where}: {_spell(extra)} is no concrete NumPy type") from error
+
+
+_INSTEAD = {
+    set: "use list",
+    frozenset: "use list",
+    tuple: "use list, or a nested Struct",
+    dict: "use a nested Struct, or msgspec.Raw to keep it undecoded",
+    datetime.date: "use datetime.datetime, or str",
+    datetime.time: "use str",
+    datetime.timedelta: "use float seconds, or str",
+    bytearray: "use bytes",
+    memoryview: "use bytes",
+    type(None): "leave the field out",
+}
+
+
+def _kind_of(wanted: _Wanted, where: str) -> Kind:
+    bare, dtype = wanted.bare, wanted.dtype
+    kind = _bare_kind(bare, where)
+    if kind is Kind.RAW and wanted.nullable:
+        raise SchemaError(
+            f"{where}: Optional[msgspec.Raw] has two ways to say null; "
+            "use msgspec.Raw, which keeps a null as the bytes null; default msgspec.Raw() if the key may be absent"
+        )
+    if dtype is None:
+        return kind
+    allowed = {Kind.INT64: "iu", Kind.FLOAT64: "f"}.get(kind, "")
+    narrow = _KIND_OF_DTYPE.get(dtype) if dtype.isnative else None
+    if dtype.kind not in allowed or narrow is None:
+        advice = {
+            Kind.INT64: "an integer type, numpy.int8 to numpy.uint64",
+            Kind.FLOAT64: "numpy.float32 or numpy.float64",
+        }.get(kind, "no NumPy type")
+        raise SchemaError(f"{where}: Annotated[{_spell(bare)}, {dtype}] does not fit; {_spell(bare)} takes {advice}")
+    return narrow
+
+
+def _bare_kind(bare: Any, where: str) -> Kind:
+    simple: dict[Any, Kind] = {
+        bool: Kind.BOOL,
+        int: Kind.INT64,
+        float: Kind.FLOAT64,
+        str: Kind.STRING,
+        bytes: Kind.BYTES,
+        datetime.datetime: Kind.DATETIME,
+        msgspec.Raw: Kind.RAW,
+        list: Kind.LIST,
+    }
+    origin = typing.get_origin(bare) or bare
+    try:
+        found = simple.get(origin)
+    except TypeError:  # an unhashable annotation is certainly none of ours
+        found = None
+    if found is not None:
+        return found
+    if _struct_type(bare) is not None:
+        return Kind.STRUCT
+    if origin is Literal:
+        values = typing.get_args(bare)
+        advice = f"use {'str' if all(isinstance(v, str) for v in values) else 'int or str'} and reject the other values"
+    elif isinstance(origin, type):
+        advice = next((text for base, text in _INSTEAD.items() if issubclass(origin, base)), "use str, or msgspec.Raw")
+    elif bare is Any:
+        advice = "use the type that it has, or msgspec.Raw to keep it undecoded"
+    else:
+        advice = "use msgspec.Raw"
+    raise SchemaError(f"{where}: {_spell(bare)} cannot become a column; {advice}")
+
+
+def _bounds_of(wanted: _Wanted, kind: Kind, where: str) -> Bounds:
+    bounds = Bounds(**wanted.bounds)
+    if kind is Kind.RAW and wanted.bounds:
+        raise SchemaError(f"{where}: bounds on msgspec.Raw are not checked; drop the Meta")
+    return bounds
+
+
+def _default_bytes(value: Any, kind: Kind) -> bytes:
+    if kind is Kind.STRING:
+        if not isinstance(value, str):
+            raise TypeError(value)
+        return value.encode()
+    if kind is Kind.RAW:
+        if not isinstance(value, msgspec.Raw):
+            raise TypeError(value)
+        return bytes(value)
+    if not isinstance(value, bytes):
+        raise TypeError(value)
+    return value
+
+
+def _default_bits(value: Any, kind: Kind) -> int:
+    if kind is Kind.BOOL:
+        if not isinstance(value, bool):
+            raise TypeError(value)
+        return int(value)
+    if kind is Kind.DATETIME:
+        if not isinstance(value, datetime.datetime):
+            raise TypeError(value)
+        aware = value if value.tzinfo is not None else value.replace(tzinfo=datetime.UTC)
+        packed = struct.pack("<q", (aware - _EPOCH) // _MICROSECOND)
+    elif kind in (Kind.FLOAT32, Kind.FLOAT64):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(value)
+        packed = struct.pack("<f" if kind is Kind.FLOAT32 else "<d", value)
+    else:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(value)
+        packed = struct.pack("<" + DTYPES[kind].char.replace("l", "q").replace("L", "Q"), value)
+    return int.from_bytes(packed, "little")
+
+
+def _struct_type(source: Any) -> Any:
+    """The Struct class of a Struct or of ``Generic[int]`` over one; None for anything else."""
+    origin = typing.get_origin(source) or source
+    return origin if isinstance(origin, type) and issubclass(origin, msgspec.Struct) else None
+
+
+def _spell(annotation: Any) -> str:
+    """An annotation as the user would write it."""
+    if typing.get_origin(annotation) is None and hasattr(annotation, "__name__"):
+        return str(annotation.__name__)
+    return str(annotation).replace("typing.", "")
+
+
+def dtype_of(annotation: npt.DTypeLike) -> np.dtype[Any]:
+    """A structured dtype from whatever NumPy takes as one; SchemaError when it is none."""
+    try:
+        return np.dtype(annotation)
+    except TypeError as error:
+        raise SchemaError(f"{annotation!r} is no NumPy dtype: {error}") from error

@@ -1,0 +1,86 @@
+# Each target sets up what it needs and says what to install where something is missing. Second calls are quick:
+# what was set up is remembered by stamp files in .venv/ and build/.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build demo test smoke bench lint sanitize fuzz clean
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet install
+SOURCES := setup.py pyproject.toml $(wildcard ext/*) $(wildcard pythia_fast/_ext/*.pxd)
+
+help:
+	@echo 'make demo      build, generate 5 million orders once, score them in a pool, draw a plot into demo-output/'
+	@echo 'make test      every test, a Kafka broker included, then each Python 3.11 to 3.13 found on this machine'
+	@echo 'make bench     the benchmarks, each with its ratio and its bar'
+	@echo 'make lint      ruff, mypy --strict, cython-lint'
+	@echo 'make sanitize  the tests of the extension under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make fuzz      fuzz the decoders for a minute (FUZZ_SECONDS=60)'
+	@echo 'make smoke     only the last part of make test: wheel, install and a short run on each Python'
+	@echo 'make build     the virtual environment .venv and the extension, in place'
+	@echo 'make clean     remove what was built (not demo-output/)'
+
+# --- environment: .venv with the runtime's dependencies, then with the developers' ---------------------------
+
+$(VENV)/pyvenv.cfg:
+	@scripts/need.sh compiler
+	@python=$$(scripts/find_python.sh) && echo "setting up $(VENV) with $$python" && scripts/make_venv.sh "$$python" $(VENV)
+
+$(VENV)/.run-stamp: pyproject.toml scripts/requirements.py | $(VENV)/pyvenv.cfg
+	@$(PYTHON) scripts/requirements.py --build plot > $(VENV)/requirements.txt
+	@$(PIP) -r $(VENV)/requirements.txt
+	@touch $@
+
+$(VENV)/.dev-stamp: $(VENV)/.run-stamp
+	@echo 'installing what the tests need'
+	@$(PYTHON) scripts/requirements.py --build plot dev > $(VENV)/requirements.txt
+	@$(PIP) -r $(VENV)/requirements.txt
+	@touch $@
+
+# --- extension ------------------------------------------------------------------------------------------------
+
+build/.stamp: $(SOURCES) $(VENV)/.run-stamp
+	@scripts/need.sh compiler
+	@echo 'building the extension'
+	@mkdir -p build
+	@$(PYTHON) setup.py --quiet build_ext --inplace --parallel "$$(getconf _NPROCESSORS_ONLN)" > build/log.txt 2>&1 \
+		|| { cat build/log.txt; exit 1; }
+	@touch $@
+
+build: build/.stamp
+
+# --- what one does with it --------------------------------------------------------------------------------------
+
+demo: build/.stamp
+	@$(PYTHON) -m pythia_fast demo $(DEMO)
+
+test: build/.stamp $(VENV)/.dev-stamp
+	@scripts/need.sh java maven
+	$(PYTHON) -m pytest tests $(PYTEST)
+	@$(MAKE) --no-print-directory smoke
+
+smoke: $(VENV)/.dev-stamp
+	@scripts/smoke.sh
+
+bench: build/.stamp $(VENV)/.dev-stamp
+	$(PYTHON) -m pythia_fast bench $(BENCH)
+
+lint: $(VENV)/.dev-stamp
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/cython-lint ext pythia_fast/_ext
+
+sanitize: $(VENV)/.dev-stamp
+	@scripts/sanitize.sh $(PYTEST)
+
+fuzz: build/.stamp $(VENV)/.dev-stamp
+	@scripts/need.sh clang
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" FUZZ_SECONDS=$${FUZZ_SECONDS:-60} fuzz/run.sh
+
+clean:
+	rm -rf build dist *.egg-info .cache/smoke $(VENV)
+	rm -f pythia_fast/_ext/*.so
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

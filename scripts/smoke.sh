@@ -1,0 +1,62 @@
+#!/bin/sh
+# Builds the sdist, from it a wheel for each Python 3.11 to 3.13 of this machine, installs that in a virtual
+# environment of its own under .cache/smoke and runs tests/smoke/smoke.py there, outside the project.
+set -eu
+
+cd "$(dirname "$0")/.."
+root=$PWD
+cache="$root/.cache/smoke"
+mkdir -p "$cache"
+
+sources() {
+    find ext pythia_fast setup.py pyproject.toml MANIFEST.in README.md -type f \
+        ! -name '*.so' ! -name '*.pyc' | LC_ALL=C sort
+}
+digest=$(sources | xargs cat | sha256sum | cut -d' ' -f1)
+
+if [ "$(cat "$cache/sdist-digest" 2>/dev/null || true)" != "$digest" ]; then
+    echo 'building the sdist'
+    rm -rf "$cache/sdist"
+    .venv/bin/python -m build --sdist --outdir "$cache/sdist" . >"$cache/sdist.txt" 2>&1 || {
+        cat "$cache/sdist.txt"
+        exit 1
+    }
+    echo "$digest" >"$cache/sdist-digest"
+fi
+
+passed=0
+failed=0
+skipped=0
+scripts/find_python.sh --all >"$cache/pythons"
+while read -r version python lacks; do
+    if [ -n "$lacks" ]; then
+        echo "Python $version ($python): not tested, it lacks $lacks (Debian: python3-dev python3-venv)"
+        skipped=$((skipped + 1))
+        continue
+    fi
+    home="$cache/$version"
+    log="$cache/$version.txt"
+    if [ "$(cat "$home/digest" 2>/dev/null || true)" != "$python $digest" ]; then
+        echo "Python $version: building and installing the wheel"
+        rm -rf "$home"
+        if ! {
+            scripts/make_venv.sh "$python" "$home" &&
+                "$home/bin/python" -m pip --disable-pip-version-check wheel --no-deps -w "$home/wheel" "$cache"/sdist/*.tar.gz &&
+                "$home/bin/python" -m pip --disable-pip-version-check install "$home"/wheel/*.whl
+        } >"$log" 2>&1 </dev/null; then
+            cat "$log"
+            echo "Python $version: failed"
+            failed=$((failed + 1))
+            continue
+        fi
+        echo "$python $digest" >"$home/digest"
+    fi
+    if (cd "$home" && "$home/bin/python" -I -W error "$root/tests/smoke/smoke.py" </dev/null); then
+        passed=$((passed + 1))
+    else
+        echo "Python $version: failed"
+        failed=$((failed + 1))
+    fi
+done <"$cache/pythons"
+echo "smoke test of the wheels: $passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -70,7 +70,7 @@ lint: $(VENV)/.dev-stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/cython-lint ext pythia_fast/_ext
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint ext pythia_fast/_ext
 
 sanitize: $(VENV)/.dev-stamp
 	@scripts/sanitize.sh $(PYTEST)

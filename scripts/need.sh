@@ -35,7 +35,11 @@ for tool in "$@"; do
             command -v mvn >/dev/null || missing "Maven, which fetches the Kafka broker of the tests," "maven"
             ;;
         clang)
-            command -v clang >/dev/null || missing "clang, whose libFuzzer drives the fuzz targets," "clang"
+            # The fuzzer's library is a package of its own, which Debian's clang only recommends.
+            if ! printf 'int LLVMFuzzerTestOneInput(const char *data, unsigned long size) { return 0; }\n' |
+                clang -fsanitize=fuzzer,address -x c -o /dev/null - 2>/dev/null; then
+                missing "clang with libFuzzer, which drives the fuzz targets," "clang, with what it recommends"
+            fi
             ;;
     esac
 done

@@ -58,7 +58,8 @@ def run(folder: Path) -> None:
 
 def command_line() -> None:
     """The command starts."""
-    answer = subprocess.run([sys.executable, "-I", "-m", "pythia_fast", "version"], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-I", "-m", "pythia_fast", "version"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
     check("version named", pythia_fast.__version__ in answer.stdout, True)
 
 

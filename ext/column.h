@@ -41,10 +41,17 @@ enum {
     PF_STRUCT = 17,
 };
 
+/* Values of pf_column.nullable: every non-zero one has a validity bitmap. */
+enum {
+    PF_NOT_NULLABLE = 0,
+    PF_NULLABLE = 1,       /* null is a value of this column itself */
+    PF_NULLABLE_ABOVE = 2, /* null only with the Optional Struct that it is a field of: null in its own place is refused */
+};
+
 /* One node of the column tree.  Fixed for the life of a handler. */
 typedef struct {
     uint8_t kind;
-    uint8_t nullable;    /* has a validity bitmap (also set on every field below an Optional Struct) */
+    uint8_t nullable;    /* PF_NOT_NULLABLE, or one of the two that have a validity bitmap */
     uint16_t width;      /* bytes a value; 0 for string, bytes, raw, list and struct */
     uint32_t n_children; /* 1 for a list, the number of fields for a struct, else 0 */
     uint32_t end;        /* index just past this column's last descendant: next sibling */

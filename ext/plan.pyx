@@ -24,6 +24,10 @@ cdef extern from "plan.h":
         PF_BOUND_TZ_AWARE
         PF_BOUND_TZ_NAIVE
     enum:
+        PF_NOT_NULLABLE
+        PF_NULLABLE
+        PF_NULLABLE_ABOVE
+    enum:
         PF_FLOAT32
         PF_FLOAT64
         PF_STRING
@@ -77,7 +81,7 @@ cdef class Plan:
     cdef int _fill_column(self, Py_ssize_t index, column) except -1:
         cdef pf_column *target = &self._columns[index]
         target.kind = <uint8_t>int(column.kind)
-        target.nullable = column.nullable
+        target.nullable = PF_NULLABLE if column.optional else PF_NULLABLE_ABOVE if column.nullable else PF_NOT_NULLABLE
         target.width = <uint16_t>column.width
         target.n_children = column.n_children
         target.end = column.end
@@ -149,7 +153,8 @@ cdef class Plan:
             column = &self.plan.columns[<Py_ssize_t>index]
             bounds = &self.plan.bounds[<Py_ssize_t>index]
             rows.append({
-                "kind": Kind(column.kind), "nullable": bool(column.nullable), "width": column.width,
+                "kind": Kind(column.kind), "nullable": bool(column.nullable),
+                "optional": column.nullable == PF_NULLABLE, "width": column.width,
                 "n_children": column.n_children, "end": column.end, "list": column.list,
                 "struct": self.plan.struct_of[<Py_ssize_t>index], "bounds": bounds.which,
             })

@@ -85,8 +85,9 @@ static inline int pf_rfc3339_parse(const uint8_t *text, size_t size, int64_t *mi
     }
 
     int64_t seconds = pf_days_from_date(year, month, day) * 86400 + hour * 3600 + minute * 60 + second;
-    int64_t value = (seconds - offset_minutes * 60) * 1000000 + fraction;
-    if (value < PF_DATETIME_MIN_US || value > PF_DATETIME_MAX_US) return 0;
+    int64_t local = seconds * 1000000 + fraction; /* the fraction may have rounded up into the year 10000 */
+    int64_t value = local - offset_minutes * 60000000;
+    if (local > PF_DATETIME_MAX_US || value < PF_DATETIME_MIN_US || value > PF_DATETIME_MAX_US) return 0;
     *micros = value;
     return 1;
 }

@@ -128,7 +128,8 @@ class ColumnSpec:
     index: int
     name: str  #: ``price``, ``customer.name``, ``items[]``, ``items[].sku``
     kind: Kind
-    nullable: bool
+    nullable: bool  #: has a validity bitmap: optional itself, or a field of an optional Struct
+    optional: bool  #: null is a value of the column itself
     n_children: int
     end: int  #: index just past the last descendant
     list: int  #: index of the nearest enclosing list column, -1 at row level
@@ -245,11 +246,13 @@ class _Builder:
 
     # -- where a column begins and ends
 
-    def begin(self, name: str, kind: Kind, nullable: bool, list_index: int, bounds: Bounds, where: str) -> int:
+    def begin(
+        self, name: str, kind: Kind, nullable: bool, list_index: int, bounds: Bounds, where: str, optional: bool = False
+    ) -> int:
         index = len(self.columns)
         if index >= MAX_COLUMNS:
             raise SchemaError(f"{where}: more than {MAX_COLUMNS} columns in one schema; keep part of it as msgspec.Raw")
-        self.columns.append(ColumnSpec(index, name, kind, nullable, 0, index + 1, list_index, bounds, -1))
+        self.columns.append(ColumnSpec(index, name, kind, nullable, optional, 0, index + 1, list_index, bounds, -1))
         return index
 
     def finish(self, index: int, n_children: int, struct_index: int = -1) -> None:
@@ -306,7 +309,8 @@ class _Builder:
         """Append the column of one annotation and everything below it."""
         nullable = wanted.nullable or inherited
         kind = _kind_of(wanted, where)
-        index = self.begin(name, kind, nullable, list_index, _bounds_of(wanted, kind, where), where)
+        bounds = _bounds_of(wanted, kind, where)
+        index = self.begin(name, kind, nullable, list_index, bounds, where, wanted.nullable)
         if kind is Kind.STRUCT:
             struct_index = self.struct(wanted.bare, f"{name}.", nullable, list_index, where)
             self.finish(index, len(self.structs[struct_index].fields), struct_index)

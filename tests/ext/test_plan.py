@@ -32,7 +32,7 @@ def test_columns_read_back_as_described() -> None:
     assert plan.schema is describe(Row)
     for seen, spec in zip(plan.describe(), plan.schema.columns, strict=True):
         assert seen["kind"] == spec.kind
-        assert seen["nullable"] == spec.nullable
+        assert (seen["nullable"], seen["optional"]) == (spec.nullable, spec.optional)
         assert (seen["width"], seen["n_children"], seen["end"]) == (spec.width, spec.n_children, spec.end)
         assert (seen["list"], seen["struct"]) == (spec.list, spec.struct)
         assert seen["bounds"] == (1 if spec.name.endswith(".a") else 0)

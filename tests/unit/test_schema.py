@@ -309,3 +309,15 @@ def test_dtype_of_refuses_what_numpy_refuses() -> None:
     assert dtype_of([("x", "i4")]) == np.dtype([("x", "i4")])
     with pytest.raises(SchemaError, match="no NumPy dtype"):
         dtype_of("nonsense")
+
+
+def test_null_is_a_value_of_the_optional_struct_but_not_of_its_required_fields() -> None:
+    class Address(msgspec.Struct):
+        city: str
+        zip_code: str | None
+
+    class Person(msgspec.Struct):
+        address: Address | None
+
+    optional = {c.name: (c.nullable, c.optional) for c in describe(Person).columns}
+    assert optional == {"address": (True, True), "address.city": (True, False), "address.zip_code": (True, True)}

@@ -39,6 +39,7 @@ MODULES: dict[str, list[str]] = {
     "memory_reader": [],
     "collecting_sink": [],
     "plan": [],
+    "row_encoder": [],
 }
 
 

@@ -1,0 +1,246 @@
+"""One returned column -> the row encoder: NumPy, pyarrow, polars, pandas, lists.
+
+Numbers, bools, datetimes and Arrow strings are handed over as the memory they are; anything else
+(lists of lists, Decimals, Structs) is encoded by msgspec, value by value.
+
+What becomes of values that JSON has no word for:
+
+| value                                  | JSON                          | MessagePack                |
+|----------------------------------------|-------------------------------|----------------------------|
+| NaN, infinity                          | null                          | as they are                |
+| NaT, masked, Arrow null, None          | null                          | nil                        |
+| datetime64 (taken as UTC)              | "2026-01-31T12:00:00.000001Z" | timestamp extension        |
+| bytes                                  | base64 string                 | bin                        |
+| float32                                | the exact value, as a double  | float 32                   |
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pythia_fast._ext import row_encoder as rows_c
+from pythia_fast._ext.row_encoder import RowEncoder
+from pythia_fast.errors import HandlerError
+
+_KINDS = {
+    ("b", 1): rows_c.BOOL,
+    ("i", 1): rows_c.INT8,
+    ("i", 2): rows_c.INT16,
+    ("i", 4): rows_c.INT32,
+    ("i", 8): rows_c.INT64,
+    ("u", 1): rows_c.UINT8,
+    ("u", 2): rows_c.UINT16,
+    ("u", 4): rows_c.UINT32,
+    ("u", 8): rows_c.UINT64,
+    ("f", 4): rows_c.FLOAT32,
+    ("f", 8): rows_c.FLOAT64,
+}
+
+
+class ColumnWriter:
+    """Adds the columns of one result to a RowEncoder.
+
+    ``encode_value`` turns one Python object into JSON or MessagePack.
+    """
+
+    def __init__(self, rows: RowEncoder, encode_value: Callable[[Any], bytes]) -> None:
+        self._rows = rows
+        self._encode_value = encode_value
+
+    def add(self, name: str, prefix: bytes | None, column: Any) -> None:
+        """Add ``column``; ``prefix=None`` makes it the records' key. Raises HandlerError naming the column."""
+        library = type(column).__module__.partition(".")[0]
+        if isinstance(column, np.ndarray):
+            self._array(name, prefix, column)
+        elif library == "pyarrow":
+            self._arrow(name, prefix, column)
+        elif library == "polars":
+            self._polars(name, prefix, column)
+        elif library == "pandas":
+            self._pandas(name, prefix, column)
+        elif hasattr(column, "__array__") and not isinstance(column, Sequence):
+            self._array(name, prefix, np.asarray(column))
+        else:
+            self._objects(name, prefix, list(column))
+
+    # -- NumPy
+
+    def _array(
+        self, name: str, prefix: bytes | None, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None = None
+    ) -> None:
+        if isinstance(values, np.ma.MaskedArray):
+            mask = np.ma.getmaskarray(values)
+            values, valid = np.asarray(values.data), ~mask if valid is None else valid & ~mask
+        dtype = values.dtype
+        if dtype.kind == "m":
+            raise HandlerError(
+                f"column {name!r} is timedelta64, which has no JSON form; divide it, by np.timedelta64(1, 's') say"
+            )
+        if dtype.kind == "c" or (dtype.kind == "f" and dtype.itemsize > 8) or dtype.names is not None:
+            raise HandlerError(f"column {name!r} of dtype {dtype} cannot be sent on; use float64 columns")
+        if values.ndim == 1 and dtype.kind == "M":
+            self._values(name, prefix, rows_c.DATETIME, _microseconds(name, values), valid)
+        elif values.ndim == 1 and dtype.kind in "biuf":
+            if dtype == np.float16:
+                values = values.astype(np.float32)
+            elif not dtype.isnative:
+                values = values.astype(dtype.newbyteorder("="))
+            self._values(name, prefix, _KINDS[values.dtype.kind, values.dtype.itemsize], values, valid)
+        else:
+            objects = values.tolist()
+            self._objects(name, prefix, objects if valid is None else _with_none(objects, valid))
+
+    def _values(
+        self,
+        name: str,
+        prefix: bytes | None,
+        kind: int,
+        values: npt.NDArray[Any],
+        valid: npt.NDArray[np.bool_] | None,
+    ) -> None:
+        if prefix is None and not rows_c.INT8 <= kind <= rows_c.UINT64:
+            raise HandlerError(f"{name!r} must hold bytes, str or integers, not {values.dtype}")
+        self._rows.add_values(prefix, kind, values, None if valid is None else valid.view(np.uint8))
+
+    # -- Python objects
+
+    def _objects(self, name: str, prefix: bytes | None, values: list[Any]) -> None:
+        first = next((value for value in values if value is not None), None)
+        if prefix is None and type(first) is int:
+            values = [str(value) if type(value) is int else value for value in values]
+            first = ""
+        if isinstance(first, (str, bytes)):
+            kind = rows_c.STRING if isinstance(first, str) else rows_c.BYTES
+            try:
+                self._rows.add_objects(prefix, kind, tuple(values))
+            except UnicodeEncodeError as error:
+                row = next(i for i, value in enumerate(values) if isinstance(value, str) and not _is_unicode(value))
+                raise HandlerError(f"column {name!r}, row {row}: a lone surrogate has no UTF-8 form") from error
+            except TypeError as error:
+                if prefix is None:
+                    raise HandlerError(f"{name!r} must hold bytes, str or integers: {error}") from error
+            else:
+                return
+        elif prefix is None:
+            raise HandlerError(f"{name!r} must hold bytes, str or integers, not {type(first).__name__}")
+        self._rows.add_objects(prefix, rows_c.ENCODED, tuple(self._encode_all(name, values)))
+
+    def _encode_all(self, name: str, values: list[Any]) -> list[bytes]:
+        encoded = []
+        for row, value in enumerate(values):
+            try:
+                encoded.append(self._encode_value(value))
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                raise HandlerError(f"column {name!r}, row {row}: {error}") from error
+        return encoded
+
+    # -- Arrow
+
+    def _arrow(self, name: str, prefix: bytes | None, column: Any) -> None:
+        pa = sys.modules["pyarrow"]
+        if isinstance(column, pa.ChunkedArray):
+            column = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+        if isinstance(column, pa.ExtensionArray):
+            column = column.storage
+        kind = column.type
+        if pa.types.is_dictionary(kind):
+            column = column.dictionary_decode()
+            kind = column.type
+        if pa.types.is_float16(kind):
+            column = column.cast(pa.float32())
+        elif pa.types.is_timestamp(kind):
+            # Sub-microsecond digits are cut off, as for NumPy; a time zone only says how to show an instant.
+            column = column.cast(pa.timestamp("us", kind.tz), safe=False).view(pa.int64())
+        elif kind in (pa.string_view(), pa.binary_view()):
+            column = column.cast(pa.large_string() if kind == pa.string_view() else pa.large_binary())
+        self._arrow_buffers(name, prefix, column, is_datetime=pa.types.is_timestamp(kind))
+
+    def _arrow_buffers(self, name: str, prefix: bytes | None, column: Any, *, is_datetime: bool) -> None:
+        pa = sys.modules["pyarrow"]
+        kind, offset, length = column.type, column.offset, len(column)
+        validity, *buffers = column.buffers() if kind.num_fields == 0 else (None,)
+        if pa.types.is_boolean(kind) and prefix is not None:
+            self._rows.add_bits(prefix, rows_c.BOOL_BITS, buffers[0], offset)
+        elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            dtype = np.dtype(kind.to_pandas_dtype())
+            values = np.frombuffer(buffers[0], dtype)[offset : offset + length]
+            self._values(
+                name, prefix, rows_c.DATETIME if is_datetime else _KINDS[dtype.kind, dtype.itemsize], values, None
+            )
+        elif buffers and (_is_text(pa, kind) or _is_binary(pa, kind)):
+            wide = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+            offsets = np.frombuffer(buffers[0], np.int64 if wide else np.int32)[offset : offset + length + 1]
+            data = np.frombuffer(buffers[1], np.uint8) if buffers[1] is not None and buffers[1].size else b""
+            self._rows.add_spans(prefix, rows_c.STRING if _is_text(pa, kind) else rows_c.BYTES, offsets, data)
+        else:
+            self._objects(name, prefix, column.to_pylist())
+            return
+        if validity is not None:
+            self._rows.set_valid_bits(validity, offset, key=prefix is None)
+
+    # -- data frame columns
+
+    def _polars(self, name: str, prefix: bytes | None, column: Any) -> None:
+        pl = sys.modules["polars"]
+        if not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Datetime)) or column.dtype.is_decimal():
+            self._objects(name, prefix, column.to_list())
+            return
+        valid = column.is_not_null().to_numpy() if column.null_count() else None
+        if column.dtype == pl.Datetime:
+            values = column.dt.cast_time_unit("us").to_physical().fill_null(0).to_numpy()
+            self._values(name, prefix, rows_c.DATETIME, values, valid)
+        else:
+            filled = column if valid is None else column.fill_null(False if column.dtype == pl.Boolean else 0)
+            self._array(name, prefix, filled.to_numpy(), valid)
+
+    def _pandas(self, name: str, prefix: bytes | None, column: Any) -> None:
+        pd = sys.modules["pandas"]
+        dtype = column.dtype
+        if isinstance(dtype, pd.DatetimeTZDtype):
+            self._array(name, prefix, column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy())
+        elif isinstance(dtype, np.dtype) and dtype.kind != "O":
+            self._array(name, prefix, column.to_numpy())
+        elif isinstance(getattr(dtype, "numpy_dtype", None), np.dtype) and dtype.numpy_dtype.kind in "biuf":
+            values = column.to_numpy(dtype=dtype.numpy_dtype, na_value=dtype.numpy_dtype.type(0))
+            self._array(name, prefix, values, column.notna().to_numpy())
+        else:
+            self._objects(name, prefix, _with_none(column.tolist(), column.notna().to_numpy()))
+
+
+def _microseconds(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """datetime64 of any unit as int64 microseconds; NaT stays the smallest int64.
+
+    NumPy wraps silently where a coarse unit reaches further than microseconds do; the way back shows it.
+    """
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    converted = values.astype("datetime64[us]")
+    if np.datetime_data(values.dtype)[0] not in ("us", "ns", "ps", "fs", "as", "generic"):
+        back = converted.astype(values.dtype)
+        if not np.array_equal(back.view(np.int64), values.view(np.int64)):
+            raise HandlerError(f"column {name!r}: a datetime lies outside the years 1 to 9999")
+    return converted.view(np.int64)
+
+
+def _with_none(values: list[Any], valid: npt.NDArray[np.bool_]) -> list[Any]:
+    return [value if good else None for value, good in zip(values, valid.tolist(), strict=True)]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_text(pa: Any, kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_binary(pa: Any, kind: Any) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

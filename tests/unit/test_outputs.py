@@ -1,0 +1,281 @@
+"""outputs.py: every shape that a handler may return, and what is refused."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pythia_fast.brokers.framing import FramedRecord, iterate_records
+from pythia_fast.errors import HandlerError
+from pythia_fast.runtime.outputs import OutputEncoder
+
+UTC = datetime.UTC
+
+
+class Scored(msgspec.Struct):
+    order_id: int
+    score: float
+
+
+def records(result: Any, encoding: Literal["json", "msgpack"] = "json") -> list[FramedRecord]:
+    region = memoryview(bytearray(1 << 16))
+    encoded = OutputEncoder(encoding).encode(result, region)
+    assert encoded.done
+    found = list(iterate_records(region[: encoded.bytes]))
+    assert len(found) == encoded.records
+    return found
+
+
+def rows(result: Any, encoding: Literal["json", "msgpack"] = "json") -> list[Any]:
+    decode = msgspec.json.decode if encoding == "json" else msgspec.msgpack.decode
+    return [decode(record.payload or b"") for record in records(result, encoding)]
+
+
+def column(values: Any, encoding: Literal["json", "msgpack"] = "json") -> list[Any]:
+    return [row["v"] for row in rows({"v": values}, encoding)]
+
+
+def test_nothing_is_sent_for_none_and_for_no_rows() -> None:
+    for nothing in (None, [], (), {"v": np.array([])}, {"v": []}, pa.table({"v": pa.array([], pa.string())})):
+        assert records(nothing) == []
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+def test_a_dict_of_columns_becomes_one_object_a_row(encoding: Literal["json", "msgpack"]) -> None:
+    result = {"order_id": np.arange(3), "ok": np.array([True, False, True]), 'na"me': ["a", None, "é"]}
+    assert rows(result, encoding) == [
+        {"order_id": 0, "ok": True, 'na"me': "a"},
+        {"order_id": 1, "ok": False, 'na"me': None},
+        {"order_id": 2, "ok": True, 'na"me': "é"},
+    ]
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 300])
+def test_any_number_of_columns(n: int) -> None:
+    result = {f"c{i}": np.array([i]) for i in range(n)}
+    expected = [{f"c{i}": i for i in range(n)}]
+    assert rows(result) == expected
+    assert rows(result, "msgpack") == expected
+
+
+def test_more_columns_than_a_short_map_can_count() -> None:
+    region = memoryview(bytearray(1 << 20))
+    encoded = OutputEncoder("msgpack").encode({f"{i:05}": [i] for i in range(1 << 16)}, region)
+    (record,) = iterate_records(region[: encoded.bytes])
+    assert msgspec.msgpack.decode(record.payload or b"") == {f"{i:05}": i for i in range(1 << 16)}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([1, 2], np.uint8), [1, 2]),
+        (np.array([1, -2], ">i4"), [1, -2]),
+        (np.array([0.5, 2], np.float16), [0.5, 2.0]),
+        (np.array([0.1], np.float32), [float(np.float32(0.1))]),
+        (np.ma.array([1, 2, 3], mask=[0, 1, 0]), [1, None, 3]),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (np.array(["a", "bc"]), ["a", "bc"]),
+        (np.array([b"a", b"bc"]), ["YQ==", "YmM="]),
+        (np.array(["a", None, "b"], object), ["a", None, "b"]),
+        (np.array(["2026-01-31", "NaT"], "datetime64[D]"), ["2026-01-31T00:00:00Z", None]),
+        (np.array([1500, -1], "datetime64[ns]"), ["1970-01-01T00:00:00.000001Z", "1969-12-31T23:59:59.999999Z"]),
+        ([1, 2.5, None, "x", [1], {"a": 1}], [1, 2.5, None, "x", [1], {"a": 1}]),
+        ([np.int64(5), np.float64(2)], [5, 2.0]),
+        (["x", 5], ["x", 5]),
+        ([Scored(1, 0.5)], [{"order_id": 1, "score": 0.5}]),
+        ([decimal.Decimal("1.10")], ["1.10"]),
+        ([None, None], [None, None]),
+        (range(3), [0, 1, 2]),
+    ],
+    ids=str,
+)
+def test_what_a_column_may_be(values: Any, expected: list[Any]) -> None:
+    assert column(values) == expected
+
+
+ARROW = [
+    (pa.array([1, None, 3], pa.int16()), [1, None, 3]),
+    (pa.array([1.5, None, 2.5], pa.float16()), [1.5, None, 2.5]),
+    (pa.array([True, None, False]), [True, None, False]),
+    (pa.array(["a", None, "bé"]), ["a", None, "bé"]),
+    (pa.array(["a", None, "bé"], pa.large_string()), ["a", None, "bé"]),
+    (pa.array(["a", None, "b" * 40], pa.string_view()), ["a", None, "b" * 40]),
+    (pa.array([b"a", None, b""], pa.binary()), ["YQ==", None, ""]),
+    (pa.array([b"a", None, b""], pa.binary_view()), ["YQ==", None, ""]),
+    (pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"]),
+    (pa.array([[1], None, []]), [[1], None, []]),
+    (pa.array([1, None], pa.timestamp("s", "Europe/Berlin")), ["1970-01-01T00:00:01Z", None]),
+    (pa.array([1999, None, 2], pa.timestamp("ns")), ["1970-01-01T00:00:00.000001Z", None, "1970-01-01T00:00:00Z"]),
+    (pa.array([1, None, 2], pa.date32()), ["1970-01-02", None, "1970-01-03"]),
+    (pa.array([None, None, None]), [None, None, None]),
+    (pa.chunked_array([["a"], ["b", None]]), ["a", "b", None]),
+]
+
+
+@pytest.mark.parametrize(("values", "expected"), ARROW, ids=lambda value: str(getattr(value, "type", "")))
+def test_arrow_columns(values: Any, expected: list[Any]) -> None:
+    assert column(values) == expected
+    assert column(values.slice(1, 2)) == expected[1:]
+    assert [row["v"] for row in rows(pa.table({"v": values}))] == expected
+
+
+def test_arrow_holders() -> None:
+    batch = pa.record_batch({"a": [1, 2], "b": ["x", None]})
+    expected = [{"a": 1, "b": "x"}, {"a": 2, "b": None}]
+
+    class Holder:
+        def __arrow_c_array__(self, requested_schema: object = None) -> object:
+            return batch.__arrow_c_array__(requested_schema)
+
+    assert rows(batch) == expected
+    assert rows(Holder()) == expected
+
+
+def test_polars_frames() -> None:
+    stamp = datetime.datetime(2026, 1, 31, 12, 0, 0, 5000)
+    frame = pl.DataFrame(
+        {
+            "i": pl.Series([1, None], dtype=pl.Int32),
+            "f": [0.5, None],
+            "b": [True, None],
+            "s": ["é", None],
+            "t": [stamp, None],
+            "z": pl.Series([stamp, None], dtype=pl.Datetime("ns", "Europe/Berlin")),
+            "d": [datetime.date(2026, 1, 31), None],
+            "l": [[1, 2], None],
+        }
+    )
+    assert rows(frame) == [
+        {
+            "i": 1, "f": 0.5, "b": True, "s": "é", "t": "2026-01-31T12:00:00.005000Z",
+            "z": frame["z"].dt.convert_time_zone("UTC").dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")[0],
+            "d": "2026-01-31", "l": [1, 2],
+        },
+        dict.fromkeys(frame.columns),
+    ]  # fmt: skip
+
+
+def test_pandas_frames() -> None:
+    frame = pd.DataFrame(
+        {
+            "i": [1, 2],
+            "I": pd.array([1, None], "Int64"),
+            "B": pd.array([True, None], "boolean"),
+            "s": ["é", None],
+            "c": pd.Categorical(["x", None]),
+            "t": pd.to_datetime(["2026-01-31", None]),
+            "z": pd.to_datetime(["2026-01-31T00:00:00+01:00", None], utc=True).tz_convert("Europe/Berlin"),
+        },
+        index=[7, 9],
+    )
+    assert rows(frame) == [
+        {
+            "i": 1, "I": 1, "B": True, "s": "é", "c": "x", "t": "2026-01-31T00:00:00Z", "z": "2026-01-30T23:00:00Z",
+        },
+        {"i": 2, "I": None, "B": None, "s": None, "c": None, "t": None, "z": None},
+    ]  # fmt: skip
+
+
+def test_structured_arrays() -> None:
+    table = np.array([(1, 0.5), (2, 1.5)], [("a", "i4"), ("b", "f8")])
+    assert rows(table) == [{"a": 1, "b": 0.5}, {"a": 2, "b": 1.5}]
+
+
+def test_a_list_is_one_payload_an_element() -> None:
+    result = [b"raw", "text", bytearray(b"array"), Scored(1, 0.5), {"a": [1]}]
+    payloads = [record.payload for record in records(result)]
+    assert payloads == [b"raw", b"text", b"array", b'{"order_id":1,"score":0.5}', b'{"a":[1]}']
+    assert records([Scored(1, 0.5)], "msgpack")[0].payload == msgspec.msgpack.encode(Scored(1, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (np.array([7, -8]), [b"7", b"-8"]),
+        ([2**70, 1], [str(2**70).encode(), b"1"]),
+        (["a", None], [b"a", None]),
+        ([b"\xff", b""], [b"\xff", b""]),
+        (pa.array(["a", None]), [b"a", None]),
+        (pa.array([5, None]), [b"5", None]),
+    ],
+    ids=str,
+)
+def test_a_key_column(keys: Any, expected: list[bytes | None]) -> None:
+    found = records({"__key__": keys, "v": np.arange(2)})
+    assert [record.key for record in found] == expected
+    assert [record.payload for record in found] == [b'{"v":0}', b'{"v":1}']
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        ({"a": np.arange(3), "b": np.arange(2)}, r"equally long: 'a' has 3, 'b' has 2"),
+        ({"a": np.arange(3), "b": 1.0}, r"column 'b' is one float"),
+        ({"a": np.array(5)}, r"column 'a' is one ndarray"),
+        ({"a": "text"}, r"column 'a' is one str"),
+        ({"a": np.arange(3) * 1j}, r"complex128"),
+        ({"a": np.array([1], "timedelta64[s]")}, r"timedelta64"),
+        ({"a": ["x", "\ud800"]}, r"column 'a', row 1: a lone surrogate"),
+        ({"a": [object()]}, r"column 'a', row 0: object has no JSON"),
+        ({"a": np.array([253402300800], "datetime64[s]")}, r"column 'a', row 0: the datetime lies outside"),
+        ({"a": np.array([300_000], "datetime64[Y]")}, r"column 'a': a datetime lies outside"),
+        ({"a": [1], "__key__": [0.5]}, r"__key__.* bytes, str or integers"),
+        ({"a": [1], "__key__": np.array([0.5])}, r"__key__.* bytes, str or integers"),
+        ({"a": [1, 2], "__key__": ["x", 5]}, r"__key__.* bytes, str or integers: row 1"),
+        ({"__key__": [1]}, r"no columns"),
+        ({}, r"no columns"),
+        ({1: [1]}, r"column names must be str"),
+        (5, r"cannot return int"),
+        ("text", r"cannot return str"),
+        (Scored(1, 0.5), r"cannot return Scored"),
+        (np.arange(3), r"cannot return ndarray"),
+        ([b"x", None], r"element 1 .* is None"),
+        ([object()], r"element 0 .*object"),
+        (["\ud800"], r"element 0 .*surrogate"),
+        ([b"x" * 2000], r"record 0 .* takes 2012 bytes, but .* holds 1000"),
+        ({"a": ["x", "x" * 2000]}, None),
+    ],
+)
+def test_what_cannot_be_sent_is_refused(result: Any, says: str | None) -> None:
+    encoder = OutputEncoder()
+    region = memoryview(bytearray(1000))
+    if says is None:
+        first = encoder.encode(result, region)
+        assert (first.records, first.done, first.resume) == (1, False, 1)
+        with pytest.raises(HandlerError, match=r"record 1 .* takes 2020 bytes, but .* holds 1000"):
+            encoder.encode(result, region, first.resume)
+    else:
+        with pytest.raises(HandlerError, match=says):
+            encoder.encode(result, region)
+    assert encoder.encode({"a": [1]}, region).records == 1
+
+
+def test_text_in_arrow_that_is_no_utf8_is_refused() -> None:
+    offsets = pa.py_buffer(np.array([0, 1, 2], np.int32))
+    broken = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"a\xff")])
+    with pytest.raises(HandlerError, match=r"column 'v', row 1: the string is not valid UTF-8"):
+        records({"v": broken})
+
+
+@given(st.lists(st.binary(max_size=50) | st.integers(), min_size=1), st.integers(62, 300))
+def test_a_list_is_resumed_where_the_region_was_full(result: list[Any], region_bytes: int) -> None:
+    encoder = OutputEncoder()
+    region = memoryview(bytearray(region_bytes))
+    found: list[FramedRecord] = []
+    start, done = 0, False
+    while not done:
+        used, _, done, start = encoder.encode(result, region, start)
+        found += iterate_records(bytes(region[:used]))
+    assert [record.payload for record in found] == [
+        item if isinstance(item, bytes) else str(item).encode() for item in result
+    ]

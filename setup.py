@@ -40,6 +40,8 @@ MODULES: dict[str, list[str]] = {
     "collecting_sink": [],
     "plan": [],
     "row_encoder": [],
+    "batch_memory": [],
+    "text_ops": [],
 }
 
 

@@ -4,6 +4,7 @@ PythiaError
 ├── ConfigError (ValueError)      an option, schema or handler that cannot work; raised before anything runs
 │   ├── UnknownOptionError        names the nearest right option
 │   └── SchemaError               a field that cannot become a column
+├── UnknownColumnError (KeyError) names the nearest right column
 ├── HandlerError                  the handler returned something that cannot be sent on
 ├── SourceError                   a source cannot go on
 ├── SinkError                     a sink cannot go on
@@ -43,8 +44,15 @@ class SchemaError(ConfigError):
     """A field that cannot become a column."""
 
 
+class UnknownColumnError(PythiaError, KeyError):
+    """A column that the schema does not have."""
+
+    def __str__(self) -> str:  # KeyError's own would quote the sentence
+        return str(self.args[0])
+
+
 class HandlerError(PythiaError):
-    """The handler returned something that cannot be sent on."""
+    """The handler did something that cannot work: returned what cannot be sent on, used a batch that is over."""
 
 
 class SourceError(PythiaError):

@@ -40,7 +40,6 @@ from typing import Annotated, Any, Literal, TypeAlias, Union
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from pythia_fast.errors import SchemaError
 
@@ -591,11 +590,3 @@ def _spell(annotation: Any) -> str:
     if typing.get_origin(annotation) is None and hasattr(annotation, "__name__"):
         return str(annotation.__name__)
     return str(annotation).replace("typing.", "")
-
-
-def dtype_of(annotation: npt.DTypeLike) -> np.dtype[Any]:
-    """A structured dtype from whatever NumPy takes as one; SchemaError when it is none."""
-    try:
-        return np.dtype(annotation)
-    except TypeError as error:
-        raise SchemaError(f"{annotation!r} is no NumPy dtype: {error}") from error

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pythia_fast.errors import SchemaError
-from pythia_fast.schema import MAX_FIELDS, Fallback, Kind, describe, dtype_of
+from pythia_fast.schema import MAX_FIELDS, Fallback, Kind, describe
 
 UTC = datetime.UTC
 
@@ -303,21 +303,3 @@ def test_a_structured_dtype_becomes_columns() -> None:
 def test_dtypes_that_cannot_become_columns_are_refused(wrong: Any) -> None:
     with pytest.raises(SchemaError):
         describe(np.dtype(wrong))
-
-
-def test_dtype_of_refuses_what_numpy_refuses() -> None:
-    assert dtype_of([("x", "i4")]) == np.dtype([("x", "i4")])
-    with pytest.raises(SchemaError, match="no NumPy dtype"):
-        dtype_of("nonsense")
-
-
-def test_null_is_a_value_of_the_optional_struct_but_not_of_its_required_fields() -> None:
-    class Address(msgspec.Struct):
-        city: str
-        zip_code: str | None
-
-    class Person(msgspec.Struct):
-        address: Address | None
-
-    optional = {c.name: (c.nullable, c.optional) for c in describe(Person).columns}
-    assert optional == {"address": (True, True), "address.city": (True, False), "address.zip_code": (True, True)}

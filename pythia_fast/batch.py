@@ -1,0 +1,350 @@
+"""Batch: the rows that a handler gets in one call, as columns.
+
+A Batch copies nothing and makes nothing before it is asked: a one-row batch costs a few microseconds.
+Arrays are views of shared memory and read-only, because the same bytes serve the retry of a batch, its
+dead letters, and its second handling when a process died in the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Generic, TypeVar, cast, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from pythia_fast._ext.batch_memory import ROW_REJECTED, ROW_RETRY, BatchMemory, decode_private
+from pythia_fast.brokers.framing import decode_headers, encode_headers
+from pythia_fast.columns import BoolArray, bits_to_mask, read_bits, read_column, row_indices, view
+from pythia_fast.decoders import DecoderLike, Decoding, choose_decoder
+from pythia_fast.errors import HandlerError, UnknownColumnError
+from pythia_fast.refusal import refusal_text
+from pythia_fast.schema import ColumnSpec, Kind
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+#: pf_message of ext/arena_layout.h
+MESSAGE = np.dtype(
+    [
+        ("offset", "<i8"), ("timestamp_ms", "<i8"), ("partition", "<u4"),
+        ("payload_at", "<u4"), ("payload_size", "<u4"), ("key_at", "<u4"), ("key_size", "<i4"),
+        ("headers_at", "<u4"), ("headers_size", "<u4"), ("attempts", "<u4"),
+    ]
+)  # fmt: skip
+POSITION = np.dtype([("partition", np.uint32), ("offset", np.int64)])
+
+
+@dataclass(frozen=True, slots=True)
+class BadPayload:
+    """A payload that Batch.decode refused."""
+
+    index: int  #: of the payload among those given
+    at: int  #: byte offset into it
+    reason: str
+    payload: Any  #: as it was given
+
+
+class _Spans(Sequence[S]):
+    """Something that each row has in the raw region, made when it is asked for."""
+
+    __slots__ = ("_at", "_make", "_raw", "_size")
+
+    def __init__(
+        self, raw: memoryview, at: npt.NDArray[Any], size: npt.NDArray[Any], make: Callable[[memoryview], S]
+    ) -> None:
+        self._raw = raw
+        self._at = at.tolist()
+        self._size = size.tolist()
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    @overload
+    def __getitem__(self, index: int) -> S: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[S]: ...
+    def __getitem__(self, index: int | slice) -> S | list[S]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at, size = self._at[index], self._size[index]
+        return self._span(at, size)
+
+    def _span(self, at: int, size: int) -> S:
+        return self._make(self._raw[at : at + size])
+
+    def __iter__(self) -> Iterator[S]:
+        for at, size in zip(self._at, self._size, strict=True):
+            yield self._span(at, size)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} values, made when asked for>"
+
+
+class _Keys(_Spans[bytes | None]):
+    __slots__ = ()
+
+    def _span(self, at: int, size: int) -> bytes | None:
+        return None if size < 0 else bytes(self._raw[at : at + size])
+
+
+class Batch(Generic[T]):
+    """Rows as columns.
+
+    ``batch["price"]`` is a read-only NumPy view of shape (rows,):
+
+    | field                         | column                                                               |
+    |-------------------------------|----------------------------------------------------------------------|
+    | int, float, bool, datetime    | array: int64, float64, bool, ``datetime64[us]`` (UTC), or as annotated |
+    | str; bytes, msgspec.Raw       | StringColumn; BytesColumn                                            |
+    | list[X]                       | ListColumn: ``.offsets`` and ``.values``                             |
+    | Optional[X]                   | as X, zero (or empty) where ``batch.valid("price")`` is False        |
+    | a Struct                      | no column of its own: ``batch["customer.name"]``                     |
+
+    ``batch["items[]"]`` and ``batch["items[].sku"]`` are the values of a list column, all rows' together.
+
+    Made by the runtime, or by ``Batch.decode``. Its views are good until the handler returns: what is to be
+    kept must be copied. ``len(batch)`` is the number of rows.
+    """
+
+    __slots__ = ("_bad", "_closed", "_decoding", "_memory", "_messages", "_reasons", "_retries", "_status", "_views")
+
+    def __init__(self, memory: BatchMemory, decoding: Decoding) -> None:
+        self._memory = memory
+        self._decoding = decoding
+        self._views: dict[str, Any] = {}
+        self._messages: npt.NDArray[Any] | None = None
+        self._status: npt.NDArray[np.uint8] | None = None
+        self._reasons: list[tuple[npt.NDArray[np.int64], str]] = []
+        self._bad: tuple[BadPayload, ...] = ()
+        self._closed = False
+
+    @staticmethod
+    def decode(
+        payloads: Iterable[bytes | bytearray | memoryview | None],
+        schema: type[S] | Any = None,
+        decoder: DecoderLike = "json",
+        *,
+        keys: Sequence[bytes | None] | None = None,
+        headers: Sequence[dict[str, bytes | None] | None] | None = None,
+        timestamps: Sequence[int] | None = None,
+    ) -> Batch[S]:
+        """The columns of some payloads, without a runtime: for notebooks and tests of handlers.
+
+        Parameters:
+            payloads: one message each; None is a null value.
+            schema: a msgspec.Struct type; none for decoder="raw" or a structured dtype.
+            decoder: "json", "msgpack", "raw", or a structured NumPy dtype.
+            keys, headers, timestamps: one a payload; timestamps in milliseconds since the epoch, -1 for none.
+
+        The batch holds the good rows, ``batch.bad`` the refused payloads. Raises ConfigError where schema and
+        decoder do not fit, TypeError for a payload that is not bytes-like, ValueError for extras of
+        another length and for more than 2 GiB of payloads.
+        """
+        decoding = choose_decoder(schema, decoder)
+        given = list(payloads)
+        for name, extra in (("keys", keys), ("headers", headers), ("timestamps", timestamps)):
+            if extra is not None and len(extra) != len(given):
+                raise ValueError(f"{len(extra)} {name} for {len(given)} payloads")
+        encoded = None if headers is None else [encode_headers((pairs or {}).items()) for pairs in headers]
+        memory, refusals = decode_private(decoding.plan, decoding.native(), given, keys, encoded, timestamps)
+        batch: Batch[S] = Batch(memory, decoding)
+        batch._bad = tuple(
+            BadPayload(index, at, refusal_text(decoding.schema, reason, found, column, at), given[index])
+            for index, reason, found, column, at in refusals
+        )
+        return batch
+
+    # -- columns
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that hold one value a row, in the schema's order."""
+        return tuple(column.name for column in self._decoding.schema.row_columns())
+
+    def __len__(self) -> int:
+        return self._memory.rows
+
+    __iter__ = None  # a batch is walked by column, or by batch.rows()
+
+    def __contains__(self, name: object) -> bool:
+        spec = self._decoding.schema.by_name.get(name) if isinstance(name, str) else None
+        return spec is not None and (spec.kind is not Kind.STRUCT or spec.list >= 0)
+
+    def __getitem__(self, name: str) -> Any:
+        """The column; see the table above. Raises UnknownColumnError."""
+        try:
+            return self._views[name]
+        except KeyError:
+            pass
+        spec = self._spec(name)
+        if spec.kind is Kind.STRUCT and spec.list < 0:
+            inner = ", ".join(child.name for child in self._decoding.schema.children(spec))
+            raise UnknownColumnError(f"{name!r} is a Struct and has no column of its own; its fields are {inner}")
+        column = self._views[name] = read_column(self._memory, self._decoding.schema, spec)
+        return column
+
+    def valid(self, name: str) -> BoolArray:
+        """bool[n], a copy: where the column has a value. All True for a column that is not Optional."""
+        spec = self._spec(name)
+        n = self._memory.count(spec.index)
+        return bits_to_mask(read_bits(self._memory, spec, n), n)
+
+    def _spec(self, name: str) -> ColumnSpec:
+        self._check_open()
+        spec = self._decoding.schema.by_name.get(name)
+        if spec is None:
+            near = get_close_matches(str(name), self._decoding.schema.by_name, n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; the columns are {', '.join(self.columns)}"
+            raise UnknownColumnError(f"{self._decoding.schema.name} has no column {name!r}{hint}")
+        return spec
+
+    # -- rows and what came with them
+
+    def rows(self) -> Sequence[T]:
+        """One object a row, decoded from its payload each time it is asked for: a Struct of the schema; a NumPy
+        record for a fixed layout; bytes for decoder="raw"."""
+        return self._spans("rows", "payload", self._decoding.row())
+
+    @property
+    def raw(self) -> Sequence[memoryview]:
+        """The payloads, as read-only views."""
+        return self._cached("raw", lambda: self._spans("raw", "payload", _same))
+
+    @property
+    def keys(self) -> Sequence[bytes | None]:
+        """The messages' keys, None where there is none."""
+        return self._cached("keys", lambda: self._spans("keys", "key", bytes, _Keys))
+
+    @property
+    def headers(self) -> Sequence[dict[str, bytes | None]]:
+        """The messages' headers; of a name that comes twice, the last."""
+        return self._cached("headers", lambda: self._spans("headers", "headers", _headers))
+
+    @property
+    def positions(self) -> npt.NDArray[Any]:
+        """Where each message stands: a copy, fields ``partition`` (uint32, index of the assignment that it came
+        with) and ``offset`` (int64: Kafka offset, byte offset in a file, index in Batch.decode)."""
+        table = self._table()
+        positions = np.empty(len(table), POSITION)
+        positions["partition"] = table["partition"]
+        positions["offset"] = table["offset"]
+        return positions
+
+    @property
+    def timestamps(self) -> npt.NDArray[np.datetime64]:
+        """``datetime64[ms]``, a copy; NaT where the source gave none."""
+        milliseconds = self._table()["timestamp_ms"].copy()
+        timestamps = milliseconds.view("datetime64[ms]")
+        timestamps[milliseconds == -1] = np.datetime64("NaT")
+        return timestamps
+
+    @property
+    def attempts(self) -> npt.NDArray[np.uint32]:
+        """uint32[rows], a copy: how often each row has been given to a handler before."""
+        attempts: npt.NDArray[np.uint32] = self._table()["attempts"].copy()
+        return attempts
+
+    @property
+    def bad(self) -> tuple[BadPayload, ...]:
+        """What Batch.decode refused. Under the runtime these are dead letters and no concern of the handler."""
+        return self._bad
+
+    def _table(self) -> npt.NDArray[Any]:
+        self._check_open()
+        if self._messages is None:
+            self._messages = view(self._memory.messages(), MESSAGE)
+        return self._messages
+
+    def _spans(self, name: str, part: str, make: Callable[[memoryview], S], kind: Any = _Spans) -> Sequence[S]:
+        table = self._table()
+        spans: Sequence[S] = kind(memoryview(self._memory.raw(name)), table[f"{part}_at"], table[f"{part}_size"], make)
+        return spans
+
+    def _cached(self, name: str, make: Callable[[], S]) -> S:
+        self._check_open()
+        name = f".{name}"  # no column can be called that
+        if name not in self._views:
+            self._views[name] = make()
+        return cast("S", self._views[name])
+
+    # -- what becomes of the rows
+
+    def reject(self, rows: npt.ArrayLike, *, reason: str) -> None:
+        """Give up rows: they go to the dead letters with ``reason``.
+
+        ``rows``: bool[rows], or integer row indices. A row rejected twice keeps its first reason; one that is
+        also marked for retry is rejected. Raises IndexError for a mask of another length or an index out
+        of range.
+        """
+        self._check_open()
+        indices = row_indices(rows, len(self), "batch.reject: rows")
+        status = self._marks()
+        fresh = np.unique(indices[status[indices] != ROW_REJECTED])
+        if len(fresh):
+            status[fresh] = ROW_REJECTED
+            self._reasons.append((fresh, str(reason)))
+
+    def retry(self, rows: npt.ArrayLike) -> None:
+        """Have rows handled again later. ``rows`` as for ``reject``."""
+        self._check_open()
+        indices = row_indices(rows, len(self), "batch.retry: rows")
+        status = self._marks()
+        status[indices[status[indices] != ROW_REJECTED]] = ROW_RETRY
+
+    @property
+    def rejected(self) -> list[tuple[npt.NDArray[np.int64], str]]:
+        """(row indices, reason) of each call of ``reject``."""
+        return list(self._reasons)
+
+    @property
+    def retried(self) -> npt.NDArray[np.int64]:
+        """Row indices marked for retry."""
+        return np.empty(0, np.int64) if self._status is None else np.flatnonzero(self._status == ROW_RETRY)
+
+    def _marks(self) -> npt.NDArray[np.uint8]:
+        if self._status is None:
+            self._status = view(self._memory.status(), np.uint8)
+        return self._status
+
+    # -- the end of it
+
+    def kept_views(self) -> list[str]:
+        """Names of the columns (and of ``raw``, ``rows``, ``keys``, ``headers``) that somebody still looks at.
+
+        For the runtime, once the handler has returned and its result was encoded: the batch drops what it
+        has cached itself, so whatever is left is a view, or an Arrow export, that was kept elsewhere.
+        """
+        self._drop()
+        return self._memory.kept()
+
+    def close(self) -> None:
+        """End the batch: nothing can be read through it any more. Arrays that are already out stay valid in
+        memory of their own process only; see ``kept_views``."""
+        self._drop()
+        self._closed = True
+
+    def _drop(self) -> None:
+        self._views.clear()
+        self._messages = None
+        self._status = None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise HandlerError("this batch is over; copy what is to be kept while the handler runs")
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return "<Batch, over>"
+        return f"<Batch of {len(self)} rows: {', '.join(self.columns)}>"
+
+
+def _same(payload: memoryview) -> memoryview:
+    return payload
+
+
+def _headers(encoded: memoryview) -> dict[str, bytes | None]:
+    return dict(decode_headers(encoded))

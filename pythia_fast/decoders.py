@@ -1,0 +1,96 @@
+"""Which decoder turns payloads into the columns of a schema.
+
+| ``decoder=``             | schema                        | payload                                   |
+|--------------------------|-------------------------------|-------------------------------------------|
+| ``"json"``               | a Struct type                 | one JSON object                           |
+| ``"msgpack"``            | a Struct type                 | one MessagePack map                       |
+| a structured NumPy dtype | none, or that same dtype      | ``dtype.itemsize`` bytes                  |
+| ``"raw"``                | none                          | anything: one column ``payload`` of bytes |
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import msgspec
+import numpy as np
+
+from pythia_fast._ext.plan import Plan
+from pythia_fast.errors import ConfigError, SchemaError, UnknownOptionError
+from pythia_fast.schema import Schema, SchemaLike, describe
+
+if TYPE_CHECKING:
+    from pythia_fast._ext.decoder import NativeDecoder
+
+DecoderLike: TypeAlias = Any  #: a name of DECODERS, or what numpy.dtype takes as a structured dtype
+
+#: name -> (module, class) of the compiled decoder
+DECODERS = {
+    "json": ("pythia_fast._ext.json_decoder", "JsonDecoder"),
+    "msgpack": ("pythia_fast._ext.msgpack_decoder", "MsgpackDecoder"),
+    "fixed": ("pythia_fast._ext.fixed_decoder", "FixedDecoder"),
+    "raw": ("pythia_fast._ext.raw_decoder", "RawDecoder"),
+}
+_NAMED = ("json", "msgpack", "raw")  # a fixed layout is chosen by its dtype
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A decoder's name, the schema and its compiled plan: all that a batch's makers and readers share."""
+
+    name: str
+    schema: Schema
+    plan: Plan
+
+    def native(self) -> NativeDecoder:
+        """A new compiled decoder; it belongs to one thread at a time."""
+        module, class_name = DECODERS[self.name]
+        return cast("NativeDecoder", getattr(importlib.import_module(module), class_name)(self.plan))
+
+    def row(self) -> Callable[[Any], Any]:
+        """What makes one Python object of one payload: a Struct, a NumPy record, or the bytes."""
+        if self.name == "json":
+            return msgspec.json.Decoder(self.schema.source).decode
+        if self.name == "msgpack":
+            return msgspec.msgpack.Decoder(self.schema.source).decode
+        if self.name == "fixed":
+            dtype = self.schema.source
+            return lambda payload: np.frombuffer(bytes(payload), dtype)[0]
+        return bytes
+
+
+def choose_decoder(schema: SchemaLike = None, decoder: DecoderLike = "json") -> Decoding:
+    """Check that schema and decoder fit together and compile the plan.
+
+    Raises UnknownOptionError for a decoder that does not exist, SchemaError for a schema that cannot
+    become columns, ConfigError where the two do not fit.
+    """
+    if isinstance(decoder, str) and decoder not in _NAMED:
+        raise UnknownOptionError("decoder=", decoder, _NAMED)
+    if isinstance(schema, np.dtype) and isinstance(decoder, str) and decoder == "json":
+        decoder = schema
+    if not isinstance(decoder, str):
+        return _fixed(schema, decoder)
+    if decoder == "raw":
+        if schema is not None:
+            raise ConfigError("decoder='raw' has one column, payload, and takes no schema")
+    elif schema is None:
+        raise ConfigError(f"decoder={decoder!r} needs schema=, a msgspec.Struct type that names the columns")
+    elif isinstance(schema, np.dtype):
+        raise ConfigError(f"a structured dtype is a fixed layout; pass it as decoder= instead of {decoder!r}")
+    described = describe(schema)
+    return Decoding(decoder, described, Plan(described))
+
+
+def _fixed(schema: SchemaLike, decoder: DecoderLike) -> Decoding:
+    try:
+        dtype = np.dtype(decoder)
+    except TypeError as error:
+        raise SchemaError(f"decoder={decoder!r} is neither a decoder's name nor a NumPy dtype: {error}") from error
+    if schema is not None and schema != dtype:
+        raise ConfigError("a fixed layout's columns come from the dtype in decoder=; leave schema= out")
+    described = describe(dtype)
+    return Decoding("fixed", described, Plan(described))

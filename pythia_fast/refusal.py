@@ -1,0 +1,132 @@
+"""Why a payload was refused, as a sentence: ``expected int, found str, field price, byte 42``.
+
+The decoders only note a few numbers (pf_refusal in ext/decoder.h); the sentence is made here when
+somebody reads it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from pythia_fast.schema import Bounds, ColumnSpec, Kind, Schema
+
+
+class Reason(IntEnum):
+    """The numbers of ext/decoder.h."""
+
+    NONE = 0
+    EMPTY = 1
+    NULL = 2
+    TRUNCATED = 3
+    SYNTAX = 4
+    TRAILING = 5
+    UTF8 = 6
+    ESCAPE = 7
+    CONTROL = 8
+    NUMBER = 9
+    RANGE = 10
+    TYPE = 11
+    MISSING = 12
+    UNKNOWN_FIELD = 13
+    DEPTH = 14
+    CONSTRAINT = 15
+    DATETIME = 16
+    BASE64 = 17
+    LENGTH = 18
+    TOO_LARGE = 19
+    TAG = 20
+
+
+_WHAT = {
+    Reason.NONE: "refused",
+    Reason.EMPTY: "the payload is empty",
+    Reason.NULL: "the payload is null",
+    Reason.TRUNCATED: "the payload ends inside a value",
+    Reason.SYNTAX: "malformed payload",
+    Reason.TRAILING: "bytes after the value",
+    Reason.UTF8: "invalid UTF-8",
+    Reason.ESCAPE: "invalid escape in a string",
+    Reason.CONTROL: "unescaped control character in a string",
+    Reason.NUMBER: "malformed number",
+    Reason.RANGE: "number out of range",
+    Reason.MISSING: "missing required field",
+    Reason.UNKNOWN_FIELD: "a field that the schema does not know",
+    Reason.DEPTH: "nested too deep",
+    Reason.CONSTRAINT: "value outside its bounds",
+    Reason.DATETIME: "invalid datetime (RFC 3339, years 1 to 9999)",
+    Reason.BASE64: "invalid base64",
+    Reason.LENGTH: "the payload is not one record long",
+    Reason.TOO_LARGE: "the payload is larger than a batch may be",
+    Reason.TAG: "another tag than the schema's",
+}
+
+#: pf_refusal.found
+_FOUND = ("", "null", "bool", "int", "float", "str", "array", "object", "bytes", "ext", "datetime")
+
+#: Reasons that concern the payload as a whole: a byte offset would say nothing.
+_WHOLE = frozenset({Reason.EMPTY, Reason.NULL, Reason.LENGTH, Reason.TOO_LARGE})
+
+_WANTED = {
+    Kind.BOOL: "bool",
+    Kind.FLOAT32: "float",
+    Kind.FLOAT64: "float",
+    Kind.DATETIME: "datetime",
+    Kind.STRING: "str",
+    Kind.BYTES: "bytes",
+    Kind.RAW: "any value",
+    Kind.LIST: "array",
+    Kind.STRUCT: "object",
+}
+
+
+def refusal_text(schema: Schema, reason: int, found: int, column: int, at: int) -> str:
+    """One sentence for a pf_refusal.
+
+    ``column`` is an index into ``schema.columns``, -1 for none; ``at`` a byte offset into the payload.
+    """
+    why = Reason(reason) if reason in Reason.__members__.values() else Reason.NONE
+    spec = schema.columns[column] if 0 <= column < len(schema.columns) else None
+    parts = [_what(why, found, spec)]
+    if spec is not None:
+        parts.append(f"field {spec.name}{_key_note(schema, spec)}")
+    if why not in _WHOLE:
+        parts.append(f"byte {at}")
+    return ", ".join(parts)
+
+
+def _what(why: Reason, found: int, spec: ColumnSpec | None) -> str:
+    if why is Reason.TYPE:
+        seen = _FOUND[found] if 0 < found < len(_FOUND) else "something else"
+        wanted = "object" if spec is None else _WANTED.get(spec.kind, "int")
+        return f"expected {wanted}, found {seen}"
+    if why is Reason.RANGE and spec is not None:
+        return f"number out of range of {spec.type_name}"
+    if why is Reason.CONSTRAINT and spec is not None:
+        return f"value outside its bounds ({_bounds_text(spec.bounds)})"
+    return _WHAT[why]
+
+
+def _bounds_text(bounds: Bounds) -> str:
+    texts = {
+        "ge": ">= {}",
+        "gt": "> {}",
+        "le": "<= {}",
+        "lt": "< {}",
+        "multiple_of": "a multiple of {}",
+        "min_length": "length >= {}",
+        "max_length": "length <= {}",
+    }
+    said = [text.format(getattr(bounds, name)) for name, text in texts.items() if getattr(bounds, name) is not None]
+    if bounds.tz is not None:
+        said.append("with a UTC offset" if bounds.tz else "without a UTC offset")
+    return ", ".join(said)
+
+
+def _key_note(schema: Schema, spec: ColumnSpec) -> str:
+    """The key in the payload where a rename made it differ from the field's name."""
+    own = spec.name.rpartition(".")[2]
+    for struct in schema.structs:
+        for field in struct.fields:
+            if field.column == spec.index and field.name != own:
+                return f" (key {field.name!r})"
+    return ""

@@ -1,0 +1,98 @@
+"""What the runtime and the nursery say to each other: one msgpack value a packet, over a SOCK_SEQPACKET pair."""
+
+from __future__ import annotations
+
+import socket
+
+import msgspec
+
+#: Longest packet. A longer traceback is cut in its middle, where recursion repeats itself.
+PACKET_BYTES = 60_000
+
+
+class Setup(msgspec.Struct, tag="setup"):
+    """First packet to a nursery that is a new interpreter: how to find the app, and the arenas it inherits."""
+
+    target: list[str]  #: ["module", MODULE, ATTRIBUTE] or ["file", PATH, ATTRIBUTE]
+    sys_path: list[str]
+    import_first: bool  #: import the app before forking; else each child imports it
+    arenas: list[ArenaShape]
+
+
+class ArenaShape(msgspec.Struct):
+    """Everything ``Arena`` needs to map an inherited arena; ``handler`` says whose it is."""
+
+    handler: str
+    fd: int
+    capacity: int
+    raw_bytes: int
+    n_workers: int
+    credit: int
+    n_slots: int
+    output_bytes: int
+
+
+class Launch(msgspec.Struct, tag="launch"):
+    """To the nursery: make a process for this place."""
+
+    pool: int
+    worker: int
+
+
+class Ready(msgspec.Struct, tag="ready"):
+    """From the nursery: it listens."""
+
+    pid: int
+    threads: int
+
+
+class Launched(msgspec.Struct, tag="launched"):
+    """From the nursery: the place has a process, which is not up yet."""
+
+    pool: int
+    worker: int
+    pid: int
+
+
+class BootFailed(msgspec.Struct, tag="boot_failed"):
+    """From a child (or the nursery itself, worker -1): the app's import or setup() raised."""
+
+    pool: int
+    worker: int
+    traceback: str
+
+
+class Died(msgspec.Struct, tag="died"):
+    """From the nursery: the process of this place is gone."""
+
+    pool: int
+    worker: int
+    pid: int
+    status: int  #: exit code, or minus the signal that killed it
+
+
+Message = Setup | Launch | Ready | Launched | BootFailed | Died
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Message)
+
+
+def shorten(text: str, limit: int = PACKET_BYTES // 2) -> str:
+    """Cut the middle out of a text that would not fit a packet."""
+    if len(text.encode()) <= limit:
+        return text
+    half = limit // 4
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+
+
+def send(channel: socket.socket, message: Message) -> None:
+    channel.send(_encoder.encode(message))
+
+
+def receive(channel: socket.socket) -> Message | None:
+    """The next packet; None when the other side is gone. Raises BlockingIOError when there is none yet."""
+    try:
+        packet = channel.recv(PACKET_BYTES * 2)
+    except ConnectionResetError:
+        return None
+    return _decoder.decode(packet) if packet else None

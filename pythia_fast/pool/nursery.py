@@ -1,0 +1,265 @@
+"""The clean parent: a process with one thread and no broker handle, from which every pool process is forked.
+
+    runtime ──launch──▶ nursery ──fork──▶ pool process 0, 1, ...
+       ▲                   │ waitpid            │
+       └── launched, died ─┴──── boot_failed ───┘
+
+It is made before the runtime opens a source or starts a thread. Where the calling process is clean
+already (one thread), the nursery is a fork of it and the app need not be imported again. Otherwise it is
+a new interpreter that imports the app; an app that starts threads when it is imported is imported by each
+child instead, after the fork. It ends, and its children with it, when the runtime ends for any reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pythia_fast._ext.ring import die_with_parent
+from pythia_fast.errors import PoolError
+from pythia_fast.pool.messages import (
+    ArenaShape,
+    BootFailed,
+    Died,
+    Launch,
+    Launched,
+    Message,
+    Ready,
+    Setup,
+    receive,
+    send,
+    shorten,
+)
+
+#: Runs in a child: (pool, worker) -> never returns normally before the worker was told to stop.
+ChildMain = Callable[[int, int], None]
+
+EXIT_BOOT_FAILED = 3
+
+#: Numeric libraries start a thread a core each unless told otherwise; a pool has its processes for that.
+ONE_THREAD_EACH = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "POLARS_MAX_THREADS": "1",
+}
+
+
+def thread_count() -> int:
+    """Threads of this process, native ones included."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        import threading
+
+        return threading.active_count()
+
+
+class Nursery:
+    """The runtime's handle on the clean parent."""
+
+    def __init__(self, pid: int, channel: socket.socket, process: subprocess.Popen[bytes] | None) -> None:
+        self.pid = pid
+        self._channel = channel
+        self._process = process
+        self._channel.setblocking(False)
+
+    @classmethod
+    def fork(cls, child_main: ChildMain) -> Nursery:
+        """Fork the calling process."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            # The caller has judged the threads that there are (see engine.start_nursery).
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                ours.close()
+                _serve(theirs, child_main, os.getppid())
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        theirs.close()
+        return cls(pid, ours, None)
+
+    @classmethod
+    def spawn(cls, target: Sequence[str], arenas: Sequence[ArenaShape], *, import_first: bool) -> Nursery:
+        """Start a new interpreter that finds the app through ``target``."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        fds = [theirs.fileno(), *(shape.fd for shape in arenas)]
+        environment = {**ONE_THREAD_EACH, **os.environ}
+        command = [sys.executable, "-m", "pythia_fast.pool.nursery", str(theirs.fileno())]
+        package_root = str(Path(__file__).parents[2])
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
+        process = subprocess.Popen(command, pass_fds=fds, env=environment, stdin=subprocess.DEVNULL)
+        theirs.close()
+        send(ours, Setup(list(target), sys.path, import_first, list(arenas)))
+        return cls(process.pid, ours, process)
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    def launch(self, pool: int, worker: int) -> None:
+        """Ask for a process; a Launched packet answers."""
+        try:
+            send(self._channel, Launch(pool, worker))
+        except OSError as error:
+            raise PoolError(f"the pool's parent process {self.pid} is gone: {error}") from None
+
+    def receive(self, timeout: float) -> list[Message]:
+        """Packets that have come, waiting up to ``timeout`` seconds for the first. Raises PoolError when it is gone."""
+        ready, _, _ = select.select([self._channel], [], [], timeout)
+        found: list[Message] = []
+        while ready:
+            try:
+                message = receive(self._channel)
+            except BlockingIOError:
+                break
+            if message is None:
+                raise PoolError(f"the pool's parent process {self.pid} is gone")
+            found.append(message)
+        return found
+
+    def close(self, timeout: float) -> None:
+        """Have it end, children included, and reap it."""
+        self._channel.close()  # end of file: it kills what children are left and leaves
+        if self._process is not None:
+            try:
+                self._process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            return
+        with contextlib.suppress(ChildProcessError):
+            _wait_or_kill(self.pid, timeout)
+
+
+def _wait_or_kill(pid: int, timeout: float) -> None:
+    handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+    if handle is not None:
+        try:
+            if not select.select([handle], [], [], timeout)[0]:
+                os.kill(pid, signal.SIGKILL)
+        finally:
+            os.close(handle)
+    os.waitpid(pid, 0)
+
+
+# -- the nursery process ---------------------------------------------------------------------------
+
+
+def _serve(channel: socket.socket, child_main: ChildMain, parent: int) -> None:
+    """Fork on demand, reap, report; returns when the runtime closes its end."""
+    die_with_parent()
+    if os.getppid() != parent:  # it died before the line above could take effect
+        return
+    # The runtime alone decides when a child ends; a signal to the whole group is for it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    os.set_blocking(wake_read, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    children: dict[int, tuple[int, int]] = {}
+    try:
+        send(channel, Ready(os.getpid(), thread_count()))
+        while True:
+            ready, _, _ = select.select([channel, wake_read], [], [])
+            if wake_read in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(wake_read, 4096)
+                _reap(channel, children)
+            if channel in ready:
+                message = receive(channel)
+                if message is None:
+                    return
+                if isinstance(message, Launch):
+                    pid = _fork_child(channel, child_main, message, (wake_read, wake_write))
+                    children[pid] = (message.pool, message.worker)
+                    send(channel, Launched(message.pool, message.worker, pid))
+    except (BrokenPipeError, ConnectionResetError):
+        return
+    finally:
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in children:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _reap(channel: socket.socket, children: dict[int, tuple[int, int]]) -> None:
+    """Only our own pids are waited for: the app may have children of its own in here."""
+    for pid in list(children):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            pool, worker = children.pop(pid)
+            send(channel, Died(pool, worker, pid, os.waitstatus_to_exitcode(status)))
+
+
+def _fork_child(channel: socket.socket, child_main: ChildMain, launch: Launch, wake: tuple[int, int]) -> int:
+    nursery = os.getpid()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid:
+        return pid
+    status = EXIT_BOOT_FAILED
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for fd in wake:
+            os.close(fd)
+        die_with_parent()
+        if os.getppid() == nursery:
+            child_main(launch.pool, launch.worker)
+            status = 0
+    except BaseException:
+        with contextlib.suppress(OSError):
+            send(channel, BootFailed(launch.pool, launch.worker, shorten(traceback.format_exc())))
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def main(channel_fd: int) -> int:
+    """The nursery as a new interpreter (``Nursery.spawn``)."""
+    parent = os.getppid()
+    channel = socket.socket(fileno=channel_fd)
+    channel.set_inheritable(True)
+    setup = receive(channel)
+    if not isinstance(setup, Setup):
+        return 1
+    sys.path[:] = setup.sys_path
+    from pythia_fast.pool.children import ImportedChildren
+
+    children = ImportedChildren(setup.target, setup.arenas)
+    if setup.import_first:
+        try:
+            children.load()
+        except BaseException:
+            send(channel, BootFailed(-1, -1, shorten(traceback.format_exc())))
+            return EXIT_BOOT_FAILED
+    _serve(channel, children.main, parent)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

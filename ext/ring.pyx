@@ -14,6 +14,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from pythia_fast._ext.plan cimport Layout
+from pythia_fast._ext.ring cimport pf_arena
 
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)
@@ -81,11 +82,6 @@ cdef extern from "ring.h" nogil:
         int32_t pid
         uint64_t batches, rows, handler_ns, heartbeat_ns
         uint32_t queue[64]
-    ctypedef struct pf_arena:
-        uint64_t magic
-        uint64_t workers_at, partitions_at, messages_at, refusals_at, status_at, columns_at
-        uint64_t raw_at, errors_at, errors_bytes, output_at, output_bytes
-        uint32_t done_signal, done_waiting
     pf_worker *pf_worker_at(pf_arena *arena, uint32_t worker)
     pf_slot *pf_slot_at(pf_arena *arena, uint32_t slot)
     pf_slot_partition *pf_slot_partitions(pf_arena *arena, pf_slot *slot)
@@ -98,6 +94,7 @@ cdef extern from "ring.h" nogil:
     void pf_release(pf_arena *arena, uint32_t slot)
     void pf_return(pf_arena *arena, uint32_t worker)
     void pf_signal_room(pf_arena *arena)
+    void pf_notify_done(pf_arena *arena)
     void pf_notify_worker(pf_worker *worker)
     uint32_t pf_load(const uint32_t *word)
     uint32_t pf_load_sc(const uint32_t *word)
@@ -134,6 +131,42 @@ def monotonic_ns():
 
 cdef uint64_t _aligned(uint64_t value, uint64_t alignment) noexcept:
     return (value + alignment - 1) // alignment * alignment
+
+
+cdef int _map(Arena self, pf_arena *sizes, int fd) except -1:
+    cdef void *memory
+    cdef uint32_t i
+    self.fd = fd if fd >= 0 else pf_memory_file()
+    if self.fd < 0:
+        raise OSError(errno, "no anonymous memory file for the arena")
+    if fd < 0:
+        os.ftruncate(self.fd, sizes.arena_bytes)
+    memory = mmap(NULL, sizes.arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
+    if memory == MAP_FAILED:
+        raise OSError(errno, f"cannot map an arena of {sizes.arena_bytes} bytes")
+    self.arena = <pf_arena *>memory
+    self._slot_address = <uint8_t **>calloc(sizes.n_slots, sizeof(uint8_t *))
+    if self._slot_address == NULL:
+        raise MemoryError()
+    for i in range(sizes.n_slots):
+        self._slot_address[i] = <uint8_t *>memory + sizes.slots_at + i * sizes.slot_bytes
+    if fd < 0:
+        memcpy(self.arena, sizes, sizeof(pf_arena))
+    elif self.arena.magic != PF_ARENA_MAGIC or self.arena.arena_bytes != sizes.arena_bytes:
+        raise ValueError("the inherited arena has another layout than this process computed")
+    return 0
+
+
+cdef pf_slot *_slot(Arena self, uint32_t slot) except NULL:
+    if slot >= self.arena.n_slots:
+        raise IndexError(f"slot {slot} of {self.arena.n_slots}")
+    return pf_slot_at(self.arena, slot)
+
+
+cdef pf_worker *_worker(Arena self, uint32_t worker) except NULL:
+    if worker >= self.arena.n_workers:
+        raise IndexError(f"worker {worker} of {self.arena.n_workers}")
+    return pf_worker_at(self.arena, worker)
 
 
 cdef class Arena:
@@ -184,30 +217,7 @@ cdef class Arena:
         sizes.workers_at = _aligned(sizeof(pf_arena), PF_CACHE_LINE)
         sizes.slots_at = _aligned(sizes.workers_at + <uint64_t>n_workers * sizeof(pf_worker), PAGE)
         sizes.arena_bytes = sizes.slots_at + <uint64_t>n_slots * sizes.slot_bytes
-        self._map(&sizes, fd)
-
-    cdef int _map(self, pf_arena *sizes, int fd) except -1:
-        cdef void *memory
-        cdef uint32_t i
-        self.fd = fd if fd >= 0 else pf_memory_file()
-        if self.fd < 0:
-            raise OSError(errno, "no anonymous memory file for the arena")
-        if fd < 0:
-            os.ftruncate(self.fd, sizes.arena_bytes)
-        memory = mmap(NULL, sizes.arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
-        if memory == MAP_FAILED:
-            raise OSError(errno, f"cannot map an arena of {sizes.arena_bytes} bytes")
-        self.arena = <pf_arena *>memory
-        self._slot_address = <uint8_t **>calloc(sizes.n_slots, sizeof(uint8_t *))
-        if self._slot_address == NULL:
-            raise MemoryError()
-        for i in range(sizes.n_slots):
-            self._slot_address[i] = <uint8_t *>memory + sizes.slots_at + i * sizes.slot_bytes
-        if fd < 0:
-            memcpy(self.arena, sizes, sizeof(pf_arena))
-        elif self.arena.magic != PF_ARENA_MAGIC or self.arena.arena_bytes != sizes.arena_bytes:
-            raise ValueError("the inherited arena has another layout than this process computed")
-        return 0
+        _map(self, &sizes, fd)
 
     def __dealloc__(self):
         if self.arena != NULL:
@@ -215,16 +225,6 @@ cdef class Arena:
         if self.fd >= 0:
             os.close(self.fd)
         free(self._slot_address)
-
-    cdef pf_slot *_slot(self, uint32_t slot) except NULL:
-        if slot >= self.arena.n_slots:
-            raise IndexError(f"slot {slot} of {self.arena.n_slots}")
-        return pf_slot_at(self.arena, slot)
-
-    cdef pf_worker *_worker(self, uint32_t worker) except NULL:
-        if worker >= self.arena.n_workers:
-            raise IndexError(f"worker {worker} of {self.arena.n_workers}")
-        return pf_worker_at(self.arena, worker)
 
     # -- sizes ---------------------------------------------------------------------------------
 
@@ -264,21 +264,21 @@ cdef class Arena:
 
     def slot_address(self, uint32_t slot):
         """Where this process has mapped the slot (an int). It moves when a kept view was given its own copy."""
-        self._slot(slot)
+        _slot(self, slot)
         return <uintptr_t>self._slot_address[slot]
 
     # -- pool process --------------------------------------------------------------------------
 
     def booted(self, uint32_t worker, int pid):
         """This process is ready for batches."""
-        w = self._worker(worker)
+        w = _worker(self, worker)
         w.pid = pid
         pf_store64(&w.heartbeat_ns, pf_now_ns())
         pf_store(&w.booted, 1)
 
     def take(self, uint32_t worker, double timeout):
         """The next slot of the worker's queue, now held by it; waits up to ``timeout`` seconds, then None."""
-        cdef pf_worker *w = self._worker(worker)
+        cdef pf_worker *w = _worker(self, worker)
         cdef uint32_t slot = pf_take(self.arena, worker)
         if slot == PF_NO_SLOT and timeout > 0:
             with nogil:
@@ -289,20 +289,20 @@ cdef class Arena:
 
     def stopped(self, uint32_t worker):
         """The worker was told to leave; it still empties its queue."""
-        return pf_load_sc(&self._worker(worker).stop) != 0
+        return pf_load_sc(&_worker(self, worker).stop) != 0
 
     def complete(self, uint32_t worker, uint32_t slot, uint64_t output_bytes, uint32_t output_records,
                  uint32_t error_bytes, uint32_t rejected, uint32_t retried, uint32_t failed):
         """Hand the slot back with what became of it."""
-        self._worker(worker)
-        s = self._slot(slot)
+        _worker(self, worker)
+        s = _slot(self, slot)
         s.output_bytes, s.output_records, s.error_bytes = output_bytes, output_records, error_bytes
         s.rejected, s.retried, s.failed = rejected, retried, failed
         pf_complete(self.arena, worker, slot)
 
     def spill(self, uint32_t slot, uint64_t output_bytes, uint32_t output_records):
         """The output region is full: have it emptied. Returns when it is."""
-        s = self._slot(slot)
+        s = _slot(self, slot)
         s.output_bytes, s.output_records = output_bytes, output_records
         pf_spill(self.arena, slot)
         while pf_load(&s.state) == PF_SLOT_OUTPUT_FULL:
@@ -313,26 +313,26 @@ cdef class Arena:
 
     def crashes(self, uint32_t slot):
         """Holders that have died on the batch in this slot."""
-        return self._slot(slot).crashes
+        return _slot(self, slot).crashes
 
     def row_in_hand(self, uint32_t slot):
         """The row that was handled alone when its holder died, or None."""
-        row = self._slot(slot).row_in_hand
+        row = _slot(self, slot).row_in_hand
         return row - 1 if row else None
 
     def set_row_in_hand(self, uint32_t slot, row):
-        self._slot(slot).row_in_hand = 0 if row is None else row + 1
+        _slot(self, slot).row_in_hand = 0 if row is None else row + 1
 
     def facts(self, uint32_t slot):
         """SlotFacts of a slot that this process holds."""
-        s = self._slot(slot)
+        s = _slot(self, slot)
         return SlotFacts(
             s.batch, s.worker, s.rows, s.refused, s.rejected, s.retried, s.failed, s.payload_bytes, s.output_bytes,
             s.output_records, s.error_bytes, s.crashes, s.opened_ns, s.published_ns, s.taken_ns, s.completed_ns,
         )
 
     def rows(self, uint32_t slot):
-        return self._slot(slot).rows
+        return _slot(self, slot).rows
 
     def detach_slot(self, uint32_t slot):
         """Give whoever still looks at the slot's memory a private copy of it, at the address they look at.
@@ -344,7 +344,7 @@ cdef class Arena:
         cdef uint8_t *copy
         cdef uint8_t *fresh
         cdef uint64_t size = self.arena.slot_bytes
-        self._slot(slot)
+        _slot(self, slot)
         old = self._slot_address[slot]
         fresh = <uint8_t *>mmap(
             NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, self.arena.slots_at + slot * size)
@@ -370,7 +370,7 @@ cdef class Arena:
 
     def wake_done(self):
         """Wake the completion thread for something that is not a completion."""
-        pf_signal_done(self.arena)
+        pf_notify_done(self.arena)
 
     def collect(self, list seen):
         """Slots completed since ``seen`` (a count per worker, brought up to date here), in each worker's order."""
@@ -405,22 +405,22 @@ cdef class Arena:
         return found
 
     def resume(self, uint32_t slot):
-        self._slot(slot)
+        _slot(self, slot)
         pf_resume(self.arena, slot)
 
     def release(self, uint32_t slot):
         """The batch is done with for good."""
-        self._slot(slot)
+        _slot(self, slot)
         pf_release(self.arena, slot)
 
     def return_taken(self, uint32_t worker):
         """The worker's process is dead: what it had taken waits for its successor."""
-        self._worker(worker)
+        _worker(self, worker)
         pf_return(self.arena, worker)
 
     def partitions(self, uint32_t slot):
         """[(partition index, messages, first offset, next offset)] of the batch in the slot."""
-        s = self._slot(slot)
+        s = _slot(self, slot)
         table = pf_slot_partitions(self.arena, s)
         return [
             (table[i].partition, table[i].messages, table[i].first_offset, table[i].next_offset)
@@ -452,13 +452,13 @@ cdef class Arena:
 
     def stop_worker(self, uint32_t worker):
         """Tell the worker to leave once its queue is empty."""
-        w = self._worker(worker)
+        w = _worker(self, worker)
         pf_store_sc(&w.stop, 1)
         pf_notify_worker(w)
 
     def worker_facts(self, uint32_t worker):
         """WorkerFacts of one pool process."""
-        w = self._worker(worker)
+        w = _worker(self, worker)
         return WorkerFacts(
             w.pid, bool(pf_load(&w.booted)), pf_in_hand(self.arena, worker), pf_load64(&w.batches),
             pf_load64(&w.rows), pf_load64(&w.handler_ns), pf_load64(&w.heartbeat_ns),
@@ -466,13 +466,6 @@ cdef class Arena:
 
     def refusals(self, uint32_t slot):
         """[(reason, found, column, at)] of the refused payloads of a slot, first come first."""
-        s = self._slot(slot)
+        s = _slot(self, slot)
         table = <pf_refusal *>(<uint8_t *>s + self.arena.refusals_at)
         return [(table[i].reason, table[i].found, table[i].column, table[i].at) for i in range(s.refused)]
-
-
-cdef void pf_signal_done(pf_arena *arena) noexcept:
-    pf_notify_done(arena)
-
-cdef extern from "ring.h" nogil:
-    void pf_notify_done(pf_arena *arena)

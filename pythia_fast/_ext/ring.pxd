@@ -3,18 +3,16 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "ring.h":
     ctypedef struct pf_arena:
+        uint64_t magic
         uint64_t arena_bytes
-        uint32_t n_workers
-        uint32_t n_slots
-        uint32_t slot_capacity
-        uint32_t credit
-        uint64_t slot_bytes
-        uint64_t slots_at
-        uint64_t raw_bytes
+        uint32_t n_workers, n_slots, slot_capacity, credit
+        uint64_t slot_bytes, workers_at, slots_at
+        uint64_t partitions_at, messages_at, refusals_at, status_at, columns_at
+        uint64_t raw_at, raw_bytes, errors_at, errors_bytes, output_at, output_bytes
+        uint32_t done_signal, done_waiting
 
 cdef class Arena:
     cdef pf_arena *arena
     cdef readonly int fd
     cdef readonly object layout
-    cdef uint8_t **_slot_address
-    cdef int _owner_pid
+    cdef uint8_t **_slot_address  # of this process; a slot moves when its old views were given a copy

@@ -8,6 +8,8 @@ module maps the memory and gives the operations to Python, one call a batch.
 import os
 from collections import namedtuple
 
+from cpython.buffer cimport PyBUF_WRITE
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport errno
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
@@ -267,6 +269,13 @@ cdef class Arena:
         _slot(self, slot)
         return <uintptr_t>self._slot_address[slot]
 
+    def view(self, uint32_t slot, uint64_t at, uint64_t size):
+        """Writable memoryview of ``size`` bytes at ``at`` from the slot's start. Valid while the Arena lives."""
+        _slot(self, slot)
+        if at > self.arena.slot_bytes or size > self.arena.slot_bytes - at:
+            raise ValueError(f"bytes {at} to {at + size} are outside a slot of {self.arena.slot_bytes} bytes")
+        return PyMemoryView_FromMemory(<char *>self._slot_address[slot] + at, <Py_ssize_t>size, PyBUF_WRITE)
+
     # -- pool process --------------------------------------------------------------------------
 
     def booted(self, uint32_t worker, int pid):
@@ -404,7 +413,14 @@ cdef class Arena:
                 found.append(slot)
         return found
 
+    def slot_in_hand(self, uint32_t worker):
+        """The slot that the worker has taken and not completed, or None."""
+        w = _worker(self, worker)
+        completed = pf_load_sc(&w.completed)
+        return None if pf_load(&w.taken) == completed else w.queue[completed & (PF_QUEUE_CAPACITY - 1)]
+
     def resume(self, uint32_t slot):
+        """The spilled records are delivered: let the holder go on."""
         _slot(self, slot)
         pf_resume(self.arena, slot)
 

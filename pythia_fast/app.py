@@ -1,0 +1,201 @@
+"""App: what a user registers handlers with, and how they are run or tried out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pythia_fast.errors import ConfigError, UnknownOptionError
+from pythia_fast.registration import Handler, Ordering, OnError, make_handler, nearest
+
+if TYPE_CHECKING:
+    from pythia_fast.brokers.base import Sink, Source
+    from pythia_fast.observer import Observer
+    from pythia_fast.report import RunReport
+    from pythia_fast.trial import Trial
+
+AnyHandler = TypeVar("AnyHandler", bound=Callable[..., Any])
+
+StartMethod = Literal["auto", "fork", "forkserver", "spawn"]
+
+
+class App:
+    """A name and the batch handlers registered under it.
+
+        app = App("orders")
+
+        @app.batch_handler(source=KafkaConsumer(topic="orders"), schema=Order)
+        def score(batch: Batch[Order]): ...
+
+        if __name__ == "__main__":
+            print(app.run(workers=4, until="end"))
+    """
+
+    def __init__(self, name: str) -> None:
+        if not name or not all(character.isalnum() or character in "-_." for character in name):
+            raise ConfigError(f"App name {name!r}: use letters, digits, '-', '_' and '.', at least one")
+        self.name = name
+        self.handlers: dict[str, Handler] = {}
+        #: Module in which the App was made: where a new interpreter finds it again.
+        self._module: str = sys._getframe(1).f_globals.get("__name__", "__main__")
+
+    def __repr__(self) -> str:
+        return f"App({self.name!r}, handlers={list(self.handlers)})"
+
+    def batch_handler(
+        self,
+        *,
+        source: Source,
+        sink: Sink | None = None,
+        dead_letter: Sink | None = None,
+        schema: Any = None,
+        decoder: Any = "json",
+        batch_size: int = 4096,
+        batch_timeout: float = 0.005,
+        max_batch_bytes: int | None = None,
+        ordering: Ordering = "unordered",
+        on_error: OnError = "isolate",
+        max_attempts: int = 3,
+        workers: int | None = None,
+        name: str | None = None,
+        **unknown: Any,
+    ) -> Callable[[AnyHandler], AnyHandler]:
+        """Register a function, or a class with ``__call__`` (and ``setup``/``teardown``, run once a process).
+
+        Parameters:
+            source: where messages come from.
+            sink: where what the handler returns goes to; without one a handler may return only None.
+            dead_letter: where refused, rejected and failed rows go; by default a file in the state folder.
+            schema: a msgspec.Struct; taken from the handler's annotation when that names it.
+            decoder: "json", "msgpack", "raw", or a NumPy structured dtype for fixed-layout records.
+            batch_size: most rows a batch has.
+            batch_timeout: seconds a row waits at most for its batch to fill, while a process has room for it.
+            max_batch_bytes: payload bytes a batch holds at most, so also the largest payload that reaches
+                the handler; default 256 a row, at least 1 MiB.
+            ordering: "unordered": any process, any order. "partition": rows of a partition in their order.
+                "key": rows with equal keys in their order, different keys side by side.
+            on_error: what an exception in the handler costs: "isolate": the rows that raise alone, the batch being
+                tried again in halves; "dead_letter": the whole batch; "stop": the run.
+            max_attempts: times a row is given to the handler before it is dead-lettered, where ``batch.retry`` or
+                a crash asks for another.
+            workers: this handler's share of the pool; default: what the others leave, in equal parts.
+            name: default: the function's or class's name.
+
+        Raises:
+            ConfigError: an option that cannot work; UnknownOptionError names the nearest right one.
+            SchemaError: a field that cannot become a column.
+        """
+        if unknown:
+            raise UnknownOptionError("batch_handler", next(iter(unknown)), BATCH_HANDLER_OPTIONS)
+
+        def register(function: AnyHandler) -> AnyHandler:
+            handler = make_handler(
+                function,
+                app=self.name,
+                name=name,
+                source=source,
+                sink=sink,
+                dead_letter=dead_letter,
+                schema=schema,
+                decoder=decoder,
+                batch_size=batch_size,
+                batch_timeout=batch_timeout,
+                max_batch_bytes=max_batch_bytes,
+                ordering=ordering,
+                on_error=on_error,
+                max_attempts=max_attempts,
+                workers=workers,
+            )
+            if handler.name in self.handlers:
+                raise ConfigError(f"app {self.name!r} has a handler named {handler.name!r} already; give one of them name=")
+            self.handlers[handler.name] = handler
+            return function
+
+        return register
+
+    def handler(self, name: str) -> Handler:
+        """The registered handler of this name. Raises ConfigError with the nearest name there is."""
+        if name not in self.handlers:
+            raise ConfigError(f"app {self.name!r} has no handler {name!r}{nearest(name, self.handlers)}")
+        return self.handlers[name]
+
+    def run(
+        self,
+        *,
+        workers: int | Literal["auto"] = "auto",
+        until: Literal["end", "forever"] = "forever",
+        handlers: Sequence[str] | None = None,
+        state_dir: str | Path | None = None,
+        drain_timeout: float = 30.0,
+        connect_timeout: float | None = None,
+        observer: Observer | None = None,
+        start_method: StartMethod = "auto",
+    ) -> RunReport:
+        """Run all handlers, or those named, until their sources end or a signal asks to stop.
+
+        Parameters:
+            workers: pool processes in all; "auto": as many as this process may use cores.
+            until: "end" stops at the end of the sources as it was when the run began.
+            state_dir: checkpoints and dead letters; default ``.pythia/NAME`` in the working folder.
+            drain_timeout: seconds that work in hand gets after a signal.
+            connect_timeout: seconds without any broker before the run fails; None: try for ever.
+            start_method: how pool processes are born; see docs/architecture.md. "auto" forks where this process has
+                one thread, and else goes through a new interpreter.
+
+        Raises:
+            ConfigError: nothing to run, or options that cannot work together.
+            PoolError: the app's module or a ``setup()`` raised in a pool process, or processes die faster than allowed.
+            SourceError, SinkError: a broker that cannot be used.
+        """
+        from pythia_fast.runtime.engine import Engine
+
+        chosen = [self.handler(name) for name in handlers] if handlers else list(self.handlers.values())
+        if not chosen:
+            raise ConfigError(f"app {self.name!r} has no handler; register one with @app.batch_handler(...)")
+        folder = Path(state_dir) if state_dir is not None else Path(".pythia") / self.name
+        engine = Engine(
+            self,
+            chosen,
+            workers=workers,
+            until=until,
+            state_dir=folder,
+            drain_timeout=drain_timeout,
+            connect_timeout=connect_timeout,
+            observer=observer,
+            start_method=start_method,
+        )
+        return engine.run()
+
+    def test(self, handler: str | Callable[..., Any], payloads: Iterable[bytes | None]) -> Trial:
+        """Run one handler over these payloads in this process: what it returned, rejected, retried, refused."""
+        from pythia_fast.trial import try_out
+
+        if isinstance(handler, str):
+            return try_out(self.handler(handler), payloads)
+        for registered in self.handlers.values():
+            if registered.function is handler:
+                return try_out(registered, payloads)
+        raise ConfigError(f"{handler!r} is not a handler of app {self.name!r}")
+
+    def locate(self) -> list[str] | None:
+        """How another interpreter finds this App: ["module", NAME, ATTRIBUTE], ["file", PATH, ATTRIBUTE] or None."""
+        module = sys.modules.get(self._module)
+        if module is None:
+            return None
+        attribute = next((key for key, value in vars(module).items() if value is self), None)
+        if attribute is None:
+            return None
+        if self._module != "__main__":
+            return ["module", self._module, attribute]
+        spec = getattr(module, "__spec__", None)
+        if spec is not None and spec.name != "__main__":  # python -m package.module
+            return ["module", spec.name, attribute]
+        path = getattr(module, "__file__", None)
+        return ["file", os.path.abspath(path), attribute] if path and os.path.exists(path) else None
+
+
+#: Options of ``App.batch_handler`` by name.
+BATCH_HANDLER_OPTIONS = [name for name in App.batch_handler.__annotations__ if name not in ("return", "unknown")]

@@ -1,0 +1,260 @@
+"""The completion thread: what happens to a batch after its handler.
+
+    DONE slot ─▶ dead letters and outputs to their publishers ─▶ delivered ─▶ settle ─▶ release ─▶ commit
+
+A slot is released, and its positions become committable, only when every record it gave rise to is durable.
+One thread a handler; it owns the words that arena_layout.h marks D.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pythia_fast._ext.ring import Arena
+from pythia_fast.brokers.base import Delivery, Publisher, Reader
+from pythia_fast.runtime.slots import SlotReader
+from pythia_fast.runtime.tracker import Tracker
+
+if TYPE_CHECKING:
+    from pythia_fast.registration import Handler
+    from pythia_fast.runtime.dead_letter import DeadLetterWriter
+
+COMMIT_INTERVAL_S = 1.0
+IDLE_WAIT_S = 0.1
+DELIVERY_WAIT_S = 0.001  #: how soon a delivery is noticed that no completion announces
+
+
+@dataclass(slots=True)
+class Counts:
+    """Totals of one handler. Written by the completion thread, read by anyone."""
+
+    rows: int = 0
+    batches: int = 0
+    bytes: int = 0
+    refused: int = 0
+    rejected: int = 0
+    failed: int = 0
+    retried: int = 0
+    dead_lettered: int = 0
+    crashes: int = 0
+    last_settled: float = 0.0  #: time.monotonic()
+
+
+@dataclass(slots=True)
+class Pending:
+    """A slot that waits for deliveries."""
+
+    tickets: set[tuple[str, int]] = field(default_factory=set)  #: ("sink" | "dead", ticket)
+    spilled: bool = False  #: its holder waits for the output region, the batch is not done
+    dead: int = 0  #: dead letters under way
+
+
+class Completion:
+    """See the module's docstring. Everything but ``start``, ``finish`` and the posting methods runs on its thread."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        arena: Arena,
+        reader: Reader,
+        sink: Publisher | None,
+        dead_letters: DeadLetterWriter,
+        *,
+        slots: SlotReader,
+        launch: Callable[[int], None],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self.counts = Counts()
+        self._handler = handler
+        self._arena = arena
+        self._reader = reader
+        self._sink = sink
+        self._dead_letters = dead_letters
+        self._slots = slots
+        self._launch = launch
+        self._fail = fail
+        self._tracker = Tracker()
+        self._lock = threading.Condition()  # tracker and commits: this thread, and the intake thread at a rebalance
+        self._seen = [0] * arena.n_workers
+        self._pending: dict[int, Pending] = {}
+        self._ticket_slot: dict[tuple[str, int], int] = {}
+        self._next_ticket = 1
+        self._deaths: deque[int] = deque()
+        self._stop = threading.Event()
+        self._next_commit = 0.0
+        self._thread = threading.Thread(target=self._run, name=f"completion {handler.name}", daemon=True)
+
+    # -- other threads -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Stop the thread; nothing is committed here."""
+        self._stop.set()
+        self._arena.wake_done()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def post_death(self, worker: int) -> None:
+        """The process of this place is dead (it was reaped): hand on what it had, then launch a successor."""
+        self._deaths.append(worker)
+        self._arena.wake_done()
+
+    def idle(self) -> bool:
+        """Nothing that was read is left unsettled."""
+        return not self._arena.live() and not self._pending
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        with self._lock:
+            for partition in partitions:
+                self._tracker.assign(partition)
+
+    def settle_and_forget(self, partitions: Sequence[int], deadline: float) -> bool:
+        """Wait until no batch holds rows of these, commit, forget them. False: the deadline came first."""
+        wanted = set(partitions)
+        with self._lock:
+            while any(partition in wanted for partition, _ in self._arena.live()):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._lock.wait(min(left, IDLE_WAIT_S))
+            settled = not any(partition in wanted for partition, _ in self._arena.live())
+            self._commit(wait=True)
+            self._forget(wanted)
+        return settled
+
+    def forget(self, partitions: Sequence[int]) -> None:
+        """They were lost: nothing of them is committed."""
+        with self._lock:
+            self._forget(set(partitions))
+
+    def commit(self, *, wait: bool) -> None:
+        with self._lock:
+            self._commit(wait=wait)
+
+    def _forget(self, partitions: set[int]) -> None:
+        for partition in partitions:
+            self._tracker.forget(partition)
+
+    # -- this thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            seen = 0
+            while not self._stop.is_set():
+                seen = self._arena.wait_done(seen, DELIVERY_WAIT_S if self._pending else IDLE_WAIT_S)
+                self._turn()
+        except BaseException as error:
+            self._fail(error)
+
+    def _turn(self) -> None:
+        for slot in self._arena.collect(self._seen):
+            self._completed(slot)
+        for slot in self._arena.spilled():
+            if slot not in self._pending:
+                self._pending[slot] = Pending(spilled=True)
+                self._publish_output(slot)
+                self._settle_if_delivered(slot)
+        self._take_deliveries()
+        self._bury()
+        now = time.monotonic()
+        if now >= self._next_commit:
+            self._next_commit = now + COMMIT_INTERVAL_S
+            self.commit(wait=False)
+
+    def _completed(self, slot: int) -> None:
+        self._pending[slot] = Pending()
+        self._publish_output(slot)
+        letters = self._slots.dead_letters(slot)
+        if letters:
+            self._publish_dead(slot, letters)
+        self._settle_if_delivered(slot)
+
+    def _publish_output(self, slot: int) -> None:
+        facts = self._arena.facts(slot)
+        if facts.output_records and self._sink is not None:
+            ticket = self._ticket(slot, "sink")
+            self._sink.publish(self._slots.output(slot), facts.output_records, ticket)
+
+    def _publish_dead(self, slot: int, letters: Sequence[object]) -> None:
+        self._pending[slot].dead += len(letters)
+        self._dead_letters.publish(letters, self._ticket(slot, "dead"))
+
+    def _ticket(self, slot: int, kind: str) -> int:
+        ticket = self._next_ticket
+        self._next_ticket += 1
+        self._ticket_slot[kind, ticket] = slot
+        self._pending[slot].tickets.add((kind, ticket))
+        return ticket
+
+    def _take_deliveries(self) -> None:
+        if not self._pending:
+            return
+        if self._sink is not None:
+            for delivery in self._sink.deliveries():
+                self._delivered("sink", delivery)
+        for delivery in self._dead_letters.deliveries():
+            self._delivered("dead", delivery)
+
+    def _delivered(self, kind: str, delivery: Delivery) -> None:
+        slot = self._ticket_slot.pop((kind, delivery.ticket))
+        if delivery.failed and kind == "sink":
+            self._publish_dead(slot, self._slots.failed_records(slot, delivery.failed))
+        elif delivery.failed:
+            # A dead letter that even its own sink refuses goes to the file that cannot refuse it.
+            self._dead_letters.publish_fallback(delivery, self._ticket(slot, "dead"))
+        self._pending[slot].tickets.discard((kind, delivery.ticket))
+        self._settle_if_delivered(slot)
+
+    def _settle_if_delivered(self, slot: int) -> None:
+        pending = self._pending[slot]
+        if pending.tickets:
+            return
+        del self._pending[slot]
+        self.counts.dead_lettered += pending.dead
+        if pending.spilled:
+            if slot not in self._buried_slots():
+                self._arena.resume(slot)
+            return
+        facts = self._arena.facts(slot)
+        self._slots.discard_spooled(slot)
+        with self._lock:
+            for partition, _messages, _first, next_offset in self._arena.partitions(slot):
+                self._tracker.settle(partition, next_offset)
+            self._arena.release(slot)
+            self._lock.notify_all()
+        counts = self.counts
+        counts.rows += facts.rows + facts.refused
+        counts.batches += 1
+        counts.bytes += facts.payload_bytes
+        counts.refused += facts.refused
+        counts.rejected += facts.rejected
+        counts.failed += facts.failed
+        counts.retried += facts.retried
+        counts.last_settled = time.monotonic()
+
+    def _buried_slots(self) -> set[int]:
+        return {self._arena.slot_in_hand(worker) for worker in self._deaths}
+
+    def _bury(self) -> None:
+        """Return what dead processes held; one whose spilled records are still on their way must wait for them."""
+        for _ in range(len(self._deaths)):
+            worker = self._deaths.popleft()
+            if self._arena.slot_in_hand(worker) in self._pending:
+                self._deaths.append(worker)
+                continue
+            self._arena.return_taken(worker)
+            self.counts.crashes += 1
+            self._launch(worker)
+
+    def _commit(self, *, wait: bool) -> None:
+        positions = self._tracker.committable(self._arena.live())
+        if positions or wait:
+            self._reader.commit(positions, wait=wait)
+            self._tracker.committed(positions)

@@ -1,0 +1,293 @@
+"""Engine: one run of an app, from making the arenas to the report.
+
+    1. arenas            shared memory, before anything else exists
+    2. nursery           the clean parent of the pool, before any thread or broker handle
+    3. pool              launched, and waited for: a handler that cannot start ends the run here
+    4. sinks, sources    opened in this process
+    5. threads           per handler one intake and one completion thread; this thread watches
+    6. drain             sources stop, what was read is finished, positions are committed
+    7. down              pool, sinks, sources closed; the report is made
+
+Each step is undone in reverse order, however the run ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pythia_fast.errors import ConfigError, PoolError
+from pythia_fast.observer import HandlerInfo, Observer, RunInfo, Snapshot
+from pythia_fast.pool.children import ForkedChildren
+from pythia_fast.pool.messages import ArenaShape, Ready
+from pythia_fast.pool.nursery import Nursery, thread_count
+from pythia_fast.pool.supervisor import Supervisor
+from pythia_fast.process_stats import ProcessSampler
+from pythia_fast.report import Ending, HandlerReport, RunReport
+from pythia_fast.runtime.handler_run import HandlerRun
+from pythia_fast.runtime.shutdown import StopRequest
+
+if TYPE_CHECKING:
+    from pythia_fast.app import App, StartMethod
+    from pythia_fast.registration import Handler
+
+SAMPLE_INTERVAL_S = 0.2
+BOOT_TIMEOUT_S = 300.0
+CLOSE_TIMEOUT_S = 10.0
+
+
+class Engine:
+    """See the module's docstring; the parameters are those of ``App.run``."""
+
+    def __init__(
+        self,
+        app: App,
+        handlers: Sequence[Handler],
+        *,
+        workers: int | Literal["auto"],
+        until: Literal["end", "forever"],
+        state_dir: Path,
+        drain_timeout: float,
+        connect_timeout: float | None,
+        observer: Observer | None,
+        start_method: StartMethod,
+    ) -> None:
+        if until not in ("end", "forever"):
+            raise ConfigError(f"until={until!r}: use 'end' or 'forever'")
+        if start_method not in ("auto", "fork", "forkserver", "spawn"):
+            raise ConfigError(f"start_method={start_method!r}: use 'auto', 'fork', 'forkserver' or 'spawn'")
+        if drain_timeout < 0:
+            raise ConfigError(f"drain_timeout={drain_timeout}: seconds, 0 or more")
+        self._app = app
+        self._until = until
+        self._drain_timeout = drain_timeout
+        self._observer = observer
+        self._start_method = start_method
+        self._sampler = ProcessSampler()
+        self._stop = StopRequest()
+        self._ending: Ending = "done"
+        self._started_at = 0.0
+        self._ended_at = 0.0
+        state_dir.mkdir(parents=True, exist_ok=True)
+        self._runs = [
+            HandlerRun(
+                handler,
+                pool=pool,
+                workers=share,
+                app=app.name,
+                until=until,
+                state_dir=state_dir.resolve(),
+                connect_timeout=connect_timeout,
+                log=self._event,
+                drain_timeout=drain_timeout,
+            )
+            for pool, (handler, share) in enumerate(zip(handlers, share_workers(handlers, workers), strict=True))
+        ]
+
+    def run(self) -> RunReport:
+        with ExitStack() as stack:
+            for run in self._runs:
+                stack.callback(run.free)
+            nursery = stack.enter_context(self._nursery())
+            self._supervisor = Supervisor(nursery, self._runs, self._event)
+            self._supervisor.launch_all(BOOT_TIMEOUT_S)
+            stack.enter_context(self._stop.signals(self._event))
+            for run in self._runs:
+                stack.callback(run.close, CLOSE_TIMEOUT_S)
+                run.open(self._supervisor.launch)
+            self._announce()
+            self._started_at = time.monotonic()
+            for run in self._runs:
+                run.start()
+            self._watch()
+            self._ended_at = max([run.counts.last_settled for run in self._runs] + [self._started_at])
+            self._sample()
+            if self._ending != "killed":
+                self._supervisor.stop_all(CLOSE_TIMEOUT_S)
+        report = self._report()
+        if self._observer is not None:
+            self._observer.finished(report)
+        return report
+
+    # -- the pool's parent ---------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _nursery(self) -> Iterator[Nursery]:
+        nursery = self._make_nursery()
+        try:
+            yield nursery
+        finally:
+            nursery.close(CLOSE_TIMEOUT_S)
+
+    def _make_nursery(self) -> Nursery:
+        method = self._start_method
+        target = self._app.locate()
+        threads = thread_count()
+        if method == "auto":
+            method = "fork" if threads == 1 or target is None else "forkserver"
+            if method == "fork" and threads > 1:
+                self._event(
+                    f"the pool is forked from a process with {threads} threads, because app {self._app.name!r} "
+                    "is no module-level name that a new interpreter could import"
+                )
+        if method == "fork":
+            return Nursery.fork(ForkedChildren([(run.handler, run.arena) for run in self._runs]).main)
+        if target is None:
+            raise ConfigError(
+                f"start_method={method!r} needs app {self._app.name!r} to be a module-level name in a file: "
+                "a new interpreter imports it from there"
+            )
+        shapes = [run.arena_shape() for run in self._runs]
+        nursery = Nursery.spawn(target, shapes, import_first=method == "forkserver")
+        if method == "forkserver" and self._boot_threads(nursery) > 1:
+            nursery.close(CLOSE_TIMEOUT_S)
+            self._event(f"importing {target[1]} starts threads: each pool process imports it by itself")
+            nursery = Nursery.spawn(target, shapes, import_first=False)
+        return nursery
+
+    def _boot_threads(self, nursery: Nursery) -> int:
+        deadline = time.monotonic() + BOOT_TIMEOUT_S
+        while time.monotonic() < deadline:
+            for message in nursery.receive(1.0):
+                if isinstance(message, Ready):
+                    return message.threads
+                Supervisor.raise_if_boot_failed(message)
+        raise PoolError(f"the pool's parent process did not come up within {BOOT_TIMEOUT_S:.0f} seconds")
+
+    # -- watching ------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        next_sample = 0.0
+        deadline: float | None = None
+        while True:
+            self._supervisor.serve(SAMPLE_INTERVAL_S / 4)
+            now = time.monotonic()
+            if now >= next_sample:
+                next_sample = now + SAMPLE_INTERVAL_S
+                self._sample()
+            failure = next((run.failure for run in self._runs if run.failure is not None), None)
+            if self._stop.killed:
+                self._ending = "killed"
+                break
+            if deadline is None and (self._stop.asked or failure is not None):
+                deadline = now + self._drain_timeout
+                self._ending = "drained"
+                for run in self._runs:
+                    run.stop()
+            if all(run.finished or run.failure is not None for run in self._runs):
+                break
+            if deadline is not None and now >= deadline:
+                self._ending = "deadline"
+                break
+        for run in self._runs:
+            run.finish()
+        failure = next((run.failure for run in self._runs if run.failure is not None), None)
+        if failure is not None:
+            raise failure
+
+    def _announce(self) -> None:
+        info = RunInfo(
+            app=self._app.name,
+            handlers=tuple(
+                HandlerInfo(
+                    name=run.handler.name,
+                    source=run.handler.source.describe(),
+                    sink=run.handler.sink.describe() if run.handler.sink is not None else "",
+                    workers=run.workers,
+                )
+                for run in self._runs
+            ),
+            workers=sum(run.workers for run in self._runs),
+        )
+        if self._observer is not None:
+            self._observer.started(info)
+
+    def _event(self, text: str) -> None:
+        if self._observer is not None:
+            self._observer.event(text)
+
+    def _sample(self) -> None:
+        processes = self._sampler.sample([("intake", os.getpid()), *self._supervisor.processes()])
+        if self._observer is None:
+            return
+        counts = [run.counts for run in self._runs]
+        progress = [part for run in self._runs if (part := run.progress()) is not None]
+        self._observer.sample(
+            Snapshot(
+                seconds=time.monotonic() - self._started_at,
+                rows=sum(count.rows for count in counts),
+                bytes=sum(count.bytes for count in counts),
+                batches=sum(count.batches for count in counts),
+                batches_in_flight=sum(run.arena.in_flight() for run in self._runs),
+                refused=sum(count.refused for count in counts),
+                rejected=sum(count.rejected for count in counts),
+                dead_lettered=sum(count.dead_lettered for count in counts),
+                retried=sum(count.retried for count in counts),
+                crashes=sum(count.crashes for count in counts),
+                progress=(sum(part[0] for part in progress), sum(part[1] for part in progress)) if progress else None,
+                processes=processes,
+                trouble=[sentence for run in self._runs for sentence in run.trouble()],
+            )
+        )
+
+    def _report(self) -> RunReport:
+        parts = tuple(run.report() for run in self._runs)
+
+        def total(name: str) -> int:
+            return sum(getattr(part, name) for part in parts)
+
+        return RunReport(
+            app=self._app.name,
+            ending=self._ending,
+            rows=total("rows"),
+            batches=total("batches"),
+            seconds=self._ended_at - self._started_at,
+            bytes=total("bytes"),
+            rejected=total("rejected"),
+            dead_lettered=total("dead_lettered"),
+            retried=total("retried"),
+            refused=total("refused"),
+            crashes=total("crashes"),
+            unfinished=sum(run.unfinished() for run in self._runs),
+            cpu_seconds=self._sampler.cpu_seconds,
+            peak_rss_mb=self._sampler.peak_rss_mb,
+            workers=sum(run.workers for run in self._runs),
+            handlers=parts,
+        )
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, at most what its container's CPU quota comes to."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    return max(1, cores)
+
+
+def share_workers(handlers: Sequence[Handler], workers: int | Literal["auto"]) -> list[int]:
+    """Pool processes per handler: what each asks for; the rest in equal parts, at least one each."""
+    if workers != "auto" and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
+        raise ConfigError(f"workers={workers!r}: a whole number from 1, or 'auto'")
+    total = available_cores() if workers == "auto" else workers
+    asked = sum(handler.workers for handler in handlers if handler.workers is not None)
+    open_handlers = [handler for handler in handlers if handler.workers is None]
+    if workers != "auto" and asked + len(open_handlers) > total:
+        raise ConfigError(
+            f"workers={total} is too few: the handlers ask for {asked} and {len(open_handlers)} more need one each"
+        )
+    rest = max(total - asked, len(open_handlers))
+    shares = []
+    for handler in handlers:
+        if handler.workers is not None:
+            shares.append(handler.workers)
+            continue
+        place = len([other for other in open_handlers[: open_handlers.index(handler)]])
+        shares.append(rest // len(open_handlers) + (1 if place < rest % len(open_handlers) else 0))
+    return shares

@@ -1,0 +1,280 @@
+"""HandlerRun: one handler while it runs: its arena, its source, its sinks and its two threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pythia_fast._ext import intake as native
+from pythia_fast._ext.intake import Intake
+from pythia_fast._ext.ring import Arena
+from pythia_fast.brokers.base import Partition, PublisherContext, Reader, ReaderContext
+from pythia_fast.decoders import make_decoder
+from pythia_fast.errors import SourceError
+from pythia_fast.pool.messages import ArenaShape
+from pythia_fast.report import HandlerReport
+from pythia_fast.runtime.completion import Completion, Counts
+from pythia_fast.runtime.dead_letter import DeadLetterWriter
+from pythia_fast.runtime.slots import SlotReader
+
+if TYPE_CHECKING:
+    from pythia_fast.registration import Handler
+
+#: Batches a pool process has in hand: one it works on, and enough queued that it never waits for the intake.
+CREDIT = 3
+#: Slots beyond what the processes hold: open batches, and batches whose outputs are being delivered.
+SPARE_SLOTS = 4
+FLUSH_WAIT_S = 0.5
+SPOOL_RETRY_S = 1.0
+
+
+class HandlerRun:
+    """Made with its arena before the pool exists; ``open`` connects, ``start`` runs, ``close`` undoes both."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        pool: int,
+        workers: int,
+        app: str,
+        until: Literal["end", "forever"],
+        state_dir: Path,
+        connect_timeout: float | None,
+        log: Callable[[str], None],
+        drain_timeout: float,
+    ) -> None:
+        self.handler = handler
+        self.pool = pool
+        self.workers = workers
+        self.failure: BaseException | None = None
+        self.finished = False  #: source ended or stopped, everything settled and committed
+        self._app = app
+        self._until = until
+        self._state_dir = state_dir
+        self._spool_dir = state_dir / "spool" / f"{handler.name}-{os.getpid()}"
+        self._connect_timeout = connect_timeout
+        self._log = log
+        self._drain_timeout = drain_timeout
+        self._reader: Reader | None = None
+        self._partitions: dict[int, Partition] = {}
+        self._giving_up = threading.Event()
+        self._shape = {
+            "capacity": handler.batch_size,
+            "raw_bytes": handler.max_batch_bytes,
+            "n_workers": workers,
+            "credit": CREDIT,
+            "n_slots": workers * (CREDIT + 1) + SPARE_SLOTS,
+            "output_bytes": handler.max_batch_bytes if handler.sink is not None else 4096,
+        }
+        self.arena = Arena(handler.plan, **self._shape)
+        self._completion: Completion | None = None
+
+    @property
+    def counts(self) -> Counts:
+        return self._completion.counts if self._completion is not None else Counts()
+
+    def arena_shape(self) -> ArenaShape:
+        return ArenaShape(handler=self.handler.name, fd=self.arena.fd, **self._shape)
+
+    def booted(self) -> bool:
+        return all(self.arena.worker_facts(worker).booted for worker in range(self.workers))
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def open(self, launch: Callable[[int, int], None]) -> None:
+        """Open sinks, dead letters and the source, in this order: what is read can go somewhere."""
+        handler = self.handler
+        context = PublisherContext(self._app, handler.name, self._state_dir, self._log, self._connect_timeout)
+        self._sink = handler.sink.open(context) if handler.sink is not None else None
+        self._dead_letters = DeadLetterWriter(handler.dead_letter, context)
+        self._spool_dir.mkdir(parents=True, exist_ok=True)
+        self._reader = handler.source.open(
+            ReaderContext(
+                app=self._app,
+                handler=handler.name,
+                state_dir=self._state_dir,
+                until=self._until,
+                batch_size=handler.batch_size,
+                batch_timeout=handler.batch_timeout,
+                max_payload_bytes=handler.max_batch_bytes,
+                listener=self,
+                log=self._log,
+                connect_timeout=self._connect_timeout,
+            )
+        )
+        self._completion = Completion(
+            handler,
+            self.arena,
+            self._reader,
+            self._sink,
+            self._dead_letters,
+            slots=SlotReader(self.arena, handler, self._partitions, self._spool_dir),
+            launch=lambda worker: launch(self.pool, worker),
+            fail=self._fail,
+        )
+        self._intake = Intake(
+            self.arena,
+            make_decoder(handler.decoder, handler.plan),
+            self._reader.native,
+            ordering=handler.ordering,
+            linger_ns=int(handler.batch_timeout * 1e9),
+            spool_dir=self._spool_dir,
+            max_payload_bytes=handler.max_batch_bytes,
+        )
+        self._thread = threading.Thread(target=self._run, name=f"intake {handler.name}", daemon=True)
+
+    def start(self) -> None:
+        assert self._completion is not None
+        self._completion.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Read no more; what was read is finished."""
+        self._intake.stop()
+
+    def died(self, worker: int) -> None:
+        """A pool process of this handler is dead."""
+        if self._completion is None:
+            raise SourceError(f"a process of handler {self.handler.name!r} died before the run began")
+        self._completion.post_death(worker)
+
+    def finish(self) -> None:
+        """Stop both threads now, whatever is left."""
+        self._giving_up.set()
+        self._intake.stop()
+        self._thread.join()
+        assert self._completion is not None
+        if self.failure is not None or not self.finished:
+            self._try_last_commit()
+        self._completion.finish()
+
+    def close(self, timeout: float) -> None:
+        if self._completion is not None and self._thread.ident is not None:
+            self._giving_up.set()
+            self._intake.stop()
+            self._thread.join()
+            self._completion.finish()
+        for part in (self._reader, ):
+            if part is not None:
+                part.close()
+        if self._completion is not None:
+            if self._sink is not None:
+                self._sink.close(timeout)
+            self._dead_letters.close(timeout)
+            self._remove_spool()
+
+    def free(self) -> None:
+        """Give the arena back; nothing may look at it any more."""
+        self._intake = self._completion_reader = None  # type: ignore[assignment]
+
+    # -- the intake thread ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._read()
+            while not self._intake.flush(FLUSH_WAIT_S):
+                if self._giving_up.is_set():
+                    return
+            self._wait_until_settled()
+        except BaseException as error:
+            self._fail(error)
+
+    def _read(self) -> None:
+        assert self._reader is not None
+        while True:
+            outcome = self._intake.run()
+            if outcome == native.CALL:
+                self._reader.serve()
+            elif outcome == native.BLOCKED:
+                self._reader.pause()
+            elif outcome == native.ROOM:
+                self._reader.resume()
+            elif outcome == native.SPOOL:
+                reason = os.strerror(self._intake.spool_error())
+                self._log(f"{self.handler.name}: cannot keep an oversize payload in {self._spool_dir}: {reason}; trying again")
+                if self._giving_up.wait(SPOOL_RETRY_S):
+                    return
+            elif outcome == native.FAILED:
+                raise SourceError(f"{self.handler.source.describe()}: {self._reader.failure()}")
+            else:  # END or STOPPED
+                return
+
+    def _wait_until_settled(self) -> None:
+        completion = self._completion
+        assert completion is not None
+        while not completion.idle():
+            if self._giving_up.wait(0.002):
+                return
+        completion.commit(wait=True)
+        self.finished = True
+
+    def _try_last_commit(self) -> None:
+        try:
+            assert self._completion is not None
+            self._completion.commit(wait=True)
+        except Exception as error:
+            self._log(f"{self.handler.name}: the last commit failed, so some rows will be read again: {error}")
+
+    def _fail(self, error: BaseException) -> None:
+        if self.failure is None:
+            self.failure = error
+
+    # -- Listener: called by the reader on the intake thread -------------------------------------
+
+    def assigned(self, partitions: Sequence[Partition]) -> None:
+        assert self._completion is not None
+        for partition in partitions:
+            self._partitions[partition.index] = partition
+        self._completion.assigned([partition.index for partition in partitions])
+
+    def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> None:
+        assert self._completion is not None
+        indices = [partition.index for partition in partitions]
+        if lost:
+            self._completion.forget(indices)
+            return
+        deadline = time.monotonic() + self._drain_timeout
+        self._intake.flush(self._drain_timeout)
+        if not self._completion.settle_and_forget(indices, deadline):
+            names = ", ".join(f"{partition.topic}[{partition.partition}]" for partition in partitions)
+            self._log(f"{self.handler.name}: {names} revoked with rows in hand after {self._drain_timeout:.0f} s; they will be handled again")
+
+    # -- what an observer sees -----------------------------------------------------------------
+
+    def progress(self) -> tuple[int, int] | None:
+        return self._reader.progress() if self._reader is not None else None
+
+    def trouble(self) -> list[str]:
+        sentences = [self._sink.trouble() if self._sink is not None else None, self._dead_letters.trouble()]
+        return [f"{self.handler.name}: {sentence}" for sentence in sentences if sentence]
+
+    def unfinished(self) -> int:
+        return max(0, self._intake.messages - self.counts.rows)
+
+    def report(self) -> HandlerReport:
+        counts = self.counts
+        sink = self.handler.sink
+        return HandlerReport(
+            name=self.handler.name,
+            source=self.handler.source.describe(),
+            sink=sink.describe() if sink is not None else "",
+            workers=self.workers,
+            rows=counts.rows,
+            batches=counts.batches,
+            bytes=counts.bytes,
+            rejected=counts.rejected,
+            dead_lettered=counts.dead_lettered,
+            retried=counts.retried,
+            refused=counts.refused,
+            crashes=counts.crashes,
+        )
+
+    def _remove_spool(self) -> None:
+        for path in self._spool_dir.glob("oversize-*"):
+            path.unlink()
+        self._spool_dir.rmdir()

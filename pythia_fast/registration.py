@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pythia_fast._ext.plan import Plan
 from pythia_fast.brokers.base import Sink, Source
-from pythia_fast.decoders import check_decoder, make_plan
+from pythia_fast.decoders import Decoding, choose_decoder
 from pythia_fast.errors import ConfigError
 from pythia_fast.handlers import Adapter, inspect_handler
 
@@ -33,9 +32,7 @@ class Handler:
     app: str
     function: Callable[..., Any]
     adapter: Adapter
-    schema: SchemaLike
-    plan: Plan
-    decoder: Any
+    decoding: Decoding
     source: Source
     sink: Sink | None
     dead_letter: Sink | None
@@ -94,17 +91,13 @@ def make_handler(
     if max_batch_bytes is None:
         max_batch_bytes = min(MAX_BATCH_BYTES, max(MIN_BATCH_BYTES, batch_size * BYTES_A_ROW))
     _check_whole(where, "max_batch_bytes", max_batch_bytes, 1, MAX_BATCH_BYTES, "bytes")
-    check_decoder(decoder)
     adapter = inspect_handler(function, schema, where)
-    schema = adapter.schema
     return Handler(
         name=handler_name,
         app=app,
         function=function,
         adapter=adapter,
-        schema=schema,
-        plan=make_plan(schema, decoder),
-        decoder=decoder,
+        decoding=choose_decoder(adapter.schema, decoder),
         source=source,
         sink=sink,
         dead_letter=dead_letter,

@@ -44,7 +44,7 @@ class ImportedChildren:
             for shape in self._shapes:
                 handler = app.handler(shape.handler)
                 arena = Arena(
-                    handler.plan,
+                    handler.decoding.plan,
                     capacity=shape.capacity,
                     raw_bytes=shape.raw_bytes,
                     n_workers=shape.n_workers,

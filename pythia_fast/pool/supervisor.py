@@ -101,7 +101,7 @@ class Supervisor:
             raise PoolError(f"process {message.pid} of handler {run.handler.name!r} ended before it was up ({how})")
         self._log(f"{run.handler.name}: process {message.worker} (pid {message.pid}) {how}; its batches are handled again")
         self._spend_budget(run, how)
-        run.died(message.worker)
+        run.died(message.worker, how)
 
     def _spend_budget(self, run: HandlerRun, how: str) -> None:
         now = time.monotonic()

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Delivery, Publisher, Reader
+from pythia_fast.errors import HandlerError
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.tracker import Tracker
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
-    from pythia_fast.runtime.dead_letter import DeadLetterWriter
+    from pythia_fast.runtime.dead_letter import DeadLetter, DeadLetterWriter
 
 COMMIT_INTERVAL_S = 1.0
 IDLE_WAIT_S = 0.1
@@ -68,6 +69,7 @@ class Completion:
         slots: SlotReader,
         launch: Callable[[int], None],
         fail: Callable[[BaseException], None],
+        log: Callable[[str], None],
     ) -> None:
         self.counts = Counts()
         self._handler = handler
@@ -78,13 +80,16 @@ class Completion:
         self._slots = slots
         self._launch = launch
         self._fail = fail
+        self._log = log
         self._tracker = Tracker()
         self._lock = threading.Condition()  # tracker and commits: this thread, and the intake thread at a rebalance
         self._seen = [0] * arena.n_workers
         self._pending: dict[int, Pending] = {}
         self._ticket_slot: dict[tuple[str, int], int] = {}
         self._next_ticket = 1
-        self._deaths: deque[int] = deque()
+        self._deaths: deque[tuple[int, str]] = deque()
+        self._killed_by: dict[int, str] = {}  #: slot -> how its last holder died
+        self._kept: set[str] = set()
         self._stop = threading.Event()
         self._next_commit = 0.0
         self._thread = threading.Thread(target=self._run, name=f"completion {handler.name}", daemon=True)
@@ -101,9 +106,9 @@ class Completion:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def post_death(self, worker: int) -> None:
+    def post_death(self, worker: int, how: str) -> None:
         """The process of this place is dead (it was reaped): hand on what it had, then launch a successor."""
-        self._deaths.append(worker)
+        self._deaths.append((worker, how))
         self._arena.wake_done()
 
     def idle(self) -> bool:
@@ -169,20 +174,38 @@ class Completion:
             self.commit(wait=False)
 
     def _completed(self, slot: int) -> None:
+        facts = self._arena.facts(slot)
+        death = self._killed_by.pop(slot, "")
         self._pending[slot] = Pending()
+        if facts.error_bytes or facts.refused:
+            notes = self._slots.notes(slot, facts)
+            if notes.stop:
+                # The batch stays live, so nothing of it is committed: the next run begins with it.
+                raise HandlerError(f"handler {self._handler.name!r} ends the run:\n{notes.stop}")
+            if notes.kept:
+                self._warn_kept(notes.kept)
+            letters = self._slots.dead_letters(slot, facts, notes, death)
+            if letters:
+                self._publish_dead(slot, letters)
         self._publish_output(slot)
-        letters = self._slots.dead_letters(slot)
-        if letters:
-            self._publish_dead(slot, letters)
         self._settle_if_delivered(slot)
+
+    def _warn_kept(self, columns: Sequence[str]) -> None:
+        for column in columns:
+            if column not in self._kept:
+                self._kept.add(column)
+                self._log(
+                    f"{self._handler.name}: a view of {column!r} was kept after the handler returned; it was given "
+                    "a copy of its own, which costs memory: keep batch[...].copy() instead"
+                )
 
     def _publish_output(self, slot: int) -> None:
         facts = self._arena.facts(slot)
         if facts.output_records and self._sink is not None:
             ticket = self._ticket(slot, "sink")
-            self._sink.publish(self._slots.output(slot), facts.output_records, ticket)
+            self._sink.publish(self._slots.output(slot, facts.output_bytes), facts.output_records, ticket)
 
-    def _publish_dead(self, slot: int, letters: Sequence[object]) -> None:
+    def _publish_dead(self, slot: int, letters: Sequence[DeadLetter]) -> None:
         self._pending[slot].dead += len(letters)
         self._dead_letters.publish(letters, self._ticket(slot, "dead"))
 
@@ -205,10 +228,8 @@ class Completion:
     def _delivered(self, kind: str, delivery: Delivery) -> None:
         slot = self._ticket_slot.pop((kind, delivery.ticket))
         if delivery.failed and kind == "sink":
-            self._publish_dead(slot, self._slots.failed_records(slot, delivery.failed))
-        elif delivery.failed:
-            # A dead letter that even its own sink refuses goes to the file that cannot refuse it.
-            self._dead_letters.publish_fallback(delivery, self._ticket(slot, "dead"))
+            size = self._arena.facts(slot).output_bytes
+            self._publish_dead(slot, self._slots.failed_records(slot, size, delivery.failed))
         self._pending[slot].tickets.discard((kind, delivery.ticket))
         self._settle_if_delivered(slot)
 
@@ -223,7 +244,7 @@ class Completion:
                 self._arena.resume(slot)
             return
         facts = self._arena.facts(slot)
-        self._slots.discard_spooled(slot)
+        self._slots.discard_spooled(slot, facts)
         with self._lock:
             for partition, _messages, _first, next_offset in self._arena.partitions(slot):
                 self._tracker.settle(partition, next_offset)
@@ -240,15 +261,18 @@ class Completion:
         counts.last_settled = time.monotonic()
 
     def _buried_slots(self) -> set[int]:
-        return {self._arena.slot_in_hand(worker) for worker in self._deaths}
+        return {slot for worker, _ in self._deaths if (slot := self._arena.slot_in_hand(worker)) is not None}
 
     def _bury(self) -> None:
         """Return what dead processes held; one whose spilled records are still on their way must wait for them."""
         for _ in range(len(self._deaths)):
-            worker = self._deaths.popleft()
-            if self._arena.slot_in_hand(worker) in self._pending:
-                self._deaths.append(worker)
+            worker, how = self._deaths.popleft()
+            slot = self._arena.slot_in_hand(worker)
+            if slot in self._pending:
+                self._deaths.append((worker, how))
                 continue
+            if slot is not None:
+                self._killed_by[slot] = how
             self._arena.return_taken(worker)
             self.counts.crashes += 1
             self._launch(worker)

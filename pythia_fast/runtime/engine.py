@@ -91,8 +91,6 @@ class Engine:
 
     def run(self) -> RunReport:
         with ExitStack() as stack:
-            for run in self._runs:
-                stack.callback(run.free)
             nursery = stack.enter_context(self._nursery())
             self._supervisor = Supervisor(nursery, self._runs, self._event)
             self._supervisor.launch_all(BOOT_TIMEOUT_S)

@@ -13,7 +13,6 @@ from pythia_fast._ext import intake as native
 from pythia_fast._ext.intake import Intake
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Partition, PublisherContext, Reader, ReaderContext
-from pythia_fast.decoders import make_decoder
 from pythia_fast.errors import SourceError
 from pythia_fast.pool.messages import ArenaShape
 from pythia_fast.report import HandlerReport
@@ -71,7 +70,7 @@ class HandlerRun:
             "n_slots": workers * (CREDIT + 1) + SPARE_SLOTS,
             "output_bytes": handler.max_batch_bytes if handler.sink is not None else 4096,
         }
-        self.arena = Arena(handler.plan, **self._shape)
+        self.arena = Arena(handler.decoding.plan, **self._shape)
         self._completion: Completion | None = None
 
     @property
@@ -116,10 +115,11 @@ class HandlerRun:
             slots=SlotReader(self.arena, handler, self._partitions, self._spool_dir),
             launch=lambda worker: launch(self.pool, worker),
             fail=self._fail,
+            log=self._log,
         )
         self._intake = Intake(
             self.arena,
-            make_decoder(handler.decoder, handler.plan),
+            handler.decoding.native(),
             self._reader.native,
             ordering=handler.ordering,
             linger_ns=int(handler.batch_timeout * 1e9),
@@ -137,11 +137,11 @@ class HandlerRun:
         """Read no more; what was read is finished."""
         self._intake.stop()
 
-    def died(self, worker: int) -> None:
+    def died(self, worker: int, how: str) -> None:
         """A pool process of this handler is dead."""
         if self._completion is None:
             raise SourceError(f"a process of handler {self.handler.name!r} died before the run began")
-        self._completion.post_death(worker)
+        self._completion.post_death(worker, how)
 
     def finish(self) -> None:
         """Stop both threads now, whatever is left."""
@@ -159,18 +159,13 @@ class HandlerRun:
             self._intake.stop()
             self._thread.join()
             self._completion.finish()
-        for part in (self._reader, ):
-            if part is not None:
-                part.close()
+        if self._reader is not None:
+            self._reader.close()
         if self._completion is not None:
             if self._sink is not None:
                 self._sink.close(timeout)
             self._dead_letters.close(timeout)
             self._remove_spool()
-
-    def free(self) -> None:
-        """Give the arena back; nothing may look at it any more."""
-        self._intake = self._completion_reader = None  # type: ignore[assignment]
 
     # -- the intake thread ---------------------------------------------------------------------
 

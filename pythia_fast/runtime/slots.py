@@ -1,0 +1,152 @@
+"""SlotReader: a completed slot as the runtime process reads it: its outputs, and the rows that were given up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pythia_fast._ext.intake import NO_PAYLOAD, SPOOLED
+from pythia_fast.batch import MESSAGE
+from pythia_fast.brokers.base import FailedRecord, Partition
+from pythia_fast.brokers.framing import iterate_records
+from pythia_fast.refusal import refusal_text
+from pythia_fast.runtime.dead_letter import DeadLetter
+from pythia_fast.runtime.notes import Notes, read_notes
+
+if TYPE_CHECKING:
+    from pythia_fast._ext.ring import Arena, SlotFacts
+    from pythia_fast.registration import Handler
+
+
+class SlotReader:
+    """Reads slots between their completion and their release; used by the completion thread."""
+
+    def __init__(
+        self, arena: Arena, handler: Handler, partitions: Mapping[int, Partition], spool_dir: Path
+    ) -> None:
+        self._arena = arena
+        self._handler = handler
+        self._partitions = partitions
+        self._spool_dir = spool_dir
+        self._at = arena.offsets
+
+    def output(self, slot: int, size: int) -> memoryview:
+        """The framed records of the slot."""
+        return self._arena.view(slot, self._at["output"], size)
+
+    def notes(self, slot: int, facts: SlotFacts) -> Notes:
+        """What the pool process had to say about the batch."""
+        return read_notes(self._arena.view(slot, self._at["errors"], facts.error_bytes))
+
+    def dead_letters(self, slot: int, facts: SlotFacts, notes: Notes, death: str) -> list[DeadLetter]:
+        """Every row given up: refused by the decoder, rejected or failed in the handler, or fatal to its process.
+
+        ``death``: how the last process that held the batch ended, for the rows that killed it.
+        """
+        letters = self._refused(slot, facts) if facts.refused else []
+        if notes.errors:
+            table = self._messages(slot)
+            for error in notes.errors:
+                reason = f"{error.reason} ({death})" if error.kind == "killed" and death else error.reason
+                letters.extend(
+                    self._letter(
+                        slot, table[row], reason=reason, error=error.error, traceback=error.traceback, attempts=error.attempts
+                    )
+                    for row in error.indices().tolist()
+                )
+        return letters
+
+    def failed_records(self, slot: int, size: int, failed: Sequence[FailedRecord]) -> list[DeadLetter]:
+        """Records that the sink refused for good, as dead letters of their own."""
+        reasons = {record.index: record.reason for record in failed}
+        sink = self._handler.sink.describe() if self._handler.sink is not None else ""
+        return [
+            DeadLetter(
+                payload=record.payload,
+                key=record.key,
+                headers=record.headers,
+                topic=sink,
+                partition=-1,
+                offset=-1,
+                timestamp_ms=-1,
+                reason=f"output refused by {sink}: {reasons[index]}",
+                error="",
+                traceback="",
+                attempts=1,
+            )
+            for index, record in enumerate(iterate_records(self.output(slot, size)))
+            if index in reasons
+        ]
+
+    def discard_spooled(self, slot: int, facts: SlotFacts) -> None:
+        """Remove the files of oversize payloads, whose dead letters are durable now."""
+        if not facts.refused:
+            return
+        table = self._messages(slot)
+        for place in range(facts.refused):
+            if table[self._back(place)]["payload_at"] == SPOOLED:
+                self._spooled(slot, place).unlink(missing_ok=True)
+
+    def _refused(self, slot: int, facts: SlotFacts) -> list[DeadLetter]:
+        table = self._messages(slot)
+        schema = self._handler.decoding.schema
+        return [
+            self._letter(
+                slot,
+                table[self._back(place)],
+                reason=refusal_text(schema, reason, found, column, at),
+                error="DecodeError",
+                spooled=self._spooled(slot, place),
+            )
+            for place, (reason, found, column, at) in enumerate(self._arena.refusals(slot))
+        ]
+
+    def _letter(
+        self,
+        slot: int,
+        message: Any,
+        *,
+        reason: str,
+        error: str = "",
+        traceback: str = "",
+        attempts: int = 1,
+        spooled: Path | None = None,
+    ) -> DeadLetter:
+        partition = self._partitions.get(int(message["partition"]))
+        return DeadLetter(
+            payload=self._payload(slot, message, spooled),
+            key=None if message["key_size"] < 0 else self._raw(slot, message["key_at"], message["key_size"]),
+            headers=self._raw(slot, message["headers_at"], message["headers_size"]),
+            topic=partition.topic if partition is not None else "",
+            partition=partition.partition if partition is not None else -1,
+            offset=int(message["offset"]),
+            timestamp_ms=int(message["timestamp_ms"]),
+            reason=reason,
+            error=error,
+            traceback=traceback,
+            attempts=attempts,
+        )
+
+    def _payload(self, slot: int, message: Any, spooled: Path | None) -> bytes | None:
+        if message["payload_at"] == SPOOLED and spooled is not None:
+            return spooled.read_bytes()
+        if message["payload_size"] == NO_PAYLOAD:
+            return None
+        return self._raw(slot, message["payload_at"], message["payload_size"])
+
+    def _raw(self, slot: int, at: int, size: int) -> bytes:
+        return bytes(self._arena.view(slot, self._at["raw"] + int(at), int(size)))
+
+    def _messages(self, slot: int) -> npt.NDArray[Any]:
+        return np.frombuffer(self._arena.view(slot, self._at["messages"], self._arena.capacity * MESSAGE.itemsize), MESSAGE)
+
+    def _back(self, place: int) -> int:
+        """Refused messages stand at the back of the table, first refused last (arena_layout.h)."""
+        return self._arena.capacity - 1 - place
+
+    def _spooled(self, slot: int, place: int) -> Path:
+        return self._spool_dir / f"oversize-{slot}-{place}"

@@ -13,7 +13,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport errno
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from pythia_fast._ext.plan cimport Layout
 from pythia_fast._ext.ring cimport pf_arena
@@ -154,7 +154,8 @@ cdef int _map(Arena self, pf_arena *sizes, int fd) except -1:
         self._slot_address[i] = <uint8_t *>memory + sizes.slots_at + i * sizes.slot_bytes
     if fd < 0:
         memcpy(self.arena, sizes, sizeof(pf_arena))
-    elif self.arena.magic != PF_ARENA_MAGIC or self.arena.arena_bytes != sizes.arena_bytes:
+    # Everything before the first word that changes is the layout.
+    elif memcmp(self.arena, sizes, <size_t>(<uint8_t *>&sizes.done_signal - <uint8_t *>sizes)) != 0:
         raise ValueError("the inherited arena has another layout than this process computed")
     return 0
 
@@ -179,7 +180,7 @@ cdef class Arena:
         n_workers: pool processes.
         credit: slots a pool process may have in hand and queued; 1 to 63.
         n_slots: slots in all.
-        output_bytes, errors_bytes: room a slot has for encoded results, and for reasons and tracebacks.
+        output_bytes: room a slot has for encoded results.
 
     The memory has no name: it is inherited by fork, or through ``fd``. Raises OSError when the kernel
     gives none, ValueError for sizes that make no sense.
@@ -188,7 +189,7 @@ cdef class Arena:
     def __cinit__(self):
         self.fd = -1
 
-    def __init__(self, plan, *, capacity, raw_bytes, n_workers, credit, n_slots, output_bytes, errors_bytes=65536, fd=-1):
+    def __init__(self, plan, *, capacity, raw_bytes, n_workers, credit, n_slots, output_bytes, fd=-1):
         cdef uint64_t at
         cdef pf_arena sizes
         if n_workers < 1 or n_slots < 1:
@@ -212,7 +213,8 @@ cdef class Arena:
         at = _aligned(at + <uint64_t>self.layout.bytes, PF_CACHE_LINE)
         sizes.raw_at, sizes.raw_bytes = at, raw_bytes
         at = _aligned(at + sizes.raw_bytes, PF_CACHE_LINE)
-        sizes.errors_at, sizes.errors_bytes = at, errors_bytes
+        # Every row index once, and room for reasons and tracebacks (runtime/notes.py).
+        sizes.errors_at, sizes.errors_bytes = at, 65536 + 4 * <uint64_t>capacity
         at = _aligned(at + sizes.errors_bytes, PF_CACHE_LINE)
         sizes.output_at, sizes.output_bytes = at, output_bytes
         sizes.slot_bytes = _aligned(at + sizes.output_bytes, PAGE)

@@ -1,0 +1,44 @@
+from os import PathLike
+
+from pythia_fast._ext.decoder import NativeDecoder
+from pythia_fast._ext.ring import Arena
+from pythia_fast._ext.source import NativeSource
+
+END: int
+FAILED: int
+CALL: int
+STOPPED: int
+BLOCKED: int
+ROOM: int
+SPOOL: int
+SPOOLED: int
+NO_PAYLOAD: int
+ORDERINGS: dict[str, int]
+
+class Intake:
+    def __init__(
+        self,
+        arena: Arena,
+        decoder: NativeDecoder,
+        source: NativeSource,
+        *,
+        ordering: str,
+        linger_ns: int,
+        spool_dir: str | PathLike[str],
+        max_payload_bytes: int,
+        patience_ns: int = 1_000_000_000,
+    ) -> None: ...
+    def run(self) -> int: ...
+    def flush(self, timeout: float) -> bool: ...
+    def stop(self) -> None: ...
+    def spool_error(self) -> int: ...
+    @property
+    def messages(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def refused(self) -> int: ...
+    @property
+    def stalls(self) -> int: ...
+    @property
+    def published(self) -> int: ...

@@ -1,0 +1,296 @@
+"""The arena: every transition of a slot, by the names of arena_layout.h, and what a death leaves behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from pythia_fast._ext.plan import Plan
+from pythia_fast._ext.raw_decoder import RawDecoder
+from pythia_fast._ext.intake import END, STOPPED, Intake
+from pythia_fast._ext.ring import Arena
+from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage
+
+FREE, FILLING, READY, HELD, DONE, OUTPUT_FULL = range(6)
+
+
+def make_arena(plan: Plan, *, capacity=4, workers=1, credit=2, slots=4, raw_bytes=4096, output_bytes=256) -> Arena:
+    return Arena(
+        plan,
+        capacity=capacity,
+        raw_bytes=raw_bytes,
+        n_workers=workers,
+        credit=credit,
+        n_slots=slots,
+        output_bytes=output_bytes,
+    )
+
+
+class Feed:
+    """An intake over a MemoryConsumer, run step by step."""
+
+    def __init__(self, tmp_path, messages, *, ordering="unordered", linger_ns=0, partitions=1, max_payload=4096, **sizes):
+        self.plan = Plan(None)
+        self.arena = make_arena(self.plan, **sizes)
+        self.consumer = MemoryConsumer(messages, partitions=partitions)
+        self.consumer.log.open()
+        self.consumer.log.announced()
+        self.intake = Intake(
+            self.arena,
+            RawDecoder(self.plan),
+            self.consumer.log,
+            ordering=ordering,
+            linger_ns=linger_ns,
+            spool_dir=tmp_path,
+            max_payload_bytes=max_payload,
+        )
+
+    def run(self):
+        return self.intake.run()
+
+    def close(self):
+        self.consumer.log.close()
+
+
+@pytest.fixture
+def feed(tmp_path):
+    made = []
+
+    def make(messages, **options):
+        made.append(Feed(tmp_path, messages, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def take_and_complete(arena: Arena, worker: int = 0) -> int:
+    slot = arena.take(worker, 1.0)
+    assert slot is not None
+    arena.complete(worker, slot, 0, 0, 0, 0, 0, 0)
+    return slot
+
+
+def test_a_slot_goes_round(feed):
+    one = feed([b"a", b"bb", b"ccc", b"dddd", b"e"])
+    assert one.run() == END
+    assert one.intake.flush(1.0)
+    arena = one.arena
+    assert arena.states()[:2] == [READY, READY]
+    slot = arena.take(0, 0.0)
+    assert arena.states()[slot] == HELD
+    facts = arena.facts(slot)
+    assert (facts.rows, facts.payload_bytes, facts.batch, facts.refused) == (4, 10, 1, 0)
+    arena.complete(0, slot, 0, 0, 0, 0, 0, 0)
+    assert arena.states()[slot] == DONE
+    seen = [0]
+    assert arena.collect(seen) == [slot]
+    assert arena.partitions(slot) == [(0, 4, 0, 4)]
+    arena.release(slot)
+    assert arena.states()[slot] == FREE
+    assert arena.collect(seen) == []
+    second = take_and_complete(arena)
+    assert arena.collect(seen) == [second]
+    assert arena.live() == [(0, 4)]
+    assert arena.take(0, 0.0) is None
+
+
+def test_positions_are_live_from_the_first_message_to_the_release(feed):
+    one = feed([b"x"] * 3, linger_ns=10**12)
+    assert one.run() == END
+    assert one.arena.states()[0] == FILLING
+    assert one.arena.live() == [(0, 0)]
+    assert one.intake.flush(1.0)
+    slot = take_and_complete(one.arena)
+    assert one.arena.live() == [(0, 0)]
+    one.arena.release(slot)
+    assert one.arena.live() == []
+
+
+def test_a_full_arena_stalls_the_source_until_a_release(feed):
+    one = feed([b"m"] * 40, slots=2, credit=2)
+    thread = threading.Thread(target=one.run)
+    thread.start()
+    handled = 0
+    seen = [0]
+    while handled < 40:
+        slot = one.arena.take(0, 5.0)
+        assert slot is not None, f"nothing came after {handled} rows"
+        handled += one.arena.facts(slot).rows
+        one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0)
+        for done in one.arena.collect(seen):
+            one.arena.release(done)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert one.intake.stalls > 0
+    assert one.intake.messages == 40
+
+
+def test_no_process_is_given_more_than_its_credit(feed):
+    one = feed([b"m"] * 4 * 6, workers=2, credit=2, slots=8)
+    thread = threading.Thread(target=one.run)
+    thread.start()
+    try:
+        while one.intake.stalls == 0:
+            thread.join(0.01)
+        assert [one.arena.worker_facts(w).in_hand for w in range(2)] == [2, 2]
+    finally:
+        one.intake.stop()
+        one.arena.release(take_and_complete(one.arena))
+        one.arena.collect([0, 0])
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("moment", ["queued", "held", "spilled", "done but not counted"])
+def test_what_a_dead_process_held_is_ready_again_in_order(feed, moment):
+    one = feed([b"m"] * 8)
+    assert one.run() == END
+    arena = one.arena
+    if moment != "queued":
+        slot = arena.take(0, 0.0)
+        if moment == "spilled":
+            spiller = threading.Thread(target=arena.spill, args=(slot, 10, 1))
+            spiller.start()
+            while not arena.spilled():
+                spiller.join(0.001)
+            assert arena.states()[slot] == OUTPUT_FULL
+            assert arena.slot_in_hand(0) == slot
+    arena.return_taken(0)
+    if moment == "spilled":
+        spiller.join(10)
+    assert arena.slot_in_hand(0) is None
+    assert arena.states()[:2] == [READY, READY]
+    again = arena.take(0, 0.0)
+    assert arena.facts(again).batch == 1
+    assert arena.crashes(again) == (0 if moment == "queued" else 1)
+    arena.complete(0, again, 0, 0, 0, 0, 0, 0)
+    assert arena.facts(arena.take(0, 0.0)).batch == 2
+
+
+@pytest.mark.parametrize(
+    ("ordering", "messages", "lanes"),
+    [
+        ("partition", [MemoryMessage(b"%d" % i, partition=i % 3) for i in range(30)], lambda i: i % 3 % 2),
+        ("key", [MemoryMessage(b"%d" % i, key=b"k%d" % (i % 7), partition=0) for i in range(30)], None),
+    ],
+)
+def test_a_lane_stays_with_one_process_and_in_order(feed, ordering, messages, lanes):
+    one = feed(messages, ordering=ordering, workers=2, credit=8, slots=20, partitions=3)
+    assert one.run() == END
+    assert one.intake.flush(1.0)
+    came = {}
+    for worker in range(2):
+        while (slot := one.arena.take(worker, 0.0)) is not None:
+            for row in payloads_of(one.arena, slot):
+                came.setdefault(worker, []).append(int(row))
+            one.arena.complete(worker, slot, 0, 0, 0, 0, 0, 0)
+    assert sorted(came[0] + came[1]) == list(range(30))
+    for rows in came.values():
+        assert rows == sorted(rows)
+    if lanes is None:
+        assert not {i % 7 for i in came[0]} & {i % 7 for i in came[1]}
+    else:
+        assert all(lanes(i) == worker for worker, rows in came.items() for i in rows)
+
+
+def payloads_of(arena: Arena, slot: int) -> list[bytes]:
+    at = arena.offsets
+    facts = arena.facts(slot)
+    table = memoryview(arena.view(slot, at["messages"], facts.rows * 48)).cast("I")
+    raw = arena.view(slot, at["raw"], arena.raw_bytes)
+    return [bytes(raw[table[12 * i + 5] : table[12 * i + 5] + table[12 * i + 6]]) for i in range(facts.rows)]
+
+
+def test_a_payload_larger_than_a_slot_is_refused_and_kept_in_the_spool(feed, tmp_path):
+    big = b"x" * 5000
+    one = feed([b"before", big, b"after"])
+    assert one.run() == END
+    assert one.intake.flush(1.0)
+    slot = one.arena.take(0, 0.0)
+    facts = one.arena.facts(slot)
+    assert (facts.rows, facts.refused) == (2, 1)
+    assert one.arena.refusals(slot)[0][0] == 19  # PF_REASON_TOO_LARGE
+    assert (tmp_path / f"oversize-{slot}-0").read_bytes() == big
+    assert one.arena.partitions(slot) == [(0, 3, 0, 3)]
+
+
+def test_null_values_are_refused_rows_and_count_as_positions(feed):
+    one = feed([b"a", None, b"b"])
+    assert one.run() == END
+    assert one.intake.flush(1.0)
+    slot = one.arena.take(0, 0.0)
+    assert one.arena.facts(slot)[2:4] == (2, 1)
+    assert one.arena.refusals(slot)[0][0] == 2  # PF_REASON_NULL
+
+
+def test_a_spool_folder_that_is_gone_is_told_and_tried_again(feed, tmp_path):
+    one = feed([b"y" * 5000], max_payload=100)
+    tmp_path.rmdir()
+    from pythia_fast._ext.intake import SPOOL
+
+    assert one.run() == SPOOL
+    assert os.strerror(one.intake.spool_error()) == "No such file or directory"
+    tmp_path.mkdir()
+    assert one.run() == END
+    assert one.intake.refused == 1
+
+
+def test_stop_ends_a_waiting_run(tmp_path):
+    plan = Plan(None)
+    consumer = MemoryConsumer([], keep_open=True)
+    consumer.log.open()
+    consumer.log.announced()
+    intake = Intake(
+        make_arena(plan), RawDecoder(plan), consumer.log, ordering="unordered", linger_ns=0, spool_dir=tmp_path, max_payload_bytes=10
+    )
+    outcome = []
+    thread = threading.Thread(target=lambda: outcome.append(intake.run()))
+    thread.start()
+    intake.stop()
+    thread.join(10)
+    consumer.log.close()
+    assert outcome == [STOPPED]
+
+
+def test_an_inherited_descriptor_gives_the_same_memory():
+    plan = Plan(None)
+    arena = make_arena(plan)
+    arena.view(1, 0, 8)
+    twin = Arena(plan, capacity=4, raw_bytes=4096, n_workers=1, credit=2, n_slots=4, output_bytes=256, fd=os.dup(arena.fd))
+    at = arena.offsets["output"]
+    arena.view(2, at, 5)[:] = b"hello"
+    assert bytes(twin.view(2, at, 5)) == b"hello"
+    with pytest.raises(ValueError, match="another layout"):
+        Arena(plan, capacity=8, raw_bytes=4096, n_workers=1, credit=2, n_slots=4, output_bytes=256, fd=os.dup(arena.fd))
+
+
+def test_a_detached_slot_leaves_its_bytes_to_whoever_looks_at_them():
+    arena = make_arena(Plan(None))
+    at = arena.offsets["raw"]
+    old = arena.view(0, at, 4)
+    old[:] = b"kept"
+    before = arena.slot_address(0)
+    arena.detach_slot(0)
+    assert arena.slot_address(0) != before
+    arena.view(0, at, 4)[:] = b"next"
+    assert bytes(old) == b"kept"
+    assert bytes(arena.view(0, at, 4)) == b"next"
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda arena: arena.take(1, 0.0), IndexError),
+        (lambda arena: arena.facts(4), IndexError),
+        (lambda arena: arena.view(0, arena.offsets["slot_bytes"], 1), ValueError),
+        (lambda arena: make_arena(Plan(None), credit=64), ValueError),
+        (lambda arena: make_arena(Plan(None), workers=0), ValueError),
+    ],
+)
+def test_places_outside_are_refused(call, error):
+    with pytest.raises(error):
+        call(make_arena(Plan(None)))

@@ -52,6 +52,7 @@ enum {
     PF_ROW_REJECTED = 2, /* batch.reject: to the dead letters, with a reason */
     PF_ROW_RETRY = 3,    /* batch.retry, or attempts left after an exception */
     PF_ROW_FAILED = 4,   /* the handler raised on it and no attempt is left */
+    PF_ROW_KILLED = 5,   /* the process that handled it died on it */
 };
 
 #define PF_SPOOLED 0xffffffffu

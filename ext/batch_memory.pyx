@@ -29,6 +29,7 @@ cdef extern from "arena_layout.h" nogil:
         PF_ROW_REJECTED
         PF_ROW_RETRY
         PF_ROW_FAILED
+        PF_ROW_KILLED
         PF_DECODED
         PF_REFUSED
         PF_FULL
@@ -59,6 +60,7 @@ ROW_OK = PF_ROW_OK
 ROW_REJECTED = PF_ROW_REJECTED
 ROW_RETRY = PF_ROW_RETRY
 ROW_FAILED = PF_ROW_FAILED
+ROW_KILLED = PF_ROW_KILLED
 
 cdef enum:
     ALIGNMENT = 64
@@ -331,6 +333,39 @@ def decode_private(Plan plan not None, NativeDecoder decoder not None, list payl
         if text_bytes == INT32_MAX:
             raise ValueError("a column would hold more than 2 GiB; decode fewer payloads at a time")
         text_bytes = min(text_bytes * 2, <uint64_t>INT32_MAX)
+
+
+def decode_rows(BatchMemory whole not None, NativeDecoder decoder not None, const uint32_t[::1] rows not None,
+                uint32_t attempts):
+    """Some rows of a batch once more, in memory of their own, with their keys, headers and positions.
+
+    ``attempts``: how often they have been given to a handler before. Raises IndexError for a row that the
+    batch does not have.
+    """
+    cdef pf_message *table = <pf_message *>(whole.base + whole.messages_at)
+    cdef const char *raw = <const char *>(whole.base + whole.raw_at)
+    cdef pf_message *source
+    cdef pf_message *target
+    cdef Py_ssize_t i
+    cdef BatchMemory part
+    payloads, keys, headers, timestamps = [], [], [], []
+    for i in range(rows.shape[0]):
+        if rows[i] >= whole.rows:
+            raise IndexError(f"row {rows[i]} of {whole.rows}")
+        source = table + rows[i]
+        payloads.append(raw[source.payload_at:source.payload_at + source.payload_size])
+        keys.append(None if source.key_size < 0 else raw[source.key_at:source.key_at + <uint32_t>source.key_size])
+        headers.append(raw[source.headers_at:source.headers_at + source.headers_size])
+        timestamps.append(source.timestamp_ms)
+    part, refusals = decode_private(whole.layout.plan, decoder, payloads, keys, headers, timestamps)
+    if refusals:
+        raise RuntimeError(f"a payload that was a row is refused when it is decoded again: {refusals[0]}")
+    for i in range(rows.shape[0]):
+        target = <pf_message *>(part.base + part.messages_at) + i
+        target.offset = (table + rows[i]).offset
+        target.partition = (table + rows[i]).partition
+        target.attempts = attempts
+    return part
 
 
 cdef object _decode_into(BatchMemory memory, NativeDecoder native, _Payloads given):

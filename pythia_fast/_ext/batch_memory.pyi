@@ -9,6 +9,7 @@ ROW_OK: int
 ROW_REJECTED: int
 ROW_RETRY: int
 ROW_FAILED: int
+ROW_KILLED: int
 
 class Region:
     name: str
@@ -55,3 +56,4 @@ def decode_private(
     headers: Sequence[bytes] | None = None,
     timestamps: Sequence[int] | None = None,
 ) -> tuple[BatchMemory, list[tuple[int, int, int, int, int]]]: ...
+def decode_rows(whole: BatchMemory, decoder: NativeDecoder, rows: Buffer, attempts: int) -> BatchMemory: ...

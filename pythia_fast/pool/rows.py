@@ -125,7 +125,7 @@ class RowKeeper:
         """Handle one part; the parts that it leaves to be handled next, in order."""
         whole = part.rows is None
         rows = np.arange(memory.rows, dtype=np.uint32) if part.rows is None else part.rows
-        part_memory = memory if whole else decode_rows(memory, self._decoder, rows)
+        part_memory = memory if whole else decode_rows(memory, self._decoder, rows, part.attempt - 1)
         batch: Batch[Any] = Batch(part_memory, self._handler.decoding)
         if part.marked:
             self._arena.set_row_in_hand(slot, int(rows[0]))

@@ -44,6 +44,8 @@ MODULES: dict[str, list[str]] = {
     "row_encoder": [],
     "batch_memory": [],
     "text_ops": [],
+    "librdkafka": [],
+    "kafka_reader": ["kafka_source.c"],
 }
 
 

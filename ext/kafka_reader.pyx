@@ -1,0 +1,371 @@
+# cython: language_level=3
+"""An open Kafka consumer: the GIL side of kafka_source.h.
+
+The intake thread polls ``source`` without the GIL; what this class offers is called with it, between
+two polls (``assign``, ``unassign``, ``take_notes``) or from any thread (``commit``, ``committed``,
+``watermarks``, ``positions``, ``pause``). Calls that wait for the network release the GIL.
+"""
+
+import os
+
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint32_t, uint64_t
+
+from rdkafka_api cimport (
+    RD_KAFKA_CONSUMER,
+    RD_KAFKA_ERR_NONE,
+    pf_rdkafka,
+    rd_kafka_conf_t,
+    rd_kafka_error_t,
+    rd_kafka_metadata_t,
+    rd_kafka_t,
+    rd_kafka_topic_partition_list_t,
+    rd_kafka_topic_partition_t,
+    rd_kafka_topic_t,
+)
+
+from pythia_fast._ext.librdkafka cimport configuration, rdkafka
+from pythia_fast._ext.source cimport NativeSource, pf_source
+
+from pythia_fast.errors import SourceError
+
+
+cdef extern from "kafka_source.h" nogil:
+    enum:
+        PF_NOTE_ASSIGN
+        PF_NOTE_REVOKE
+        PF_NOTE_ERROR
+        PF_NOTE_CONSUMER_ERROR
+        PF_NOTE_LOG
+        PF_NOTE_COMMIT_FAILED
+        PF_NOTE_STATISTICS
+    int64_t PF_KAFKA_UNBOUNDED
+    ctypedef struct pf_kafka_note:
+        pf_kafka_note *next
+        int kind
+        int err
+        char *text
+        rd_kafka_topic_partition_list_t *partitions
+    ctypedef struct pf_kafka_partition:
+        int64_t index
+        int64_t position
+    ctypedef struct pf_kafka_topic:
+        char *name
+        int32_t size
+        pf_kafka_partition *partitions
+    ctypedef struct pf_kafka_source:
+        rd_kafka_t *client
+        uint32_t want_paused
+        uint32_t is_paused
+        uint32_t failed
+        uint32_t bounded
+        int64_t end_not_before_ns
+        int64_t check_at_ns
+        pf_kafka_topic *topics
+        uint32_t n_topics
+    int pf_kafka_source_init(pf_kafka_source *self, const pf_rdkafka *api)
+    void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf)
+    void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
+    void pf_kafka_source_release(pf_kafka_source *self, int leave)
+    pf_kafka_partition *pf_kafka_source_place(pf_kafka_source *self, const char *topic, int32_t partition, int create)
+    void pf_kafka_source_gain(pf_kafka_source *self, pf_kafka_partition *place, int64_t index, int64_t end)
+    void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place)
+    void pf_kafka_source_forget(pf_kafka_source *self)
+    void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
+    int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms)
+    pf_kafka_note *pf_kafka_source_take_notes(pf_kafka_source *self)
+    void pf_kafka_note_free(const pf_rdkafka *api, pf_kafka_note *note)
+    int64_t pf_kafka_now_ns()
+    uint64_t pf_kafka_source_count(pf_kafka_source *self, uint64_t messages, int64_t timeout_us, uint64_t *nbytes)
+
+_KINDS = {
+    PF_NOTE_ASSIGN: "assign",
+    PF_NOTE_REVOKE: "revoke",
+    PF_NOTE_ERROR: "error",
+    PF_NOTE_CONSUMER_ERROR: "consumer_error",
+    PF_NOTE_LOG: "log",
+    PF_NOTE_COMMIT_FAILED: "commit_failed",
+    PF_NOTE_STATISTICS: "statistics",
+}
+
+
+cdef class KafkaReaderNative(NativeSource):
+    """One librdkafka consumer made of ``options``; ``bounded`` ends at the ends given to ``assign``."""
+
+    cdef pf_kafka_source _state
+    cdef const pf_rdkafka *_api
+    cdef bint _open
+    cdef int _pid
+
+    def __cinit__(self, dict options, bint bounded=False):
+        self._api = rdkafka()
+        cdef rd_kafka_conf_t *conf = configuration(options)
+        cdef int error = pf_kafka_source_init(&self._state, self._api)
+        if error != 0:
+            self._api.conf_destroy(conf)
+            raise OSError(error, os.strerror(error))
+        self._open = True
+        self._pid = os.getpid()
+        self._state.bounded = bounded
+        pf_kafka_source_configure(&self._state, conf)
+        cdef char reason[512]
+        cdef rd_kafka_t *client = self._api.new(RD_KAFKA_CONSUMER, conf, reason, sizeof(reason))
+        if client == NULL:
+            self._api.conf_destroy(conf)
+            raise SourceError(f"Kafka consumer: {reason.decode(errors='replace')}")
+        pf_kafka_source_attach(&self._state, client)
+        self.source = <pf_source *>&self._state
+
+    def __dealloc__(self):
+        # In a forked child librdkafka's threads do not exist: there is nothing that could be closed.
+        if self._open and self._pid == os.getpid():
+            pf_kafka_source_release(&self._state, 0)
+
+    def close(self):
+        """Leave the group and close the connections. The source must not be polled any more."""
+        if not self._open:
+            return
+        self._open = False
+        with nogil:
+            pf_kafka_source_release(&self._state, 1)
+
+    cdef int _check_open(self) except -1:
+        if not self._open:
+            raise SourceError("the Kafka reader is closed")
+        return 0
+
+    cdef rd_kafka_topic_partition_list_t *_list(self, partitions) except NULL:
+        """A librdkafka list of (topic, partition) or (topic, partition, offset)."""
+        self._check_open()
+        cdef rd_kafka_topic_partition_list_t *made = self._api.topic_partition_list_new(<int>len(partitions))
+        cdef rd_kafka_topic_partition_t *element
+        cdef bytes name
+        for entry in partitions:
+            name = entry[0].encode()
+            element = self._api.topic_partition_list_add(made, name, entry[1])
+            if len(entry) > 2:
+                element.offset = entry[2]
+        return made
+
+    def subscribe(self, topics):
+        """Join the group for these topics."""
+        cdef rd_kafka_topic_partition_list_t *wanted = self._list([(topic, -1) for topic in topics])
+        cdef int error = self._api.subscribe(self._state.client, wanted)
+        self._api.topic_partition_list_destroy(wanted)
+        if error != RD_KAFKA_ERR_NONE:
+            raise SourceError(f"cannot subscribe to {', '.join(topics)}: {self._api.err2str(error).decode()}")
+
+    def take_notes(self):
+        """What librdkafka has told since the last call: (kind, error code or log level, text, partitions)."""
+        self._check_open()
+        cdef pf_kafka_note *note = pf_kafka_source_take_notes(&self._state)
+        cdef pf_kafka_note *following
+        cdef int i
+        notes = []
+        while note != NULL:
+            partitions = None
+            if note.partitions != NULL:
+                partitions = [
+                    (note.partitions.elems[i].topic.decode(), note.partitions.elems[i].partition)
+                    for i in range(note.partitions.cnt)
+                ]
+            text = note.text.decode(errors="replace") if note.text != NULL else ""
+            notes.append((_KINDS[note.kind], note.err, text, partitions))
+            following = note.next
+            pf_kafka_note_free(self._api, note)
+            note = following
+        return notes
+
+    @property
+    def cooperative(self):
+        """Whether the group rebalances incrementally."""
+        self._check_open()
+        cdef const char *protocol = self._api.rebalance_protocol(self._state.client)
+        return protocol != NULL and <bytes>protocol == b"COOPERATIVE"
+
+    @property
+    def assignment_lost(self):
+        """Whether the partitions being revoked belong to somebody else already."""
+        self._check_open()
+        return self._api.assignment_lost(self._state.client) != 0
+
+    def assign(self, partitions):
+        """Start to fetch: a list of (topic, partition, index, end), end None meaning without end."""
+        self._check_open()
+        cdef pf_kafka_partition *place
+        cdef bytes name
+        for topic, partition, index, end in partitions:
+            name = topic.encode()
+            place = pf_kafka_source_place(&self._state, name, partition, 1)
+            if place == NULL:
+                raise MemoryError
+            pf_kafka_source_gain(&self._state, place, index, PF_KAFKA_UNBOUNDED if end is None else end)
+        self._tell_assignment([entry[:2] for entry in partitions], True)
+        if self._state.is_paused:
+            with nogil:
+                pf_kafka_source_pause(&self._state, 1)
+
+    def unassign(self, partitions):
+        """Stop to fetch these and drop what was fetched of them: a list of (topic, partition)."""
+        self._check_open()
+        cdef pf_kafka_partition *place
+        cdef bytes name
+        for topic, partition in partitions:
+            name = topic.encode()
+            place = pf_kafka_source_place(&self._state, name, partition, 0)
+            if place != NULL:
+                pf_kafka_source_lose(&self._state, place)
+        pf_kafka_source_forget(&self._state)
+        self._tell_assignment(partitions, False)
+
+    cdef int _tell_assignment(self, partitions, bint gained) except -1:
+        cdef bint incremental = self.cooperative
+        cdef rd_kafka_topic_partition_list_t *changed = self._list(partitions)
+        cdef rd_kafka_error_t *failed = NULL
+        cdef int error = RD_KAFKA_ERR_NONE
+        with nogil:
+            if not incremental:
+                error = self._api.assign(self._state.client, changed if gained else NULL)
+            elif gained:
+                failed = self._api.incremental_assign(self._state.client, changed)
+            else:
+                failed = self._api.incremental_unassign(self._state.client, changed)
+        self._api.topic_partition_list_destroy(changed)
+        reason = None
+        if failed != NULL:
+            reason = self._api.error_string(failed).decode()
+            self._api.error_destroy(failed)
+        elif error != RD_KAFKA_ERR_NONE:
+            reason = self._api.err2str(error).decode()
+        if reason is not None:
+            raise SourceError(f"Kafka refused to {'assign' if gained else 'unassign'} partitions: {reason}")
+        return 0
+
+    def commit(self, offsets, timeout):
+        """Commit (topic, partition, offset)s and return the error code, 0 when all is well.
+
+        ``timeout``: seconds to wait for the broker's answer; None: send only, a failure comes as a note.
+        """
+        cdef rd_kafka_topic_partition_list_t *wanted = self._list(offsets)
+        cdef int timeout_ms = -1 if timeout is None else <int>(timeout * 1000)
+        cdef int error
+        with nogil:
+            if timeout_ms < 0:
+                error = self._api.commit(self._state.client, wanted, 1)
+            else:
+                error = pf_kafka_source_commit(&self._state, wanted, timeout_ms)
+        self._api.topic_partition_list_destroy(wanted)
+        return error
+
+    def committed(self, partitions, int timeout_ms):
+        """The group's committed offset of each (topic, partition), None where there is none; None on failure."""
+        cdef rd_kafka_topic_partition_list_t *wanted = self._list(partitions)
+        cdef int error, i
+        with nogil:
+            error = self._api.committed(self._state.client, wanted, timeout_ms)
+        found = None
+        if error == RD_KAFKA_ERR_NONE:
+            found = [wanted.elems[i].offset if wanted.elems[i].offset >= 0 else None for i in range(wanted.cnt)]
+        self._api.topic_partition_list_destroy(wanted)
+        return found
+
+    def watermarks(self, str topic, int32_t partition, int timeout_ms):
+        """(first offset, end) of a partition, asked of the broker; with timeout 0 as last heard. None: unknown."""
+        self._check_open()
+        cdef bytes name = topic.encode()
+        cdef const char *text = name
+        cdef int64_t low = -1, high = -1
+        cdef int error
+        with nogil:
+            if timeout_ms > 0:
+                error = self._api.query_watermark_offsets(self._state.client, text, partition, &low, &high, timeout_ms)
+            else:
+                error = self._api.get_watermark_offsets(self._state.client, text, partition, &low, &high)
+        return (low, high) if error == RD_KAFKA_ERR_NONE and high >= 0 else None
+
+    def partition_count(self, str topic, int timeout_ms):
+        """(number of partitions, error code) of a topic, asked of the broker."""
+        self._check_open()
+        cdef bytes name = topic.encode()
+        cdef const rd_kafka_metadata_t *found = NULL
+        cdef rd_kafka_topic_t *handle = self._api.topic_new(self._state.client, name, NULL)
+        cdef int error, count = 0
+        with nogil:
+            error = self._api.metadata(self._state.client, 0, handle, &found, timeout_ms)
+        if error == RD_KAFKA_ERR_NONE:
+            error = found.topics[0].err
+            count = found.topics[0].partition_cnt
+            self._api.metadata_destroy(found)
+        self._api.topic_destroy(handle)
+        return count, error
+
+    def broker_answers(self, int timeout_ms):
+        """Whether any broker answers a question within the time."""
+        self._check_open()
+        cdef const rd_kafka_metadata_t *found = NULL
+        cdef int error
+        with nogil:
+            error = self._api.metadata(self._state.client, 0, NULL, &found, timeout_ms)
+        if error == RD_KAFKA_ERR_NONE:
+            self._api.metadata_destroy(found)
+        return error == RD_KAFKA_ERR_NONE
+
+    @property
+    def broker_seen(self):
+        """Whether any broker has ever answered."""
+        self._check_open()
+        cdef char *cluster = self._api.clusterid(self._state.client, 0)
+        if cluster == NULL:
+            return False
+        self._api.mem_free(self._state.client, cluster)
+        return True
+
+    @property
+    def fatal_error(self):
+        """The error after which librdkafka does no more, or None."""
+        self._check_open()
+        cdef char reason[512]
+        cdef int error = self._api.fatal_error(self._state.client, reason, sizeof(reason))
+        return reason.decode(errors="replace") if error != RD_KAFKA_ERR_NONE else None
+
+    def positions(self):
+        """Next offset to append, per (topic, partition) that is assigned and has been read from."""
+        self._check_open()
+        cdef uint32_t t
+        cdef int32_t p
+        cdef pf_kafka_topic *topic
+        found = {}
+        for t in range(self._state.n_topics):
+            topic = &self._state.topics[t]
+            for p in range(topic.size):
+                if topic.partitions[p].index >= 0 and topic.partitions[p].position >= 0:
+                    found[topic.name.decode(), p] = topic.partitions[p].position
+        return found
+
+    def pause(self, bint paused):
+        """Fetch no more, or again; takes effect at the next poll."""
+        self._check_open()
+        self._state.want_paused = paused
+
+    def check_after(self, seconds):
+        """Let poll ask for ``serve`` once this time has passed; None: never."""
+        self._check_open()
+        self._state.check_at_ns = 0 if seconds is None else pf_kafka_now_ns() + <int64_t>(seconds * 1e9)
+
+    def end_when_empty(self, seconds):
+        """Bounded: an empty assignment is the end once this time has passed; None: never."""
+        self._check_open()
+        self._state.end_not_before_ns = INT64_MAX if seconds is None else pf_kafka_now_ns() + <int64_t>(seconds * 1e9)
+
+    def fail(self):
+        """From now on poll returns PF_SOURCE_FAILED."""
+        self._check_open()
+        self._state.failed = 1
+
+    def count(self, uint64_t messages, timeout):
+        """Read and throw away: (messages, payload bytes). What the bare queue gives, for benchmarks."""
+        self._check_open()
+        cdef uint64_t nbytes = 0, seen
+        cdef int64_t timeout_us = <int64_t>(timeout * 1e6)
+        with nogil:
+            seen = pf_kafka_source_count(&self._state, messages, timeout_us, &nbytes)
+        return seen, nbytes

@@ -1,0 +1,574 @@
+#include "kafka_source.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* How often librdkafka is polled while the sink is stalled: often enough for rebalances to go on and for
+ * max.poll.interval.ms to be met, seldom enough that PF_KAFKA_RESERVE lasts until the partitions pause. */
+static const int64_t STALLED_POLL_NS = 100 * 1000 * 1000;
+
+int64_t pf_kafka_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* ---- notes -------------------------------------------------------------------------------------- */
+
+static void add_note(pf_kafka_source *self, int kind, int err, const char *text, size_t text_size,
+                     const rd_kafka_topic_partition_list_t *partitions)
+{
+    pf_kafka_note *note = calloc(1, sizeof *note);
+    if (note == NULL)
+        abort(); /* a rebalance that nobody hears of would stop the group for ever */
+    note->kind = kind;
+    note->err = err;
+    if (text != NULL) {
+        note->text = malloc(text_size + 1);
+        if (note->text == NULL)
+            abort();
+        memcpy(note->text, text, text_size);
+        note->text[text_size] = '\0';
+    }
+    if (partitions != NULL)
+        note->partitions = self->api->topic_partition_list_copy(partitions);
+    pthread_mutex_lock(&self->notes_lock);
+    if (self->last_note != NULL)
+        self->last_note->next = note;
+    else
+        self->first_note = note;
+    self->last_note = note;
+    atomic_fetch_add_explicit(&self->n_notes, 1, memory_order_release);
+    pthread_mutex_unlock(&self->notes_lock);
+}
+
+pf_kafka_note *pf_kafka_source_take_notes(pf_kafka_source *self)
+{
+    pthread_mutex_lock(&self->notes_lock);
+    pf_kafka_note *first = self->first_note;
+    self->first_note = self->last_note = NULL;
+    atomic_store_explicit(&self->n_notes, 0, memory_order_release);
+    pthread_mutex_unlock(&self->notes_lock);
+    return first;
+}
+
+void pf_kafka_note_free(const pf_rdkafka *api, pf_kafka_note *note)
+{
+    if (note->partitions != NULL)
+        api->topic_partition_list_destroy(note->partitions);
+    free(note->text);
+    free(note);
+}
+
+static int has_notes(pf_kafka_source *self)
+{
+    return atomic_load_explicit(&self->n_notes, memory_order_acquire) != 0;
+}
+
+/* ---- librdkafka's callbacks ------------------------------------------------------------------------ */
+
+/* While closing nobody drains any more: whatever is offered or taken is answered at once. */
+static void answer_while_closing(const pf_kafka_source *self, rd_kafka_t *client, int err,
+                                 const rd_kafka_topic_partition_list_t *partitions)
+{
+    const char *protocol = self->api->rebalance_protocol(client);
+    if (protocol != NULL && strcmp(protocol, "COOPERATIVE") == 0) {
+        rd_kafka_error_t *error = err == RD_KAFKA_ERR_ASSIGN_PARTITIONS
+                                      ? self->api->incremental_assign(client, partitions)
+                                      : self->api->incremental_unassign(client, partitions);
+        if (error != NULL)
+            self->api->error_destroy(error);
+    } else {
+        self->api->assign(client, NULL);
+    }
+}
+
+static void on_rebalance(rd_kafka_t *client, int err, rd_kafka_topic_partition_list_t *partitions, void *opaque)
+{
+    pf_kafka_source *self = opaque;
+    if (self->closing)
+        answer_while_closing(self, client, err, partitions);
+    else if (err == RD_KAFKA_ERR_ASSIGN_PARTITIONS)
+        add_note(self, PF_NOTE_ASSIGN, err, NULL, 0, partitions);
+    else
+        add_note(self, PF_NOTE_REVOKE, err, NULL, 0, partitions);
+}
+
+static void on_commit(rd_kafka_t *client, int err, rd_kafka_topic_partition_list_t *offsets, void *opaque)
+{
+    pf_kafka_source *self = opaque;
+    for (int i = 0; err == RD_KAFKA_ERR_NONE && offsets != NULL && i < offsets->cnt; i++)
+        err = offsets->elems[i].err;
+    if (err != RD_KAFKA_ERR_NONE && !self->closing)
+        add_note(self, PF_NOTE_COMMIT_FAILED, err, NULL, 0, NULL);
+}
+
+static void on_error(rd_kafka_t *client, int err, const char *reason, void *opaque)
+{
+    pf_kafka_source *self = opaque;
+    if (!self->closing)
+        add_note(self, PF_NOTE_ERROR, err, reason, strlen(reason), NULL);
+}
+
+/* librdkafka hands a log callback no opaque, only the client; the client's opaque is the source. */
+static const pf_rdkafka *log_api;
+
+static void on_log(const rd_kafka_t *client, int level, const char *facility, const char *text)
+{
+    pf_kafka_source *self = log_api->opaque(client);
+    if (self != NULL && !self->closing && strcmp(facility, "FAIL") != 0) /* on_error tells those */
+        add_note(self, PF_NOTE_LOG, level, text, strlen(text), NULL);
+}
+
+static int on_statistics(rd_kafka_t *client, char *json, size_t json_size, void *opaque)
+{
+    add_note(opaque, PF_NOTE_STATISTICS, 0, json, json_size, NULL);
+    return 0; /* librdkafka frees the text */
+}
+
+/* ---- the partition table ----------------------------------------------------------------------------- */
+
+static pf_kafka_topic *topic_named(pf_kafka_source *self, const char *name)
+{
+    for (uint32_t i = 0; i < self->n_topics; i++)
+        if (strcmp(self->topics[i].name, name) == 0)
+            return &self->topics[i];
+    return NULL;
+}
+
+static pf_kafka_topic *topic_add(pf_kafka_source *self, const char *name)
+{
+    pf_kafka_topic *grown = realloc(self->topics, (self->n_topics + 1) * sizeof *grown);
+    if (grown == NULL)
+        return NULL;
+    self->topics = grown;
+    char *copy = strdup(name);
+    if (copy == NULL)
+        return NULL;
+    pf_kafka_topic *topic = &grown[self->n_topics++];
+    memset(topic, 0, sizeof *topic);
+    topic->name = copy;
+    return topic;
+}
+
+static int topic_widen(pf_kafka_topic *topic, int32_t size)
+{
+    pf_kafka_partition *grown = realloc(topic->partitions, (size_t)size * sizeof *grown);
+    if (grown == NULL)
+        return -1;
+    for (int32_t i = topic->size; i < size; i++)
+        grown[i] = (pf_kafka_partition){.index = -1, .end = PF_KAFKA_UNBOUNDED, .position = -1};
+    topic->partitions = grown;
+    topic->size = size;
+    return 0;
+}
+
+pf_kafka_partition *pf_kafka_source_place(pf_kafka_source *self, const char *name, int32_t partition, int create)
+{
+    pf_kafka_topic *topic = topic_named(self, name);
+    if (partition < 0 || (topic == NULL && !create))
+        return NULL;
+    self->memo = NULL; /* tables may move */
+    if (topic == NULL && (topic = topic_add(self, name)) == NULL)
+        return NULL;
+    if (partition >= topic->size && (!create || topic_widen(topic, partition + 1) < 0))
+        return NULL;
+    return &topic->partitions[partition];
+}
+
+void pf_kafka_source_gain(pf_kafka_source *self, pf_kafka_partition *place, int64_t index, int64_t end)
+{
+    pf_kafka_source_lose(self, place);
+    *place = (pf_kafka_partition){.index = index, .end = end, .position = -1};
+    self->n_assigned++;
+}
+
+void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place)
+{
+    if (place->index < 0)
+        return;
+    self->n_assigned--;
+    self->n_done -= (uint32_t)place->done;
+    place->index = -1;
+    place->done = 0;
+}
+
+static pf_kafka_partition *place_of(pf_kafka_source *self, const rd_kafka_message_t *message)
+{
+    if (likely(self->memo != NULL && message->rkt == self->memo_handle && message->partition == self->memo_partition))
+        return self->memo;
+    pf_kafka_topic *topic = NULL;
+    for (uint32_t i = 0; i < self->n_topics && topic == NULL; i++)
+        if (self->topics[i].handle == message->rkt)
+            topic = &self->topics[i];
+    if (topic == NULL && message->rkt != NULL) {
+        topic = topic_named(self, self->api->topic_name(message->rkt));
+        if (topic != NULL)
+            topic->handle = message->rkt;
+    }
+    if (topic == NULL || message->partition < 0 || message->partition >= topic->size)
+        return NULL;
+    self->memo_handle = message->rkt;
+    self->memo_partition = message->partition;
+    self->memo = &topic->partitions[message->partition];
+    return self->memo;
+}
+
+void pf_kafka_source_forget(pf_kafka_source *self)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = self->next; i < self->count; i++) {
+        rd_kafka_message_t *message = self->messages[i];
+        pf_kafka_partition *place = place_of(self, message);
+        if (message->err == RD_KAFKA_ERR_NONE && (place == NULL || place->index < 0))
+            self->api->message_destroy(message);
+        else
+            self->messages[kept++] = message;
+    }
+    self->next = 0;
+    self->count = kept;
+    for (uint32_t i = 0; i < self->n_topics; i++)
+        self->topics[i].handle = NULL; /* librdkafka may free a handle now, and reuse its address */
+    self->memo = NULL;
+}
+
+/* ---- pausing ------------------------------------------------------------------------------------------ */
+
+void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
+{
+    rd_kafka_topic_partition_list_t *list = self->api->topic_partition_list_new((int)self->n_assigned + 1);
+    for (uint32_t t = 0; t < self->n_topics; t++)
+        for (int32_t p = 0; p < self->topics[t].size; p++)
+            if (self->topics[t].partitions[p].index >= 0 && !self->topics[t].partitions[p].done)
+                self->api->topic_partition_list_add(list, self->topics[t].name, p);
+    if (pause)
+        self->api->pause_partitions(self->client, list);
+    else
+        self->api->resume_partitions(self->client, list);
+    self->api->topic_partition_list_destroy(list);
+    self->is_paused = pause;
+}
+
+/* The sink takes nothing: poll librdkafka all the same, so that rebalances go on and the membership lives. */
+static void keep_alive(pf_kafka_source *self)
+{
+    int64_t now = pf_kafka_now_ns();
+    if (now - self->served_ns < STALLED_POLL_NS)
+        return;
+    self->served_ns = now;
+    if (self->count == PF_KAFKA_FETCH + PF_KAFKA_RESERVE) {
+        memmove(self->messages, self->messages + self->next, (self->count - self->next) * sizeof *self->messages);
+        self->count -= self->next;
+        self->next = 0;
+    }
+    if (self->count >= PF_KAFKA_FETCH + PF_KAFKA_RESERVE / 2 && !self->is_paused)
+        pf_kafka_source_pause(self, 1);
+    if (self->count < PF_KAFKA_FETCH + PF_KAFKA_RESERVE) {
+        ssize_t got = self->api->consume_batch_queue(self->queue, 0, self->messages + self->count, 1);
+        if (got > 0)
+            self->count += (uint32_t)got;
+    }
+}
+
+/* ---- one message ---------------------------------------------------------------------------------------- */
+
+static int widen_headers(pf_kafka_source *self, size_t size)
+{
+    if (size <= self->headers_size)
+        return 0;
+    uint8_t *grown = realloc(self->headers, 2 * size);
+    if (grown == NULL)
+        return -1;
+    self->headers = grown;
+    self->headers_size = 2 * size;
+    return 0;
+}
+
+/* Encode as arena_layout.h says: (name size u16, name, value size i32 or -1, value)*, little endian. */
+static size_t encode_headers(pf_kafka_source *self, const rd_kafka_headers_t *headers)
+{
+    const char *name;
+    const void *value;
+    size_t value_size, at = 0;
+    for (size_t i = 0; self->api->header_get_all(headers, i, &name, &value, &value_size) == RD_KAFKA_ERR_NONE; i++) {
+        size_t name_size = strlen(name);
+        if (name_size > UINT16_MAX)
+            name_size = UINT16_MAX;
+        if (value == NULL)
+            value_size = 0;
+        if (widen_headers(self, at + 2 + name_size + 4 + value_size) < 0)
+            abort(); /* to hand on a message without its headers would be a wrong value */
+        uint32_t marked = value == NULL ? UINT32_MAX : (uint32_t)value_size;
+        uint8_t *to = self->headers + at;
+        *to++ = (uint8_t)name_size;
+        *to++ = (uint8_t)(name_size >> 8);
+        memcpy(to, name, name_size);
+        to += name_size;
+        for (int shift = 0; shift < 32; shift += 8)
+            *to++ = (uint8_t)(marked >> shift);
+        if (value_size > 0)
+            memcpy(to, value, value_size);
+        at += 2 + name_size + 4 + value_size;
+    }
+    return at;
+}
+
+static void mark_done(pf_kafka_source *self, pf_kafka_partition *place)
+{
+    if (!place->done) {
+        place->done = 1;
+        self->n_done++;
+    }
+}
+
+/* Something other than a payload: the end of a partition, or an error of one. */
+static void take_event(pf_kafka_source *self, const rd_kafka_message_t *message)
+{
+    if (message->err == RD_KAFKA_ERR_PARTITION_EOF) {
+        pf_kafka_partition *place = place_of(self, message);
+        if (place != NULL && place->index >= 0 && message->offset >= place->end)
+            mark_done(self, place);
+        return;
+    }
+    const char *text = message->payload != NULL ? message->payload : "";
+    add_note(self, PF_NOTE_CONSUMER_ERROR, message->err, text, message->payload != NULL ? message->len : 0, NULL);
+}
+
+/* PF_APPENDED: the message may be destroyed (it was appended, or is none of ours); PF_STALLED: keep it. */
+static int offer(pf_kafka_source *self, pf_sink *sink, const rd_kafka_message_t *message, uint32_t *appended)
+{
+    if (unlikely(message->err != RD_KAFKA_ERR_NONE)) {
+        take_event(self, message);
+        return PF_APPENDED;
+    }
+    pf_kafka_partition *place = place_of(self, message);
+    if (unlikely(place == NULL || place->index < 0))
+        return PF_APPENDED;
+    if (unlikely(message->offset >= place->end)) {
+        mark_done(self, place);
+        return PF_APPENDED;
+    }
+    pf_incoming incoming = {
+        .payload = message->payload,
+        .size = message->len,
+        .key = message->key,
+        .key_size = message->key == NULL ? -1 : (int32_t)message->key_len,
+        .partition = (uint32_t)place->index,
+        .offset = message->offset,
+        .next_offset = message->offset + 1,
+    };
+    int kind;
+    incoming.timestamp_ms = self->api->message_timestamp(message, &kind);
+    rd_kafka_headers_t *headers;
+    if (self->api->message_headers(message, &headers) == RD_KAFKA_ERR_NONE) {
+        incoming.headers_size = (uint32_t)encode_headers(self, headers);
+        incoming.headers = self->headers;
+    }
+    if (sink->append(sink, &incoming) == PF_STALLED)
+        return PF_STALLED;
+    place->position = message->offset + 1;
+    if (unlikely(place->position >= place->end))
+        mark_done(self, place);
+    ++*appended;
+    return PF_APPENDED;
+}
+
+/* ---- poll ------------------------------------------------------------------------------------------------- */
+
+static int append_kept(pf_kafka_source *self, pf_sink *sink, uint32_t max_messages, uint32_t *appended)
+{
+    while (self->next < self->count) {
+        if (*appended == max_messages)
+            return PF_APPENDED;
+        rd_kafka_message_t *message = self->messages[self->next];
+        if (offer(self, sink, message, appended) == PF_STALLED)
+            return PF_STALLED;
+        self->next++;
+        self->api->message_destroy(message);
+    }
+    self->next = self->count = 0;
+    return PF_APPENDED;
+}
+
+/* Emptying the pipe first keeps the order safe: what arrives after the look writes to the pipe again. */
+static void fetch(pf_kafka_source *self)
+{
+    pf_wake_wait(&self->pipe, -1, 0);
+    ssize_t got = self->api->consume_batch_queue(self->queue, 0, self->messages, PF_KAFKA_FETCH);
+    self->next = 0;
+    self->count = got > 0 ? (uint32_t)got : 0;
+}
+
+static int reached_end(pf_kafka_source *self)
+{
+    if (!self->bounded || self->n_done < self->n_assigned)
+        return 0;
+    return self->n_assigned > 0 || pf_kafka_now_ns() >= self->end_not_before_ns;
+}
+
+static int call_is_due(pf_kafka_source *self)
+{
+    return has_notes(self) || (self->check_at_ns != 0 && pf_kafka_now_ns() >= self->check_at_ns);
+}
+
+static int poll_messages(pf_source *base, pf_sink *sink, uint32_t max_messages, int64_t timeout_us)
+{
+    pf_kafka_source *self = (pf_kafka_source *)base;
+    if (self->failed)
+        return PF_SOURCE_FAILED;
+    uint32_t pause = atomic_load_explicit(&self->want_paused, memory_order_relaxed);
+    if (pause != self->is_paused && (pause || self->next == self->count))
+        pf_kafka_source_pause(self, pause);
+    int64_t deadline = 0;
+    uint32_t appended = 0;
+    for (;;) {
+        if (call_is_due(self))
+            return PF_SOURCE_CALL;
+        if (append_kept(self, sink, max_messages, &appended) == PF_STALLED) {
+            keep_alive(self);
+            return has_notes(self) ? PF_SOURCE_CALL : PF_SOURCE_STALLED;
+        }
+        if (has_notes(self))
+            return PF_SOURCE_CALL;
+        if (reached_end(self))
+            return PF_SOURCE_END;
+        if (appended > 0)
+            return PF_SOURCE_MORE;
+        fetch(self);
+        if (self->count > 0 || has_notes(self))
+            continue;
+        int64_t now = pf_kafka_now_ns();
+        if (deadline == 0)
+            deadline = now + timeout_us * 1000;
+        if (atomic_exchange_explicit(&self->woken, 0, memory_order_acquire) || now >= deadline)
+            return PF_SOURCE_IDLE;
+        int64_t until = deadline;
+        if (self->check_at_ns != 0 && self->check_at_ns < until)
+            until = self->check_at_ns;
+        if (until > now)
+            pf_wake_wait(&self->pipe, -1, (until - now + 999) / 1000);
+    }
+}
+
+static void wake(pf_source *base)
+{
+    pf_kafka_source *self = (pf_kafka_source *)base;
+    atomic_store_explicit(&self->woken, 1, memory_order_release);
+    pf_wake_signal(&self->pipe);
+}
+
+/* ---- commit that waits ---------------------------------------------------------------------------------- */
+
+static void on_waited_commit(rd_kafka_t *client, int err, rd_kafka_topic_partition_list_t *offsets, void *opaque)
+{
+    int *result = opaque;
+    for (int i = 0; err == RD_KAFKA_ERR_NONE && offsets != NULL && i < offsets->cnt; i++)
+        err = offsets->elems[i].err;
+    *result = err;
+}
+
+/* The answer comes to a queue of this call's own: after a timeout the queue goes, and with it the answer. */
+int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms)
+{
+    int result = RD_KAFKA_ERR_TIMED_OUT;
+    rd_kafka_queue_t *answers = self->api->queue_new(self->client);
+    int error = self->api->commit_queue(self->client, offsets, answers, on_waited_commit, &result);
+    if (error == RD_KAFKA_ERR_NONE)
+        self->api->queue_poll_callback(answers, timeout_ms);
+    else
+        result = error;
+    self->api->queue_destroy(answers);
+    return result;
+}
+
+/* ---- benchmarks' yardstick -------------------------------------------------------------------------------- */
+
+uint64_t pf_kafka_source_count(pf_kafka_source *self, uint64_t messages, int64_t timeout_us, uint64_t *bytes)
+{
+    uint64_t seen = 0;
+    int64_t deadline = pf_kafka_now_ns() + timeout_us * 1000;
+    while (seen < messages && !has_notes(self) && pf_kafka_now_ns() < deadline) {
+        fetch(self);
+        if (self->count == 0)
+            pf_wake_wait(&self->pipe, -1, 1000);
+        for (uint32_t i = 0; i < self->count; i++) {
+            if (self->messages[i]->err == RD_KAFKA_ERR_NONE) {
+                *bytes += self->messages[i]->len;
+                seen++;
+            }
+            self->api->message_destroy(self->messages[i]);
+        }
+        self->count = 0;
+    }
+    return seen;
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------- */
+
+int pf_kafka_source_init(pf_kafka_source *self, const pf_rdkafka *api)
+{
+    memset(self, 0, sizeof *self);
+    self->base.poll = poll_messages;
+    self->base.wake = wake;
+    self->api = log_api = api;
+    self->end_not_before_ns = INT64_MAX;
+    int error = pf_wake_open(&self->pipe);
+    if (error == 0)
+        error = pthread_mutex_init(&self->notes_lock, NULL);
+    return error;
+}
+
+void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf)
+{
+    self->api->conf_set_opaque(conf, self);
+    self->api->conf_set_rebalance_cb(conf, on_rebalance);
+    self->api->conf_set_offset_commit_cb(conf, on_commit);
+    self->api->conf_set_error_cb(conf, on_error);
+    self->api->conf_set_log_cb(conf, on_log);
+    self->api->conf_set_stats_cb(conf, on_statistics);
+}
+
+void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
+{
+    self->client = client;
+    self->api->poll_set_consumer(client);
+    self->api->set_log_queue(client, NULL);
+    self->queue = self->api->queue_get_consumer(client);
+    self->api->queue_io_event_enable(self->queue, self->pipe.write_fd, "m", 1);
+}
+
+void pf_kafka_source_release(pf_kafka_source *self, int leave)
+{
+    self->closing = 1;
+    for (uint32_t i = self->next; i < self->count; i++)
+        self->api->message_destroy(self->messages[i]);
+    self->next = self->count = 0;
+    if (self->client != NULL) {
+        self->api->queue_io_event_enable(self->queue, -1, NULL, 0);
+        if (leave)
+            self->api->consumer_close(self->client);
+        self->api->queue_destroy(self->queue);
+        self->api->destroy_flags(self->client, leave ? 0 : RD_KAFKA_DESTROY_NO_CONSUMER_CLOSE);
+        self->client = NULL;
+    }
+    for (pf_kafka_note *note = pf_kafka_source_take_notes(self), *next; note != NULL; note = next) {
+        next = note->next;
+        pf_kafka_note_free(self->api, note);
+    }
+    for (uint32_t i = 0; i < self->n_topics; i++) {
+        free(self->topics[i].name);
+        free(self->topics[i].partitions);
+    }
+    free(self->topics);
+    free(self->headers);
+    self->topics = NULL;
+    self->headers = NULL;
+    self->n_topics = 0;
+    pf_wake_close(&self->pipe);
+    pthread_mutex_destroy(&self->notes_lock);
+}

@@ -1,0 +1,119 @@
+/* A Kafka consumer as a pf_source: librdkafka's queue on one side, the intake's sink on the other.
+ *
+ * Everything here runs without the GIL on the intake thread, but for three words: `woken` and
+ * `want_paused` are set by any thread, and notes may be added by whichever thread serves librdkafka's
+ * callbacks (the intake thread; the closing thread during close).
+ *
+ * What librdkafka tells beside messages (rebalances, errors, log lines) becomes a *note*; poll then
+ * returns PF_SOURCE_CALL, and the Python side takes the notes and acts.  A rebalance is thus acted on
+ * with no poll in between, and librdkafka's group state machine waits for the (un)assign call.
+ */
+#ifndef PYTHIA_KAFKA_SOURCE_H
+#define PYTHIA_KAFKA_SOURCE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include "rdkafka_api.h"
+#include "source.h"
+#include "wake.h"
+
+#define PF_KAFKA_FETCH 1024  /* messages taken from librdkafka's queue at once */
+#define PF_KAFKA_RESERVE 64  /* room for those that come while the sink is stalled */
+#define PF_KAFKA_UNBOUNDED INT64_MAX
+
+enum {
+    PF_NOTE_ASSIGN = 1,
+    PF_NOTE_REVOKE = 2,
+    PF_NOTE_ERROR = 3,         /* of the client as a whole: brokers, authentication, fatal */
+    PF_NOTE_CONSUMER_ERROR = 4, /* of a topic or partition */
+    PF_NOTE_LOG = 5,           /* err holds the syslog level */
+    PF_NOTE_COMMIT_FAILED = 6, /* an asynchronous commit did not succeed */
+    PF_NOTE_STATISTICS = 7,
+};
+
+typedef struct pf_kafka_note pf_kafka_note;
+struct pf_kafka_note {
+    pf_kafka_note *next;
+    int kind;
+    int err;
+    char *text;                                  /* NULL when there is none */
+    rd_kafka_topic_partition_list_t *partitions; /* NULL unless a rebalance */
+};
+
+typedef struct {
+    int64_t index;    /* index of this assignment in the reader's partition table, -1: not assigned */
+    int64_t end;      /* bounded reading: messages from this offset on are left alone */
+    int64_t position; /* next offset to append; -1 before the first message */
+    int done;         /* position has reached end */
+} pf_kafka_partition;
+
+typedef struct {
+    char *name;
+    const rd_kafka_topic_t *handle; /* the handle last seen in messages; forgotten at every rebalance */
+    int32_t size;
+    pf_kafka_partition *partitions;
+} pf_kafka_topic;
+
+typedef struct {
+    pf_source base; /* first: a pf_source * is a pf_kafka_source * */
+    const pf_rdkafka *api;
+    rd_kafka_t *client;
+    rd_kafka_queue_t *queue;
+    pf_wake pipe;     /* written by librdkafka when the queue is no longer empty, and by wake() */
+    _Atomic uint32_t woken;
+    _Atomic uint32_t want_paused;
+    uint32_t is_paused;
+    uint32_t failed;  /* poll returns PF_SOURCE_FAILED */
+    uint32_t closing; /* rebalances are answered at once, by giving everything up */
+    uint32_t bounded;
+    uint32_t n_assigned, n_done;
+    int64_t end_not_before_ns; /* bounded: an empty assignment means "all done" only from then on */
+    int64_t check_at_ns;       /* return PF_SOURCE_CALL once this has passed; 0: never */
+    int64_t served_ns;         /* when librdkafka was last polled while the sink was stalled */
+    pthread_mutex_t notes_lock;
+    pf_kafka_note *first_note, *last_note;
+    _Atomic uint32_t n_notes;
+    pf_kafka_topic *topics;
+    uint32_t n_topics;
+    const rd_kafka_topic_t *memo_handle; /* the partition of the last message */
+    int32_t memo_partition;
+    pf_kafka_partition *memo;
+    uint8_t *headers; /* scratch for one message's encoded headers */
+    size_t headers_size;
+    uint32_t next, count; /* messages[next .. count) are taken but not yet appended */
+    rd_kafka_message_t *messages[PF_KAFKA_FETCH + PF_KAFKA_RESERVE];
+} pf_kafka_source;
+
+/* Zero a source and make its pipe and lock; 0, or an errno. */
+int pf_kafka_source_init(pf_kafka_source *self, const pf_rdkafka *api);
+/* Let the callbacks of `conf` report to this source. */
+void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf);
+/* Take over an open consumer: its queue is what poll reads. */
+void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client);
+/* Drop what is kept, close the consumer if there is one (leaving the group when `leave`), free all. */
+void pf_kafka_source_release(pf_kafka_source *self, int leave);
+
+/* The place of a partition in the table, made when `create`; NULL: absent, or out of memory. */
+pf_kafka_partition *pf_kafka_source_place(pf_kafka_source *self, const char *topic, int32_t partition, int create);
+/* A partition is ours, as number `index`, up to `end`. */
+void pf_kafka_source_gain(pf_kafka_source *self, pf_kafka_partition *place, int64_t index, int64_t end);
+/* It is not any more; call pf_kafka_source_forget after the last of them. */
+void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place);
+/* Drop kept messages of partitions that are not ours, and what was remembered of topic handles. */
+void pf_kafka_source_forget(pf_kafka_source *self);
+/* Pause or resume every partition that is ours and not yet done. */
+void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause);
+
+/* Commit and wait for the broker's answer; an error code, RD_KAFKA_ERR_TIMED_OUT when none came. */
+int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms);
+
+/* All notes, oldest first; the caller frees each with pf_kafka_note_free. */
+pf_kafka_note *pf_kafka_source_take_notes(pf_kafka_source *self);
+void pf_kafka_note_free(const pf_rdkafka *api, pf_kafka_note *note);
+
+int64_t pf_kafka_now_ns(void);
+
+/* Benchmarks' yardstick: what the bare queue gives.  Counts messages and payload bytes, appends nothing. */
+uint64_t pf_kafka_source_count(pf_kafka_source *self, uint64_t messages, int64_t timeout_us, uint64_t *bytes);
+
+#endif

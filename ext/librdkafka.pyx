@@ -1,0 +1,134 @@
+# cython: language_level=3
+"""The librdkafka that confluent-kafka brought, opened once a process.
+
+Nothing of confluent-kafka is imported: its compiled module is opened as a library, which maps the
+librdkafka that it links to, and the functions are looked up in there. A program that uses
+confluent-kafka as well thus has one librdkafka in its process, not two.
+"""
+
+import ctypes.util
+import importlib.util
+import re
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+from libc.stdio cimport FILE, fclose
+from libc.stdlib cimport free
+from posix.dlfcn cimport RTLD_LAZY, RTLD_LOCAL, dlerror, dlopen
+
+from rdkafka_api cimport RD_KAFKA_CONF_OK, RD_KAFKA_CONF_UNKNOWN, pf_rdkafka, pf_rdkafka_fill, rd_kafka_conf_t
+
+from pythia_fast.errors import ConfigError, ExtensionError, UnknownOptionError
+
+cdef extern from "<stdio.h>" nogil:
+    FILE *open_memstream(char **text, size_t *size)
+
+#: rd_kafka_incremental_assign and rd_kafka_produceva came with 1.6; 2.0 is the oldest that is tested for.
+OLDEST_VERSION = 0x02000000
+INSTALL = "pip install 'confluent-kafka>=2.6'"
+
+cdef pf_rdkafka _table
+cdef bint _filled = False
+
+
+def _library_path() -> str:
+    spec = importlib.util.find_spec("confluent_kafka")
+    if spec is not None and spec.submodule_search_locations:
+        for folder in spec.submodule_search_locations:
+            for suffix in EXTENSION_SUFFIXES:
+                path = Path(folder, f"cimpl{suffix}")
+                if path.exists():
+                    return str(path)
+    found = ctypes.util.find_library("rdkafka")
+    if found is None:
+        raise ExtensionError(f"Kafka needs librdkafka, which comes with confluent-kafka: {INSTALL}")
+    return found
+
+
+cdef const pf_rdkafka *rdkafka() except NULL:
+    global _filled
+    if _filled:
+        return &_table
+    path = _library_path()
+    cdef bytes encoded = path.encode()
+    cdef void *library = dlopen(encoded, RTLD_LAZY | RTLD_LOCAL)
+    if library == NULL:
+        raise ExtensionError(f"cannot open {path}: {dlerror().decode(errors='replace')}; reinstall it: {INSTALL}")
+    cdef const char *missing = pf_rdkafka_fill(&_table, library)
+    if missing != NULL:
+        raise ExtensionError(f"{path} lacks {missing.decode()}, which is part of librdkafka 2.x; {INSTALL}")
+    if _table.version() < OLDEST_VERSION:
+        raise ExtensionError(f"librdkafka {_table.version_str().decode()} in {path} is too old: {INSTALL}")
+    _filled = True
+    return &_table
+
+
+def version():
+    """The version of librdkafka, such as ``2.16.0``."""
+    return rdkafka().version_str().decode()
+
+
+def error_text(int code):
+    """What librdkafka says about an error code."""
+    return rdkafka().err2str(code).decode()
+
+
+def error_name(int code):
+    """The name of an error code, without the prefix of the enumeration."""
+    return rdkafka().err2name(code).decode()
+
+
+def option_names():
+    """Every configuration property that this librdkafka knows, read from its own table of them."""
+    cdef const pf_rdkafka *api = rdkafka()
+    cdef char *text = NULL
+    cdef size_t size = 0
+    cdef FILE *stream = open_memstream(&text, &size)
+    if stream == NULL:
+        raise MemoryError
+    api.conf_properties_show(stream)
+    fclose(stream)
+    try:
+        table = text[:size].decode()
+    finally:
+        free(text)
+    return sorted(set(re.findall(r"^([a-z][a-z0-9._]*)\s*\|\s*[CP*]\s*\|", table, re.MULTILINE)))
+
+
+def option_default(str name):
+    """The value that librdkafka gives a property by itself; None when there is none."""
+    cdef const pf_rdkafka *api = rdkafka()
+    cdef char value[512]
+    cdef size_t size = sizeof(value)
+    cdef bytes encoded = name.encode()
+    cdef rd_kafka_conf_t *conf = api.conf_new()
+    try:
+        if api.conf_get(conf, encoded, value, &size) != RD_KAFKA_CONF_OK:
+            return None
+        return value.decode()
+    finally:
+        api.conf_destroy(conf)
+
+
+cdef rd_kafka_conf_t *configuration(dict options) except NULL:
+    """A new configuration holding ``options``; the caller destroys it or makes a client of it."""
+    cdef const pf_rdkafka *api = rdkafka()
+    cdef rd_kafka_conf_t *conf = api.conf_new()
+    cdef char reason[512]
+    cdef bytes key, text
+    cdef int result
+    for name, value in options.items():
+        key, text = name.encode(), value.encode()
+        result = api.conf_set(conf, key, text, reason, sizeof(reason))
+        if result == RD_KAFKA_CONF_OK:
+            continue
+        api.conf_destroy(conf)
+        if result == RD_KAFKA_CONF_UNKNOWN:
+            raise UnknownOptionError(f"librdkafka {version()}", name, option_names())
+        raise ConfigError(f"Kafka option {name}={value!r}: {reason.decode(errors='replace')}")
+    return conf
+
+
+def check_options(options):
+    """Raise ConfigError for a property or value that librdkafka refuses, UnknownOptionError for a name."""
+    rdkafka().conf_destroy(configuration(dict(options)))

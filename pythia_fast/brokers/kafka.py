@@ -1,0 +1,204 @@
+"""Kafka as a source and a sink: what a user writes down.
+
+Settings come from the argument, else the environment (``KAFKA_BOOTSTRAP_SERVERS``, ``CONSUMER_GROUP``), else a
+default. Every option of librdkafka can be given, by its own name with ``_`` for ``.``
+(``session_timeout_ms=10_000``) or as ``options={"session.timeout.ms": 10_000}``; librdkafka itself checks names and
+values when the consumer or producer is declared. Its list of them: CONFIGURATION.md of librdkafka.
+
+Nothing of confluent-kafka is imported, and librdkafka is opened only when there is an option to check or something
+to open.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Literal, cast, get_args
+
+from pythia_fast.brokers.base import Reader, ReaderContext, Source
+from pythia_fast.errors import ConfigError, UnknownOptionError
+
+DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
+
+Strategy = Literal["range", "roundrobin", "cooperative-sticky"]
+
+#: What we ask of librdkafka where the user does not say otherwise, and why.
+CONSUMER_DEFAULTS: Mapping[str, str] = {
+    "auto.offset.reset": "earliest",  # a new group reads what there is, instead of losing it silently
+    "isolation.level": "read_committed",
+    "queued.min.messages": "20000",  # 200,000 costs 12 % more CPU: the messages leave the cache
+    "queued.max.messages.kbytes": "32768",  # bounds what waits in librdkafka, whatever the message size
+    "fetch.queue.backoff.ms": "2",  # the default of 1000 stalls a consumer slower than its fetcher
+    "fetch.wait.max.ms": "100",  # a partition that is ready waits for the fetch under way, so keep that short
+    "allow.auto.create.topics": "false",  # a mistyped topic is said, not created
+    "topic.metadata.refresh.interval.ms": "10000",  # a topic created later is found after 10 s, not 5 minutes
+    "reconnect.backoff.max.ms": "2000",  # a broker that is back is used again within 2 s
+}
+#: Options that the runtime answers for.
+CONSUMER_RESERVED: Mapping[str, str] = {
+    "enable.auto.commit": "positions are committed once their rows are handled",
+    "enable.auto.offset.store": "positions are committed once their rows are handled",
+    "enable.partition.eof": "until='end' is told by it",
+    "log.queue": "log lines go to the run's own log",
+}
+
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+class KafkaConsumer(Source):
+    """Reads topics as a member of a consumer group.
+
+    ``topic`` or ``topics``: names, or regular expressions that begin with ``^``.
+    ``consumer_group`` (or ``group_id``): default ``CONSUMER_GROUP``, else ``<app>-<handler>``.
+    ``bootstrap_servers``: ``host:port,...``; default ``KAFKA_BOOTSTRAP_SERVERS``, else ``localhost:9092``.
+    ``partition_assignment_strategy``: ``cooperative-sticky`` (default: partitions that stay are not interrupted by a
+    rebalance), ``range`` or ``roundrobin``. All members of a group must use the same protocol: cooperative-sticky
+    does not mix with the other two.
+
+    A group without a position starts at the earliest message; transactions' aborted messages are not read.
+
+    Raises ConfigError, and UnknownOptionError for an option that librdkafka does not have.
+    """
+
+    def __init__(
+        self,
+        topic: str | None = None,
+        *,
+        topics: Iterable[str] | None = None,
+        consumer_group: str | None = None,
+        group_id: str | None = None,
+        bootstrap_servers: str | Iterable[str] | None = None,
+        partition_assignment_strategy: Strategy | None = None,
+        options: Mapping[str, object] | None = None,
+        **librdkafka_options: object,
+    ) -> None:
+        self.topics = _topics(topic, topics)
+        if consumer_group is not None and group_id is not None and consumer_group != group_id:
+            raise ConfigError(
+                f"KafkaConsumer: consumer_group={consumer_group!r} and group_id={group_id!r} mean the same; give one"
+            )
+        named = _option_values("KafkaConsumer", options, librdkafka_options, CONSUMER_RESERVED)
+        self._group = consumer_group or group_id or named.pop("group.id", None)
+        self._servers = _servers(bootstrap_servers) or named.pop("bootstrap.servers", None)
+        strategy = partition_assignment_strategy or named.pop("partition.assignment.strategy", None)
+        self._options = _with_strategy(strategy, named)
+        _check(self._options if named else {})
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return self._servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or DEFAULT_BOOTSTRAP_SERVERS
+
+    def group(self, app: str, handler: str) -> str:
+        """The consumer group as which a handler reads."""
+        return self._group or os.environ.get("CONSUMER_GROUP") or f"{app}-{handler}"
+
+    def librdkafka_options(self, context: ReaderContext) -> dict[str, str]:
+        """Everything that the consumer is configured with."""
+        return {
+            "client.id": _client_id(context.app, context.handler),
+            **CONSUMER_DEFAULTS,
+            **self._options,
+            "bootstrap.servers": self.bootstrap_servers,
+            "group.id": self.group(context.app, context.handler),
+            "enable.auto.commit": "false",
+            "enable.auto.offset.store": "false",
+            "enable.partition.eof": "true" if context.until == "end" else "false",
+            "log.queue": "true",
+        }
+
+    def open(self, context: ReaderContext) -> Reader:
+        from pythia_fast.brokers.kafka_reader import KafkaReader
+
+        return KafkaReader(self, context)
+
+    def describe(self) -> str:
+        group = self._group or os.environ.get("CONSUMER_GROUP")
+        return f"kafka {_topic_phrase(self.topics)}" + (f" as group {group}" if group else "")
+
+
+def _topics(topic: str | None, topics: Iterable[str] | None) -> tuple[str, ...]:
+    if (topic is None) == (topics is None):
+        raise ConfigError("Kafka: give topic='name' or topics=['name', ...], one of the two")
+    if isinstance(topics, str):
+        raise ConfigError(f"Kafka: topics={topics!r} is one name; write topic={topics!r} or topics=[{topics!r}]")
+    names = tuple(cast("Iterable[str]", [topic] if topics is None else topics))
+    if not names:
+        raise ConfigError("Kafka: topics=[] names no topic")
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"Kafka: a topic is named by a string, not {name!r}")
+        if not name.startswith("^") and (not _TOPIC.fullmatch(name) or name in (".", "..")):
+            raise ConfigError(
+                f"Kafka: {name!r} cannot be a topic: 1 to 249 of the characters A-Z a-z 0-9 . _ -, "
+                "or a regular expression that begins with ^"
+            )
+    return tuple(dict.fromkeys(names))
+
+
+def _servers(servers: str | Iterable[str] | None) -> str | None:
+    if servers is None or isinstance(servers, str):
+        return servers or None
+    return ",".join(servers) or None
+
+
+def _option_values(
+    where: str, options: Mapping[str, object] | None, keywords: Mapping[str, object], reserved: Mapping[str, str]
+) -> dict[str, str]:
+    """librdkafka's names and texts of what the user gave, unknown names refused."""
+    values: dict[str, str] = {}
+    for given, value in [*(options or {}).items(), *keywords.items()]:
+        name = _option_name(where, given)
+        if name in reserved:
+            raise ConfigError(f"{where}: {given} is set by the runtime: {reserved[name]}")
+        if value is None:
+            continue
+        if name in values:
+            raise ConfigError(f"{where}: {name} is given twice")
+        if not isinstance(value, str | int | float):
+            raise ConfigError(f"{where}: {given}={value!r} must be a string, a number or a bool")
+        values[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return values
+
+
+def _option_name(where: str, given: str) -> str:
+    from pythia_fast._ext import librdkafka
+
+    known = librdkafka.option_names()
+    for name in (given, given.replace("_", ".")):
+        if name in known:
+            return name
+    usable = [name for name in known if "." in name]
+    raise UnknownOptionError(where, given, [name.replace(".", "_") for name in usable] if "_" in given else usable)
+
+
+def _with_strategy(strategy: str | None, options: dict[str, str]) -> dict[str, str]:
+    if strategy is not None and strategy not in get_args(Strategy):
+        raise ConfigError(
+            f"KafkaConsumer: partition_assignment_strategy={strategy!r} is not one of {', '.join(get_args(Strategy))}"
+        )
+    if options.get("group.protocol") == "consumer":
+        if strategy is not None:
+            raise ConfigError(
+                "KafkaConsumer: with group.protocol=consumer the broker assigns partitions: "
+                "leave partition_assignment_strategy out and set group.remote.assignor if needed"
+            )
+        return options
+    return {"partition.assignment.strategy": strategy or "cooperative-sticky", **options}
+
+
+def _check(options: Mapping[str, str]) -> None:
+    if options:
+        from pythia_fast._ext import librdkafka
+
+        librdkafka.check_options(options)
+
+
+def _client_id(app: str, handler: str) -> str:
+    """Another name for every process: brokers' logs and metrics can tell members of a group apart."""
+    return f"{app}-{handler}-{socket.gethostname()}-{os.getpid()}"
+
+
+def _topic_phrase(topics: tuple[str, ...]) -> str:
+    return f"topic {topics[0]}" if len(topics) == 1 else f"topics {', '.join(topics)}"

@@ -1,0 +1,308 @@
+"""An open Kafka consumer: rebalances, commits, and what a person is told when Kafka has trouble.
+
+Messages never pass through here; the intake thread takes them from the native reader. ``serve`` runs on
+that same thread, between two polls, so nothing is appended while a rebalance is acted on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pythia_fast._ext import librdkafka
+from pythia_fast._ext.kafka_reader import KafkaReaderNative
+from pythia_fast.brokers.base import Partition, Reader, ReaderContext
+from pythia_fast.errors import SourceError
+
+if TYPE_CHECKING:
+    from pythia_fast.brokers.kafka import KafkaConsumer
+
+Key = tuple[str, int]
+
+UNKNOWN_TOPIC_OR_PART = 3
+ALL_BROKERS_DOWN = -187
+TRANSPORT = -195
+RESOLVE = -193
+AUTHENTICATION = -169
+FATAL = -150
+MAX_POLL_EXCEEDED = -147
+AUTO_OFFSET_RESET = -140
+#: Connection trouble of one broker: told as one sentence once no broker is left.
+CONNECTION_ERRORS = frozenset({TRANSPORT, RESOLVE, ALL_BROKERS_DOWN, -185, -181})
+#: Commit errors that end by themselves: the coordinator moves or loads, a rebalance is under way.
+PASSING_COMMIT_ERRORS = frozenset({TRANSPORT, -180, -185, 7, 14, 15, 16, 27})
+WARNING = 4  #: syslog level
+
+CHECK_SECONDS = 1.0  #: between looks at a broker or topic that is not there
+QUIET_SECONDS = 30.0  #: before the same trouble is told again
+FIRST_COMPLAINT_SECONDS = 3.0
+ANSWER_MS = 1000
+QUERY_MS = 10_000
+COMMIT_SECONDS = 10.0
+#: until="end": a member without partitions is done once it has been so for this long; a cooperative group
+#: gives a new member its partitions only with the second rebalance.
+EMPTY_SECONDS = 10.0
+
+
+class KafkaReader(Reader):
+    def __init__(self, consumer: KafkaConsumer, context: ReaderContext) -> None:
+        self._context = context
+        self._topics = consumer.topics
+        self._servers = consumer.bootstrap_servers
+        self._group = consumer.group(context.app, context.handler)
+        self._bounded = context.until == "end"
+        self._table: list[Partition] = []
+        self._current: dict[Key, Partition] = {}
+        self._lost: set[Key] = set()
+        self._committed: dict[Key, int] = {}
+        self._bounds: dict[Key, tuple[int, int]] = {}
+        self._bounds_measured = False
+        self._last_positions: dict[Key, int] = {}
+        self._failure: str | None = None
+        self._told: dict[object, float] = {}
+        self._away_since: float | None = time.monotonic()
+        self._away_reason = ""
+        self._ever_reached = False
+        self._missing: dict[str, float] = {}
+        options = consumer.librdkafka_options(context)
+        self.native: KafkaReaderNative = KafkaReaderNative(options, self._bounded)
+        self.native.subscribe(self._topics)
+        self.native.check_after(CHECK_SECONDS)
+        context.log(
+            f"kafka: reading {', '.join(self._topics)} at {self._servers} as group {self._group}; "
+            f"where the group has no position, from the {options['auto.offset.reset']} message"
+        )
+
+    def serve(self) -> None:
+        for kind, code, text, partitions in self.native.take_notes():
+            if kind == "assign":
+                self._assign(partitions or [])
+            elif kind == "revoke":
+                self._revoke(partitions or [])
+            elif kind == "error":
+                self._hear_error(code, text)
+            elif kind == "consumer_error":
+                self._hear_consumer_error(code, text)
+            elif kind == "commit_failed":
+                self._tell(code, f"kafka: a commit failed, a later one will do: {librdkafka.error_text(code)}")
+            elif kind == "statistics":
+                self._context.log(f"kafka: statistics {text}")
+            elif code <= WARNING:
+                self._tell(text, f"kafka: {text}")
+        self._look_around()
+
+    # --- rebalances ---------------------------------------------------------------------------------------------
+
+    def _assign(self, keys: Sequence[Key]) -> None:
+        self._reached()
+        if self._bounded:
+            self._measure(keys)
+        gained = [Partition(len(self._table) + i, *key) for i, key in enumerate(keys)]
+        self._table.extend(gained)
+        self._current.update(zip(keys, gained, strict=True))
+        self._context.listener.assigned(gained)
+        ends = [self._bounds[key][1] if self._bounded else None for key in keys]
+        try:
+            self.native.assign([(p.topic, p.partition, p.index, end) for p, end in zip(gained, ends, strict=True)])
+        except SourceError as error:
+            self._fail(str(error))
+            return
+        self.native.end_when_empty(None if self._current else EMPTY_SECONDS)
+        if keys:
+            self._context.log(f"kafka: assigned {_names(keys)}")
+
+    def _revoke(self, keys: Sequence[Key]) -> None:
+        lost = self.native.assignment_lost
+        gone = [self._current[key] for key in keys if key in self._current]
+        if lost:
+            self._lost.update(keys)
+            self._context.log(f"kafka: lost {_names(keys)}: the group went on without this member")
+        self._last_positions.update(self.native.positions())
+        self._context.listener.revoked(gone, lost=lost)
+        for key in keys:
+            self._current.pop(key, None)
+            self._committed.pop(key, None)
+            self._lost.discard(key)
+        try:
+            self.native.unassign(keys)
+        except SourceError as error:
+            self._fail(str(error))
+            return
+        if not self._current:
+            self.native.end_when_empty(None)  # the assignment that follows decides
+        if keys and not lost:
+            self._context.log(f"kafka: gave back {_names(keys)}")
+
+    def _measure(self, assigned: Sequence[Key]) -> None:
+        """Note where every partition begins for us and ended when the run began, or, when it is newer, now."""
+        keys = list(assigned)
+        if not self._bounds_measured:
+            for topic in self._topics:
+                count, _ = (0, 0) if topic.startswith("^") else self.native.partition_count(topic, QUERY_MS)
+                keys += [(topic, partition) for partition in range(count)]
+            self._bounds_measured = True
+        keys = sorted(set(keys) - self._bounds.keys())
+        if not keys:
+            return
+        committed = self.native.committed(keys, QUERY_MS) or [None] * len(keys)
+        for key, position in zip(keys, committed, strict=True):
+            marks = self.native.watermarks(*key, QUERY_MS)
+            if marks is None:
+                self._fail(f"Kafka at {self._servers} does not tell where {_names([key])} ends; is the broker up?")
+                marks = (0, 0)
+            low, end = marks
+            self._bounds[key] = (min(end, max(low, position or 0)), end)
+
+    # --- commits ------------------------------------------------------------------------------------------------
+
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
+        offsets = []
+        for index, position in positions.items():
+            partition = self._table[index]
+            key = (partition.topic, partition.partition)
+            if self._current.get(key) is partition and key not in self._lost:
+                offsets.append((*key, position))
+        if not offsets:
+            return
+        deadline = time.monotonic() + COMMIT_SECONDS
+        while True:
+            error = self.native.commit(offsets, COMMIT_SECONDS if wait else None)
+            if error == 0:
+                self._committed.update({(topic, partition): offset for topic, partition, offset in offsets})
+                return
+            if not wait or error not in PASSING_COMMIT_ERRORS or time.monotonic() >= deadline:
+                break
+            time.sleep(0.05)
+        self._context.log(
+            f"kafka: could not commit {_names([offset[:2] for offset in offsets])}: {librdkafka.error_text(error)}; "
+            "whoever reads on gets the messages since the last commit again"
+        )
+
+    def lag(self) -> Mapping[Key, int]:
+        keys = list(self._current)
+        unknown = [key for key in keys if key not in self._committed]
+        known = dict(zip(unknown, self.native.committed(unknown, ANSWER_MS) or [], strict=False)) if unknown else {}
+        behind = {}
+        for key in keys:
+            marks = self.native.watermarks(*key, 0)
+            if marks is not None:
+                position = self._committed.get(key, known.get(key))
+                behind[key] = max(0, marks[1] - max(marks[0], position or 0))
+        return behind
+
+    def progress(self) -> tuple[int, int] | None:
+        if not self._bounded or not self._bounds:
+            return None
+        positions = {**self._last_positions, **self.native.positions()}
+        read = total = 0
+        for key, (start, end) in self._bounds.items():
+            if key in positions or key in self._current:
+                total += end - start
+                read += min(max(positions.get(key, start), start), end) - start
+        return read, total
+
+    # --- trouble ------------------------------------------------------------------------------------------------
+
+    def failure(self) -> str:
+        return self._failure or super().failure()
+
+    def _fail(self, reason: str) -> None:
+        self._failure = self._failure or reason
+        self.native.fail()
+
+    def _tell(self, subject: object, line: str) -> None:
+        """Log a line, but not the same trouble over and over."""
+        now = time.monotonic()
+        if now - self._told.get(subject, -QUIET_SECONDS) >= QUIET_SECONDS:
+            self._told[subject] = now
+            self._context.log(line)
+
+    def _hear_error(self, code: int, text: str) -> None:
+        if code == FATAL:
+            self._fail(f"Kafka consumer of group {self._group}: {self.native.fatal_error or text}")
+        elif code in CONNECTION_ERRORS:
+            self._away_reason = text if code != ALL_BROKERS_DOWN or not self._away_reason else self._away_reason
+            if code == ALL_BROKERS_DOWN and self._away_since is None:
+                self._away_since = time.monotonic()
+        elif code == AUTHENTICATION:
+            self._tell(code, f"kafka: {self._servers} refuses the credentials (sasl.* and security.protocol): {text}")
+        else:
+            self._tell(code, f"kafka: {text}")
+
+    def _hear_consumer_error(self, code: int, text: str) -> None:
+        if code == UNKNOWN_TOPIC_OR_PART:
+            self._look_for_topics()
+        elif code == AUTO_OFFSET_RESET:
+            self._fail(f"Kafka has no position to start from ({text}); set auto_offset_reset='earliest' or 'latest'")
+        elif code == MAX_POLL_EXCEEDED:
+            self._tell(code, "kafka: no poll for max.poll.interval.ms, so the group goes on without this member")
+        else:
+            self._tell(code, f"kafka: {text or librdkafka.error_text(code)}")
+
+    def _look_for_topics(self) -> None:
+        for topic in self._topics:
+            if topic.startswith("^"):
+                continue
+            _, error = self.native.partition_count(topic, ANSWER_MS)
+            if error == UNKNOWN_TOPIC_OR_PART:
+                self._missing.setdefault(topic, time.monotonic())
+                self._tell(("missing", topic), f"kafka: topic {topic} does not exist at {self._servers}; waiting")
+            elif error == 0 and self._missing.pop(topic, None) is not None:
+                self._context.log(f"kafka: topic {topic} exists now")
+
+    def _look_around(self) -> None:
+        """Is a broker there, and every topic? Says so once in a while, and gives up at ``connect_timeout``."""
+        if self._away_since is not None:
+            answers = self.native.broker_answers(ANSWER_MS) if self._ever_reached else self.native.broker_seen
+            if answers:
+                self._reached()
+        if self._missing:
+            self._look_for_topics()
+        now = time.monotonic()
+        limit = self._context.connect_timeout
+        if self._away_since is not None:
+            away = now - self._away_since
+            reason = f" ({self._away_reason})" if self._away_reason else ""
+            if limit is not None and away >= limit:
+                self._fail(
+                    f"no Kafka broker answered at {self._servers} within {limit:g} s{reason}: is it running, and is "
+                    "bootstrap.servers right (bootstrap_servers= or KAFKA_BOOTSTRAP_SERVERS)?"
+                )
+            elif away >= FIRST_COMPLAINT_SECONDS:
+                self._tell("away", f"kafka: no broker answers at {self._servers}{reason}; trying on")
+        for topic, since in self._missing.items():
+            if limit is not None and now - since >= limit:
+                self._fail(
+                    f"topic {topic} does not exist at {self._servers}, and nobody created it within {limit:g} s: "
+                    "check its name, or create it (kafka-topics.sh --create)"
+                )
+        waiting = self._away_since is not None or bool(self._missing)
+        self.native.check_after(CHECK_SECONDS if waiting else None)
+
+    def _reached(self) -> None:
+        if self._away_since is not None and "away" in self._told:
+            self._context.log(f"kafka: {self._servers} answers")
+        self._told.pop("away", None)
+        self._away_since = None
+        self._away_reason = ""
+        self._ever_reached = True
+
+    # --- flow and life --------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        self.native.pause(True)
+
+    def resume(self) -> None:
+        self.native.pause(False)
+
+    def close(self) -> None:
+        self.native.close()
+
+
+def _names(keys: Sequence[Key]) -> str:
+    """``orders[0, 1, 2], payments[0]``."""
+    partitions: dict[str, list[int]] = {}
+    for topic, partition in sorted(keys):
+        partitions.setdefault(topic, []).append(partition)
+    return ", ".join(f"{topic}[{', '.join(map(str, numbers))}]" for topic, numbers in partitions.items())

@@ -1,0 +1,42 @@
+"""Servers that the broker tests run against; a server that cannot be had is a failure, never a skip."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.kafka_broker import KafkaBroker
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """Apache Kafka, started once for all tests."""
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[KafkaBroker]:
+    """A broker of the test's own, to be stopped and started by it."""
+    broker = KafkaBroker(tmp_path / "kafka")
+    broker.start()
+    yield broker
+    broker.close()
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def new_topic(kafka: KafkaBroker, request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Create a topic that no other test uses."""
+
+    def create(partitions: int = 1, **config: str) -> str:
+        return kafka.create_topic(f"topic-{next(_numbers)}", partitions, **config)
+
+    return create

@@ -1,0 +1,119 @@
+"""What KafkaConsumer and KafkaProducer accept, refuse and pass on; no broker."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pythia_fast._ext import librdkafka
+from pythia_fast.brokers.kafka import CONSUMER_DEFAULTS, KafkaConsumer
+from pythia_fast.errors import ConfigError, UnknownOptionError
+from pythia_fast.testing.readers import reader_context
+
+
+def options_of(tmp_path: Path, consumer: KafkaConsumer, **context: object) -> dict[str, str]:
+    return consumer.librdkafka_options(reader_context(tmp_path, **context))
+
+
+def test_options_go_by_their_own_names(tmp_path: Path) -> None:
+    consumer = KafkaConsumer(
+        "orders", session_timeout_ms=7000, options={"fetch.min.bytes": 10}, check_crcs=True, log_level=5
+    )
+    made = options_of(tmp_path, consumer)
+    assert made["session.timeout.ms"] == "7000"
+    assert made["fetch.min.bytes"] == "10"
+    assert made["check.crcs"] == "true"
+    assert made["log_level"] == "5"
+    assert made["enable.auto.commit"] == made["enable.auto.offset.store"] == "false"
+    assert CONSUMER_DEFAULTS.items() <= made.items()
+
+
+def test_defaults_are_accepted_by_librdkafka(tmp_path: Path) -> None:
+    librdkafka.check_options(options_of(tmp_path, KafkaConsumer("orders")))
+
+
+def test_a_user_option_wins_over_our_default(tmp_path: Path) -> None:
+    assert options_of(tmp_path, KafkaConsumer("orders", fetch_wait_max_ms=3))["fetch.wait.max.ms"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        ({"sesion_timeout_ms": 1}, "'session_timeout_ms'"),
+        ({"options": {"fetch.max.wait.ms": 1}}, "'fetch.wait.max.ms'"),
+        ({"bootstrap_server": "x"}, "'bootstrap_servers'"),
+    ],
+)
+def test_unknown_options_are_refused_with_the_nearest_name(given: dict[str, object], near: str) -> None:
+    with pytest.raises(UnknownOptionError, match=f"did you mean {near}"):
+        KafkaConsumer("orders", **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "give topic='name' or topics"),
+        ({"topic": "a", "topics": ["b"]}, "one of the two"),
+        ({"topics": "orders"}, "write topic='orders'"),
+        ({"topics": []}, "names no topic"),
+        ({"topic": "no spaces"}, "cannot be a topic"),
+        ({"topic": ".."}, "cannot be a topic"),
+        ({"topic": "a" * 250}, "cannot be a topic"),
+        ({"topics": [1]}, "named by a string"),
+        ({"topic": "a", "consumer_group": "x", "group_id": "y"}, "mean the same"),
+        (
+            {"topic": "a", "partition_assignment_strategy": "sticky"},
+            "is not one of range, roundrobin, cooperative-sticky",
+        ),
+        ({"topic": "a", "enable_auto_commit": True}, "set by the runtime"),
+        ({"topic": "a", "session_timeout_ms": "soon"}, "session.timeout.ms='soon'"),
+        ({"topic": "a", "session_timeout_ms": [1]}, "must be a string, a number or a bool"),
+        ({"topic": "a", "session_timeout_ms": 1, "options": {"session.timeout.ms": 2}}, "given twice"),
+        (
+            {"topic": "a", "group_protocol": "consumer", "partition_assignment_strategy": "range"},
+            "group.remote.assignor",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_when_declared(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        KafkaConsumer(**given)  # type: ignore[arg-type]
+
+
+def test_argument_then_environment_then_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.delenv("CONSUMER_GROUP", raising=False)
+    plain, told = KafkaConsumer("orders"), KafkaConsumer("orders", group_id="g", bootstrap_servers=["a:1", "b:2"])
+    made = options_of(tmp_path, plain, app="shop", handler="score")
+    assert (made["bootstrap.servers"], made["group.id"]) == ("localhost:9092", "shop-score")
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "env:9092")
+    monkeypatch.setenv("CONSUMER_GROUP", "env-group")
+    made = options_of(tmp_path, plain)
+    assert (made["bootstrap.servers"], made["group.id"]) == ("env:9092", "env-group")
+    made = options_of(tmp_path, told)
+    assert (made["bootstrap.servers"], made["group.id"]) == ("a:1,b:2", "g")
+    assert told.describe() == "kafka topic orders as group g"
+
+
+@pytest.mark.parametrize("strategy", ["range", "roundrobin", "cooperative-sticky"])
+def test_strategies(tmp_path: Path, strategy: str) -> None:
+    consumer = KafkaConsumer("orders", partition_assignment_strategy=strategy)  # type: ignore[arg-type]
+    assert options_of(tmp_path, consumer)["partition.assignment.strategy"] == strategy
+
+
+def test_the_new_group_protocol_carries_no_strategy(tmp_path: Path) -> None:
+    assert "partition.assignment.strategy" not in options_of(tmp_path, KafkaConsumer("a", group_protocol="consumer"))
+
+
+def test_declaring_opens_neither_confluent_kafka_nor_librdkafka() -> None:
+    program = """
+import sys
+from pythia_fast.brokers.kafka import KafkaConsumer
+KafkaConsumer("orders", consumer_group="g")
+assert not [name for name in sys.modules if name.startswith("confluent_kafka")]
+assert "librdkafka" not in open("/proc/self/maps").read() if sys.platform == "linux" else True
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)

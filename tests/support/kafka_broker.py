@@ -1,0 +1,301 @@
+"""A real Apache Kafka for tests and benchmarks: one node (KRaft), own ports, own data folder.
+
+In tests it is the session fixture ``kafka`` (see ``tests/brokers/conftest.py``). By hand::
+
+    python -m tests.support.kafka_broker                     # prints the address, runs until Ctrl-C
+    python -m tests.support.kafka_broker --topic orders:4    # with a topic of four partitions
+    python -m tests.support.kafka_broker --fetch             # only download the jars
+
+The jars (54 MB) come from Maven Central by ``mvn dependency:copy-dependencies`` and are kept in
+``.cache/kafka-libs`` of the project, or where ``PYTHIA_FAST_KAFKA_LIBS`` points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+KAFKA_VERSION = "4.3.1"
+SCALA_VERSION = "2.13"
+READY_LINE = b"Kafka Server started"
+ROOT = Path(__file__).resolve().parents[2]
+
+POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>pythia-fast</groupId><artifactId>test-broker</artifactId><version>1</version>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId><artifactId>kafka_{SCALA_VERSION}</artifactId><version>{KAFKA_VERSION}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>{KAFKA_VERSION}</version>
+    </dependency>
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+  </dependencies>
+</project>
+"""
+
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+num.partitions=1
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+log.retention.hours=1
+"""
+
+
+class BrokerError(RuntimeError):
+    """The test broker cannot be had; the text says what to install or where to look."""
+
+
+def libraries() -> Path:
+    """The folder with Kafka's jars, filled on first use."""
+    folder = Path(os.environ.get("PYTHIA_FAST_KAFKA_LIBS") or ROOT / ".cache" / "kafka-libs")
+    marker = folder / f"kafka_{SCALA_VERSION}-{KAFKA_VERSION}.jar"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once: one downloads, the other waits
+        if not marker.exists():
+            _download(folder)
+        if not marker.exists():
+            raise BrokerError(f"Maven brought no {marker.name} into {folder}")
+    return folder
+
+
+def _download(folder: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise BrokerError(
+            "Apache Kafka's jars are not cached yet and Maven is missing: apt-get install maven openjdk-17-jre-headless"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        pom = Path(scratch, "pom.xml")
+        pom.write_text(POM)
+        fetched = Path(scratch, "libs")
+        command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={fetched}"]
+        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise BrokerError(f"Maven could not fetch Apache Kafka {KAFKA_VERSION}:\n{done.stdout}{done.stderr}")
+        for jar in fetched.glob("*.jar"):
+            shutil.move(jar, folder / jar.name)
+
+
+def _java() -> str:
+    java = shutil.which("java")
+    if java is None:
+        raise BrokerError("Java is missing, and Apache Kafka needs it: apt-get install openjdk-17-jre-headless")
+    return java
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+class KafkaBroker:
+    """One broker. The ports and the data stay the same over ``restart()``; ``close()`` removes the data."""
+
+    def __init__(
+        self, folder: Path | None = None, *, heap: str = "512m", settings: dict[str, str] | None = None
+    ) -> None:
+        self.folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix="pythia-fast-kafka-"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.port, self.controller_port = free_ports(2)
+        self.log_path = self.folder / "broker.log"
+        self._heap = heap
+        self._settings = settings or {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._formatted = False
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    def start(self, timeout: float = 60.0) -> KafkaBroker:
+        """Start and return once the broker serves."""
+        if self._process is not None:
+            raise BrokerError("the broker is running already")
+        java, jars = _java(), f"{libraries()}/*"
+        properties = self.folder / "server.properties"
+        if not self._formatted:
+            text = PROPERTIES.format(port=self.port, controller_port=self.controller_port, data=self.folder / "data")
+            properties.write_text(text + "".join(f"{name}={value}\n" for name, value in self._settings.items()))
+            self._format(java, jars, properties)
+        options = ["-Xms256m", f"-Xmx{self._heap}", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=info"]
+        begin = self.log_path.stat().st_size if self.log_path.exists() else 0
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [java, *options, "-cp", jars, "kafka.Kafka", str(properties)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                start_new_session=True,  # Ctrl-C is for the test run, which stops the broker itself
+                preexec_fn=_die_with_parent,
+            )
+        self._wait_ready(begin, timeout)
+        return self
+
+    def _format(self, java: str, jars: str, properties: Path) -> None:
+        command = [java, "-Xmx128m", "-cp", jars, "kafka.tools.StorageTool", "format"]
+        command += ["-t", "cHl0aGlhLWZhc3QtdGVzdA", "-c", str(properties)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise BrokerError(f"StorageTool format failed:\n{done.stdout}{done.stderr}")
+        self._formatted = True
+
+    def _wait_ready(self, begin: int, timeout: float) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            with self.log_path.open("rb") as log:
+                log.seek(begin)
+                text = log.read()
+            if READY_LINE in text:
+                return
+            if self._process.poll() is not None:
+                self._process = None
+                raise BrokerError(f"Kafka did not start; its log ({self.log_path}) ends:\n{_tail(text)}")
+            time.sleep(0.05)
+        self.kill()
+        raise BrokerError(f"Kafka was not ready after {timeout:.0f} s; its log ({self.log_path}) ends:\n{_tail(text)}")
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Stop as an operator would; the data stays."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def kill(self) -> None:
+        """As a power cut would; the data stays."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """Kill it and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> KafkaBroker:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def create_topic(self, name: str, partitions: int = 1, **config: str) -> str:
+        """Create a topic and return its name once the broker knows it; ``config`` with ``_`` for ``.``."""
+        from confluent_kafka.admin import AdminClient, NewTopic
+
+        settings = {option.replace("_", "."): value for option, value in config.items()}
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        admin.create_topics([NewTopic(name, partitions, 1, config=settings)])[name].result(30)
+        _wait_for_leaders(admin, name, partitions)
+        return name
+
+
+def _wait_for_leaders(admin: object, name: str, partitions: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        topic = admin.list_topics(name, timeout=10).topics[name]  # type: ignore[attr-defined]
+        if len(topic.partitions) == partitions and all(p.leader >= 0 for p in topic.partitions.values()):
+            return
+        time.sleep(0.02)
+    raise BrokerError(f"topic {name} has no leaders after 30 s")
+
+
+def _tail(text: bytes, lines: int = 15) -> str:
+    return "\n".join(text.decode(errors="replace").splitlines()[-lines:])
+
+
+@contextlib.contextmanager
+def running_broker(**options: object) -> Iterator[KafkaBroker]:
+    """A broker for the length of a ``with`` block; a failure says what to install."""
+    broker = KafkaBroker(**options)  # type: ignore[arg-type]
+    try:
+        yield broker.start()
+    finally:
+        broker.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.support.kafka_broker", description=__doc__.splitlines()[0])
+    parser.add_argument("--fetch", action="store_true", help="download the jars and leave")
+    parser.add_argument("--topic", action="append", default=[], metavar="NAME:PARTITIONS", help="topic to create")
+    arguments = parser.parse_args()
+    try:
+        if arguments.fetch:
+            print(f"Apache Kafka {KAFKA_VERSION} is in {libraries()}")
+            return 0
+        with running_broker() as broker:
+            for topic in arguments.topic:
+                name, _, partitions = topic.partition(":")
+                broker.create_topic(name, int(partitions or 1))
+            print(f"KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap_servers}", flush=True)
+            print(f"pid {broker.pid}, log {broker.log_path}; Ctrl-C stops it", flush=True)
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pause()
+    except BrokerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -46,6 +46,7 @@ MODULES: dict[str, list[str]] = {
     "text_ops": [],
     "librdkafka": [],
     "kafka_reader": ["kafka_source.c"],
+    "arrow": [],
 }
 
 

@@ -158,6 +158,13 @@ cdef class BatchMemory:
             raise ValueError(f"{size} bytes asked of a column of {column.data_bytes}")
         return self._region(self._name(index), column.data, size)
 
+    def text_bytes(self, uint32_t index):
+        """Bytes that the values of a string, bytes or raw column take together."""
+        cdef pf_column *column = self._column(index)
+        if column.offsets == 0 or column.data == 0:
+            raise ValueError("the column has no text")
+        return (<int32_t *>(self.base + column.offsets))[<uint64_t>self.count(index)]
+
     def offsets(self, uint32_t index, uint64_t count):
         """int32[count + 1]: where each string or list begins and ends."""
         cdef pf_column *column = self._column(index)

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 import numpy as np
 import numpy.typing as npt
 
+from pythia_fast._ext import arrow
 from pythia_fast._ext.batch_memory import ROW_REJECTED, ROW_RETRY, BatchMemory, decode_private
 from pythia_fast.brokers.framing import decode_headers, encode_headers
 from pythia_fast.columns import BoolArray, bits_to_mask, read_bits, read_column, row_indices, view
@@ -270,6 +271,28 @@ class Batch(Generic[T]):
         if name not in self._views:
             self._views[name] = make()
         return cast("S", self._views[name])
+
+    # -- Arrow
+
+    def __arrow_c_schema__(self) -> object:
+        """The columns' Arrow types; see https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html"""
+        self._check_open()
+        return arrow.schema_capsule(self._decoding.schema)
+
+    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]:
+        """The rows as an Arrow struct array, zero-copy but for bool columns.
+
+        Nested Structs are flattened to dotted names, as in ``columns``; ``requested_schema`` is not followed,
+        which the protocol leaves open.
+        """
+        self._check_open()
+        schema = self._decoding.schema
+        return arrow.schema_capsule(schema), arrow.array_capsule(self._memory, schema)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The same as a stream of one record batch."""
+        self._check_open()
+        return arrow.stream_capsule(self._memory, self._decoding.schema)
 
     # -- what becomes of the rows
 

@@ -28,9 +28,10 @@ class _TextColumn(Generic[V]):
     """Values of any length, one after the other in ``data``.
 
     ``offsets``: int32[n + 1]; value i is ``data[offsets[i]:offsets[i + 1]]``. ``data``: uint8.
+    ``validity``: uint8, a bitmap, least significant bit first, 1 = has a value; None where nothing is null.
     """
 
-    __slots__ = ("_bits", "data", "offsets")
+    __slots__ = ("data", "offsets", "validity")
     _text: bool
 
     def __init__(
@@ -38,7 +39,7 @@ class _TextColumn(Generic[V]):
     ) -> None:
         self.offsets = offsets
         self.data = data
-        self._bits = bits
+        self.validity = bits
 
     def _encode(self, value: V) -> bytes:
         raise NotImplementedError
@@ -54,7 +55,7 @@ class _TextColumn(Generic[V]):
     @property
     def valid(self) -> BoolArray:
         """bool[n]: which rows have a value."""
-        return bits_to_mask(self._bits, len(self))
+        return bits_to_mask(self.validity, len(self))
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> V | None: ...
@@ -67,7 +68,7 @@ class _TextColumn(Generic[V]):
         if not isinstance(index, SupportsIndex) or isinstance(index, np.ndarray):
             return self.take(index)
         at = range(len(self))[index]
-        if self._bits is not None and not (self._bits[at >> 3] >> (at & 7)) & 1:
+        if self.validity is not None and not (self.validity[at >> 3] >> (at & 7)) & 1:
             return None
         value = self.data[self.offsets[at] : self.offsets[at + 1]].tobytes()
         return cast("V", value.decode() if self._text else value)
@@ -77,7 +78,7 @@ class _TextColumn(Generic[V]):
 
     def tolist(self) -> list[V | None]:
         """One str or bytes a row, None at nulls."""
-        valid = None if self._bits is None else self.valid.view(np.uint8)
+        valid = None if self.validity is None else self.valid.view(np.uint8)
         return text_ops.to_list(self.offsets, self.data, valid, self._text)
 
     def take(self, rows: npt.ArrayLike) -> _TextColumn[V]:
@@ -90,7 +91,7 @@ class _TextColumn(Generic[V]):
         size = text_ops.gathered_offsets(self.offsets, indices, offsets)
         data = np.empty(size, np.uint8)
         text_ops.gather(self.offsets, self.data, indices, offsets, data)
-        bits = None if self._bits is None else np.packbits(self.valid[indices], bitorder="little")
+        bits = None if self.validity is None else np.packbits(self.valid[indices], bitorder="little")
         return type(self)(offsets, data, bits)
 
     def __eq__(self, other: object) -> BoolArray:  # type: ignore[override]
@@ -122,7 +123,7 @@ class _TextColumn(Generic[V]):
             found = np.zeros(len(self), np.bool_)
             for value in wanted:
                 text_ops.equal_to(self.offsets, self.data, value, found.view(np.uint8))
-        return found if self._bits is None else found & self.valid
+        return found if self.validity is None else found & self.valid
 
     def to_numpy(self, dtype: Any = object) -> npt.NDArray[Any]:
         """One NumPy array, copied: of Python objects by default; ``numpy.dtypes.StringDType()`` for strings."""
@@ -170,12 +171,12 @@ class BytesColumn(_TextColumn[bytes]):
 class StructColumn(Mapping[str, Any]):
     """The Structs inside a list: one column a field, ``column["sku"]``, all of one length."""
 
-    __slots__ = ("_bits", "_fields", "_n")
+    __slots__ = ("_fields", "_n", "validity")
 
     def __init__(self, fields: dict[str, tuple[Any, Any]], n: int, bits: npt.NDArray[np.uint8] | None) -> None:
         self._fields = fields  # name -> (column, its validity bits)
         self._n = n
-        self._bits = bits
+        self.validity = bits
 
     def __getitem__(self, name: str) -> Any:
         return self._fields[name][0]
@@ -190,14 +191,14 @@ class StructColumn(Mapping[str, Any]):
     @property
     def valid(self) -> BoolArray:
         """bool[n]: which of them are not null."""
-        return bits_to_mask(self._bits, self._n)
+        return bits_to_mask(self.validity, self._n)
 
     def tolist(self) -> list[dict[str, Any] | None]:
         """One dict a Struct."""
         lists = [column_to_list(column, bits) for column, bits in self._fields.values()]
         rows = zip(*lists, strict=True) if lists else iter([()] * self._n)
         dicts: list[dict[str, Any] | None] = [dict(zip(self._fields, row, strict=True)) for row in rows]
-        return without_nulls(dicts, self._bits)
+        return without_nulls(dicts, self.validity)
 
     def __repr__(self) -> str:
         return f"<StructColumn of {self._n}: {', '.join(self._fields)}>"
@@ -210,7 +211,7 @@ class ListColumn:
     ListColumn, with the values of all rows.
     """
 
-    __slots__ = ("_bits", "_value_bits", "offsets", "values")
+    __slots__ = ("_value_bits", "offsets", "validity", "values")
 
     def __init__(
         self,
@@ -221,7 +222,7 @@ class ListColumn:
     ) -> None:
         self.offsets = offsets
         self.values = values
-        self._bits = bits
+        self.validity = bits
         self._value_bits = value_bits
 
     def __len__(self) -> int:
@@ -235,12 +236,12 @@ class ListColumn:
     @property
     def valid(self) -> BoolArray:
         """bool[n]: which rows have a list."""
-        return bits_to_mask(self._bits, len(self))
+        return bits_to_mask(self.validity, len(self))
 
     def __getitem__(self, index: SupportsIndex) -> Any:
         """The values of one row: an array for numbers, else a list; None at a null."""
         at = range(len(self))[index]
-        if self._bits is not None and not (self._bits[at >> 3] >> (at & 7)) & 1:
+        if self.validity is not None and not (self.validity[at >> 3] >> (at & 7)) & 1:
             return None
         begin, end = self.offsets[at], self.offsets[at + 1]
         if isinstance(self.values, np.ndarray) and self._value_bits is None:
@@ -251,7 +252,7 @@ class ListColumn:
         """One list a row, None at nulls."""
         values = column_to_list(self.values, self._value_bits)
         bounds = self.offsets.tolist()
-        return without_nulls([values[bounds[i] : bounds[i + 1]] for i in range(len(self))], self._bits)
+        return without_nulls([values[bounds[i] : bounds[i + 1]] for i in range(len(self))], self.validity)
 
     def __iter__(self) -> Iterator[list[Any] | None]:
         return iter(self.tolist())

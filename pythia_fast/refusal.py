@@ -88,7 +88,11 @@ def refusal_text(schema: Schema, reason: int, found: int, column: int, at: int) 
     spec = schema.columns[column] if 0 <= column < len(schema.columns) else None
     parts = [_what(why, found, spec)]
     if spec is not None:
-        parts.append(f"field {spec.name}{_key_note(schema, spec)}")
+        name = spec.name + _key_note(schema, spec)
+        if why is Reason.MISSING:
+            parts[0] += f" {name}"
+        else:
+            parts.append(f"field {name}")
     if why not in _WHOLE:
         parts.append(f"byte {at}")
     return ", ".join(parts)

@@ -1,0 +1,178 @@
+"""columns.py: strings, bytes and lists as columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pythia_fast.columns import BytesColumn, ListColumn, StringColumn, StructColumn, row_indices
+
+TEXTS = st.lists(st.none() | st.text(max_size=6), max_size=40)
+
+
+def string_column(values: list[str | None]) -> StringColumn:
+    encoded = [(value or "").encode() for value in values]
+    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    bits = np.packbits([value is not None for value in values], bitorder="little") if None in values else None
+    return StringColumn(offsets, np.frombuffer(b"".join(encoded) or b"\0", np.uint8), bits)
+
+
+def bytes_column(*values: bytes) -> BytesColumn:
+    return BytesColumn(np.cumsum([0, *map(len, values)], dtype=np.int32), np.frombuffer(b"".join(values), np.uint8))
+
+
+@given(TEXTS)
+def test_values_come_back(values: list[str | None]) -> None:
+    column = string_column(values)
+    assert len(column) == len(values)
+    assert column.tolist() == values
+    assert list(column) == values
+    assert [column[i] for i in range(len(values))] == values
+    assert [column[i - len(values)] for i in range(len(values))] == values
+    assert column.valid.tolist() == [value is not None for value in values]
+    assert column.lengths.tolist() == [len((value or "").encode()) for value in values]
+
+
+@given(TEXTS, st.text(max_size=3))
+def test_comparing_with_one_value(values: list[str | None], wanted: str) -> None:
+    column = string_column(values)
+    assert (column == wanted).tolist() == [value == wanted for value in values]
+    assert (column != wanted).tolist() == [value != wanted for value in values]
+
+
+@given(TEXTS, st.lists(st.text(max_size=2), max_size=20))
+def test_isin_scans_for_few_and_hashes_for_many(values: list[str | None], wanted: list[str]) -> None:
+    assert string_column(values).isin(wanted).tolist() == [value is not None and value in wanted for value in values]
+
+
+@given(st.lists(st.tuples(st.none() | st.text(max_size=2), st.none() | st.text(max_size=2)), max_size=40))
+def test_comparing_row_by_row(pairs: list[tuple[str | None, str | None]]) -> None:
+    left, right = string_column([pair[0] for pair in pairs]), string_column([pair[1] for pair in pairs])
+    assert (left == right).tolist() == [a is not None and a == b for a, b in pairs]
+    assert (left != right).tolist() == [a is None or a != b for a, b in pairs]
+
+
+@given(TEXTS, st.data())
+def test_taking_rows(values: list[str | None], data: st.DataObject) -> None:
+    column = string_column(values)
+    mask = data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values)))
+    taken = column[np.array(mask, bool)]
+    assert taken.tolist() == [value for value, wanted in zip(values, mask, strict=True) if wanted]
+    assert column[::-2].tolist() == values[::-2]
+    if values:
+        indices = data.draw(st.lists(st.integers(-len(values), len(values) - 1), max_size=20))
+        assert column.take(indices).tolist() == [values[i] for i in indices]
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    column = string_column(["a", None])
+    for index in (2, -3):
+        with pytest.raises(IndexError):
+            column[index]
+        with pytest.raises(IndexError):
+            column[[index]]
+    with pytest.raises(IndexError):
+        column[np.array([True])]
+    with pytest.raises(TypeError):
+        column[np.array(["a"])]
+    with pytest.raises(ValueError, match="columns of 2 and 1 rows"):
+        _ = column == string_column(["a"])
+    with pytest.raises(TypeError, match="holds str, not bytes"):
+        column.isin([b"a"])  # type: ignore[list-item]
+    with pytest.raises(TypeError):
+        hash(column)
+
+
+def test_other_kinds_are_never_equal_as_objects() -> None:
+    column: Any = string_column(["a"])
+    assert (column == 5) is False
+    assert (column != b"a") is True
+
+
+def test_numpy_forms() -> None:
+    column = string_column(["a", None, ""])
+    assert column.to_numpy().tolist() == ["a", None, ""]
+    assert column.to_numpy().dtype == object
+    assert np.asarray(column).tolist() == ["a", None, ""]
+    assert np.asarray(string_column(["a", "bc"]), dtype="U2").tolist() == ["a", "bc"]
+    if hasattr(np.dtypes, "StringDType"):
+        texts = column.to_numpy(np.dtypes.StringDType(na_object=None))
+        assert texts.tolist() == ["a", None, ""]
+    with pytest.raises(ValueError, match="without a copy"):
+        column.__array__(copy=False)
+    assert repr(string_column(["a"] * 6)) == "<StringColumn of 6: ['a', 'a', 'a', 'a', 'a', ...]>"
+
+
+def test_bytes() -> None:
+    column = bytes_column(b"\0", b"", b"ab", b"\0")
+    assert column.tolist() == [b"\0", b"", b"ab", b"\0"]
+    assert (column == b"\0").tolist() == [True, False, False, True]
+    assert column.isin([bytearray(b"ab"), memoryview(b"")]).tolist() == [False, True, True, False]  # type: ignore[list-item]
+    assert column[1:3].tolist() == [b"", b"ab"]
+    assert column[2] == b"ab"
+    with pytest.raises(TypeError, match="holds bytes, not str"):
+        column.isin(["a"])  # type: ignore[list-item]
+
+
+def int32(*values: int) -> npt.NDArray[np.int32]:
+    return np.array(values, np.int32)
+
+
+def bits(*values: int) -> npt.NDArray[np.uint8]:
+    return np.packbits(values, bitorder="little")
+
+
+def test_lists_of_numbers_are_slices_of_their_values() -> None:
+    column = ListColumn(int32(0, 2, 2, 3), np.array([1.0, 2.0, 3.0]), bits(1, 0, 1))
+    assert column.tolist() == [[1.0, 2.0], None, [3.0]]
+    assert list(column) == column.tolist()
+    assert np.shares_memory(column[0], column.values)
+    assert column[1] is None
+    assert column[-1].tolist() == [3.0]
+    assert column.lengths.tolist() == [2, 0, 1]
+    assert column.valid.tolist() == [True, False, True]
+    assert len(column) == 3
+    assert repr(column) == "<ListColumn of 3 over 3 values>"
+    with pytest.raises(IndexError):
+        column[3]
+
+
+def test_lists_show_the_nulls_among_their_values() -> None:
+    column = ListColumn(int32(0, 2, 3), np.array([1, 0, 3]), None, bits(1, 0, 1))
+    assert column.tolist() == [[1, None], [3]]
+    assert column[0] == [1, None]
+    outer = ListColumn(int32(0, 0, 2), column)
+    assert outer.tolist() == [[], [[1, None], [3]]]
+    assert outer[1] == [[1, None], [3]]
+
+
+def test_structs_in_lists() -> None:
+    fields: dict[str, tuple[Any, Any]] = {
+        "sku": (string_column(["a", "", "c"]), None),
+        "n": (int32(1, 0, 3), bits(1, 0, 1)),
+    }
+    structs = StructColumn(fields, 3, bits(1, 1, 0))
+    assert structs["n"].tolist() == [1, 0, 3]
+    assert list(structs) == ["sku", "n"]
+    assert len(structs) == 3
+    assert structs.valid.tolist() == [True, True, False]
+    assert structs.tolist() == [{"sku": "a", "n": 1}, {"sku": "", "n": None}, None]
+    assert repr(structs) == "<StructColumn of 3: sku, n>"
+    with pytest.raises(KeyError):
+        structs["m"]
+    assert StructColumn({}, 2, None).tolist() == [{}, {}]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [([True, False, True], [0, 2]), ([-1, 0], [2, 0]), (1, [1]), ([], []), (np.array([2], np.uint64), [2])],
+)
+def test_row_indices(rows: Any, expected: list[int]) -> None:
+    indices = row_indices(rows, 3)
+    assert indices.tolist() == expected
+    assert indices.dtype == np.int64

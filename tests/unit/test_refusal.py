@@ -1,0 +1,71 @@
+"""refusal.py: the sentence of each reason."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import pytest
+
+from pythia_fast.refusal import Reason, refusal_text
+from pythia_fast.schema import describe
+
+EXT = Path(__file__).parents[2] / "ext"
+
+
+class Line(msgspec.Struct, rename={"count": "n"}):
+    count: Annotated[int, np.uint8, msgspec.Meta(ge=1, le=9, multiple_of=2)]
+
+
+class Row(msgspec.Struct):
+    price: float
+    lines: list[Line]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=3)] = "x"
+
+
+SCHEMA = describe(Row)
+COUNT = SCHEMA.by_name["lines[].count"].index
+
+
+@pytest.mark.parametrize(
+    ("reason", "found", "column", "at", "text"),
+    [
+        (Reason.TYPE, 5, 0, 42, "expected float, found str, field price, byte 42"),
+        (Reason.TYPE, 1, COUNT, 3, "expected int, found null, field lines[].count (key 'n'), byte 3"),
+        (Reason.TYPE, 6, -1, 0, "expected object, found array, byte 0"),
+        (Reason.TYPE, 99, 1, 0, "expected array, found something else, field lines, byte 0"),
+        (Reason.RANGE, 0, COUNT, 9, "number out of range of uint8, field lines[].count (key 'n'), byte 9"),
+        (Reason.RANGE, 0, -1, 9, "number out of range, byte 9"),
+        (
+            Reason.CONSTRAINT, 0, COUNT, 9,
+            "value outside its bounds (>= 1, <= 9, a multiple of 2), field lines[].count (key 'n'), byte 9",
+        ),
+        (
+            Reason.CONSTRAINT, 0, SCHEMA.by_name["name"].index, 1,
+            "value outside its bounds (length >= 1, length <= 3), field name, byte 1",
+        ),
+        (Reason.MISSING, 0, 0, 7, "missing required field price, byte 7"),
+        (Reason.EMPTY, 0, -1, 0, "the payload is empty"),
+        (Reason.NULL, 0, -1, 0, "the payload is null"),
+        (Reason.TOO_LARGE, 0, -1, 0, "the payload is larger than a batch may be"),
+        (Reason.UTF8, 0, -1, 5, "invalid UTF-8, byte 5"),
+        (250, 0, 999, 5, "refused, byte 5"),
+    ],
+)  # fmt: skip
+def test_sentences(reason: int, found: int, column: int, at: int, text: str) -> None:
+    assert refusal_text(SCHEMA, reason, found, column, at) == text
+
+
+def test_every_reason_of_the_c_header_has_its_sentence() -> None:
+    header = (EXT / "decoder.h").read_text()
+    reasons = {name: int(number) for name, number in re.findall(r"PF_REASON_(\w+) = (\d+)", header)}
+    assert reasons == {reason.name: reason.value for reason in Reason}
+    for number in set(reasons.values()) - {0}:
+        assert not refusal_text(SCHEMA, number, 0, -1, 0).startswith("refused")
+    found = {name.lower(): int(number) for name, number in re.findall(r"PF_FOUND_(\w+) = (\d+)", header)}
+    for name, number in found.items():
+        if number:
+            assert f"found {name}," in refusal_text(SCHEMA, Reason.TYPE, number, 0, 0)

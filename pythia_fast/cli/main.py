@@ -1,0 +1,84 @@
+"""The command ``python -m pythia_fast``: its sub-commands, and how every failure is told.
+
+Nothing here may import NumPy, a broker client or rich: ``--help`` answers without them.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import typer
+
+from pythia_fast.cli import bench, demo, replay, run, version
+from pythia_fast.cli.exit_codes import AppImportError, ExitCode, code_of_error
+from pythia_fast.errors import PythiaError
+
+PROGRAM = "python -m pythia_fast"
+
+#: Typer brings click along under its own name or not, by version: its public BadParameter leads to the base
+#: class of all wrong usage in both.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+commands = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="""Batches of messages as NumPy and Arrow columns, handled by a pool of processes.
+
+    \b
+    Examples:
+      python -m pythia_fast demo
+      python -m pythia_fast run orders:app --workers 8
+      python -m pythia_fast COMMAND --help
+    """,
+    epilog="Exit codes: 0 done or drained, 1 failed, 2 wrong usage, 3 app cannot be imported, 4 source or sink "
+    "cannot be reached, 5 drain deadline passed with work left, 130 stopped by a second signal.",
+)
+for _command in (run.run, replay.replay, demo.demo, bench.bench, version.version):
+    commands.command(no_args_is_help=_command in (run.run, replay.replay))(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; every failure is told on stderr."""
+    command = typer.main.get_command(commands)
+    try:
+        code = command.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+    except UsageError as error:
+        return _tell_usage(error)
+    except PythiaError as error:
+        return _tell_error(error)
+    except (KeyboardInterrupt, typer.Abort):
+        print("stopped", file=sys.stderr)
+        return ExitCode.KILLED
+    return int(code or ExitCode.DONE)
+
+
+def _tell_usage(error: Exception) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+        print(context.get_help(), file=sys.stderr)
+        return ExitCode.USAGE
+    print(f"error: {_usage_message(error, context)}", file=sys.stderr)
+    print(f"try: {context.command_path if context is not None else PROGRAM} --help", file=sys.stderr)
+    return ExitCode.USAGE
+
+
+def _usage_message(error: Any, context: typer.Context | None) -> str:
+    if type(error).__name__ != "NoSuchOption" or context is None:
+        return str(error.format_message()).rstrip(".")
+    known = sorted(name for parameter in context.command.params for name in parameter.opts if name.startswith("-"))
+    near = get_close_matches(error.option_name, [*known, "--help"], n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known options: {', '.join(known)}"
+    return f"No such option {error.option_name}; {hint}"
+
+
+def _tell_error(error: PythiaError) -> int:
+    if isinstance(error, AppImportError) and error.__cause__ is not None:
+        traceback.print_exception(error.__cause__, file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr)
+    return code_of_error(error)

@@ -1,0 +1,74 @@
+"""``run``: run the handlers of an App."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pythia_fast.cli.running import report_value, run_app, seconds_value, workers_of, workers_value
+from pythia_fast.cli.target import load_app
+
+Target = Annotated[str, typer.Argument(metavar="MODULE:APP", help="orders:app, shop.orders:app or orders.py:app")]
+Workers = Annotated[
+    str, typer.Option("--workers", metavar="N|auto", callback=workers_value, help="pool processes; auto: one a core")
+]
+Handlers = Annotated[
+    list[str] | None, typer.Option("--handler", metavar="NAME", help="run this handler only; may be given again")
+]
+ReportPath = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE.json", callback=report_value, help="write the run's figures to this file"),
+]
+StateDir = Annotated[
+    Path | None, typer.Option("--state-dir", metavar="DIR", help="where checkpoints and dead letters are kept")
+]
+DrainTimeout = Annotated[
+    float,
+    typer.Option("--drain-timeout", metavar="S", callback=seconds_value, help="seconds to finish work when stopped"),
+]
+ConnectTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--connect-timeout", metavar="S", callback=seconds_value, help="give up a broker after S seconds; else never"
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress and no summary, errors only")]
+
+
+def run(
+    target: Target,
+    workers: Workers = "auto",
+    handler: Handlers = None,
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="stop at the ends of the sources as they are at the start")
+    ] = False,
+    report: ReportPath = None,
+    state_dir: StateDir = None,
+    drain_timeout: DrainTimeout = 30.0,
+    connect_timeout: ConnectTimeout = None,
+    quiet: Quiet = False,
+) -> int:
+    """Run the handlers of an App until they are stopped.
+
+    SIGINT and SIGTERM stop reading and finish what was read; a second one stops at once.
+
+    \b
+    Examples:
+      python -m pythia_fast run orders:app --workers 8
+      python -m pythia_fast run orders.py:app --until-end --report run.json
+      python -m pythia_fast run shop.orders:app --handler score --handler archive
+    """
+    code, _ = run_app(
+        load_app(target),
+        workers=workers_of(workers),
+        until="end" if until_end else "forever",
+        handlers=handler or None,
+        state_dir=state_dir,
+        drain_timeout=drain_timeout,
+        connect_timeout=connect_timeout,
+        report_path=report,
+        quiet=quiet,
+    )
+    return code

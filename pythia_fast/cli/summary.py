@@ -1,0 +1,51 @@
+"""The table after a run."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from pythia_fast.cli.figures import short
+from pythia_fast.report import RunReport
+
+_ENDINGS = {
+    "done": "done: the sources ended",
+    "drained": "drained: everything that was read is finished",
+    "deadline": "drain deadline passed with work left",
+    "killed": "stopped at once by a second signal",
+}
+
+
+def summary_table(report: RunReport) -> Table:
+    """What the run did, one figure a row; a column for each handler where there are several."""
+    several = len(report.handlers) > 1
+    table = Table(title=f"{report.app or 'run'}: {_ENDINGS[report.ending]}", box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("")
+    table.add_column("in all" if several else "", justify="right")
+    for handler in report.handlers if several else ():
+        table.add_column(handler.name, justify="right")
+
+    def counts(label: str, field: str) -> None:
+        parts = [f"{getattr(handler, field):,}" for handler in report.handlers] if several else []
+        table.add_row(label, f"{getattr(report, field):,}", *parts)
+
+    counts("rows", "rows")
+    counts("batches", "batches")
+    table.add_row("seconds", f"{report.seconds:.2f}")
+    table.add_row("rows/s", short(report.rows_per_second))
+    table.add_row("MB/s", f"{report.mb_per_second:,.0f}")
+    table.add_row("CPU-seconds", f"{report.cpu_seconds:.2f}")
+    table.add_row("CPU-seconds per million rows", f"{report.cpu_seconds_per_million:.2f}")
+    table.add_row("peak memory of all processes, MB", f"{report.peak_rss_mb:,.0f}")
+    counts("worker processes", "workers")
+    for label, field in (
+        ("refused by the decoder", "refused"),
+        ("rejected by the handler", "rejected"),
+        ("retried", "retried"),
+        ("dead-lettered", "dead_lettered"),
+        ("crashed processes", "crashes"),
+    ):
+        counts(label, field)
+    if report.unfinished:
+        table.add_row("unfinished, read again next time", f"{report.unfinished:,}")
+    return table

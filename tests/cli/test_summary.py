@@ -1,0 +1,66 @@
+"""pythia_fast.cli.summary: the table after a run."""
+
+import io
+
+from rich.console import Console
+
+from pythia_fast.cli.summary import summary_table
+from pythia_fast.report import HandlerReport, RunReport
+
+
+def text_of(report: RunReport) -> list[str]:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(summary_table(report))
+    assert isinstance(console.file, io.StringIO)
+    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+
+
+def test_every_figure_has_a_row() -> None:
+    report = RunReport(
+        app="orders",
+        rows=5_000_000,
+        batches=1_221,
+        seconds=0.5,
+        bytes=885_000_000,
+        rejected=31,
+        dead_lettered=33,
+        refused=2,
+        retried=4,
+        crashes=1,
+        cpu_seconds=1.5,
+        peak_rss_mb=210.4,
+        workers=2,
+        handlers=(HandlerReport(name="score", rows=5_000_000),),
+    )
+    lines = text_of(report)
+    assert lines[0] == "orders: done: the sources ended"
+    for line in (
+        "rows 5,000,000",
+        "batches 1,221",
+        "seconds 0.50",
+        "rows/s 10.0 M",
+        "MB/s 1,770",
+        "CPU-seconds per million rows 0.30",
+        "peak memory of all processes, MB 210",
+        "refused by the decoder 2",
+        "rejected by the handler 31",
+        "retried 4",
+        "dead-lettered 33",
+        "crashed processes 1",
+    ):
+        assert line in lines
+    assert not any("unfinished" in line for line in lines)
+
+
+def test_several_handlers_have_a_column_each() -> None:
+    handlers = (HandlerReport(name="score", rows=7, workers=1), HandlerReport(name="archive", rows=5, workers=2))
+    lines = text_of(RunReport(app="orders", rows=12, workers=3, handlers=handlers))
+    assert "in all score archive" in lines
+    assert "rows 12 7 5" in lines
+    assert "worker processes 3 1 2" in lines
+
+
+def test_work_left_is_told() -> None:
+    lines = text_of(RunReport(app="orders", ending="deadline", unfinished=4096))
+    assert lines[0] == "orders: drain deadline passed with work left"
+    assert "unfinished, read again next time 4,096" in lines

@@ -1,0 +1,264 @@
+"""handlers.py: the annotation picks the view; what cannot work is refused at registration."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from pythia_fast.batch import Batch
+from pythia_fast.errors import ConfigError
+from pythia_fast.handlers import inspect_handler
+
+from .slot_writer import SlotWriter
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+
+class Order(msgspec.Struct):
+    order_id: int
+    price: float
+    note: str | None = None
+
+
+class Other(msgspec.Struct):
+    x: int
+
+
+ORDERS = [Order(1, 2.5, "a"), Order(2, 3.5)]
+
+
+def call(function: Any, schema: Any = Order) -> Any:
+    return inspect_handler(function, schema, "handler 'h'").build()(SlotWriter(Order, ORDERS).batch())
+
+
+def wants_batch(batch: Batch[Order]) -> Any:
+    return batch
+
+
+def wants_bare_batch(batch: Batch) -> Any:  # type: ignore[type-arg]
+    return batch
+
+
+def wants_annotated(batch: Annotated[Batch[Order], "of orders"], extra: int = 5) -> Any:
+    return batch
+
+
+def wants_rows(orders: list[Order]) -> Any:
+    return orders
+
+
+def wants_sequence(orders: Sequence[Order]) -> Any:
+    return orders
+
+
+def wants_polars(frame: pl.DataFrame) -> Any:
+    return frame
+
+
+def wants_record_batch(batch: pa.RecordBatch) -> Any:
+    return batch
+
+
+def wants_table(table: pa.Table) -> Any:
+    return table
+
+
+def wants_pandas(frame: pd.DataFrame) -> Any:
+    return frame
+
+
+def no_annotation(batch):  # type: ignore[no-untyped-def]
+    return batch
+
+
+@pytest.mark.parametrize(
+    "function", [wants_batch, wants_bare_batch, wants_annotated, no_annotation, lambda batch: batch]
+)
+def test_a_batch_for_those_that_ask_for_none_else(function: Any) -> None:
+    batch = call(function)
+    assert isinstance(batch, Batch)
+    assert batch["price"].tolist() == [2.5, 3.5]
+
+
+@pytest.mark.parametrize("function", [wants_rows, wants_sequence])
+def test_rows(function: Any) -> None:
+    assert call(function) == ORDERS
+
+
+def test_data_frames() -> None:
+    expected = {"order_id": [1, 2], "price": [2.5, 3.5], "note": ["a", None]}
+    assert call(wants_polars).to_dict(as_series=False) == expected
+    record = call(wants_record_batch)
+    assert isinstance(record, pa.RecordBatch)
+    assert record.to_pydict() == expected
+    table = call(wants_table)
+    assert isinstance(table, pa.Table)
+    assert table.to_pydict() == expected
+    frame = call(wants_pandas)
+    assert isinstance(frame, pd.DataFrame)
+    assert frame["price"].dtype == np.float64
+    assert frame["order_id"].tolist() == [1, 2]
+
+
+def test_the_schema_may_come_from_the_annotation() -> None:
+    assert inspect_handler(wants_batch, None, "h").schema is Order
+    assert inspect_handler(wants_rows, None, "h").schema is Order
+    assert inspect_handler(wants_polars, None, "h").schema is None
+    assert inspect_handler(wants_polars, Order, "h").schema is Order
+    with pytest.raises(ConfigError, match=r"h: .*'batch' is annotated with Order, but schema=Other"):
+        inspect_handler(wants_batch, Other, "h")
+
+
+def test_annotations_that_are_no_strings() -> None:
+    def handler(batch: Any) -> Any:
+        return batch
+
+    for annotation, view in ((Batch[Order], "batch"), (list[Order], "rows"), (pl.DataFrame, "polars"), (Any, "batch")):
+        handler.__annotations__ = {"batch": annotation}
+        assert inspect_handler(handler, Order, "h").view == view
+
+
+def test_a_struct_local_to_a_function_needs_no_lookup() -> None:
+    class Local(msgspec.Struct):
+        x: int
+
+    def handler(batch: list[Local]) -> Any:
+        return batch
+
+    def closes_over(batch: Batch[Local]) -> Any:
+        return Local, batch
+
+    assert inspect_handler(handler, Local, "h").view == "rows"
+    assert inspect_handler(closes_over, None, "h").schema is Local
+
+
+class Scorer:
+    def __init__(self, factor: float = 2.0) -> None:
+        self.factor = factor
+        self.log = ["made"]
+
+    def setup(self) -> None:
+        self.log.append("setup")
+
+    def teardown(self) -> None:
+        self.log.append("teardown")
+
+    def __call__(self, frame: pl.DataFrame) -> Any:
+        return self.log, (frame["price"] * self.factor).to_list()
+
+
+class Bare:
+    def __call__(self, orders: list[Order]) -> int:
+        return len(orders)
+
+
+def test_a_class_is_made_where_it_is_called() -> None:
+    adapter = inspect_handler(Scorer, Order, "h")
+    first, second = adapter.build(), adapter.build()
+    first.setup()
+    batch = SlotWriter(Order, ORDERS).batch()
+    log, scores = first(batch)
+    first.teardown()
+    assert (log, scores) == (["made", "setup", "teardown"], [5.0, 7.0])
+    assert second(batch)[0] == ["made"]
+
+
+def test_setup_and_teardown_are_optional() -> None:
+    for handler in (Bare, Bare()):
+        called = inspect_handler(handler, Order, "h").build()
+        called.setup()
+        assert called(SlotWriter(Order, ORDERS).batch()) == 2
+        called.teardown()
+
+
+def test_bound_methods_partials_and_objects() -> None:
+    def with_option(factor: float, frame: pl.DataFrame) -> Any:
+        return (frame["price"] * factor).to_list()
+
+    scorer = Scorer(3.0)
+    assert call(scorer)[1] == [7.5, 10.5]
+    assert call(scorer.__call__)[1] == [7.5, 10.5]
+    assert call(functools.partial(with_option, 4.0)) == [10.0, 14.0]
+
+
+class NoCall:
+    pass
+
+
+class Needy:
+    def __init__(self, url: str) -> None: ...
+    def __call__(self, batch: Any) -> None: ...
+
+
+async def asynchronous(batch: Any) -> None: ...
+
+
+def none_at_all() -> None: ...
+
+
+def two(batch: Any, more: Any) -> None: ...
+
+
+def keyword(*, batch: Any) -> None: ...
+
+
+def keyword_beside(batch: Any, *, option: int) -> None: ...
+
+
+def hidden(batch: Decimal) -> None: ...
+
+
+def numbers(batch: np.ndarray) -> None: ...
+
+
+def broken(batch: 1 / 0) -> None: ...  # type: ignore[valid-type]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (NoCall, "class NoCall needs a method __call__"),
+        (Needy, r"made without arguments .*'url'.* setup\(\)"),
+        (asynchronous, "plain function, not async"),
+        (none_at_all, "its parameters are: none"),
+        (two, "its parameters are: batch, more"),
+        (keyword, "called with one argument"),
+        (keyword_beside, "its parameters are: batch, option"),
+        (hidden, r"'Decimal' of 'batch' cannot be evaluated .*TYPE_CHECKING"),
+        (numbers, r"ndarray is no view of a batch; annotate the parameter with Batch"),
+        (broken, "fails: division by zero"),
+        (5, "5 is not callable"),
+    ],
+)
+def test_handlers_that_cannot_work_are_refused(function: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        inspect_handler(function, Order, "handler 'h'")
+    assert str(caught.value).startswith("handler 'h': ")
+
+
+@pytest.mark.parametrize(
+    ("function", "library", "extra"),
+    [
+        (wants_polars, "polars", "polars"),
+        (wants_record_batch, "pyarrow", "arrow"),
+        (wants_table, "pyarrow", "arrow"),
+        (wants_pandas, "pandas", "pandas"),
+        (wants_pandas, "pyarrow", "pandas"),
+    ],
+)
+def test_a_missing_library_names_its_extra(
+    function: Any, library: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ConfigError, match=rf"pip install 'pythia-fast\[{extra}\]'"):
+        inspect_handler(function, Order, "h")

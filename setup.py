@@ -42,6 +42,7 @@ MODULES: dict[str, list[str]] = {
     "collecting_sink": [],
     "plan": [],
     "row_encoder": [],
+    "msgpack_decoder": [],
     "batch_memory": [],
     "text_ops": [],
     "librdkafka": [],

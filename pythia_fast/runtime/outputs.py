@@ -62,15 +62,17 @@ class OutputEncoder:
         result and ``start=resume``. Views that the result holds must stay valid until then.
 
         Raises HandlerError naming column and row for what cannot be sent on: columns of unequal length, a
-        type without a JSON form, text that is not UTF-8, a record larger than the whole region.
+        type without a JSON form, text that is not UTF-8, a record larger than the whole region. After an
+        error the same ``start`` may be tried with another region.
         """
-        if start == 0:
+        if start == 0 or self._open is None:
             self._open = self._prepare(result)
-        if self._open is None:
+        opened, self._open = self._open, None  # whatever happens, nothing is held that the result looked at
+        if opened is None:
             return Encoded(0, 0, True, 0)
-        written = self._open.write(region, start)
-        if written.done:
-            self._open = None
+        written = opened.write(region, start)
+        if not written.done:
+            self._open = opened
         return written
 
     def _prepare(self, result: Any) -> _Records | None:

@@ -254,6 +254,8 @@ def test_what_cannot_be_sent_is_refused(result: Any, says: str | None) -> None:
         assert (first.records, first.done, first.resume) == (1, False, 1)
         with pytest.raises(HandlerError, match=r"record 1 .* takes 2020 bytes, but .* holds 1000"):
             encoder.encode(result, region, first.resume)
+        rest = encoder.encode(result, memoryview(bytearray(3000)), first.resume)
+        assert (rest.bytes, rest.records, rest.done) == (2020, 1, True)
     else:
         with pytest.raises(HandlerError, match=says):
             encoder.encode(result, region)
@@ -279,3 +281,13 @@ def test_a_list_is_resumed_where_the_region_was_full(result: list[Any], region_b
     assert [record.payload for record in found] == [
         item if isinstance(item, bytes) else str(item).encode() for item in result
     ]
+
+
+def test_nothing_is_held_of_a_result_that_was_written_or_refused() -> None:
+    encoder = OutputEncoder()
+    values = bytearray(8)
+    encoder.encode({"v": np.frombuffer(values, np.int64)}, memoryview(bytearray(100)))
+    values.extend(b"x" * 8)  # BufferError, were it still exported
+    with pytest.raises(HandlerError):
+        encoder.encode({"v": np.frombuffer(values, np.int64)}, memoryview(bytearray(10)))
+    values.extend(b"x")

@@ -41,6 +41,8 @@ MODULES: dict[str, list[str]] = {
     "memory_reader": [],
     "collecting_sink": [],
     "plan": [],
+    "json_decoder": ["json_plan.c", "json_scalar.c", "json_avx2.c", "json_number.c"],
+    "decoder_probe": [],
     "row_encoder": [],
     "msgpack_decoder": [],
     "batch_memory": [],

@@ -1,0 +1,55 @@
+/* The JSON kernel in plain C, eight bytes at a time in a 64-bit word: for every processor. */
+#include <stdint.h>
+#include <string.h>
+
+#include "json_decoder.h"
+
+#define BLOCK 8
+typedef uint64_t block_mask;
+
+static inline unsigned block_first(block_mask mask) { return (unsigned)__builtin_ctzll(mask) >> 3; }
+
+static inline block_mask block_drop(block_mask mask, unsigned n) { return mask >> (8 * n); }
+
+/* High bits mark the bytes.  A borrow can mark a byte above a true hit, never one below, so the first is right. */
+static inline block_mask block_special_of(uint64_t word) {
+    const uint64_t ones = 0x0101010101010101ull, highs = 0x8080808080808080ull;
+    uint64_t quotes = word ^ (ones * '"'), backslashes = word ^ (ones * '\\');
+    uint64_t hits = ((quotes - ones) & ~quotes) | ((backslashes - ones) & ~backslashes) |
+                    ((word - ones * 0x20) & ~word) | word;
+    return hits & highs;
+}
+
+static inline block_mask block_special(const uint8_t *p) {
+    uint64_t word;
+    memcpy(&word, p, 8);
+    return block_special_of(word);
+}
+
+static inline block_mask block_copy(uint8_t *out, const uint8_t *p) {
+    uint64_t word;
+    memcpy(&word, p, 8);
+    memcpy(out, &word, 8);
+    return block_special_of(word);
+}
+
+static inline int word_differs(const uint8_t *a, const uint8_t *b) { return memcmp(a, b, 8) != 0; }
+
+static inline int block_literal(const uint8_t *p, const pf_json_key *key) {
+    unsigned size = key->literal_size;
+    uint64_t word, wanted;
+    if (size <= 8) {
+        memcpy(&word, p, 8);
+        memcpy(&wanted, key->literal, 8);
+        return (word ^ wanted) << (64 - 8 * size) == 0;
+    }
+    if (word_differs(p, key->literal) || word_differs(p + size - 8, key->literal + size - 8)) return 0;
+    if (size > 16 && word_differs(p + 8, key->literal + 8)) return 0;
+    return size <= 24 || !word_differs(p + 16, key->literal + 16);
+}
+
+#include "json_kernel.h"
+
+int pf_json_decode_scalar(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size, pf_refusal *why) {
+    return decode_payload(self, batch, payload, size, why);
+}

@@ -1,0 +1,12 @@
+from pythia_fast._ext.decoder import NativeDecoder
+from pythia_fast._ext.plan import Plan
+
+ENVIRONMENT: str
+KERNELS: tuple[str, ...]
+
+def available_simd() -> tuple[str, ...]: ...
+
+class JsonDecoder(NativeDecoder):
+    plan: Plan
+    simd: str
+    def __init__(self, plan: Plan, simd: str | None = None) -> None: ...

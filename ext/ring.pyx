@@ -226,9 +226,14 @@ cdef class Arena:
     def __dealloc__(self):
         if self.arena != NULL:
             munmap(self.arena, self.arena.arena_bytes)
+        self.close()
+        free(self._slot_address)
+
+    def close(self):
+        """Close the descriptor. The memory stays until the last reference to this object is gone."""
         if self.fd >= 0:
             os.close(self.fd)
-        free(self._slot_address)
+            self.fd = -1
 
     # -- sizes ---------------------------------------------------------------------------------
 

@@ -1,3 +1,62 @@
-"""pythia_fast: batches of messages as NumPy and Arrow columns, handled by a pool of processes."""
+"""pythia_fast: batches of messages as NumPy and Arrow columns, handled by a pool of processes.
+
+The public names are imported when they are first asked for: ``python -m pythia_fast --help`` needs none of
+them, and no broker client is imported before a broker is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pythia_fast.app import App
+    from pythia_fast.batch import Batch
+    from pythia_fast.brokers.file import FileConsumer, FileProducer
+    from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
+    from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
+    from pythia_fast.errors import PythiaError
+    from pythia_fast.report import RunReport
 
 __version__ = "0.1.0.dev0"
+
+__all__ = [
+    "App",
+    "Batch",
+    "FileConsumer",
+    "FileProducer",
+    "KafkaConsumer",
+    "KafkaProducer",
+    "MemoryConsumer",
+    "MemoryMessage",
+    "MemoryProducer",
+    "PythiaError",
+    "RunReport",
+    "__version__",
+]
+
+_HOMES = {
+    "App": "app",
+    "Batch": "batch",
+    "FileConsumer": "brokers.file",
+    "FileProducer": "brokers.file",
+    "KafkaConsumer": "brokers.kafka",
+    "KafkaProducer": "brokers.kafka",
+    "MemoryConsumer": "brokers.memory",
+    "MemoryMessage": "brokers.memory",
+    "MemoryProducer": "brokers.memory",
+    "PythiaError": "errors",
+    "RunReport": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pythia_fast' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"pythia_fast.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -150,8 +150,14 @@ class App:
             PoolError: the app's module or a ``setup()`` raised in a pool process, or processes die faster than allowed.
             SourceError, SinkError: a broker that cannot be used.
         """
+        from pythia_fast import pool
         from pythia_fast.runtime.engine import Engine
 
+        if pool.in_pool:
+            raise ConfigError(
+                "run() was called while a pool process imports this module; put the call under "
+                'if __name__ == "__main__":'
+            )
         chosen = [self.handler(name) for name in handlers] if handlers else list(self.handlers.values())
         if not chosen:
             raise ConfigError(f"app {self.name!r} has no handler; register one with @app.batch_handler(...)")

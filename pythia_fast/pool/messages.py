@@ -15,6 +15,7 @@ class Setup(msgspec.Struct, tag="setup"):
 
     target: list[str]  #: ["module", MODULE, ATTRIBUTE] or ["file", PATH, ATTRIBUTE]
     sys_path: list[str]
+    argv: list[str]
     import_first: bool  #: import the app before forking; else each child imports it
     arenas: list[ArenaShape]
 

@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pythia_fast import pool
 from pythia_fast._ext.ring import die_with_parent
 from pythia_fast.errors import PoolError
 from pythia_fast.pool.messages import (
@@ -107,16 +108,16 @@ class Nursery:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(command, pass_fds=fds, env=environment, stdin=subprocess.DEVNULL)
         theirs.close()
-        send(ours, Setup(list(target), sys.path, import_first, list(arenas)))
+        send(ours, Setup(list(target), sys.path, sys.argv, import_first, list(arenas)))
         return cls(process.pid, ours, process)
 
     def fileno(self) -> int:
         return self._channel.fileno()
 
-    def launch(self, pool: int, worker: int) -> None:
+    def launch(self, pool_index: int, worker: int) -> None:
         """Ask for a process; a Launched packet answers."""
         try:
-            send(self._channel, Launch(pool, worker))
+            send(self._channel, Launch(pool_index, worker))
         except OSError as error:
             raise PoolError(f"the pool's parent process {self.pid} is gone: {error}") from None
 
@@ -164,6 +165,7 @@ def _wait_or_kill(pid: int, timeout: float) -> None:
 
 def _serve(channel: socket.socket, child_main: ChildMain, parent: int) -> None:
     """Fork on demand, reap, report; returns when the runtime closes its end."""
+    pool.in_pool = True
     die_with_parent()
     if os.getppid() != parent:  # it died before the line above could take effect
         return
@@ -208,8 +210,8 @@ def _reap(channel: socket.socket, children: dict[int, tuple[int, int]]) -> None:
     for pid in list(children):
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
-            pool, worker = children.pop(pid)
-            send(channel, Died(pool, worker, pid, os.waitstatus_to_exitcode(status)))
+            place = children.pop(pid)
+            send(channel, Died(*place, pid, os.waitstatus_to_exitcode(status)))
 
 
 def _fork_child(channel: socket.socket, child_main: ChildMain, launch: Launch, wake: tuple[int, int]) -> int:
@@ -248,6 +250,8 @@ def main(channel_fd: int) -> int:
     if not isinstance(setup, Setup):
         return 1
     sys.path[:] = setup.sys_path
+    sys.argv[:] = setup.argv
+    pool.in_pool = True
     from pythia_fast.pool.children import ImportedChildren
 
     children = ImportedChildren(setup.target, setup.arenas)

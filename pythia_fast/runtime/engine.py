@@ -91,6 +91,8 @@ class Engine:
 
     def run(self) -> RunReport:
         with ExitStack() as stack:
+            for run in self._runs:
+                stack.callback(run.arena.close)
             nursery = stack.enter_context(self._nursery())
             self._supervisor = Supervisor(nursery, self._runs, self._event)
             self._supervisor.launch_all(BOOT_TIMEOUT_S)

@@ -1,0 +1,184 @@
+"""The runtime as a process: start methods, signals, and what is left when it is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+
+PRELUDE = """
+    import os, sys, threading, time
+    from pythia_fast import App, MemoryConsumer, MemoryProducer
+    app = App("tree")
+    source = MemoryConsumer([b"%d" % i for i in range(int(os.environ.get("ROWS", "1000")))], keep_open="OPEN" in os.environ)
+    sink = MemoryProducer()
+"""
+HANDLER = """
+    @app.batch_handler(source=source, sink=sink, decoder="raw", batch_size=10, batch_timeout=0)
+    def echo(batch):
+        return batch["payload"].tolist()
+"""
+MAIN = """
+    if __name__ == "__main__":
+        class Observer:
+            def started(self, info): print("started", os.getpid(), flush=True)
+            def sample(self, snapshot): pass
+            def event(self, text): print("event", text, flush=True)
+            def finished(self, report): print("finished", report.ending, report.rows, report.unfinished, flush=True)
+        app.run(workers=2, until="end", observer=Observer(), state_dir=sys.argv[1], drain_timeout=float(sys.argv[2]),
+                start_method=sys.argv[3])
+        print("rows", len(sink.records), len(set(sink.payloads)), flush=True)
+"""
+
+
+class Script:
+    """A user's script, started as a user would."""
+
+    def __init__(self, folder: Path, *parts: str, method="auto", drain=10.0, **environment: str) -> None:
+        path = folder / "orders.py"
+        path.write_text("".join(textwrap.dedent(part) for part in parts))
+        self.process = subprocess.Popen(
+            [sys.executable, str(path), str(folder / "state"), str(drain), method],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+
+    def read_until(self, word: str) -> str:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if word in line:
+                return line
+        raise AssertionError(f"no {word!r}: {self.process.stderr.read()}")
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+    def tree(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@pytest.fixture
+def script(tmp_path):
+    made = []
+
+    def start(*parts, **options):
+        made.append(Script(tmp_path, *parts, **options))
+        return made[-1]
+
+    yield start
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()
+
+
+@pytest.mark.parametrize("method", ["auto", "fork", "forkserver", "spawn"])
+def test_every_start_method_runs_the_same_script(script, method):
+    code, out, err = script(PRELUDE, HANDLER, MAIN, method=method).end()
+    assert (code, err) == (0, "")
+    assert "rows 1000 1000" in out
+
+
+def test_a_module_that_starts_threads_is_imported_by_each_process(script):
+    threads = """
+    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+    """
+    code, out, err = script(PRELUDE, threads, HANDLER, MAIN, method="auto").end()
+    assert (code, err) == (0, "")
+    assert "starts threads: each pool process imports it by itself" in out
+    assert "rows 1000 1000" in out
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_module_that_does_not_import_again_ends_the_run_with_its_traceback(script, method):
+    broken = """
+    if __name__ != "__main__":
+        import no_such_module_anywhere
+    """
+    code, _, err = script(PRELUDE, broken, HANDLER, MAIN, method=method).end()
+    assert code == 1
+    assert "no_such_module_anywhere" in err
+
+
+def test_a_script_without_a_main_guard_is_told(script):
+    unguarded = MAIN.replace('if __name__ == "__main__":', "if True:")
+    code, _, err = script(PRELUDE, HANDLER, unguarded, method="spawn").end()
+    assert code == 1
+    assert '__name__ == "__main__"' in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains(script, number):
+    one = script(PRELUDE, HANDLER, MAIN, OPEN="1")
+    one.read_until("started")
+    one.process.send_signal(number)
+    code, out, err = one.end()
+    assert (code, err) == (0, "")
+    assert "draining" in out
+    assert "finished drained" in out
+    rows = int(out.split("rows ")[1].split()[0])
+    assert f"finished drained {rows} 0" in out
+
+
+SLOW = """
+    @app.batch_handler(source=source, sink=sink, decoder="raw", batch_size=10, batch_timeout=0)
+    def slow(batch):
+        print("handling", os.getpid(), flush=True)
+        time.sleep(1000)
+"""
+
+
+def test_the_second_signal_stops_at_once(script):
+    one = script(PRELUDE, SLOW, MAIN, drain=1000.0)
+    one.read_until("handling")
+    tree = one.tree()
+    one.process.send_signal(signal.SIGTERM)
+    one.read_until("draining")
+    one.process.send_signal(signal.SIGTERM)
+    code, out, _ = one.end()
+    assert code == 0
+    assert "finished killed" in out
+    assert psutil.wait_procs(tree, timeout=10)[1] == []
+
+
+def test_the_drain_deadline_ends_a_run_whose_handler_hangs(script):
+    one = script(PRELUDE, SLOW, MAIN, drain=0.3)
+    one.read_until("handling")
+    tree = one.tree()
+    one.process.send_signal(signal.SIGTERM)
+    _, out, _ = one.end()
+    ending, _, unfinished = out.split("finished ")[1].split()[:3]
+    assert ending == "deadline"
+    assert int(unfinished) > 0
+    assert psutil.wait_procs(tree, timeout=10)[1] == []
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_killed_parent_takes_its_children_with_it(script, method):
+    one = script(PRELUDE, SLOW, MAIN, method=method)
+    one.read_until("handling")
+    tree = one.tree()
+    assert len(tree) == 3
+    one.process.kill()
+    assert psutil.wait_procs(tree, timeout=10)[1] == []
+
+
+def test_a_killed_nursery_ends_the_run_with_a_sentence(script):
+    one = script(PRELUDE, SLOW, MAIN, method="fork", drain=0.1)
+    one.read_until("handling")
+    tree = one.tree()
+    nursery = next(process for process in tree if process.ppid() == one.process.pid)
+    nursery.kill()
+    code, _, err = one.end()
+    assert code == 1
+    assert "the pool's parent process" in err
+    assert psutil.wait_procs(tree, timeout=10)[1] == []

@@ -1,0 +1,386 @@
+"""Whole runs in memory: what goes in comes out, once handled and in order, whatever the handler does."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+
+import msgspec
+import numpy as np
+import pytest
+
+from pythia_fast import App, Batch
+from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
+from pythia_fast.errors import ConfigError, HandlerError, PoolError
+
+
+class Events:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.snapshots = []
+        self.info = None
+        self.report = None
+
+    def started(self, info):
+        self.info = info
+
+    def sample(self, snapshot):
+        self.snapshots.append(snapshot)
+
+    def event(self, text):
+        self.lines.append(text)
+
+    def finished(self, report):
+        self.report = report
+
+
+class Order(msgspec.Struct):
+    order_id: int
+    price: float
+    qty: int
+
+
+def orders(n: int) -> list[bytes]:
+    return [msgspec.json.encode(Order(i, i * 0.5, i % 7)) for i in range(n)]
+
+
+def run(tmp_path, handler, messages, *, workers=2, partitions=1, observer=None, **options):
+    """Run ``handler`` over messages; (report, sink, dead letters, source)."""
+    app = App("test")
+    source = MemoryConsumer(messages, partitions=partitions)
+    sink, dead = MemoryProducer(), MemoryProducer()
+    options.setdefault("decoder", "raw")
+    app.batch_handler(source=source, sink=sink, dead_letter=dead, name="handler", **options)(handler)
+    report = app.run(workers=workers, until="end", state_dir=tmp_path, observer=observer)
+    return report, sink, dead, source
+
+
+def numbers(n: int) -> list[bytes]:
+    return [b"%d" % i for i in range(n)]
+
+
+def echo(batch):
+    return batch["payload"].tolist()
+
+
+def sorted_ints(records) -> list[int]:
+    return sorted(int(payload) for payload in records.payloads)
+
+
+@pytest.mark.parametrize("ordering", ["unordered", "partition", "key"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_row_comes_out_once(tmp_path, ordering, workers):
+    messages = [MemoryMessage(b"%d" % i, key=b"k%d" % (i % 11), partition=i % 4) for i in range(5000)]
+    report, sink, dead, source = run(
+        tmp_path, echo, messages, ordering=ordering, workers=workers, partitions=4, batch_size=64
+    )
+    assert sorted_ints(sink) == list(range(5000))
+    assert dead.records == []
+    assert (report.rows, report.crashes, report.ending, report.unfinished) == (5000, 0, "done", 0)
+    assert source.committed == {0: 1250, 1: 1250, 2: 1250, 3: 1250}
+
+
+@pytest.mark.parametrize(("ordering", "lane"), [("partition", lambda i: i % 4), ("key", lambda i: i % 11)])
+def test_rows_of_a_lane_stay_in_order(tmp_path, ordering, lane):
+    messages = [MemoryMessage(b"%d" % i, key=b"k%d" % (i % 11), partition=i % 4) for i in range(4000)]
+    _, sink, _, _ = run(tmp_path, echo, messages, ordering=ordering, workers=3, partitions=4, batch_size=16)
+    last = {}
+    for payload in sink.payloads:
+        i = int(payload)
+        assert last.get(lane(i), -1) < i
+        last[lane(i)] = i
+
+
+def test_columns_reach_the_handler_as_views(tmp_path):
+    def score(batch):
+        assert isinstance(batch, Batch)
+        assert batch["price"].dtype == np.float64
+        assert not batch["price"].flags.owndata
+        return {"order_id": batch["order_id"], "revenue": batch["price"] * batch["qty"]}
+
+    report, sink, _, _ = run(tmp_path, score, orders(3000), schema=Order, decoder="json", batch_size=256)
+    scored = {row["order_id"]: row["revenue"] for row in map(msgspec.json.decode, sink.payloads)}
+    assert scored == {i: i * 0.5 * (i % 7) for i in range(3000)}
+    assert report.rows == 3000
+
+
+def test_refused_rows_are_dead_lettered_and_their_neighbours_go_on(tmp_path):
+    messages = orders(100)
+    messages[3] = b'{"order_id": "x"}'
+    messages[50] = b""
+    messages[99] = b'{"order_id": 1, "price": 1.0, "qty"'
+    report, sink, dead, source = run(
+        tmp_path, lambda batch: {"id": batch["order_id"]}, messages, schema=Order, decoder="json", batch_size=16
+    )
+    assert len(sink.records) == 97
+    assert sorted(dead.payloads) == sorted([messages[3], messages[50], messages[99]])
+    assert (report.rows, report.refused, report.dead_lettered) == (100, 3, 3)
+    assert source.committed == {0: 100}
+
+
+def test_rejected_rows_carry_their_reason(tmp_path):
+    def handler(batch):
+        values = np.array([int(payload) for payload in batch["payload"].tolist()])
+        batch.reject(values % 10 == 3, reason="ends in three")
+
+    report, _, dead, _ = run(tmp_path, handler, numbers(100))
+    assert sorted_ints(dead) == list(range(3, 100, 10))
+    assert "ends in three" in repr(dead.records[0].headers)
+    assert (report.rejected, report.dead_lettered) == (10, 10)
+
+
+def test_an_exception_costs_only_the_rows_that_raise(tmp_path):
+    def handler(batch):
+        rows = batch["payload"].tolist()
+        if b"17" in rows or b"401" in rows:
+            raise ValueError("cannot stand primes")
+        return rows
+
+    report, sink, dead, _ = run(tmp_path, handler, numbers(1000), batch_size=128)
+    assert sorted_ints(dead) == [17, 401]
+    assert "cannot stand primes" in repr(dead.records[0].headers)
+    assert sorted_ints(sink) == sorted(set(range(1000)) - {17, 401})
+    assert report.crashes == 0
+
+
+def test_on_error_dead_letter_gives_up_the_batch(tmp_path):
+    def handler(batch):
+        if b"5" in batch["payload"].tolist():
+            raise ValueError("no fives")
+
+    report, _, dead, _ = run(tmp_path, handler, numbers(64), batch_size=16, on_error="dead_letter")
+    assert sorted_ints(dead) == list(range(16))
+    assert report.dead_lettered == 16
+
+
+def test_on_error_stop_ends_the_run_with_the_traceback_and_commits_nothing_of_the_batch(tmp_path):
+    def handler(batch):
+        raise ValueError("this one stops")
+
+    app = App("test")
+    source = MemoryConsumer(numbers(10))
+    app.batch_handler(source=source, decoder="raw", name="handler", on_error="stop")(handler)
+    with pytest.raises(HandlerError, match="this one stops"):
+        app.run(workers=1, until="end", state_dir=tmp_path, drain_timeout=0.2)
+    assert source.committed.get(0, 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda batch: {"a": np.arange(3), "b": np.arange(4)}, "a.*b|3.*4"),
+        (lambda batch: 42, "int"),
+        (lambda batch: {"a": object()}, "a"),
+    ],
+)
+def test_a_result_that_cannot_be_sent_ends_the_run_with_a_sentence(tmp_path, result, message):
+    with pytest.raises(HandlerError, match=message):
+        run(tmp_path, result, numbers(10), workers=1)
+
+
+def test_a_result_without_a_sink_is_an_error(tmp_path):
+    app = App("test")
+    app.batch_handler(source=MemoryConsumer(numbers(3)), decoder="raw", name="handler")(echo)
+    with pytest.raises(HandlerError, match="has no sink"):
+        app.run(workers=1, until="end", state_dir=tmp_path, drain_timeout=0.2)
+
+
+def test_retried_rows_come_again_until_their_attempts_are_spent(tmp_path):
+    def handler(batch):
+        rows = np.array([int(payload) for payload in batch["payload"].tolist()])
+        first = batch.attempts == 0
+        batch.retry((rows % 10 == 1) & first)  # once
+        batch.retry(rows == 55)  # always
+        return [b"%d %d" % pair for pair in zip(rows[~(rows % 10 == 1) | ~first], batch.attempts, strict=False)]
+
+    report, _, dead, _ = run(tmp_path, handler, numbers(100), max_attempts=3)
+    assert dead.payloads == [b"55"]
+    assert "3 of 3" in repr(dead.records[0].headers)
+    assert report.retried == 10 + 2
+
+
+@pytest.mark.parametrize("size", [10, 3000])
+def test_results_larger_than_the_output_region_are_sent_in_parts(tmp_path, size):
+    def explode(batch):
+        return [payload * size for payload in batch["payload"].tolist() for _ in range(3)]
+
+    _, sink, _, _ = run(tmp_path, explode, [b"0123456789"] * 500, batch_size=500, max_batch_bytes=100_000)
+    assert Counter(sink.payloads) == {b"0123456789" * size: 1500}
+
+
+def test_a_record_larger_than_the_output_region_is_named(tmp_path):
+    with pytest.raises(HandlerError, match=r"\d{6}"):
+        run(tmp_path, lambda batch: [b"x" * 2_000_000], numbers(3), max_batch_bytes=1_000_000)
+
+
+def test_a_view_kept_after_the_handler_is_named_and_keeps_its_bytes(tmp_path):
+    class Keeper:
+        def __init__(self):
+            self.kept = []
+
+        def __call__(self, batch):
+            now = [bytes(view[:8].tobytes()) for view, _ in self.kept]
+            assert now == [before for _, before in self.kept], "a kept view reads another batch's bytes"
+            if len(self.kept) < 5:
+                view = batch["order_id"]
+                self.kept.append((view, bytes(view[:8].tobytes())))
+            return {"id": batch["order_id"]}
+
+    events = Events()
+    report, sink, dead, _ = run(
+        tmp_path, Keeper, orders(4000), schema=Order, decoder="json", batch_size=50, observer=events
+    )
+    assert len(sink.records) == 4000
+    assert dead.records == []
+    assert any("'order_id' was kept" in line for line in events.lines)
+
+
+def test_setup_and_teardown_run_once_a_process(tmp_path):
+    log = tmp_path / "log"
+
+    class Handler:
+        def setup(self):
+            with log.open("a") as file:
+                file.write(f"setup {os.getpid()}\n")
+
+        def __call__(self, batch):
+            pass
+
+        def teardown(self):
+            with log.open("a") as file:
+                file.write(f"teardown {os.getpid()}\n")
+
+    run(tmp_path, Handler, numbers(500), workers=2, batch_size=10)
+    lines = log.read_text().split("\n")[:-1]
+    assert Counter(line.split()[0] for line in lines) == {"setup": 2, "teardown": 2}
+    assert len({line.split()[1] for line in lines}) == 2
+
+
+def test_a_setup_that_raises_ends_the_run_with_its_traceback(tmp_path):
+    class Handler:
+        def setup(self):
+            raise RuntimeError("no model file")
+
+        def __call__(self, batch):
+            pass
+
+    with pytest.raises(PoolError, match="no model file"):
+        run(tmp_path, Handler, numbers(3))
+
+
+@pytest.mark.parametrize("death", ["segv", "kill", "exit", "abort"])
+@pytest.mark.parametrize("ordering", ["unordered", "partition", "key"])
+def test_a_process_that_dies_costs_one_row(tmp_path, death, ordering):
+    def die(batch):
+        rows = batch["payload"].tolist()
+        if b"123" in rows:
+            if death == "exit":
+                os._exit(7)
+            os.kill(os.getpid(), {"segv": signal.SIGSEGV, "kill": signal.SIGKILL, "abort": signal.SIGABRT}[death])
+        return rows
+
+    events = Events()
+    messages = [MemoryMessage(b"%d" % i, key=b"k%d" % (i % 5), partition=i % 2) for i in range(400)]
+    report, sink, dead, source = run(
+        tmp_path, die, messages, ordering=ordering, partitions=2, batch_size=32, observer=events
+    )
+    assert dead.payloads == [b"123"]
+    how = {"segv": "SIGSEGV", "kill": "SIGKILL", "exit": "exit code 7", "abort": "SIGABRT"}[death]
+    assert how in repr(dead.records[0].headers)
+    assert sorted_ints(sink) == sorted(set(range(400)) - {123})
+    assert report.crashes == 3
+    assert source.committed == {0: 200, 1: 200}
+    assert sum(how in line for line in events.lines) == 3
+
+
+def test_a_process_that_dies_now_and_then_loses_nothing(tmp_path):
+    marker = tmp_path / "died"
+
+    def die_once(batch):
+        rows = batch["payload"].tolist()
+        if b"50" in rows and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rows
+
+    report, sink, dead, _ = run(tmp_path, die_once, numbers(300), batch_size=20)
+    assert sorted_ints(sink) == list(range(300))
+    assert dead.records == []
+    assert report.crashes == 1
+
+
+def test_several_handlers_share_the_pool(tmp_path):
+    app = App("two")
+    sinks = {}
+    for name in ("left", "right"):
+        sinks[name] = MemoryProducer()
+        source = MemoryConsumer([b"%s %d" % (name.encode(), i) for i in range(200)])
+        app.batch_handler(source=source, sink=sinks[name], decoder="raw", name=name, batch_size=16)(echo)
+    report = app.run(workers=3, until="end", state_dir=tmp_path)
+    assert {part.name: (part.rows, part.workers) for part in report.handlers} == {"left": (200, 2), "right": (200, 1)}
+    for name, sink in sinks.items():
+        assert len(sink.records) == 200
+        assert all(payload.startswith(name.encode()) for payload in sink.payloads)
+    only = app.run(workers=1, until="end", handlers=["left"], state_dir=tmp_path)
+    assert [part.name for part in only.handlers] == ["left"]
+
+
+def test_a_sink_that_waits_holds_the_source_back_and_loses_nothing(tmp_path):
+    app = App("test")
+    source, sink = MemoryConsumer(numbers(2000)), MemoryProducer()
+    sink.fail_with("the broker is away")
+    app.batch_handler(source=source, sink=sink, decoder="raw", name="handler", batch_size=16)(echo)
+
+    class Mend(Events):
+        def sample(self, snapshot):
+            super().sample(snapshot)
+            if snapshot.trouble:
+                sink.fail_with(None)
+
+    events = Mend()
+    report = app.run(workers=1, until="end", state_dir=tmp_path, observer=events)
+    assert any("the broker is away" in sentence for snapshot in events.snapshots for sentence in snapshot.trouble)
+    assert sorted_ints(sink) == list(range(2000))
+    assert report.rows == 2000
+
+
+def test_a_record_that_the_sink_refuses_is_dead_lettered(tmp_path):
+    app = App("test")
+    sink, dead = MemoryProducer(), MemoryProducer()
+    sink.refuse(lambda record: "too large for the broker" if record.payload == b"7" else None)
+    app.batch_handler(source=MemoryConsumer(numbers(20)), sink=sink, dead_letter=dead, decoder="raw", name="h")(echo)
+    report = app.run(workers=1, until="end", state_dir=tmp_path)
+    assert dead.payloads == [b"7"]
+    assert "too large for the broker" in repr(dead.records[0].headers)
+    assert sorted_ints(sink) == [i for i in range(20) if i != 7]
+    assert report.dead_lettered == 1
+
+
+def test_a_payload_larger_than_a_batch_is_dead_lettered_whole(tmp_path):
+    big = os.urandom(3_000_000).hex().encode()
+    _, sink, dead, source = run(tmp_path, echo, [b"1", big, b"2"], max_batch_bytes=1_000_000)
+    assert sorted_ints(sink) == [1, 2]
+    assert dead.payloads == [big]
+    assert source.committed == {0: 3}
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers=0"),
+        ({"until": "sometime"}, "until"),
+        ({"handlers": ["handlr"]}, "did you mean 'handler'"),
+        ({"start_method": "magic"}, "start_method"),
+        ({"start_method": "spawn"}, "module-level name"),
+        ({"drain_timeout": -1}, "drain_timeout"),
+    ],
+)
+def test_options_of_run_that_cannot_work_are_refused(tmp_path, options, message):
+    app = App("test")
+    app.batch_handler(source=MemoryConsumer([]), decoder="raw", name="handler")(echo)
+    with pytest.raises(ConfigError, match=message):
+        app.run(**{"until": "end", "state_dir": tmp_path, **options})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pythia_fast.errors import ConfigError, UnknownOptionError
-from pythia_fast.registration import Handler, Ordering, OnError, make_handler, nearest
+from pythia_fast.registration import Handler, OnError, Ordering, make_handler, nearest
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.base import Sink, Source
@@ -25,13 +25,13 @@ StartMethod = Literal["auto", "fork", "forkserver", "spawn"]
 class App:
     """A name and the batch handlers registered under it.
 
-        app = App("orders")
+    app = App("orders")
 
-        @app.batch_handler(source=KafkaConsumer(topic="orders"), schema=Order)
-        def score(batch: Batch[Order]): ...
+    @app.batch_handler(source=KafkaConsumer(topic="orders"), schema=Order)
+    def score(batch: Batch[Order]): ...
 
-        if __name__ == "__main__":
-            print(app.run(workers=4, until="end"))
+    if __name__ == "__main__":
+        print(app.run(workers=4, until="end"))
     """
 
     def __init__(self, name: str) -> None:
@@ -110,7 +110,9 @@ class App:
                 workers=workers,
             )
             if handler.name in self.handlers:
-                raise ConfigError(f"app {self.name!r} has a handler named {handler.name!r} already; give one of them name=")
+                raise ConfigError(
+                    f"app {self.name!r} has a handler named {handler.name!r} already; give one of them name="
+                )
             self.handlers[handler.name] = handler
             return function
 

@@ -79,7 +79,9 @@ def make_handler(
         raise ConfigError(f"{where}: source must be a consumer such as KafkaConsumer(...), not {type(source).__name__}")
     for role, given in (("sink", sink), ("dead_letter", dead_letter)):
         if given is not None and not isinstance(given, Sink):
-            raise ConfigError(f"{where}: {role} must be a producer such as KafkaProducer(...), not {type(given).__name__}")
+            raise ConfigError(
+                f"{where}: {role} must be a producer such as KafkaProducer(...), not {type(given).__name__}"
+            )
     _check_choice(where, "ordering", ordering, get_args(Ordering))
     _check_choice(where, "on_error", on_error, get_args(OnError))
     _check_whole(where, "batch_size", batch_size, 1, MAX_BATCH_SIZE, "rows")

@@ -181,12 +181,12 @@ def _serve(channel: socket.socket, child_main: ChildMain, parent: int) -> None:
     try:
         send(channel, Ready(os.getpid(), thread_count()))
         while True:
-            ready, _, _ = select.select([channel, wake_read], [], [])
+            ready = select.select([channel.fileno(), wake_read], [], [])[0]
             if wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake_read, 4096)
                 _reap(channel, children)
-            if channel in ready:
+            if channel.fileno() in ready:
                 message = receive(channel)
                 if message is None:
                     return

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from pythia_fast._ext.batch_memory import ROW_FAILED, ROW_KILLED, ROW_OK, ROW_REJECTED, BatchMemory, decode_rows
 from pythia_fast.batch import Batch
+from pythia_fast.columns import view
 from pythia_fast.errors import HandlerError
 from pythia_fast.pool.messages import shorten
 from pythia_fast.runtime.notes import TRACEBACK_CHARACTERS, Notes, RowErrors
@@ -74,7 +75,7 @@ class RowKeeper:
             return Outcome()
         outcome = Outcome()
         memory = self._memory(slot, rows)
-        status = np.frombuffer(memory.status(), np.uint8)
+        status = view(memory.status(), np.uint8)
         parts = self._first_parts(slot, status, outcome)
         while parts:
             part = parts.popleft()

@@ -51,14 +51,16 @@ class Supervisor:
             self._nursery.launch(pool, worker)
 
     def launch_all(self, timeout: float) -> None:
-        """Launch every place and wait until each has run its ``setup()``. Raises PoolError with the traceback if one cannot."""
+        """Launch every place and wait until each has run its ``setup()``; else PoolError with its traceback."""
         for run in self._runs:
             for worker in range(run.workers):
                 self.launch(run.pool, worker)
         deadline = time.monotonic() + timeout
         while not all(run.booted() for run in self._runs):
             if time.monotonic() > deadline:
-                raise PoolError(f"the pool was not up after {timeout:.0f} seconds: setup() of a handler does not return")
+                raise PoolError(
+                    f"the pool was not up after {timeout:.0f} seconds: setup() of a handler does not return"
+                )
             for message in self._nursery.receive(0.005):
                 self._take(message)
 
@@ -79,7 +81,9 @@ class Supervisor:
                 if isinstance(message, Died):
                     self._pids.pop((message.pool, message.worker), None)
         for pool, worker in self._pids:
-            self._log(f"{self._runs[pool].handler.name}: process {worker} did not leave in {timeout:.0f} s and is killed")
+            self._log(
+                f"{self._runs[pool].handler.name}: process {worker} did not leave in {timeout:.0f} s and is killed"
+            )
 
     @staticmethod
     def raise_if_boot_failed(message: Message) -> None:
@@ -99,7 +103,9 @@ class Supervisor:
         how = describe_status(message.status)
         if message.status == EXIT_BOOT_FAILED and not run.arena.worker_facts(message.worker).booted:
             raise PoolError(f"process {message.pid} of handler {run.handler.name!r} ended before it was up ({how})")
-        self._log(f"{run.handler.name}: process {message.worker} (pid {message.pid}) {how}; its batches are handled again")
+        self._log(
+            f"{run.handler.name}: process {message.worker} (pid {message.pid}) {how}; its batches are handled again"
+        )
         self._spend_budget(run, how)
         run.died(message.worker, how)
 
@@ -114,7 +120,7 @@ class Supervisor:
             self._deaths.popleft()
         if len(self._deaths) > RESTART_BUDGET:
             raise PoolError(
-                f"{len(self._deaths)} processes of handler {run.handler.name!r} died within {RESTART_PERIOD_S:.0f} seconds "
+                f"{len(self._deaths)} processes of handler {run.handler.name!r} died within {RESTART_PERIOD_S:.0f} s "
                 f"and no batch was completed between (the last {how}); restarting does not help"
             )
 

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Literal
 from pythia_fast.errors import ConfigError, PoolError
 from pythia_fast.observer import HandlerInfo, Observer, RunInfo, Snapshot
 from pythia_fast.pool.children import ForkedChildren
-from pythia_fast.pool.messages import ArenaShape, Ready
+from pythia_fast.pool.messages import Ready
 from pythia_fast.pool.nursery import Nursery, thread_count
 from pythia_fast.pool.supervisor import Supervisor
 from pythia_fast.process_stats import ProcessSampler
-from pythia_fast.report import Ending, HandlerReport, RunReport
+from pythia_fast.report import Ending, RunReport
 from pythia_fast.runtime.handler_run import HandlerRun
 from pythia_fast.runtime.shutdown import StopRequest
 
@@ -278,6 +278,7 @@ def share_workers(handlers: Sequence[Handler], workers: int | Literal["auto"]) -
     total = available_cores() if workers == "auto" else workers
     asked = sum(handler.workers for handler in handlers if handler.workers is not None)
     open_handlers = [handler for handler in handlers if handler.workers is None]
+    filled = 0
     if workers != "auto" and asked + len(open_handlers) > total:
         raise ConfigError(
             f"workers={total} is too few: the handlers ask for {asked} and {len(open_handlers)} more need one each"
@@ -288,6 +289,6 @@ def share_workers(handlers: Sequence[Handler], workers: int | Literal["auto"]) -
         if handler.workers is not None:
             shares.append(handler.workers)
             continue
-        place = len([other for other in open_handlers[: open_handlers.index(handler)]])
-        shares.append(rest // len(open_handlers) + (1 if place < rest % len(open_handlers) else 0))
+        shares.append(rest // len(open_handlers) + (1 if filled < rest % len(open_handlers) else 0))
+        filled += 1
     return shares

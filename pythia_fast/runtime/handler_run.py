@@ -191,7 +191,9 @@ class HandlerRun:
                 self._reader.resume()
             elif outcome == native.SPOOL:
                 reason = os.strerror(self._intake.spool_error())
-                self._log(f"{self.handler.name}: cannot keep an oversize payload in {self._spool_dir}: {reason}; trying again")
+                self._log(
+                    f"{self.handler.name}: cannot keep an oversize payload in {self._spool_dir}: {reason}; trying again"
+                )
                 if self._giving_up.wait(SPOOL_RETRY_S):
                     return
             elif outcome == native.FAILED:
@@ -237,7 +239,9 @@ class HandlerRun:
         self._intake.flush(self._drain_timeout)
         if not self._completion.settle_and_forget(indices, deadline):
             names = ", ".join(f"{partition.topic}[{partition.partition}]" for partition in partitions)
-            self._log(f"{self.handler.name}: {names} revoked with rows in hand after {self._drain_timeout:.0f} s; they will be handled again")
+            self._log(
+                f"{self.handler.name}: {names} revoked with rows in hand after {self._drain_timeout:.0f} s"
+            )
 
     # -- what an observer sees -----------------------------------------------------------------
 

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 class SlotReader:
     """Reads slots between their completion and their release; used by the completion thread."""
 
-    def __init__(
-        self, arena: Arena, handler: Handler, partitions: Mapping[int, Partition], spool_dir: Path
-    ) -> None:
+    def __init__(self, arena: Arena, handler: Handler, partitions: Mapping[int, Partition], spool_dir: Path) -> None:
         self._arena = arena
         self._handler = handler
         self._partitions = partitions
@@ -54,7 +52,12 @@ class SlotReader:
                 reason = f"{error.reason} ({death})" if error.kind == "killed" and death else error.reason
                 letters.extend(
                     self._letter(
-                        slot, table[row], reason=reason, error=error.error, traceback=error.traceback, attempts=error.attempts
+                        slot,
+                        table[row],
+                        reason=reason,
+                        error=error.error,
+                        traceback=error.traceback,
+                        attempts=error.attempts,
                     )
                     for row in error.indices().tolist()
                 )
@@ -142,7 +145,9 @@ class SlotReader:
         return bytes(self._arena.view(slot, self._at["raw"] + int(at), int(size)))
 
     def _messages(self, slot: int) -> npt.NDArray[Any]:
-        return np.frombuffer(self._arena.view(slot, self._at["messages"], self._arena.capacity * MESSAGE.itemsize), MESSAGE)
+        return np.frombuffer(
+            self._arena.view(slot, self._at["messages"], self._arena.capacity * MESSAGE.itemsize), MESSAGE
+        )
 
     def _back(self, place: int) -> int:
         """Refused messages stand at the back of the table, first refused last (arena_layout.h)."""

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
+from pythia_fast._ext.intake import END, STOPPED, Intake
 from pythia_fast._ext.plan import Plan
 from pythia_fast._ext.raw_decoder import RawDecoder
-from pythia_fast._ext.intake import END, STOPPED, Intake
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage
 
@@ -31,7 +31,9 @@ def make_arena(plan: Plan, *, capacity=4, workers=1, credit=2, slots=4, raw_byte
 class Feed:
     """An intake over a MemoryConsumer, run step by step."""
 
-    def __init__(self, tmp_path, messages, *, ordering="unordered", linger_ns=0, partitions=1, max_payload=4096, **sizes):
+    def __init__(
+        self, tmp_path, messages, *, ordering="unordered", linger_ns=0, partitions=1, max_payload=4096, **sizes
+    ):
         self.plan = Plan(None)
         self.arena = make_arena(self.plan, **sizes)
         self.consumer = MemoryConsumer(messages, partitions=partitions)
@@ -245,7 +247,13 @@ def test_stop_ends_a_waiting_run(tmp_path):
     consumer.log.open()
     consumer.log.announced()
     intake = Intake(
-        make_arena(plan), RawDecoder(plan), consumer.log, ordering="unordered", linger_ns=0, spool_dir=tmp_path, max_payload_bytes=10
+        make_arena(plan),
+        RawDecoder(plan),
+        consumer.log,
+        ordering="unordered",
+        linger_ns=0,
+        spool_dir=tmp_path,
+        max_payload_bytes=10,
     )
     outcome = []
     thread = threading.Thread(target=lambda: outcome.append(intake.run()))
@@ -260,7 +268,9 @@ def test_an_inherited_descriptor_gives_the_same_memory():
     plan = Plan(None)
     arena = make_arena(plan)
     arena.view(1, 0, 8)
-    twin = Arena(plan, capacity=4, raw_bytes=4096, n_workers=1, credit=2, n_slots=4, output_bytes=256, fd=os.dup(arena.fd))
+    twin = Arena(
+        plan, capacity=4, raw_bytes=4096, n_workers=1, credit=2, n_slots=4, output_bytes=256, fd=os.dup(arena.fd)
+    )
     at = arena.offsets["output"]
     arena.view(2, at, 5)[:] = b"hello"
     assert bytes(twin.view(2, at, 5)) == b"hello"

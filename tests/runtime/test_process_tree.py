@@ -16,7 +16,7 @@ PRELUDE = """
     import os, sys, threading, time
     from pythia_fast import App, MemoryConsumer, MemoryProducer
     app = App("tree")
-    source = MemoryConsumer([b"%d" % i for i in range(int(os.environ.get("ROWS", "1000")))], keep_open="OPEN" in os.environ)
+    source = MemoryConsumer([b"%d" % i for i in range(1000)], keep_open="OPEN" in os.environ)
     sink = MemoryProducer()
 """
 HANDLER = """

@@ -183,7 +183,9 @@ def test_a_result_that_cannot_be_sent_ends_the_run_with_a_sentence(tmp_path, res
 
 def test_a_result_without_a_sink_is_an_error(tmp_path):
     app = App("test")
-    app.batch_handler(source=MemoryConsumer(numbers(3)), decoder="raw", name="handler")(echo)
+    app.batch_handler(source=MemoryConsumer(numbers(3)), decoder="raw", name="handler", dead_letter=MemoryProducer())(
+        echo
+    )
     with pytest.raises(HandlerError, match="has no sink"):
         app.run(workers=1, until="end", state_dir=tmp_path, drain_timeout=0.2)
 
@@ -230,9 +232,7 @@ def test_a_view_kept_after_the_handler_is_named_and_keeps_its_bytes(tmp_path):
             return {"id": batch["order_id"]}
 
     events = Events()
-    report, sink, dead, _ = run(
-        tmp_path, Keeper, orders(4000), schema=Order, decoder="json", batch_size=50, observer=events
-    )
+    _, sink, dead, _ = run(tmp_path, Keeper, orders(4000), schema=Order, decoder="json", batch_size=50, observer=events)
     assert len(sink.records) == 4000
     assert dead.records == []
     assert any("'order_id' was kept" in line for line in events.lines)

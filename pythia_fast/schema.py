@@ -203,26 +203,34 @@ class Schema:
             at = self.columns[at].end
 
 
-@lru_cache(maxsize=256)
 def describe(source: SchemaLike) -> Schema:
     """The columns of a Struct type, of a structured dtype, or of raw payloads (None).
 
     Raises SchemaError naming ``Struct.field`` when a field cannot become a column.
     """
+    if source is not None and not isinstance(source, np.dtype) and _struct_type(source) is None:
+        raise SchemaError(
+            f"schema must be a msgspec.Struct type, not {_spell(source)}; "
+            "for a fixed layout pass the NumPy structured dtype, for undecoded bytes use decoder='raw'"
+        )
+    return _describe(source)
+
+
+@lru_cache(maxsize=256)
+def _describe(source: SchemaLike) -> Schema:
     builder = _Builder()
     if source is None:
         builder.payload()
     elif isinstance(source, np.dtype):
         builder.record(source)
-    elif _struct_type(source) is not None:
-        builder.row(source)
     else:
-        raise SchemaError(
-            f"schema must be a msgspec.Struct type, not {_spell(source)}; "
-            "for a fixed layout pass the NumPy structured dtype, for undecoded bytes use decoder='raw'"
-        )
+        builder.row(source)
     columns = tuple(builder.columns)
-    return Schema(source, columns, tuple(builder.structs), {column.name: column for column in columns})
+    by_name: dict[str, ColumnSpec] = {}
+    for column in columns:
+        if by_name.setdefault(column.name, column) is not column:
+            raise SchemaError(f"two fields make a column named {column.name!r}; rename one of them")
+    return Schema(source, columns, tuple(builder.structs), by_name)
 
 
 @dataclass(slots=True)
@@ -284,6 +292,11 @@ class _Builder:
             raise SchemaError(
                 f"{where}: {_spell(source)} is array_like, but columns are found by key; "
                 "drop array_like=True or use msgspec.Raw"
+            )
+        if hasattr(_struct_type(source), "__post_init__"):
+            raise SchemaError(
+                f"{where}: {_spell(source)} has a __post_init__, which would run once a row and is not run by the "
+                "decoders; do its checks on the columns in the handler (batch.reject) and drop it from the schema"
             )
         infos = msgspec.structs.fields(source)
         if len(infos) > MAX_FIELDS:
@@ -589,4 +602,4 @@ def _spell(annotation: Any) -> str:
     """An annotation as the user would write it."""
     if typing.get_origin(annotation) is None and hasattr(annotation, "__name__"):
         return str(annotation.__name__)
-    return str(annotation).replace("typing.", "")
+    return str(annotation).replace("typing.", "")[:200]

@@ -263,10 +263,27 @@ def test_tags_and_forbidden_unknown_fields_are_kept() -> None:
     assert (struct.tag_field, struct.tag, struct.forbid_unknown) == ("k", 3, False)
 
 
-@pytest.mark.parametrize("wrong", [int, "Order", {"x": 1}.keys(), Order(1, 1.0, True, None, None, [])])
+@pytest.mark.parametrize("wrong", [int, "Order", {"x": int}, Order(1, 1.0, True, None, None, []), list[Order]])
 def test_a_schema_that_is_no_struct_is_refused(wrong: Any) -> None:
-    with pytest.raises((SchemaError, TypeError)):
+    with pytest.raises(SchemaError, match="must be a msgspec.Struct type"):
         describe(wrong)
+
+
+class Checked(msgspec.Struct):
+    x: int
+
+    def __post_init__(self) -> None:
+        raise ValueError("never")
+
+
+def test_a_post_init_is_refused_because_no_decoder_would_run_it() -> None:
+    with pytest.raises(SchemaError, match=r"Outer.inner: Checked has a __post_init__"):
+        describe(msgspec.defstruct("Outer", [("inner", Checked)]))
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    with pytest.raises(SchemaError, match=r"two fields make a column named 'a\.b'"):
+        describe(np.dtype([("a.b", "i4"), ("a", [("b", "i4")])]))
 
 
 def test_raw_payloads_are_one_column_of_bytes() -> None:

@@ -265,7 +265,7 @@ def test_tags_and_forbidden_unknown_fields_are_kept() -> None:
 
 @pytest.mark.parametrize("wrong", [int, "Order", {"x": int}, Order(1, 1.0, True, None, None, []), list[Order]])
 def test_a_schema_that_is_no_struct_is_refused(wrong: Any) -> None:
-    with pytest.raises(SchemaError, match="must be a msgspec.Struct type"):
+    with pytest.raises(SchemaError, match="must be a msgspec"):
         describe(wrong)
 
 
@@ -277,7 +277,7 @@ class Checked(msgspec.Struct):
 
 
 def test_a_post_init_is_refused_because_no_decoder_would_run_it() -> None:
-    with pytest.raises(SchemaError, match=r"Outer.inner: Checked has a __post_init__"):
+    with pytest.raises(SchemaError, match=r"Outer\.inner: Checked has a __post_init__"):
         describe(msgspec.defstruct("Outer", [("inner", Checked)]))
 
 

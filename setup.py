@@ -39,6 +39,7 @@ MODULES: dict[str, list[str]] = {
     "decoder": [],
     "raw_decoder": [],
     "memory_reader": [],
+    "file_reader": [],
     "collecting_sink": [],
     "plan": [],
     "json_decoder": ["json_plan.c", "json_scalar.c", "json_avx2.c", "json_number.c"],

@@ -1,0 +1,362 @@
+/* Files, or one stream, cut into records without an object per record.
+ *
+ * One buffer serves all files.  It holds the unread bytes of the current one:
+ *
+ *     buffer   ....[ kept head of the record | bytes read but not cut yet ]....
+ *                  ^ begin = file.offset                                  ^ end
+ *
+ * Of a record longer than `head_limit` only the head stays in the buffer; `dropped` counts the bytes
+ * behind it that were read and let go.  Once its end is found the whole record is mapped: from its own
+ * file, or, for a stream, from the spill file that took what was let go.  So memory is bounded by
+ * head_limit + block_bytes, and the sink still sees every byte.
+ *
+ * All calls come from the intake thread, but for wake() and the reading of `bytes_read`.
+ */
+#ifndef PYTHIA_FILE_SOURCE_H
+#define PYTHIA_FILE_SOURCE_H
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "source.h"
+#include "wake.h"
+
+enum {
+    PF_FORMAT_LINES = 0,  /* records end with \n; empty lines (\n, \r\n) are no records */
+    PF_FORMAT_FRAMES = 1, /* payload size u32 little endian, payload */
+    PF_FORMAT_FIXED = 2,  /* record_bytes each */
+};
+
+enum { PF_FRAME_HEADER = 4 };
+
+/* A file that is followed is looked at after 10 ms without news, then less often; serve() looks for rotated and
+ * new files every 100 ms while nothing comes, every second while something does. */
+enum { PF_TAIL_WAIT_MIN_US = 10000, PF_TAIL_WAIT_MAX_US = 100000 };
+enum { PF_ATTEND_IDLE_US = 100000, PF_ATTEND_BUSY_US = 1000000 };
+
+typedef struct {
+    int fd;
+    uint32_t partition;
+    int64_t offset;   /* first byte of the first record that was not appended */
+    int64_t appended; /* end of the last one that was; only empty lines lie between the two */
+    int64_t seen;     /* follow: everything before it was read, and no whole record is left in it */
+    uint8_t stream;   /* read in order from a pipe or a terminal: no seeking, no going back */
+    uint8_t last;     /* what the file holds now is all: its end is a record's end */
+    uint8_t done;     /* every record was appended */
+    uint8_t shrunk;   /* ends before `seen` */
+    int error;        /* errno of a failed read */
+} pf_file;
+
+typedef struct {
+    pf_source source; /* first: poll() and wake() get the struct back from it */
+    pf_wake wake;
+    pf_file *files;
+    uint32_t n_files, files_capacity;
+    int32_t current;       /* file whose bytes are in the buffer; -1: none */
+    uint8_t *buffer;
+    size_t buffer_bytes;
+    size_t block_bytes;    /* of one read() */
+    size_t head_limit;     /* bytes kept of one record */
+    size_t begin, end;     /* bytes of the current file */
+    size_t scanned;        /* of them, known to hold no line end */
+    int64_t dropped;
+    int spill_fd;          /* an unnamed file for what is let go of a stream's record; -1: no stream */
+    uint32_t record_bytes;
+    uint8_t format;
+    uint8_t follow;
+    uint8_t exhausted;     /* no file will be added */
+    int64_t tail_wait_us;
+    int64_t attended_us;   /* when serve() looked after the files last */
+    uint64_t bytes_read;
+} pf_file_source;
+
+static inline int64_t pf_now_us(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static inline void pf_file_forget_buffer(pf_file_source *files) {
+    files->current = -1;
+    files->begin = files->end = files->scanned = 0;
+    files->dropped = 0;
+}
+
+/* Position in the file of the next byte to read. */
+static inline int64_t pf_file_read_position(const pf_file_source *files, const pf_file *file) {
+    return file->offset + (int64_t)(files->end - files->begin) + files->dropped;
+}
+
+/* Bytes of the record that starts at `begin`, head and all, or 0 when more must be read to know. */
+static inline int64_t pf_record_bytes(pf_file_source *files) {
+    size_t held = files->end - files->begin;
+    const uint8_t *start = files->buffer + files->begin;
+    if (files->format == PF_FORMAT_LINES) {
+        const uint8_t *end = memchr(start + files->scanned, '\n', held - files->scanned);
+        if (end) return (end - start) + 1 + files->dropped;
+        files->scanned = held;
+        return 0;
+    }
+    int64_t size = files->record_bytes;
+    if (files->format == PF_FORMAT_FRAMES) {
+        if (held < PF_FRAME_HEADER) return 0;
+        size = PF_FRAME_HEADER + (int64_t)((uint32_t)start[0] | (uint32_t)start[1] << 8 | (uint32_t)start[2] << 16 |
+                                           (uint32_t)start[3] << 24);
+    }
+    return (int64_t)held + files->dropped >= size ? size : 0;
+}
+
+/* Put `size` bytes that are in the buffer behind the record's head where pf_map_record finds them. 0, or errno. */
+static inline int pf_spill(pf_file_source *files, const uint8_t *bytes, size_t size, int64_t at) {
+    while (size) {
+        ssize_t written = pwrite(files->spill_fd, bytes, size, (off_t)at);
+        if (written < 0 && errno == EINTR) continue;
+        if (written < 0) return errno;
+        bytes += written;
+        size -= (size_t)written;
+        at += written;
+    }
+    return 0;
+}
+
+typedef struct {
+    void *start; /* page aligned */
+    size_t bytes;
+    const uint8_t *record;
+} pf_mapping;
+
+/* Map the record at `begin`, whose middle was let go.  On failure sets file->error or file->shrunk. */
+static inline int pf_map_record(pf_file_source *files, pf_file *file, int64_t size, pf_mapping *map) {
+    int fd = file->fd;
+    int64_t at = file->offset;
+    if (file->stream) {
+        fd = files->spill_fd;
+        at = 0;
+        file->error = pf_spill(files, files->buffer + files->begin + files->head_limit,
+                               (size_t)(size - files->dropped) - files->head_limit,
+                               (int64_t)files->head_limit + files->dropped);
+        if (file->error) return -1;
+    }
+    struct stat facts;
+    if (fstat(fd, &facts) != 0) {
+        file->error = errno;
+        return -1;
+    }
+    if (facts.st_size < at + size) {
+        file->shrunk = 1;
+        return -1;
+    }
+    size_t into_page = (size_t)at & ((size_t)sysconf(_SC_PAGESIZE) - 1);
+    map->bytes = (size_t)size + into_page;
+    map->start = mmap(NULL, map->bytes, PROT_READ, MAP_SHARED, fd, (off_t)(at - (int64_t)into_page));
+    if (map->start == MAP_FAILED) {
+        file->error = errno;
+        return -1;
+    }
+    map->record = (const uint8_t *)map->start + into_page;
+    return 0;
+}
+
+enum { PF_UNREADABLE = -1 };
+
+/* Offer the record of `size` bytes at `begin`, whose last `ending` bytes are no payload. */
+static inline int pf_append_record(pf_file_source *files, pf_file *file, pf_sink *sink, int64_t size, size_t ending,
+                                   uint32_t *taken) {
+    int64_t header = files->format == PF_FORMAT_FRAMES ? PF_FRAME_HEADER : 0;
+    int64_t payload = size - header - (int64_t)ending;
+    if (payload < 0) payload = 0; /* the file ends inside a frame's header */
+    pf_mapping map = {.record = files->buffer + files->begin};
+    if (files->dropped && pf_map_record(files, file, size, &map) != 0) return PF_UNREADABLE;
+    const uint8_t *start = map.record + header;
+    int blank = files->format == PF_FORMAT_LINES && (payload == 0 || (payload == 1 && start[0] == '\r'));
+    if (!blank) {
+        pf_incoming message = {
+            .payload = start,
+            .size = (size_t)payload,
+            .key_size = -1,
+            .partition = file->partition,
+            .offset = file->offset,
+            .next_offset = file->offset + size,
+            .timestamp_ms = -1,
+        };
+        int result = sink->append(sink, &message);
+        if (map.start) munmap(map.start, map.bytes);
+        if (result == PF_STALLED) return PF_STALLED;
+        (*taken)++;
+        file->appended = message.next_offset;
+    }
+    file->offset += size;
+    files->begin += (size_t)(size - files->dropped);
+    files->scanned = 0;
+    files->dropped = 0;
+    return PF_APPENDED;
+}
+
+/* Make room for one more block behind the bytes that are kept. 0, or errno. */
+static inline int pf_file_make_room(pf_file_source *files, const pf_file *file) {
+    size_t held = files->end - files->begin;
+    if (held > files->head_limit) {
+        const uint8_t *head = files->buffer + files->begin;
+        size_t limit = files->head_limit;
+        if (file->stream) {
+            int error = files->dropped ? 0 : pf_spill(files, head, limit, 0);
+            if (!error) error = pf_spill(files, head + limit, held - limit, (int64_t)limit + files->dropped);
+            if (error) return error;
+        }
+        files->dropped += (int64_t)(held - limit);
+        files->end = files->begin + limit;
+        held = limit;
+    }
+    if (files->scanned > held) files->scanned = held;
+    if (files->begin) { /* to the front, so that every block is read into the same, cached bytes */
+        memmove(files->buffer, files->buffer + files->begin, held);
+        files->begin = 0;
+        files->end = held;
+    }
+    if (files->buffer_bytes - held >= files->block_bytes) return 0;
+    size_t wanted = held + files->block_bytes;
+    size_t most = files->head_limit + files->block_bytes;
+    size_t larger = wanted * 2 < most ? wanted * 2 : most;
+    uint8_t *grown = realloc(files->buffer, larger);
+    if (!grown) return ENOMEM;
+    files->buffer = grown;
+    files->buffer_bytes = larger;
+    return 0;
+}
+
+/* Read one block: bytes read, 0 at the end, -1 with file->error set, -2 when a stream has nothing yet. */
+static inline ssize_t pf_file_read(pf_file_source *files, pf_file *file) {
+    file->error = pf_file_make_room(files, file);
+    if (file->error) return -1;
+    uint8_t *into = files->buffer + files->end;
+    ssize_t count;
+    do {
+        if (file->stream) {
+            struct pollfd ready = {.fd = file->fd, .events = POLLIN};
+            if (poll(&ready, 1, 0) == 0) return -2;
+            count = read(file->fd, into, files->block_bytes);
+        } else {
+            count = pread(file->fd, into, files->block_bytes, (off_t)pf_file_read_position(files, file));
+        }
+    } while (count < 0 && errno == EINTR);
+    if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return -2;
+    if (count < 0) {
+        file->error = errno;
+        return -1;
+    }
+    files->end += (size_t)count;
+    __atomic_fetch_add(&files->bytes_read, (uint64_t)count, __ATOMIC_RELAXED);
+    return count;
+}
+
+enum { PF_READ_ON = 0, PF_READ_NOTHING = 1, PF_READ_STALLED = 2, PF_READ_FAILED = 3 };
+
+/* Append the current file's records until it has no more for now. */
+static int pf_file_cut(pf_file_source *files, pf_file *file, pf_sink *sink, uint32_t max_messages, uint32_t *taken) {
+    while (*taken < max_messages) {
+        int64_t size = pf_record_bytes(files);
+        if (size) {
+            size_t ending = files->format == PF_FORMAT_LINES;
+            int result = pf_append_record(files, file, sink, size, ending, taken);
+            if (result == PF_STALLED) return PF_READ_STALLED;
+            if (result == PF_UNREADABLE) return file->error ? PF_READ_FAILED : PF_READ_NOTHING;
+            continue;
+        }
+        ssize_t count = pf_file_read(files, file);
+        if (count > 0) continue;
+        if (count == -2) return PF_READ_NOTHING;
+        if (count < 0) return PF_READ_FAILED;
+        file->seen = pf_file_read_position(files, file);
+        if (!file->stream) {
+            struct stat facts;
+            if (fstat(file->fd, &facts) != 0) {
+                file->error = errno;
+                return PF_READ_FAILED;
+            }
+            if (facts.st_size < file->seen) {
+                file->shrunk = 1;
+                return PF_READ_NOTHING;
+            }
+        }
+        if (!file->last) return PF_READ_NOTHING;
+        int64_t rest = file->seen - file->offset;
+        int result = rest ? pf_append_record(files, file, sink, rest, 0, taken) : PF_APPENDED;
+        if (result == PF_STALLED) return PF_READ_STALLED;
+        if (result == PF_UNREADABLE) return file->error ? PF_READ_FAILED : PF_READ_NOTHING;
+        file->done = 1;
+        return PF_READ_NOTHING;
+    }
+    return PF_READ_ON;
+}
+
+/* Whether a file may hold bytes that were not looked at. */
+static int pf_file_has_news(const pf_file_source *files, pf_file *file) {
+    if (file->done || file->shrunk || file->error) return 0;
+    if (file->stream || file->last || file->seen < 0) return 1;
+    struct stat facts;
+    if (fstat(file->fd, &facts) != 0) {
+        file->error = errno;
+        return 1;
+    }
+    if (facts.st_size < file->seen) file->shrunk = 1;
+    return facts.st_size > file->seen;
+}
+
+static int pf_file_poll(pf_source *source, pf_sink *sink, uint32_t max_messages, int64_t timeout_us) {
+    pf_file_source *files = (pf_file_source *)source;
+    int64_t deadline_us = 0;
+    uint32_t taken = 0;
+    if (files->follow && pf_now_us() - files->attended_us >= PF_ATTEND_BUSY_US) return PF_SOURCE_CALL;
+    for (;;) {
+        uint32_t unfinished = 0;
+        uint8_t attend = 0;
+        int stream_fd = -1;
+        /* The current file first: its bytes are in the buffer, and order within it is kept. */
+        uint32_t first = files->current >= 0 ? (uint32_t)files->current : 0;
+        for (uint32_t step = 0; step < files->n_files && taken < max_messages; step++) {
+            uint32_t index = (first + step) % files->n_files;
+            pf_file *file = &files->files[index];
+            if (file->done) continue;
+            if (files->current == (int32_t)index || pf_file_has_news(files, file)) {
+                if (files->current != (int32_t)index) {
+                    pf_file_forget_buffer(files);
+                    files->current = (int32_t)index;
+                }
+                int result = pf_file_cut(files, file, sink, max_messages, &taken);
+                if (result == PF_READ_STALLED) return PF_SOURCE_STALLED;
+                if (result == PF_READ_FAILED) return PF_SOURCE_FAILED;
+                if (file->done) pf_file_forget_buffer(files);
+            }
+            if (file->error) return PF_SOURCE_FAILED;
+            if (file->stream) stream_fd = file->fd;
+            attend |= file->shrunk;
+            unfinished += !file->done;
+        }
+        if (taken) {
+            files->tail_wait_us = PF_TAIL_WAIT_MIN_US;
+            return PF_SOURCE_MORE;
+        }
+        if (!unfinished && files->exhausted) return PF_SOURCE_END;
+        if (!unfinished && !files->follow) return PF_SOURCE_CALL;
+        int64_t now_us = pf_now_us();
+        if (attend || (files->follow && now_us - files->attended_us >= PF_ATTEND_IDLE_US)) return PF_SOURCE_CALL;
+        if (!deadline_us) deadline_us = now_us + timeout_us;
+        int64_t wait_us = deadline_us - now_us;
+        if (wait_us <= 0) return PF_SOURCE_IDLE;
+        if (stream_fd < 0 && wait_us > files->tail_wait_us) wait_us = files->tail_wait_us;
+        if (pf_wake_wait(&files->wake, stream_fd, wait_us)) return PF_SOURCE_IDLE;
+        if (files->tail_wait_us < PF_TAIL_WAIT_MAX_US) files->tail_wait_us *= 2;
+    }
+}
+
+static void pf_file_wake(pf_source *source) { pf_wake_signal(&((pf_file_source *)source)->wake); }
+
+static inline void pf_file_set_calls(pf_file_source *files) {
+    files->source.poll = pf_file_poll;
+    files->source.wake = pf_file_wake;
+}
+
+#endif

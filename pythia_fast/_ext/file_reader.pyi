@@ -1,0 +1,38 @@
+from pythia_fast._ext.source import NativeSource
+
+FORMATS: dict[str, int]
+
+class FileRecords(NativeSource):
+    """Files or a stream, cut into records. All calls on the intake thread, but for ``bytes_read``."""
+
+    def __init__(
+        self,
+        format: str,  # noqa: A002 - the option's name
+        *,
+        max_payload_bytes: int,
+        record_bytes: int = 0,
+        follow: bool = False,
+        block_bytes: int = ...,
+    ) -> None:
+        """``format``: a key of FORMATS. ``follow``: call serve() now and then to look for rotated and new files."""
+    def add(self, fd: int, partition: int, offset: int, *, stream: bool = False, last: bool = True) -> None:
+        """Read ``fd`` from ``offset`` on; the descriptor belongs to this object from now on.
+
+        ``stream``: it cannot seek. ``last``: its end is the end, nothing will be appended to it.
+        """
+    def fd(self, partition: int) -> int: ...
+    def finish(self, partition: int) -> None:
+        """What the file of ``partition`` holds now is all."""
+    def remove(self, partition: int) -> tuple[int, int]:
+        """Close the file of ``partition``; returns the position to read on from, and the end of its last record."""
+    def states(self) -> list[tuple[int, int, int, int, int]]:
+        """(partition, position, done, shrunk, errno) of every file."""
+    def spill_to(self, fd: int) -> None:
+        """Where the bytes of a stream's oversize record go until its end is found; the descriptor changes hands."""
+    def attended(self) -> None:
+        """serve() has looked after the files."""
+    def exhausted(self) -> None:
+        """No file will be added: once all are done the source ends."""
+    @property
+    def bytes_read(self) -> int: ...
+    def close(self) -> None: ...

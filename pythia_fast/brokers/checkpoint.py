@@ -1,0 +1,188 @@
+"""How far each file has been read, kept on disk for one consumer group.
+
+``<state dir>/checkpoints/<group>.json`` is replaced as a whole (written beside, synced, renamed, folder synced), so a
+run killed at any instant leaves the old positions or the new ones. ``<group>.lock`` is locked while a run uses it.
+
+A file is known by device, inode and the hash of its first bytes: a renamed file is recognised, and another file under
+an old name is not taken for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+
+from pythia_fast.errors import SourceError
+
+HEAD_BYTES = 1024
+
+Identity = tuple[int, int]  #: device, inode
+
+
+class FilePosition(msgspec.Struct):
+    """Where to go on in one file."""
+
+    path: str
+    device: int
+    inode: int
+    head_bytes: int  #: length of the head that was hashed: the file may have been short
+    head_sha256: str
+    position: int
+    end: int | None = None  #: where its last record ends, once it is known that nothing will be appended
+
+    @property
+    def finished(self) -> bool:
+        """Nothing will be appended, and all of it is done."""
+        return self.end is not None and self.position >= self.end
+
+    @property
+    def identity(self) -> Identity:
+        return self.device, self.inode
+
+    def has_same_head(self, fd: int) -> bool:
+        """Whether the open file begins with the bytes that this position was recorded for."""
+        head = os.pread(fd, self.head_bytes, 0)
+        return len(head) == self.head_bytes and hashlib.sha256(head).hexdigest() == self.head_sha256
+
+    def learn_head(self, fd: int) -> None:
+        """Hash more of the head, once the file has grown to it."""
+        if self.head_bytes < HEAD_BYTES:
+            head = os.pread(fd, HEAD_BYTES, 0)
+            self.head_bytes, self.head_sha256 = len(head), hashlib.sha256(head).hexdigest()
+
+
+def identify(path: str, fd: int, position: int) -> FilePosition:
+    """The open file as a position that begins now."""
+    facts = os.fstat(fd)
+    head = os.pread(fd, HEAD_BYTES, 0)
+    return FilePosition(path, facts.st_dev, facts.st_ino, len(head), hashlib.sha256(head).hexdigest(), position)
+
+
+class _Stored(msgspec.Struct):
+    version: int
+    group: str
+    files: list[FilePosition]
+
+
+class Checkpoint:
+    """The positions of one group, held by one run at a time."""
+
+    def __init__(self, state_dir: Path, group: str, *, forget: bool = False) -> None:
+        """Lock and load (``forget``: lock only).
+
+        Raises SourceError when another run holds the group or the stored positions cannot be understood.
+        """
+        folder = state_dir / "checkpoints"
+        name = quote(group, safe=" @+=,")
+        self.path = folder / f"{name}.json"
+        self._group = group
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock_fd = self._lock(folder / f"{name}.lock")
+        except OSError as error:
+            raise SourceError(
+                f"cannot keep positions in {folder}: {error.strerror}; choose another folder with --state-dir"
+            ) from None
+        try:
+            self.files = [] if forget else self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    def _lock(self, path: Path) -> int:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(fd)
+            raise SourceError(
+                f"consumer group {self._group!r} is being read by process {holder} already ({path} is locked): "
+                "stop that run, or give this one another consumer_group or --state-dir"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        return fd
+
+    def _load(self) -> list[FilePosition]:
+        try:
+            stored = msgspec.json.decode(self.path.read_bytes(), type=_Stored)
+        except FileNotFoundError:
+            return []
+        except msgspec.DecodeError as error:
+            raise SourceError(f"the checkpoint {self.path} cannot be read ({error}); {_RESTART}") from None
+        if stored.version != 1:
+            raise SourceError(f"the checkpoint {self.path} has version {stored.version}, this program knows version 1")
+        return stored.files
+
+    def save(self, files: Iterable[FilePosition]) -> None:
+        """Replace what is stored; durable on return. Raises SourceError when the disk refuses."""
+        text = msgspec.json.format(msgspec.json.encode(_Stored(1, self._group, list(files))), indent=1)
+        beside = self.path.with_suffix(".json.new")
+        try:
+            with open(beside, "wb") as file:
+                file.write(text + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, self.path)
+            folder_fd = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder_fd)
+            finally:
+                os.close(folder_fd)
+        except OSError as error:
+            raise SourceError(f"cannot write the checkpoint {self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Give the group free. The lock file stays: removing it would let two runs lock two different files."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+
+_RESTART = 'remove it, or read everything again with start="beginning"'
+
+
+def resume_position(
+    path: str, fd: int, known: Iterable[FilePosition], listed: AbstractSet[Identity] = frozenset()
+) -> int | None:
+    """Where to go on in the open file: 0 when it is new, None when ``path`` was another file before.
+
+    ``listed``: the files there are; one that was renamed among them was not replaced.
+    Raises SourceError when it is the same file but what was read is no longer in it.
+    """
+    facts = os.fstat(fd)
+    identity = (facts.st_dev, facts.st_ino)
+    same_path = None
+    for entry in known:
+        if entry.identity == identity:
+            if facts.st_size < entry.position and (entry.path == path or entry.has_same_head(fd)):
+                raise SourceError(
+                    f"{path} shrank: it was read up to byte {entry.position:,} and has {facts.st_size:,} now; "
+                    'if it was written anew, read it with start="beginning"'
+                )
+            if entry.has_same_head(fd):
+                return entry.position
+        if entry.path == path:
+            same_path = entry
+    if same_path is None or same_path.identity in listed - {identity} or same_path.finished:
+        return 0
+    if same_path.position <= facts.st_size and same_path.has_same_head(fd):
+        return same_path.position  # copied back, or another mount of the same files
+    return None
+
+
+def replaced(path: str) -> SourceError:
+    """The refusal to guess what became of the rows that were not read yet."""
+    return SourceError(
+        f"{path} is not the file that this group read: its first bytes have changed, and the old file is not in its "
+        'folder any more; read the new one from its start with start="beginning"'
+    )

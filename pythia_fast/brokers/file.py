@@ -1,0 +1,354 @@
+"""Files as a source: NDJSON, length-prefixed MessagePack or fixed records; globs, standard input, tailing.
+
+A file is a partition, a byte offset a position. Files are read in the order of their names, one after the other;
+with ``follow`` they are all kept open and read as they grow (brokers/tail.py).
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pythia_fast._ext.file_reader import FORMATS, FileRecords
+from pythia_fast.brokers.base import Partition, Reader, ReaderContext, Source
+from pythia_fast.brokers.checkpoint import (
+    Checkpoint,
+    FilePosition,
+    Identity,
+    identify,
+    replaced,
+    resume_position,
+)
+from pythia_fast.errors import ConfigError, SourceError, UnknownOptionError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+STDIN = "-"
+Start = Literal["checkpoint", "beginning", "end"]
+_OPTIONS = ("path", "consumer_group", "format", "record_size", "dtype", "follow", "start")
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip -dc",
+    b"\x28\xb5\x2f\xfd": "zstd -dc",
+    b"BZh": "bzip2 -dc",
+    b"\xfd7zXZ": "xz -dc",
+    b"\x04\x22\x4d\x18": "lz4 -dc",
+}
+
+
+class FileConsumer(Source):
+    """Reads files, or standard input.
+
+    ``path``: a path, a glob (``**`` too), a list of them, or ``"-"`` for standard input.
+    ``consumer_group``: whose positions these are; default: app and handler name.
+    ``format``: ``"ndjson"`` (one payload a line; empty lines are skipped), ``"msgpack-frames"`` (payload size u32
+    little endian, payload) or ``"fixed"`` (``record_size`` bytes each, or as long as ``dtype``).
+    ``follow``: wait for what is appended, through rotation; new files of a glob are picked up.
+    ``start``: ``"checkpoint"``: where the group stopped, a file it does not know from its beginning;
+    ``"beginning"`` and ``"end"`` forget the checkpoint.
+
+    Raises ConfigError, UnknownOptionError.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        consumer_group: str | None = None,
+        format: Literal["ndjson", "msgpack-frames", "fixed"] = "ndjson",  # noqa: A002 - the word for it
+        record_size: int | None = None,
+        dtype: DTypeLike | None = None,
+        follow: bool = False,
+        start: Start = "checkpoint",
+        **unknown: Any,
+    ) -> None:
+        for name in unknown:
+            raise UnknownOptionError("FileConsumer", name, _OPTIONS)
+        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+        self.paths = [os.fspath(each) for each in paths]
+        if not self.paths or not all(self.paths):
+            raise ConfigError("FileConsumer needs a path; an empty one was given")
+        if format not in FORMATS:
+            raise ConfigError(f"FileConsumer cannot read format={format!r}; it reads {', '.join(map(repr, FORMATS))}")
+        if start not in ("checkpoint", "beginning", "end"):
+            raise ConfigError(f'FileConsumer cannot start at {start!r}; it knows "checkpoint", "beginning" and "end"')
+        if STDIN in self.paths and len(self.paths) > 1:
+            raise ConfigError('standard input, "-", cannot be read together with files')
+        if consumer_group is not None and not 0 < len(consumer_group) <= 200:
+            raise ConfigError(f"consumer_group must have 1 to 200 characters, not {len(consumer_group)}")
+        self.consumer_group = consumer_group
+        self.format = format
+        self.record_bytes = _record_bytes(format, record_size, dtype)
+        self.follow = follow
+        self.start = start
+
+    def open(self, context: ReaderContext) -> FileReader:
+        if self.record_bytes > context.max_payload_bytes:
+            raise SourceError(
+                f"{self.describe()}: a record of {self.record_bytes:,} bytes does not fit a batch of at most "
+                f"{context.max_payload_bytes:,}; raise max_batch_bytes of the handler"
+            )
+        if self.paths == [STDIN] or any(is_stream(path) for path in self.paths):
+            return StreamReader(self, context)
+        if self.follow and context.until == "forever":
+            from pythia_fast.brokers.tail import TailReader
+
+            return TailReader(self, context)
+        return ListReader(self, context)
+
+    def group(self, context: ReaderContext) -> str:
+        return self.consumer_group or f"{context.app}.{context.handler}"
+
+    def describe(self) -> str:
+        what = "standard input" if self.paths == [STDIN] else ", ".join(self.paths[:3])
+        more = f" and {len(self.paths) - 3} more" if len(self.paths) > 3 else ""
+        return f"file {what}{more}" + (f" as group {self.consumer_group}" if self.consumer_group else "")
+
+    def list_files(self) -> list[str]:
+        """The files there are now, absolute and in order of their names."""
+        found: set[str] = set()
+        for path in self.paths:
+            literal = os.path.exists(path) or not glob.has_magic(path)
+            names = [path] if literal else [name for name in glob.glob(path, recursive=True) if not os.path.isdir(name)]
+            found.update(os.path.abspath(name) for name in names)
+        return sorted(found)
+
+
+def _record_bytes(format: str, record_size: int | None, dtype: DTypeLike | None) -> int:  # noqa: A002
+    if format != "fixed":
+        if record_size is not None or dtype is not None:
+            raise ConfigError(f'record_size and dtype belong to format="fixed", not to format={format!r}')
+        return 0
+    if (record_size is None) == (dtype is None):
+        raise ConfigError('format="fixed" needs either record_size= (bytes) or dtype=')
+    size = np.dtype(dtype).itemsize if record_size is None else record_size
+    if not 0 < size < 1 << 32:
+        raise ConfigError(f"a fixed record has between 1 and 2**32 - 1 bytes, not {size}")
+    return size
+
+
+def is_stream(path: str) -> bool:
+    """Whether a path names something that cannot seek: a pipe, a socket, a terminal."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+
+
+def open_regular(path: str) -> int:
+    """A descriptor to read ``path``. Raises SourceError for anything but a plain, uncompressed file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise SourceError(f"cannot read {path}: it is not a file; to read a folder, write {path}/*")
+        head = os.pread(fd, 6, 0)
+        for magic, command in _COMPRESSED.items():
+            if head.startswith(magic):
+                raise SourceError(f'{path} is compressed: unpack it, or read it with path="-": {command} {path} | ...')
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+class FileReader(Reader):
+    """What all three readers share: the native part, the partition table, failures."""
+
+    native: FileRecords
+
+    def __init__(self, consumer: FileConsumer, context: ReaderContext, *, follow: bool = False) -> None:
+        self.consumer = consumer
+        self.context = context
+        self.native = FileRecords(
+            consumer.format,
+            max_payload_bytes=context.max_payload_bytes,
+            record_bytes=consumer.record_bytes,
+            follow=follow,
+        )
+        self.paths: list[str] = []  #: by partition index
+
+    def announce(self, path: str) -> int:
+        """Tell the runtime about one more file; returns its partition index."""
+        index = len(self.paths)
+        self.paths.append(path)
+        self.context.listener.assigned([Partition(index, path, index)])
+        return index
+
+    def failure(self) -> str:
+        for index, position, _done, _shrunk, error in self.native.states():
+            if error:
+                return f"cannot read {self.paths[index]} at byte {position:,}: {os.strerror(error)}"
+        return super().failure()
+
+    def close(self) -> None:
+        self.native.close()
+
+
+class StreamReader(FileReader):
+    """Standard input, or a named pipe: read once, in order. Its position is not kept: a stream cannot go back."""
+
+    def __init__(self, consumer: FileConsumer, context: ReaderContext) -> None:
+        if len(consumer.paths) > 1:
+            raise SourceError(f"{consumer.describe()}: a pipe cannot be read together with other files")
+        super().__init__(consumer, context)
+        spill_dir = context.state_dir / "spool"
+        spill_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=spill_dir) as spill:
+            self.native.spill_to(os.dup(spill.fileno()))
+
+    def serve(self) -> None:
+        if self.paths:
+            self.native.exhausted()
+            return
+        path = self.consumer.paths[0]
+        try:
+            # A pipe opens without waiting for a writer, so that a run can be stopped meanwhile; poll() waits for one.
+            fd = os.dup(0) if path == STDIN else os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise SourceError(f"cannot read {self.consumer.describe()}: {error.strerror}") from None
+        self.native.add(fd, self.announce(path), 0, stream=True)
+
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
+        """A stream has no position to come back to."""
+
+
+class CheckpointedReader(FileReader):
+    """Files whose positions are kept."""
+
+    def __init__(self, consumer: FileConsumer, context: ReaderContext, *, follow: bool = False) -> None:
+        super().__init__(consumer, context, follow=follow)
+        forget = consumer.start != "checkpoint"
+        self.checkpoint = Checkpoint(context.state_dir, consumer.group(context), forget=forget)
+        self.lock = threading.Lock()  #: what is below: the intake thread, and the thread that commits
+        self.known: list[FilePosition] = self.checkpoint.files
+        self.positions: dict[int, FilePosition] = {}  #: by partition index
+        self._unsaved = False
+
+    def start_position(self, path: str, fd: int, start: Start, listed: AbstractSet[Identity]) -> int | None:
+        """Where to begin in a file this run meets for the first time; None: it replaced one that was read."""
+        if start == "end":
+            return last_record_end(fd, self.consumer.format, self.consumer.record_bytes)
+        return resume_position(path, fd, self.known, listed)
+
+    def look(self) -> dict[str, Identity]:
+        """The files there are now, in order of their names."""
+        found = {}
+        for path in self.consumer.list_files():
+            try:
+                facts = os.stat(path)
+            except OSError:
+                self.missing(path)
+                continue
+            found[path] = (facts.st_dev, facts.st_ino)
+        return found
+
+    def missing(self, path: str) -> None:
+        raise SourceError(f"cannot read {path}: no such file")
+
+    def take_up(self, path: str, fd: int, position: int, *, last: bool) -> int:
+        """Announce the open file and read it from ``position``; its descriptor changes hands."""
+        try:
+            entry = identify(path, fd, position)
+            index = self.announce(path)
+            with self.lock:
+                self.known = [old for old in self.known if old.path != path and old.identity != entry.identity]
+                self.positions[index] = entry
+        except BaseException:
+            os.close(fd)
+            raise
+        self.native.add(fd, index, position, last=last)
+        return index
+
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
+        with self.lock:
+            for index, position in positions.items():
+                entry = self.positions.get(index)
+                if entry is not None and position > entry.position:
+                    entry.position = position
+                    self._unsaved = True
+            if self._unsaved:
+                self.checkpoint.save([*self.known, *self.positions.values()])
+                self._unsaved = False
+
+    def close(self) -> None:
+        super().close()
+        self.checkpoint.close()
+
+
+class ListReader(CheckpointedReader):
+    """Files to their ends, one after the other; the list is made when the reader is opened."""
+
+    def __init__(self, consumer: FileConsumer, context: ReaderContext) -> None:
+        super().__init__(consumer, context)
+        try:
+            self._waiting = deque(self._plan())
+        except BaseException:
+            self.checkpoint.close()
+            raise
+        self._total = sum(size for _, _, size in self._waiting)
+        self._skipped = sum(position for _, position, _ in self._waiting)
+
+    def _plan(self) -> list[tuple[str, int, int]]:
+        """(path, position to start from, size) of every file; every file is checked before the first is read."""
+        plan = []
+        found = self.look()
+        listed = set(found.values())
+        for path in found:
+            fd = open_regular(path)
+            try:
+                position = self.start_position(path, fd, self.consumer.start, listed)
+                if position is None:
+                    raise replaced(path)
+                plan.append((path, position, os.fstat(fd).st_size))
+            finally:
+                os.close(fd)
+        if not plan:
+            raise SourceError(f"no file matches {', '.join(self.consumer.paths)}")
+        return plan
+
+    def serve(self) -> None:
+        for index, position, done, shrunk, _error in self.native.states():
+            if shrunk:
+                raise SourceError(f"{self.paths[index]} shrank while it was read: it ends before byte {position:,} now")
+            if done:
+                self.native.remove(index)
+        if not self._waiting:
+            self.native.exhausted()
+            return
+        path, position, _size = self._waiting.popleft()
+        self.take_up(path, open_regular(path), position, last=True)
+
+    def progress(self) -> tuple[int, int]:
+        return min(self._skipped + self.native.bytes_read, self._total), self._total
+
+
+def last_record_end(fd: int, format: str, record_bytes: int) -> int:  # noqa: A002
+    """Position after the last whole record: of lines the last newline, of frames the end of the file."""
+    size = os.fstat(fd).st_size
+    if format == "fixed":
+        return size - size % record_bytes
+    if format != "ndjson":
+        return size
+    at = size
+    while at > 0:
+        block = min(at, 1 << 16)
+        newline = os.pread(fd, block, at - block).rfind(b"\n")
+        if newline >= 0:
+            return at - block + newline + 1
+        at -= block
+    return 0

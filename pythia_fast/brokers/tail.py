@@ -1,0 +1,200 @@
+"""Files that are read as they grow, as ``tail -F`` does, through every common way of rotating them.
+
+    renamed, new file under the old name   the old one is read until it has not grown for ROTATION_GRACE_S, then the new
+    renamed within the glob                both are followed: a file is known by device and inode, not by name
+    copied and truncated                   read again from the start, as a new partition index
+    deleted                                read to its end, then let go
+
+What a writer truncates away before it was read is lost to every reader; rename is the way to rotate without loss.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import msgspec
+
+from pythia_fast.brokers.base import ReaderContext
+from pythia_fast.brokers.checkpoint import FilePosition, Identity, replaced
+from pythia_fast.brokers.file import CheckpointedReader, FileConsumer, Start, open_regular
+from pythia_fast.errors import SourceError
+
+ROTATION_GRACE_S = 1.0  #: a writer may keep writing to the renamed file until it has opened the new one
+
+
+@dataclass(slots=True)
+class _Planned:
+    path: str
+    fd: int
+    position: int
+    last: bool  #: it is the old file of a rotation: read it to its end
+
+
+@dataclass(slots=True)
+class _Followed:
+    path: str
+    identity: Identity
+    size: int = -1  #: when last looked at
+    grew_at: float = 0.0
+    finishing: bool = False
+
+
+class TailReader(CheckpointedReader):
+    """Every file kept open and read as it grows; serve() looks after names, every 100 ms when nothing comes."""
+
+    def __init__(self, consumer: FileConsumer, context: ReaderContext) -> None:
+        super().__init__(consumer, context, follow=True)
+        self._followed: dict[int, _Followed] = {}
+        self._read: deque[FilePosition] = deque(maxlen=1000)  # files let go in this run, at the position that was read
+        self._told: set[str] = set()
+        self._planned: list[_Planned] = []
+        try:
+            found = self.look()
+            for path in found:
+                self._planned += self._plan(path, set(found.values()), consumer.start)
+        except BaseException:
+            self.close()
+            raise
+
+    def _tell(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self.context.log(line)
+
+    def _plan(self, path: str, listed: AbstractSet[Identity], start: Start = "checkpoint") -> list[_Planned]:
+        """What to read for a name not met before: the file, and before it those it replaced while nobody watched."""
+        try:
+            fd = open_regular(path)
+        except SourceError as error:
+            self._tell(f"{error}; not followed")
+            return []
+        try:
+            position = self._position_read(fd)
+            if position is None:
+                position = self.start_position(path, fd, start, listed)
+            facts = os.fstat(fd)
+            earlier = self._replaced_files(path, listed | {(facts.st_dev, facts.st_ino)})
+            if position is None and not earlier:
+                raise replaced(path)
+        except BaseException:
+            os.close(fd)
+            raise
+        return [*earlier, _Planned(path, fd, position or 0, last=False)]
+
+    def _position_read(self, fd: int) -> int | None:
+        facts = os.fstat(fd)
+        for entry in self._read:
+            same = entry.identity == (facts.st_dev, facts.st_ino)
+            if same and facts.st_size >= entry.position and entry.has_same_head(fd):
+                return entry.position
+        return None
+
+    def _replaced_files(self, path: str, listed: AbstractSet[Identity]) -> list[_Planned]:
+        """Files that were read under this name, not to their ends, found in the same folder by their identity."""
+        return [
+            self._find(entry)
+            for entry in self.known
+            if entry.path == path and not entry.finished and entry.identity not in listed
+        ]
+
+    def _find(self, entry: FilePosition) -> _Planned:
+        with os.scandir(os.path.dirname(entry.path)) as siblings:
+            for sibling in siblings:
+                facts = sibling.stat(follow_symlinks=False)
+                if entry.identity == (facts.st_dev, facts.st_ino) and sibling.is_file(follow_symlinks=False):
+                    fd = open_regular(sibling.path)
+                    if entry.has_same_head(fd) and facts.st_size >= entry.position:
+                        return _Planned(sibling.path, fd, entry.position, last=True)
+                    os.close(fd)
+        raise replaced(entry.path)
+
+    def serve(self) -> None:
+        self.native.attended()
+        for planned in self._take_planned():
+            self._follow(planned)
+        for index, position, done, shrunk, _error in self.native.states():
+            if done:
+                self._let_go(index)
+            elif shrunk or not self.positions[index].has_same_head(self.native.fd(index)):
+                self._read_again(index, position)
+        found = self.look()
+        self._recognise(found)
+        now = time.monotonic()
+        for index, file in self._followed.items():
+            self._watch_rotation(index, file, found, now)
+        listed = set(found.values())
+        self._forget_finished(listed)
+        names = {file.path for file in self._followed.values()}
+        for path in found:
+            if path not in names:
+                for planned in self._plan(path, listed):
+                    self._follow(planned)
+
+    def _take_planned(self) -> list[_Planned]:
+        planned, self._planned = self._planned, []
+        return planned
+
+    def _follow(self, planned: _Planned) -> None:
+        index = self.take_up(planned.path, planned.fd, planned.position, last=planned.last)
+        entry = self.positions[index]
+        self._followed[index] = _Followed(planned.path, entry.identity, finishing=planned.last)
+        self._told.discard(f"waiting for {planned.path}")
+
+    def missing(self, path: str) -> None:
+        self._tell(f"waiting for {path}")
+
+    def _recognise(self, found: dict[str, Identity]) -> None:
+        """Files that were renamed within the list keep their place under the new name."""
+        names = {identity: path for path, identity in found.items()}
+        for index, file in self._followed.items():
+            if found.get(file.path) != file.identity and file.identity in names and not file.finishing:
+                file.path = names[file.identity]
+                with self.lock:
+                    self.positions[index].path = file.path
+
+    def _watch_rotation(self, index: int, file: _Followed, found: dict[str, Identity], now: float) -> None:
+        facts = os.fstat(self.native.fd(index))
+        if facts.st_size != file.size:
+            file.size, file.grew_at = facts.st_size, now
+            with self.lock:
+                self.positions[index].learn_head(self.native.fd(index))
+        name_taken = file.path in found and found[file.path] != file.identity
+        if (name_taken or facts.st_nlink == 0) and not file.finishing and now - file.grew_at >= ROTATION_GRACE_S:
+            file.finishing = True
+            self.native.finish(index)
+
+    def _let_go(self, index: int) -> None:
+        """Its last record was appended: close it, and remember it should its name turn up in the list."""
+        fd = self.native.fd(index)
+        with self.lock:
+            entry = self.positions[index]
+            entry.learn_head(fd)
+            position, entry.end = self.native.remove(index)
+            self._read.append(msgspec.structs.replace(entry, position=position))
+        del self._followed[index]
+
+    def _forget_finished(self, listed: set[Identity]) -> None:
+        """Positions of files that are done and no longer in the list serve nobody."""
+        with self.lock:
+            for index, entry in list(self.positions.items()):
+                if entry.finished and entry.identity not in listed:
+                    del self.positions[index]
+
+    def _read_again(self, index: int, position: int) -> None:
+        """The file was truncated and written anew."""
+        file = self._followed.pop(index)
+        self.context.log(f"{file.path} was truncated after byte {position:,} was read; reading it from its beginning")
+        fd = os.dup(self.native.fd(index))
+        self.native.remove(index)
+        with self.lock:
+            del self.positions[index]
+        self._follow(_Planned(file.path, fd, 0, last=False))
+
+    def close(self) -> None:
+        for planned in self._take_planned():
+            os.close(planned.fd)
+        super().close()

@@ -1,0 +1,252 @@
+"""Positions of files: resuming, refusing to guess, one run a group, no torn file at any kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pythia_fast._ext.collecting_sink import STALLED, CollectingSink
+from pythia_fast.brokers.checkpoint import HEAD_BYTES, Checkpoint, FilePosition, identify
+from pythia_fast.brokers.file import FileConsumer
+from pythia_fast.errors import SourceError
+from pythia_fast.testing.readers import drain, reader_context
+
+
+def read(path: Path, state_dir: Path, *, commit: int | None = None, **options: Any) -> list[bytes | None]:
+    """One run over ``path``; commits after ``commit`` messages (None: all)."""
+    reader = FileConsumer(path, consumer_group="g", **options).open(reader_context(state_dir))
+    sink = CollectingSink(stall_after=commit)
+    drain(reader, sink)
+    positions = {message.partition: message.next_offset for message in sink.messages}
+    reader.commit(positions, wait=True)
+    reader.close()
+    return sink.payloads
+
+
+@pytest.fixture
+def numbers(tmp_path: Path) -> Path:
+    path = tmp_path / "numbers.ndjson"
+    path.write_bytes(b"".join(b"%d\n" % i for i in range(1000)))
+    return path
+
+
+def payloads(first: int, last: int) -> list[bytes]:
+    return [b"%d" % i for i in range(first, last)]
+
+
+def test_a_stopped_run_goes_on_where_it_was(numbers: Path, tmp_path: Path) -> None:
+    assert read(numbers, tmp_path, commit=10) == payloads(0, 10)
+    assert read(numbers, tmp_path) == payloads(10, 1000)
+    assert read(numbers, tmp_path) == []
+    with numbers.open("ab") as file:
+        file.write(b"1000\n")
+    assert read(numbers, tmp_path) == [b"1000"]
+
+
+def test_what_was_not_committed_is_read_again(numbers: Path, tmp_path: Path) -> None:
+    reader = FileConsumer(numbers, consumer_group="g").open(reader_context(tmp_path))
+    sink = CollectingSink(stall_after=100)
+    assert drain(reader, sink) == STALLED
+    reader.commit({0: sink.messages[39].next_offset})
+    reader.commit({0: sink.messages[19].next_offset})
+    reader.close()
+    assert read(numbers, tmp_path) == payloads(40, 1000)
+
+
+def test_groups_do_not_share_positions(numbers: Path, tmp_path: Path) -> None:
+    read(numbers, tmp_path)
+    other = FileConsumer(numbers, consumer_group="a/b ü").open(reader_context(tmp_path))
+    default = FileConsumer(numbers).open(reader_context(tmp_path))
+    for reader in (other, default):
+        sink = CollectingSink()
+        drain(reader, sink)
+        assert sink.count == 1000
+        reader.close()
+
+
+def test_positions_of_several_files(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.log").write_bytes(b"".join(b"%s%d\n" % (name.encode(), i) for i in range(4)))
+    reader = FileConsumer(str(tmp_path / "*.log"), consumer_group="g").open(reader_context(tmp_path))
+    sink = CollectingSink(stall_after=6)
+    drain(reader, sink)
+    reader.commit({0: 12, 1: 3}, wait=True)
+    reader.close()
+    (tmp_path / "0.log").write_bytes(b"first\n")
+    again = FileConsumer(str(tmp_path / "*.log"), consumer_group="g").open(reader_context(tmp_path))
+    sink = CollectingSink()
+    drain(again, sink)
+    again.close()
+    assert sink.payloads == [b"first", b"b1", b"b2", b"b3", b"c0", b"c1", b"c2", b"c3"]
+
+
+@pytest.mark.parametrize(("start", "first"), [("beginning", 0), ("end", 1000)])
+def test_start_forgets_the_checkpoint(numbers: Path, tmp_path: Path, start: str, first: int) -> None:
+    read(numbers, tmp_path, commit=10)
+    assert read(numbers, tmp_path, start=start) == payloads(first, 1000)
+
+
+def test_end_begins_after_the_last_whole_line(numbers: Path, tmp_path: Path) -> None:
+    with numbers.open("ab") as file:
+        file.write(b"half" * 50_000)
+    reader = FileConsumer(numbers, start="end").open(reader_context(tmp_path))
+    sink = CollectingSink()
+    drain(reader, sink)
+    reader.close()
+    assert sink.payloads == [b"half" * 50_000]
+
+
+def test_a_file_that_shrank_is_refused_with_the_way_out(numbers: Path, tmp_path: Path) -> None:
+    read(numbers, tmp_path)
+    os.truncate(numbers, 1000)
+    with pytest.raises(SourceError, match=r'shrank: it was read up to byte 3,890 and has 1,000 now.*start="beginning"'):
+        read(numbers, tmp_path)
+    assert len(read(numbers, tmp_path, start="beginning")) > 100
+    assert read(numbers, tmp_path) == []
+
+
+def test_another_file_under_the_name_is_refused(numbers: Path, tmp_path: Path) -> None:
+    read(numbers, tmp_path, commit=10)
+    other = tmp_path / "other"
+    other.write_bytes(b"x" * 5000)
+    os.replace(other, numbers)
+    with pytest.raises(SourceError, match=r'is not the file that this group read.*start="beginning"'):
+        read(numbers, tmp_path)
+
+
+def test_a_renamed_file_and_a_copied_back_file_are_known(numbers: Path, tmp_path: Path) -> None:
+    read(numbers, tmp_path, commit=10)
+    renamed = tmp_path / "renamed.ndjson"
+    numbers.rename(renamed)
+    assert read(renamed, tmp_path, commit=10) == payloads(10, 20)
+    copy = tmp_path / "copy"
+    shutil.copy(renamed, copy)
+    renamed.unlink()
+    copy.rename(renamed)
+    assert read(renamed, tmp_path) == payloads(20, 1000)
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_file_written_anew_in_place_is_refused(numbers: Path, tmp_path: Path, follow: bool) -> None:
+    read(numbers, tmp_path, commit=10)
+    numbers.write_bytes(b"x" * 5000)
+    consumer = FileConsumer(numbers, consumer_group="g", follow=follow)
+    with pytest.raises(SourceError, match=r'is not the file that this group read.*start="beginning"'):
+        consumer.open(reader_context(tmp_path, until="forever"))
+
+
+def test_rotation_within_a_glob_is_no_replacement(numbers: Path, tmp_path: Path) -> None:
+    pattern = Path(str(numbers) + "*")
+    read(pattern, tmp_path, commit=990)
+    numbers.rename(tmp_path / "numbers.ndjson.1")
+    numbers.write_bytes(b"new\n")
+    assert read(pattern, tmp_path) == [b"new", *payloads(990, 1000)]
+
+
+def test_a_file_that_was_short_is_known_after_it_grew(tmp_path: Path) -> None:
+    path = tmp_path / "short"
+    path.write_bytes(b"1\n")
+    assert read(path, tmp_path) == [b"1"]
+    path.write_bytes(b"1\n" + b"2\n" * HEAD_BYTES)
+    assert len(read(path, tmp_path)) == HEAD_BYTES
+
+
+def test_two_runs_of_one_group_are_refused(numbers: Path, tmp_path: Path) -> None:
+    first = FileConsumer(numbers, consumer_group="g").open(reader_context(tmp_path))
+    with pytest.raises(SourceError, match=rf"group 'g' is being read by process {os.getpid()} already"):
+        FileConsumer(numbers, consumer_group="g").open(reader_context(tmp_path))
+    first.close()
+    assert len(read(numbers, tmp_path)) == 1000
+
+
+def test_a_checkpoint_that_is_not_one_is_refused(numbers: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "g.json").write_text("{torn")
+    with pytest.raises(SourceError, match=r'g\.json cannot be read .*start="beginning"'):
+        read(numbers, tmp_path)
+    assert read(numbers, tmp_path, start="beginning", commit=1) == [b"0"]
+    stored = json.loads((folder / "g.json").read_text())
+    (folder / "g.json").write_text(json.dumps(stored | {"version": 2}))
+    with pytest.raises(SourceError, match="version 2, this program knows version 1"):
+        read(numbers, tmp_path)
+
+
+def test_a_state_folder_that_cannot_be_made_is_named(numbers: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"cannot keep positions in .*numbers.*--state-dir"):
+        FileConsumer(numbers).open(reader_context(numbers))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named_and_tried_again(numbers: Path, tmp_path: Path) -> None:
+    reader = FileConsumer(numbers, consumer_group="g").open(reader_context(tmp_path))
+    drain(reader, CollectingSink(stall_after=5))
+    blocker = tmp_path / "checkpoints" / "g.json.new"
+    blocker.mkdir()
+    with pytest.raises(SourceError, match=r"cannot write the checkpoint .*g\.json"):
+        reader.commit({0: 10})
+    blocker.rmdir()
+    reader.commit({0: 10})
+    reader.close()
+    assert read(numbers, tmp_path) == payloads(5, 1000)
+
+
+_COMMIT_FOR_EVER = """
+import sys
+from pathlib import Path
+from pythia_fast.brokers.checkpoint import Checkpoint, FilePosition
+checkpoint = Checkpoint(Path(sys.argv[1]), "g")
+position = 0
+while True:
+    checkpoint.save([FilePosition(f"{i}", 0, 0, 0, "", position) for i in range(50)])
+    if position == 20:
+        print("going", flush=True)
+    position += 1
+"""
+
+
+def test_a_kill_at_any_time_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    for _ in range(5):
+        with subprocess.Popen(
+            [sys.executable, "-c", _COMMIT_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE
+        ) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"going\n"
+            writer.send_signal(signal.SIGKILL)
+        checkpoint = Checkpoint(tmp_path, "g")
+        assert len(checkpoint.files) == 50
+        assert len({entry.position for entry in checkpoint.files}) == 1
+        assert checkpoint.files[0].position >= 20
+        checkpoint.close()
+
+
+def test_an_identity_learns_more_of_the_head_as_the_file_grows(tmp_path: Path) -> None:
+    path = tmp_path / "grows"
+    path.write_bytes(b"ab")
+    with path.open("r+b", buffering=0) as file:
+        entry = identify(str(path), file.fileno(), 0)
+        assert entry.head_bytes == 2
+        file.seek(0, os.SEEK_END)
+        file.write(b"c" * 5000)
+        assert entry.has_same_head(file.fileno())
+        entry.learn_head(file.fileno())
+        assert entry.head_bytes == HEAD_BYTES
+        file.seek(100)
+        file.write(b"X")
+        assert not entry.has_same_head(file.fileno())
+
+
+def test_finished_means_done_to_a_known_end() -> None:
+    entry = FilePosition("p", 1, 2, 0, "", 10)
+    assert not entry.finished
+    entry.end = 11
+    assert not entry.finished
+    entry.position = 11
+    assert entry.finished

@@ -1,0 +1,309 @@
+"""FileConsumer: records cut at every block boundary, ends of files, oversize records, streams, refusals."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pythia_fast._ext.collecting_sink import END, FAILED, IDLE, STALLED, CollectingSink, CountingSink, poll
+from pythia_fast._ext.file_reader import FileRecords
+from pythia_fast.brokers.base import Reader
+from pythia_fast.brokers.file import FileConsumer, ListReader
+from pythia_fast.errors import ConfigError, SourceError, UnknownOptionError
+from pythia_fast.testing.readers import RememberingListener, drain, reader_context
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_left_open() -> Iterator[None]:
+    before = len(os.listdir("/dev/fd"))
+    yield
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def read_all(reader: Reader, max_messages: int = 1 << 20) -> CollectingSink:
+    sink = CollectingSink()
+    try:
+        assert drain(reader, sink, max_messages) == END
+    finally:
+        reader.close()
+    return sink
+
+
+def cut(
+    content: bytes, form: str, *, block: int = 16, most: int = 1 << 20, record_bytes: int = 0, stalls: int | None = None
+) -> CollectingSink:
+    """Everything the native part makes of a file, read in small blocks, stalling at each message when asked to."""
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        records = FileRecords(form, max_payload_bytes=most, record_bytes=record_bytes, block_bytes=block)
+        records.add(os.dup(file.fileno()), 0, 0)
+        records.exhausted()
+        sink = CollectingSink(stall_after=stalls)
+        while (result := poll(records, sink, 7)) != END:
+            assert result != FAILED
+            if result == STALLED:
+                sink.stall_after(sink.count + 1)
+        records.close()
+        return sink
+
+
+def split_newlines(content: bytes) -> list[bytes]:
+    parts = content.split(b"\n")
+    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+
+
+pieces = st.lists(
+    st.sampled_from([b"\n", b"\r\n", b"{}", b"x" * 15, b"y" * 16, b"z" * 33, b"\x00\xff", b" "]), max_size=30
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(pieces.map(b"".join), st.integers(16, 40), st.sampled_from([3, 20, 1000]), st.booleans())
+def test_lines_are_cut_at_any_block_boundary(content: bytes, block: int, most: int, stalling: bool) -> None:
+    sink = cut(content, "ndjson", block=block, most=most, stalls=0 if stalling else None)
+    assert [(m.payload, m.offset, m.next_offset) for m in sink.messages] == lines_of(content)
+
+
+def lines_of(content: bytes) -> list[tuple[bytes, int, int]]:
+    """(payload, offset, next offset) of every line that is not empty."""
+    found = []
+    at = 0
+    for line in split_newlines(content):
+        payload = line.removesuffix(b"\n")
+        if payload not in (b"", b"\r"):
+            found.append((payload, at, at + len(line)))
+        at += len(line)
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.binary(max_size=50), max_size=20), st.integers(16, 40), st.sampled_from([3, 1000]), st.booleans())
+def test_frames_are_cut_at_any_block_boundary(payloads: list[bytes], block: int, most: int, stalling: bool) -> None:
+    content = b"".join(struct.pack("<I", len(payload)) + payload for payload in payloads)
+    sink = cut(content, "msgpack-frames", block=block, most=most, stalls=0 if stalling else None)
+    assert sink.payloads == payloads
+    ends = np.cumsum([4 + len(payload) for payload in payloads]).tolist()
+    assert [m.next_offset for m in sink.messages] == ends
+    assert [m.offset for m in sink.messages] == [0, *ends[:-1]][: len(ends)]
+
+
+@given(st.binary(max_size=200), st.integers(1, 60), st.integers(16, 40))
+def test_fixed_records_are_cut_at_any_block_boundary(content: bytes, size: int, block: int) -> None:
+    sink = cut(content, "fixed", block=block, record_bytes=size)
+    assert sink.payloads == [content[at : at + size] for at in range(0, len(content), size)]
+
+
+@pytest.mark.parametrize("kept", range(1, 9))
+def test_a_file_that_ends_inside_a_frame_gives_what_is_there(kept: int) -> None:
+    content = struct.pack("<I", 5) + b"whole" + (struct.pack("<I", 100) + b"part")[:kept]
+    sink = cut(content, "msgpack-frames")
+    assert sink.payloads == [b"whole", b"part"[: max(0, kept - 4)]]
+    assert sink.messages[-1].next_offset == len(content)
+
+
+def test_lines_through_the_reader(tmp_path: Path) -> None:
+    path = tmp_path / "orders.ndjson"
+    path.write_bytes(b'{"a":1}\r\n\n{"a":2}\n\r\n{"a":3}')
+    listener = RememberingListener()
+    sink = read_all(FileConsumer(path).open(reader_context(tmp_path, listener=listener)))
+    assert sink.payloads == [b'{"a":1}\r', b'{"a":2}', b'{"a":3}']
+    assert [(m.offset, m.next_offset) for m in sink.messages] == [(0, 9), (10, 18), (20, 27)]
+    assert [(p.topic, p.partition) for p in listener.table.values()] == [(str(path), 0)]
+
+
+def test_files_of_a_glob_come_in_order_of_their_names_one_partition_each(tmp_path: Path) -> None:
+    for name in ("b", "a", "c"):
+        (tmp_path / f"{name}.ndjson").write_bytes(name.encode() * 3 + b"\n" + name.encode())
+    (tmp_path / "folder.ndjson").mkdir()
+    listener = RememberingListener()
+    reader = FileConsumer(str(tmp_path / "*.ndjson")).open(reader_context(tmp_path, listener=listener))
+    sink = read_all(reader)
+    assert sink.payloads == [b"aaa", b"a", b"bbb", b"b", b"ccc", b"c"]
+    assert [m.partition for m in sink.messages] == [0, 0, 1, 1, 2, 2]
+    assert [os.path.basename(p.topic) for p in listener.table.values()] == ["a.ndjson", "b.ndjson", "c.ndjson"]
+
+
+def test_a_list_with_a_name_twice_reads_it_once(tmp_path: Path) -> None:
+    path = tmp_path / "a[1].ndjson"
+    path.write_bytes(b"x\n")
+    assert read_all(FileConsumer([path, str(path)]).open(reader_context(tmp_path))).payloads == [b"x"]
+
+
+def test_an_empty_file_ends_at_once(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert read_all(FileConsumer(tmp_path / "empty").open(reader_context(tmp_path))).count == 0
+
+
+def test_fixed_records_by_dtype(tmp_path: Path) -> None:
+    records = np.array([(1, 2.5), (3, 4.5)], dtype=[("id", "<i8"), ("price", "<f8")])
+    path = tmp_path / "records.bin"
+    path.write_bytes(records.tobytes())
+    sink = read_all(FileConsumer(path, format="fixed", dtype=records.dtype).open(reader_context(tmp_path)))
+    assert np.frombuffer(b"".join(p for p in sink.payloads if p), records.dtype).tolist() == records.tolist()
+
+
+@pytest.mark.parametrize("form", ["ndjson", "msgpack-frames"])
+def test_an_oversize_record_comes_whole_in_bounded_memory(tmp_path: Path, form: str) -> None:
+    large = os.urandom(1 << 20).hex().encode() * 4
+    payloads = [b"before", large, b"after", large]
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        for payload in payloads:
+            file.write(payload + b"\n" if form == "ndjson" else struct.pack("<I", len(payload)) + payload)
+    reader = FileConsumer(path, format=form).open(reader_context(tmp_path, max_payload_bytes=1000))  # type: ignore[arg-type]
+    sink = read_all(reader)
+    assert sink.payloads == payloads
+    assert sink.messages[-1].next_offset == path.stat().st_size
+
+
+def pipe_of(content: bytes, path: Path) -> threading.Thread:
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(content,))
+    writer.start()
+    return writer
+
+
+@pytest.mark.parametrize("most", [5, 1 << 20])
+def test_a_named_pipe_is_read_to_its_end(tmp_path: Path, most: int) -> None:
+    payloads = [b"%d" % i * (i % 50) for i in range(1, 5000) if i % 50] + [b"long" * 300_000, b"end"]
+    writer = pipe_of(b"\n".join(payloads), tmp_path / "pipe")
+    reader = FileConsumer(tmp_path / "pipe").open(reader_context(tmp_path, max_payload_bytes=most))
+    sink = CollectingSink()
+    while drain(reader, sink, timeout_us=1_000_000) == IDLE:
+        pass
+    writer.join()
+    reader.commit({0: 10}, wait=True)
+    reader.close()
+    assert sink.payloads == payloads
+    assert not (tmp_path / "checkpoints").exists()
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_standard_input(tmp_path: Path) -> None:
+    kept = os.dup(0)
+    read_end, write_end = os.pipe()
+    try:
+        os.dup2(read_end, 0)
+        os.close(read_end)
+        os.write(write_end, b"one\ntwo")
+        reader = FileConsumer("-").open(reader_context(tmp_path))
+        sink = CollectingSink()
+        assert drain(reader, sink) == IDLE
+        assert sink.payloads == [b"one"]
+        os.close(write_end)
+        assert drain(reader, sink, timeout_us=1_000_000) == END
+        reader.close()
+        assert sink.payloads == [b"one", b"two"]
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
+def test_poll_of_an_idle_pipe_returns_and_wake_cuts_the_wait(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    records = FileRecords("ndjson", max_payload_bytes=100)
+    records.add(read_end, 0, 0, stream=True)
+    sink = CountingSink()
+    assert poll(records, sink, timeout_us=1000) == IDLE
+    results: list[int] = []
+    waiter = threading.Thread(target=lambda: results.append(poll(records, sink, timeout_us=100_000_000)))
+    waiter.start()
+    os.write(write_end, b"x\n")
+    waiter.join(30)
+    assert sink.count == 1
+    records.close()
+    os.close(write_end)
+
+
+def test_progress_counts_bytes_to_the_total(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x\n" * 100)
+    (tmp_path / "b").write_bytes(b"y\n" * 50)
+    reader = FileConsumer([tmp_path / "a", tmp_path / "b"]).open(reader_context(tmp_path))
+    assert isinstance(reader, ListReader)
+    assert reader.progress() == (0, 300)
+    drain(reader, CountingSink())
+    assert reader.progress() == (300, 300)
+    reader.close()
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "shrinks"
+    path.write_bytes(b"x" * 50 + b"\n")
+    with path.open("ab") as file:
+        file.write(b"y\n" * (1 << 20))
+    reader = FileConsumer(path).open(reader_context(tmp_path))
+    sink = CollectingSink(stall_after=10)
+    assert drain(reader, sink) == STALLED
+    os.truncate(path, 100)
+    sink.stall_after(None)
+    with pytest.raises(SourceError, match=r"shrinks shrank while it was read"):
+        drain(reader, sink)
+    reader.close()
+
+
+def test_a_read_error_is_named(tmp_path: Path) -> None:
+    records = FileRecords("ndjson", max_payload_bytes=100)
+    records.add(os.open(tmp_path, os.O_RDONLY), 3, 0)
+    assert poll(records, CountingSink()) == FAILED
+    ((partition, position, _done, _shrunk, error),) = records.states()
+    assert (partition, position, os.strerror(error)) == (3, 0, "Is a directory")
+    records.close()
+
+
+@pytest.mark.parametrize("magic", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"BZh9", b"\xfd7zXZ\x00", b"\x04\x22\x4d\x18"])
+def test_a_compressed_file_is_refused_with_what_to_do(tmp_path: Path, magic: bytes) -> None:
+    path = tmp_path / "orders"
+    path.write_bytes(magic + b"\x00" * 20)
+    with pytest.raises(SourceError, match=r'orders is compressed: unpack it, or read it with path="-"'):
+        FileConsumer(path).open(reader_context(tmp_path))
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"cannot read .*nothing: no such file"):
+        FileConsumer(tmp_path / "nothing").open(reader_context(tmp_path))
+    with pytest.raises(SourceError, match=r"no file matches .*nothing-"):
+        FileConsumer(str(tmp_path / "nothing-*")).open(reader_context(tmp_path))
+    with pytest.raises(SourceError, match=r"not a file; to read a folder, write .*/\*"):
+        FileConsumer(tmp_path).open(reader_context(tmp_path))
+
+
+def test_a_record_larger_than_a_batch_is_refused_when_opened(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(SourceError, match="a record of 2,000 bytes does not fit a batch of at most 1,000"):
+        FileConsumer(tmp_path / "a", format="fixed", record_size=2000).open(
+            reader_context(tmp_path, max_payload_bytes=1000)
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": ""}, "needs a path"),
+        ({"path": []}, "needs a path"),
+        ({"path": ["-", "a"]}, "cannot be read together"),
+        ({"path": "a", "format": "csv"}, "it reads 'ndjson', 'msgpack-frames', 'fixed'"),
+        ({"path": "a", "format": "fixed"}, "either record_size= .* or dtype="),
+        ({"path": "a", "format": "fixed", "record_size": 0}, "between 1 and"),
+        ({"path": "a", "record_size": 8}, 'belong to format="fixed"'),
+        ({"path": "a", "start": "middle"}, "cannot start at 'middle'"),
+        ({"path": "a", "consumer_group": ""}, "1 to 200 characters"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FileConsumer(**options)  # type: ignore[arg-type]
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    with pytest.raises(UnknownOptionError, match="no option 'folow'; did you mean 'follow'"):
+        FileConsumer("a", folow=True)

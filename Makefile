@@ -24,8 +24,8 @@ help:
 # --- environment: .venv with the runtime's dependencies, then with the developers' ---------------------------
 
 $(VENV)/pyvenv.cfg:
-	@scripts/need.sh compiler
-	@python=$$(scripts/find_python.sh) && echo "setting up $(VENV) with $$python" && scripts/make_venv.sh "$$python" $(VENV)
+	@ok=yes; scripts/need.sh compiler || ok=no; python=$$(scripts/find_python.sh) || ok=no; [ $$ok = yes ] || exit 1; \
+		echo "setting up $(VENV) with $$python"; scripts/make_venv.sh "$$python" $(VENV)
 
 $(VENV)/.run-stamp: pyproject.toml scripts/requirements.py | $(VENV)/pyvenv.cfg
 	@$(PYTHON) scripts/requirements.py --build plot > $(VENV)/requirements.txt

@@ -30,6 +30,7 @@ def facts() -> list[tuple[str, str]]:
         ("NumPy", _installed("numpy")),
         ("msgspec", _installed("msgspec")),
         ("CPU", f"{_cpu_model()}, {_usable_cores()} of {os.cpu_count()} cores usable"),
+        ("SIMD", _simd()),
         ("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
     ]
 
@@ -61,3 +62,13 @@ def _cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def _simd() -> str:
+    """The JSON decoder's kernel in use, and those that this processor can run."""
+    try:
+        from pythia_fast._ext.json_decoder import ENVIRONMENT, available_simd
+    except ImportError as error:
+        return f"not usable: {error}"
+    available = available_simd()
+    return f"{os.environ.get(ENVIRONMENT) or available[-1]} (this processor runs {', '.join(available)})"

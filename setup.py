@@ -46,6 +46,7 @@ MODULES: dict[str, list[str]] = {
     "decoder_probe": [],
     "row_encoder": [],
     "msgpack_decoder": [],
+    "fixed_decoder": [],
     "batch_memory": [],
     "text_ops": [],
     "librdkafka": [],

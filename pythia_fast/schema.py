@@ -419,14 +419,16 @@ class _Builder:
             kind = Kind.STRING
         elif dtype.kind == "V":
             kind = Kind.BYTES
-        elif dtype.kind == "M" and np.datetime_data(dtype)[0] in ("s", "ms", "us"):
+        elif dtype.kind == "M" and np.datetime_data(dtype) in (("s", 1), ("ms", 1), ("us", 1), ("ns", 1)):
             kind = Kind.DATETIME
+        elif dtype.newbyteorder("=") == np.float16:
+            kind = Kind.FLOAT32
         elif (found := _KIND_OF_DTYPE.get(dtype.newbyteorder("="))) is not None and dtype.kind != "M":
             kind = found
         else:
             raise SchemaError(
-                f"{where}: {dtype} cannot become a column; use an integer, float32, float64, bool, 'S', 'U', 'V' "
-                "or datetime64 in s, ms or us"
+                f"{where}: {dtype} cannot become a column; use an integer, float16, float32, float64, bool, "
+                "'S', 'U', 'V' or datetime64 in s, ms, us or ns"
             )
         return self.begin(name, kind, False, list_index, Bounds(), where)
 

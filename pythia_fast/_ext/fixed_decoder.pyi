@@ -1,0 +1,5 @@
+from pythia_fast._ext.decoder import NativeDecoder
+from pythia_fast._ext.plan import Plan
+
+class FixedDecoder(NativeDecoder):
+    def __init__(self, plan: Plan) -> None: ...

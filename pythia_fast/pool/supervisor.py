@@ -107,7 +107,10 @@ class Supervisor:
             f"{run.handler.name}: process {message.worker} (pid {message.pid}) {how}; its batches are handled again"
         )
         self._spend_budget(run, how)
-        run.died(message.worker, how)
+        if run.started:
+            run.died(message.worker, how)
+        else:
+            self.launch(message.pool, message.worker)
 
     def _spend_budget(self, run: HandlerRun, how: str) -> None:
         now = time.monotonic()

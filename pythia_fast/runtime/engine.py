@@ -98,13 +98,15 @@ class Engine:
             self._supervisor.launch_all(BOOT_TIMEOUT_S)
             stack.enter_context(self._stop.signals(self._event))
             for run in self._runs:
-                stack.callback(run.close, CLOSE_TIMEOUT_S)
+                stack.callback(run.close)
                 run.open(self._supervisor.launch)
             self._announce()
             self._started_at = time.monotonic()
             for run in self._runs:
                 run.start()
             self._watch()
+            for run in self._runs:
+                run.close()
             self._ended_at = max([run.counts.last_settled for run in self._runs] + [self._started_at])
             self._sample()
             if self._ending != "killed":
@@ -184,8 +186,6 @@ class Engine:
             if deadline is not None and now >= deadline:
                 self._ending = "deadline"
                 break
-        for run in self._runs:
-            run.finish()
         failure = next((run.failure for run in self._runs if run.failure is not None), None)
         if failure is not None:
             raise failure

@@ -6,13 +6,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pythia_fast._ext import intake as native
 from pythia_fast._ext.intake import Intake
 from pythia_fast._ext.ring import Arena
-from pythia_fast.brokers.base import Partition, PublisherContext, Reader, ReaderContext
+from pythia_fast.brokers.base import Partition, Publisher, PublisherContext, Reader, ReaderContext
 from pythia_fast.errors import SourceError
 from pythia_fast.pool.messages import ArenaShape
 from pythia_fast.report import HandlerReport
@@ -29,6 +30,7 @@ CREDIT = 3
 SPARE_SLOTS = 4
 FLUSH_WAIT_S = 0.5
 SPOOL_RETRY_S = 1.0
+CLOSE_TIMEOUT_S = 10.0
 
 
 class HandlerRun:
@@ -72,6 +74,11 @@ class HandlerRun:
         }
         self.arena = Arena(handler.decoding.plan, **self._shape)
         self._completion: Completion | None = None
+        self._intake: Intake | None = None
+        self._sink: Publisher | None = None
+        self._thread: threading.Thread | None = None
+        self._opened = ExitStack()
+        self._closed = False
 
     @property
     def counts(self) -> Counts:
@@ -89,9 +96,14 @@ class HandlerRun:
         """Open sinks, dead letters and the source, in this order: what is read can go somewhere."""
         handler = self.handler
         context = PublisherContext(self._app, handler.name, self._state_dir, self._log, self._connect_timeout)
-        self._sink = handler.sink.open(context) if handler.sink is not None else None
-        self._dead_letters = DeadLetterWriter(handler.dead_letter, context)
+        opened = self._opened
         self._spool_dir.mkdir(parents=True, exist_ok=True)
+        opened.callback(self._remove_spool)
+        self._dead_letters = DeadLetterWriter(handler.dead_letter, context)
+        opened.callback(self._dead_letters.close, CLOSE_TIMEOUT_S)
+        if handler.sink is not None:
+            self._sink = handler.sink.open(context)
+            opened.callback(self._sink.close, CLOSE_TIMEOUT_S)
         self._reader = handler.source.open(
             ReaderContext(
                 app=self._app,
@@ -106,6 +118,7 @@ class HandlerRun:
                 connect_timeout=self._connect_timeout,
             )
         )
+        opened.callback(self._reader.close)
         self._completion = Completion(
             handler,
             self.arena,
@@ -126,52 +139,45 @@ class HandlerRun:
             spool_dir=self._spool_dir,
             max_payload_bytes=handler.max_batch_bytes,
         )
-        self._thread = threading.Thread(target=self._run, name=f"intake {handler.name}", daemon=True)
 
     def start(self) -> None:
         assert self._completion is not None
         self._completion.start()
+        self._thread = threading.Thread(target=self._run, name=f"intake {self.handler.name}", daemon=True)
         self._thread.start()
+
+    @property
+    def started(self) -> bool:
+        return self._thread is not None
 
     def stop(self) -> None:
         """Read no more; what was read is finished."""
+        assert self._intake is not None
         self._intake.stop()
 
     def died(self, worker: int, how: str) -> None:
-        """A pool process of this handler is dead."""
-        if self._completion is None:
-            raise SourceError(f"a process of handler {self.handler.name!r} died before the run began")
+        """A pool process of this handler, which has been started, is dead."""
+        assert self._completion is not None
         self._completion.post_death(worker, how)
 
-    def finish(self) -> None:
-        """Stop both threads now, whatever is left."""
-        self._giving_up.set()
-        self._intake.stop()
-        self._thread.join()
-        assert self._completion is not None
-        if self.failure is not None or not self.finished:
-            self._try_last_commit()
-        self._completion.finish()
-
-    def close(self, timeout: float) -> None:
-        if self._completion is not None and self._thread.ident is not None:
+    def close(self) -> None:
+        """Stop both threads, whatever is left; commit what is settled; close everything. May be called again."""
+        if self._thread is not None and self._completion is not None:
             self._giving_up.set()
-            self._intake.stop()
+            self.stop()
             self._thread.join()
             self._completion.finish()
-        if self._reader is not None:
-            self._reader.close()
-        if self._completion is not None:
-            if self._sink is not None:
-                self._sink.close(timeout)
-            self._dead_letters.close(timeout)
-            self._remove_spool()
+            if not self.finished and not self._closed:
+                self._commit_what_is_settled()
+        self._closed = True
+        self._opened.close()
 
     # -- the intake thread ---------------------------------------------------------------------
 
     def _run(self) -> None:
+        assert self._intake is not None
         try:
-            self._read()
+            self._read(self._intake)
             while not self._intake.flush(FLUSH_WAIT_S):
                 if self._giving_up.is_set():
                     return
@@ -179,10 +185,10 @@ class HandlerRun:
         except BaseException as error:
             self._fail(error)
 
-    def _read(self) -> None:
+    def _read(self, intake: Intake) -> None:
         assert self._reader is not None
         while True:
-            outcome = self._intake.run()
+            outcome = intake.run()
             if outcome == native.CALL:
                 self._reader.serve()
             elif outcome == native.BLOCKED:
@@ -190,7 +196,7 @@ class HandlerRun:
             elif outcome == native.ROOM:
                 self._reader.resume()
             elif outcome == native.SPOOL:
-                reason = os.strerror(self._intake.spool_error())
+                reason = os.strerror(intake.spool_error())
                 self._log(
                     f"{self.handler.name}: cannot keep an oversize payload in {self._spool_dir}: {reason}; trying again"
                 )
@@ -210,9 +216,9 @@ class HandlerRun:
         completion.commit(wait=True)
         self.finished = True
 
-    def _try_last_commit(self) -> None:
+    def _commit_what_is_settled(self) -> None:
+        assert self._completion is not None
         try:
-            assert self._completion is not None
             self._completion.commit(wait=True)
         except Exception as error:
             self._log(f"{self.handler.name}: the last commit failed, so some rows will be read again: {error}")
@@ -231,6 +237,7 @@ class HandlerRun:
 
     def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> None:
         assert self._completion is not None
+        assert self._intake is not None
         indices = [partition.index for partition in partitions]
         if lost:
             self._completion.forget(indices)
@@ -239,9 +246,7 @@ class HandlerRun:
         self._intake.flush(self._drain_timeout)
         if not self._completion.settle_and_forget(indices, deadline):
             names = ", ".join(f"{partition.topic}[{partition.partition}]" for partition in partitions)
-            self._log(
-                f"{self.handler.name}: {names} revoked with rows in hand after {self._drain_timeout:.0f} s"
-            )
+            self._log(f"{self.handler.name}: {names} revoked with rows in hand after {self._drain_timeout:.0f} s")
 
     # -- what an observer sees -----------------------------------------------------------------
 
@@ -253,7 +258,7 @@ class HandlerRun:
         return [f"{self.handler.name}: {sentence}" for sentence in sentences if sentence]
 
     def unfinished(self) -> int:
-        return max(0, self._intake.messages - self.counts.rows)
+        return 0 if self._intake is None else max(0, self._intake.messages - self.counts.rows)
 
     def report(self) -> HandlerReport:
         counts = self.counts

@@ -201,7 +201,8 @@ cdef class Arena:
         sizes.n_workers, sizes.n_slots, sizes.slot_capacity, sizes.credit = n_workers, n_slots, capacity, credit
         at = _aligned(sizeof(pf_slot), PF_CACHE_LINE)
         sizes.partitions_at = at
-        at = _aligned(at + PF_SLOT_PARTITIONS * sizeof(pf_slot_partition), PF_CACHE_LINE)
+        # A page of its own for what handlers look at: detach_slot() takes it away from under the header.
+        at = _aligned(at + PF_SLOT_PARTITIONS * sizeof(pf_slot_partition), PAGE)
         sizes.messages_at = at
         at = _aligned(at + <uint64_t>capacity * sizeof(pf_message), PF_CACHE_LINE)
         sizes.refusals_at = at
@@ -353,24 +354,27 @@ cdef class Arena:
     def detach_slot(self, uint32_t slot):
         """Give whoever still looks at the slot's memory a private copy of it, at the address they look at.
 
-        The slot itself is mapped anew, elsewhere; the copy stays until this process ends. Only for a pool
-        process: a view that outlived its batch then keeps its bytes and never sees another batch's.
+        The slot is mapped anew, elsewhere, for the batches to come; the copy stays until this process ends.
+        Only for a pool process: a view that outlived its batch then keeps its bytes and never sees another
+        batch's. The slot's header, which the ring uses, stays where it is.
         """
         cdef uint8_t *old
         cdef uint8_t *copy
         cdef uint8_t *fresh
         cdef uint64_t size = self.arena.slot_bytes
+        cdef uint64_t header = self.arena.messages_at
         _slot(self, slot)
         old = self._slot_address[slot]
         fresh = <uint8_t *>mmap(
             NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, self.arena.slots_at + slot * size)
         if fresh == MAP_FAILED:
             raise OSError(errno, "cannot map a slot a second time")
-        copy = <uint8_t *>mmap(old, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
+        copy = <uint8_t *>mmap(
+            old + header, size - header, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
         if copy == MAP_FAILED:
             munmap(fresh, size)
             raise OSError(errno, "cannot make a private copy of a slot")
-        memcpy(copy, fresh, self.arena.output_at)
+        memcpy(copy, fresh + header, self.arena.output_at - header)
         self._slot_address[slot] = fresh
 
     # -- completion thread ---------------------------------------------------------------------

@@ -52,6 +52,7 @@ MODULES: dict[str, list[str]] = {
     "librdkafka": [],
     "kafka_reader": ["kafka_source.c"],
     "arrow": [],
+    "kafka_publisher": ["kafka_outbox.c"],
 }
 
 

@@ -23,28 +23,16 @@ from rdkafka_api cimport (
     rd_kafka_topic_t,
 )
 
-from pythia_fast._ext.librdkafka cimport configuration, rdkafka
+from kafka_notes cimport pf_kafka_notes
+
+from pythia_fast._ext.librdkafka cimport configuration, notes_of, rdkafka
 from pythia_fast._ext.source cimport NativeSource, pf_source
 
 from pythia_fast.errors import SourceError
 
 
 cdef extern from "kafka_source.h" nogil:
-    enum:
-        PF_NOTE_ASSIGN
-        PF_NOTE_REVOKE
-        PF_NOTE_ERROR
-        PF_NOTE_CONSUMER_ERROR
-        PF_NOTE_LOG
-        PF_NOTE_COMMIT_FAILED
-        PF_NOTE_STATISTICS
     int64_t PF_KAFKA_UNBOUNDED
-    ctypedef struct pf_kafka_note:
-        pf_kafka_note *next
-        int kind
-        int err
-        char *text
-        rd_kafka_topic_partition_list_t *partitions
     ctypedef struct pf_kafka_partition:
         int64_t index
         int64_t position
@@ -54,6 +42,7 @@ cdef extern from "kafka_source.h" nogil:
         pf_kafka_partition *partitions
     ctypedef struct pf_kafka_source:
         rd_kafka_t *client
+        pf_kafka_notes notes
         uint32_t want_paused
         uint32_t is_paused
         uint32_t failed
@@ -72,20 +61,8 @@ cdef extern from "kafka_source.h" nogil:
     void pf_kafka_source_forget(pf_kafka_source *self)
     void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
     int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms)
-    pf_kafka_note *pf_kafka_source_take_notes(pf_kafka_source *self)
-    void pf_kafka_note_free(const pf_rdkafka *api, pf_kafka_note *note)
     int64_t pf_kafka_now_ns()
     uint64_t pf_kafka_source_count(pf_kafka_source *self, uint64_t messages, int64_t timeout_us, uint64_t *nbytes)
-
-_KINDS = {
-    PF_NOTE_ASSIGN: "assign",
-    PF_NOTE_REVOKE: "revoke",
-    PF_NOTE_ERROR: "error",
-    PF_NOTE_CONSUMER_ERROR: "consumer_error",
-    PF_NOTE_LOG: "log",
-    PF_NOTE_COMMIT_FAILED: "commit_failed",
-    PF_NOTE_STATISTICS: "statistics",
-}
 
 
 cdef class KafkaReaderNative(NativeSource):
@@ -157,23 +134,7 @@ cdef class KafkaReaderNative(NativeSource):
     def take_notes(self):
         """What librdkafka has told since the last call: (kind, error code or log level, text, partitions)."""
         self._check_open()
-        cdef pf_kafka_note *note = pf_kafka_source_take_notes(&self._state)
-        cdef pf_kafka_note *following
-        cdef int i
-        notes = []
-        while note != NULL:
-            partitions = None
-            if note.partitions != NULL:
-                partitions = [
-                    (note.partitions.elems[i].topic.decode(), note.partitions.elems[i].partition)
-                    for i in range(note.partitions.cnt)
-                ]
-            text = note.text.decode(errors="replace") if note.text != NULL else ""
-            notes.append((_KINDS[note.kind], note.err, text, partitions))
-            following = note.next
-            pf_kafka_note_free(self._api, note)
-            note = following
-        return notes
+        return notes_of(&self._state.notes, self._api)
 
     @property
     def cooperative(self):

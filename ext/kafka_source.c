@@ -18,56 +18,15 @@ int64_t pf_kafka_now_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* ---- notes -------------------------------------------------------------------------------------- */
-
 static void add_note(pf_kafka_source *self, int kind, int err, const char *text, size_t text_size,
                      const rd_kafka_topic_partition_list_t *partitions)
 {
-    pf_kafka_note *note = calloc(1, sizeof *note);
-    if (note == NULL)
-        abort(); /* a rebalance that nobody hears of would stop the group for ever */
-    note->kind = kind;
-    note->err = err;
-    if (text != NULL) {
-        note->text = malloc(text_size + 1);
-        if (note->text == NULL)
-            abort();
-        memcpy(note->text, text, text_size);
-        note->text[text_size] = '\0';
-    }
-    if (partitions != NULL)
-        note->partitions = self->api->topic_partition_list_copy(partitions);
-    pthread_mutex_lock(&self->notes_lock);
-    if (self->last_note != NULL)
-        self->last_note->next = note;
-    else
-        self->first_note = note;
-    self->last_note = note;
-    atomic_fetch_add_explicit(&self->n_notes, 1, memory_order_release);
-    pthread_mutex_unlock(&self->notes_lock);
-}
-
-pf_kafka_note *pf_kafka_source_take_notes(pf_kafka_source *self)
-{
-    pthread_mutex_lock(&self->notes_lock);
-    pf_kafka_note *first = self->first_note;
-    self->first_note = self->last_note = NULL;
-    atomic_store_explicit(&self->n_notes, 0, memory_order_release);
-    pthread_mutex_unlock(&self->notes_lock);
-    return first;
-}
-
-void pf_kafka_note_free(const pf_rdkafka *api, pf_kafka_note *note)
-{
-    if (note->partitions != NULL)
-        api->topic_partition_list_destroy(note->partitions);
-    free(note->text);
-    free(note);
+    pf_kafka_notes_add(&self->notes, self->api, kind, err, text, text_size, partitions);
 }
 
 static int has_notes(pf_kafka_source *self)
 {
-    return atomic_load_explicit(&self->n_notes, memory_order_acquire) != 0;
+    return pf_kafka_notes_waiting(&self->notes);
 }
 
 /* ---- librdkafka's callbacks ------------------------------------------------------------------------ */
@@ -519,7 +478,7 @@ int pf_kafka_source_init(pf_kafka_source *self, const pf_rdkafka *api)
     self->end_not_before_ns = INT64_MAX;
     int error = pf_wake_open(&self->pipe);
     if (error == 0)
-        error = pthread_mutex_init(&self->notes_lock, NULL);
+        error = pthread_mutex_init(&self->notes.lock, NULL);
     return error;
 }
 
@@ -556,10 +515,6 @@ void pf_kafka_source_release(pf_kafka_source *self, int leave)
         self->api->destroy_flags(self->client, leave ? 0 : RD_KAFKA_DESTROY_NO_CONSUMER_CLOSE);
         self->client = NULL;
     }
-    for (pf_kafka_note *note = pf_kafka_source_take_notes(self), *next; note != NULL; note = next) {
-        next = note->next;
-        pf_kafka_note_free(self->api, note);
-    }
     for (uint32_t i = 0; i < self->n_topics; i++) {
         free(self->topics[i].name);
         free(self->topics[i].partitions);
@@ -570,5 +525,5 @@ void pf_kafka_source_release(pf_kafka_source *self, int leave)
     self->headers = NULL;
     self->n_topics = 0;
     pf_wake_close(&self->pipe);
-    pthread_mutex_destroy(&self->notes_lock);
+    pf_kafka_notes_destroy(&self->notes, self->api);
 }

@@ -11,34 +11,14 @@
 #ifndef PYTHIA_KAFKA_SOURCE_H
 #define PYTHIA_KAFKA_SOURCE_H
 
-#include <pthread.h>
 #include <stdatomic.h>
-#include "rdkafka_api.h"
+#include "kafka_notes.h"
 #include "source.h"
 #include "wake.h"
 
 #define PF_KAFKA_FETCH 1024  /* messages taken from librdkafka's queue at once */
 #define PF_KAFKA_RESERVE 64  /* room for those that come while the sink is stalled */
 #define PF_KAFKA_UNBOUNDED INT64_MAX
-
-enum {
-    PF_NOTE_ASSIGN = 1,
-    PF_NOTE_REVOKE = 2,
-    PF_NOTE_ERROR = 3,         /* of the client as a whole: brokers, authentication, fatal */
-    PF_NOTE_CONSUMER_ERROR = 4, /* of a topic or partition */
-    PF_NOTE_LOG = 5,           /* err holds the syslog level */
-    PF_NOTE_COMMIT_FAILED = 6, /* an asynchronous commit did not succeed */
-    PF_NOTE_STATISTICS = 7,
-};
-
-typedef struct pf_kafka_note pf_kafka_note;
-struct pf_kafka_note {
-    pf_kafka_note *next;
-    int kind;
-    int err;
-    char *text;                                  /* NULL when there is none */
-    rd_kafka_topic_partition_list_t *partitions; /* NULL unless a rebalance */
-};
 
 typedef struct {
     int64_t index;    /* index of this assignment in the reader's partition table, -1: not assigned */
@@ -70,9 +50,7 @@ typedef struct {
     int64_t end_not_before_ns; /* bounded: an empty assignment means "all done" only from then on */
     int64_t check_at_ns;       /* return PF_SOURCE_CALL once this has passed; 0: never */
     int64_t served_ns;         /* when librdkafka was last polled while the sink was stalled */
-    pthread_mutex_t notes_lock;
-    pf_kafka_note *first_note, *last_note;
-    _Atomic uint32_t n_notes;
+    pf_kafka_notes notes;
     pf_kafka_topic *topics;
     uint32_t n_topics;
     const rd_kafka_topic_t *memo_handle; /* the partition of the last message */
@@ -106,10 +84,6 @@ void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause);
 
 /* Commit and wait for the broker's answer; an error code, RD_KAFKA_ERR_TIMED_OUT when none came. */
 int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms);
-
-/* All notes, oldest first; the caller frees each with pf_kafka_note_free. */
-pf_kafka_note *pf_kafka_source_take_notes(pf_kafka_source *self);
-void pf_kafka_note_free(const pf_rdkafka *api, pf_kafka_note *note);
 
 int64_t pf_kafka_now_ns(void);
 

@@ -16,6 +16,19 @@ from libc.stdio cimport FILE, fclose
 from libc.stdlib cimport free
 from posix.dlfcn cimport RTLD_LAZY, RTLD_LOCAL, dlerror, dlopen
 
+from kafka_notes cimport (
+    PF_NOTE_ASSIGN,
+    PF_NOTE_COMMIT_FAILED,
+    PF_NOTE_CONSUMER_ERROR,
+    PF_NOTE_ERROR,
+    PF_NOTE_LOG,
+    PF_NOTE_REVOKE,
+    PF_NOTE_STATISTICS,
+    pf_kafka_note,
+    pf_kafka_note_free,
+    pf_kafka_notes,
+    pf_kafka_notes_take,
+)
 from rdkafka_api cimport RD_KAFKA_CONF_OK, RD_KAFKA_CONF_UNKNOWN, pf_rdkafka, pf_rdkafka_fill, rd_kafka_conf_t
 
 from pythia_fast.errors import ConfigError, ExtensionError, UnknownOptionError
@@ -26,6 +39,16 @@ cdef extern from "<stdio.h>" nogil:
 #: rd_kafka_incremental_assign and rd_kafka_produceva came with 1.6; 2.0 is the oldest that is tested for.
 OLDEST_VERSION = 0x02000000
 INSTALL = "pip install 'confluent-kafka>=2.6'"
+
+_KINDS = {
+    PF_NOTE_ASSIGN: "assign",
+    PF_NOTE_REVOKE: "revoke",
+    PF_NOTE_ERROR: "error",
+    PF_NOTE_CONSUMER_ERROR: "consumer_error",
+    PF_NOTE_LOG: "log",
+    PF_NOTE_COMMIT_FAILED: "commit_failed",
+    PF_NOTE_STATISTICS: "statistics",
+}
 
 cdef pf_rdkafka _table
 cdef bint _filled = False
@@ -132,3 +155,24 @@ cdef rd_kafka_conf_t *configuration(dict options) except NULL:
 def check_options(options):
     """Raise ConfigError for a property or value that librdkafka refuses, UnknownOptionError for a name."""
     rdkafka().conf_destroy(configuration(dict(options)))
+
+
+cdef list notes_of(pf_kafka_notes *notes, const pf_rdkafka *api):
+    """Take the notes: (kind, error code or log level, text, partitions of a rebalance), oldest first."""
+    cdef pf_kafka_note *note = pf_kafka_notes_take(notes)
+    cdef pf_kafka_note *following
+    cdef int i
+    taken = []
+    while note != NULL:
+        partitions = None
+        if note.partitions != NULL:
+            partitions = [
+                (note.partitions.elems[i].topic.decode(), note.partitions.elems[i].partition)
+                for i in range(note.partitions.cnt)
+            ]
+        text = note.text.decode(errors="replace") if note.text != NULL else ""
+        taken.append((_KINDS[note.kind], note.err, text, partitions))
+        following = note.next
+        pf_kafka_note_free(api, note)
+        note = following
+    return taken

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from typing import Literal, cast, get_args
 
-from pythia_fast.brokers.base import Reader, ReaderContext, Source
+from pythia_fast.brokers.base import Publisher, PublisherContext, Reader, ReaderContext, Sink, Source
 from pythia_fast.errors import ConfigError, UnknownOptionError
 
 DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
@@ -36,11 +36,22 @@ CONSUMER_DEFAULTS: Mapping[str, str] = {
     "topic.metadata.refresh.interval.ms": "10000",  # a topic created later is found after 10 s, not 5 minutes
     "reconnect.backoff.max.ms": "2000",  # a broker that is back is used again within 2 s
 }
+PRODUCER_DEFAULTS: Mapping[str, str] = {
+    "enable.idempotence": "true",  # librdkafka's own retries neither repeat nor reorder
+    "message.timeout.ms": "0",  # never given up: the source is held back instead
+    "linger.ms": "5",
+    "compression.type": "lz4",
+    "reconnect.backoff.max.ms": "2000",
+}
 #: Options that the runtime answers for.
 CONSUMER_RESERVED: Mapping[str, str] = {
     "enable.auto.commit": "positions are committed once their rows are handled",
     "enable.auto.offset.store": "positions are committed once their rows are handled",
     "enable.partition.eof": "until='end' is told by it",
+    "log.queue": "log lines go to the run's own log",
+}
+PRODUCER_RESERVED: Mapping[str, str] = {
+    "transactional.id": "transactions are not offered by this sink",
     "log.queue": "log lines go to the run's own log",
 }
 
@@ -116,6 +127,55 @@ class KafkaConsumer(Source):
     def describe(self) -> str:
         group = self._group or os.environ.get("CONSUMER_GROUP")
         return f"kafka {_topic_phrase(self.topics)}" + (f" as group {group}" if group else "")
+
+
+class KafkaProducer(Sink):
+    """Writes to a topic; a record counts as written once every in-sync replica has it (``acks=all``).
+
+    ``topic``: must exist. ``bootstrap_servers``: as for KafkaConsumer. Records are batched for up to 5 ms
+    (``linger_ms``) and compressed with lz4 (``compression_type``). A record keeps its key, which chooses the
+    partition, and its headers.
+
+    Raises ConfigError, and UnknownOptionError for an option that librdkafka does not have.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        *,
+        bootstrap_servers: str | Iterable[str] | None = None,
+        options: Mapping[str, object] | None = None,
+        **librdkafka_options: object,
+    ) -> None:
+        (self.topic,) = _topics(topic, None)
+        if self.topic.startswith("^"):
+            raise ConfigError(f"KafkaProducer: topic={topic!r} is a pattern; a sink writes to one topic")
+        named = _option_values("KafkaProducer", options, librdkafka_options, PRODUCER_RESERVED)
+        self._servers = _servers(bootstrap_servers) or named.pop("bootstrap.servers", None)
+        self._options = named
+        _check(named)
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return self._servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or DEFAULT_BOOTSTRAP_SERVERS
+
+    def librdkafka_options(self, context: PublisherContext) -> dict[str, str]:
+        """Everything that the producer is configured with."""
+        return {
+            "client.id": _client_id(context.app, context.handler),
+            **PRODUCER_DEFAULTS,
+            **self._options,
+            "bootstrap.servers": self.bootstrap_servers,
+            "log.queue": "true",
+        }
+
+    def open(self, context: PublisherContext) -> Publisher:
+        from pythia_fast.brokers.kafka_publisher import KafkaPublisher
+
+        return KafkaPublisher(self, context)
+
+    def describe(self) -> str:
+        return f"kafka topic {self.topic}"
 
 
 def _topics(topic: str | None, topics: Iterable[str] | None) -> tuple[str, ...]:

@@ -1,0 +1,129 @@
+"""An open Kafka producer: what became of the records, and what a person is told when Kafka has trouble.
+
+Records are read by librdkafka out of the memory they were written in; a ticket is done when every one of its
+records is reported. Trouble that can pass is waited out; a record that the broker will never take is a
+``FailedRecord``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pythia_fast._ext import librdkafka
+from pythia_fast._ext.kafka_publisher import KafkaPublisherNative
+from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext
+from pythia_fast.errors import SinkError
+
+if TYPE_CHECKING:
+    from pythia_fast.brokers.kafka import KafkaProducer
+
+ALL_BROKERS_DOWN = -187
+FATAL = -150
+UNKNOWN_TOPIC = frozenset({-188, -190, 3})
+CONNECTION_ERRORS = frozenset({-195, -193, -187, -185, -181})
+WARNING = 4  #: syslog level
+QUIET_SECONDS = 30.0  #: before the same line is logged again
+SILENCE_SECONDS = 1.0  #: without a report, before records that wait count as trouble
+POLL_MS = 100
+
+
+class KafkaPublisher(Publisher):
+    def __init__(self, producer: KafkaProducer, context: PublisherContext) -> None:
+        self._context = context
+        self._topic = producer.topic
+        self._servers = producer.bootstrap_servers
+        self._native = KafkaPublisherNative(producer.librdkafka_options(context), producer.topic)
+        self._told: dict[object, float] = {}
+        self._away_since: float | None = time.monotonic()
+        self._away_reason = ""
+        self._seen = False
+        self._delivered = 0
+        self._progressed_at = time.monotonic()
+
+    def publish(self, records: memoryview, count: int, ticket: int) -> None:
+        if self._native.tickets == 0:
+            self._progressed_at = time.monotonic()
+        self._native.add(records, count, ticket)
+
+    def deliveries(self, timeout: float = 0.0) -> Sequence[Delivery]:
+        done = self._native.poll(round(timeout * 1000))
+        self._look_around()
+        return [
+            Delivery(ticket, tuple(FailedRecord(index, self._reason(code)) for index, code in failed))
+            for ticket, failed in done
+        ]
+
+    def _reason(self, code: int) -> str:
+        return f"Kafka topic {self._topic} does not take it: {librdkafka.error_text(code)}"
+
+    def _look_around(self) -> None:
+        for kind, code, text, _ in self._native.take_notes():
+            if kind == "error":
+                self._hear_error(code, text)
+            elif kind == "statistics":
+                self._context.log(f"kafka: statistics {text}")
+            elif code <= WARNING:
+                self._tell(text, f"kafka: {text}")
+        now = time.monotonic()
+        if self._native.delivered != self._delivered or self._native.tickets == 0:
+            self._progressed_at = now
+        if self._native.delivered != self._delivered or (not self._seen and self._native.broker_seen):
+            self._reached()
+        self._delivered = self._native.delivered
+        limit = self._context.connect_timeout
+        if self._away_since is None or limit is None or now - self._away_since < limit:
+            return
+        if self._native.broker_answers(POLL_MS):
+            self._reached()
+            return
+        raise SinkError(
+            f"no Kafka broker answered at {self._servers} within {limit:g} s{self._why_away()}: is it running, and is "
+            "bootstrap.servers right (bootstrap_servers= or KAFKA_BOOTSTRAP_SERVERS)?"
+        )
+
+    def _hear_error(self, code: int, text: str) -> None:
+        if code == FATAL:
+            reason = self._native.fatal_error or text
+            raise SinkError(
+                f"Kafka producer of topic {self._topic}: {reason}; what is not delivered is sent after a restart"
+            )
+        if code in CONNECTION_ERRORS:
+            self._away_reason = text if code != ALL_BROKERS_DOWN or not self._away_reason else self._away_reason
+            if code == ALL_BROKERS_DOWN and self._away_since is None:
+                self._away_since = time.monotonic()
+        else:
+            self._tell(code, f"kafka: {text}")
+
+    def _tell(self, subject: object, line: str) -> None:
+        now = time.monotonic()
+        if now - self._told.get(subject, -QUIET_SECONDS) >= QUIET_SECONDS:
+            self._told[subject] = now
+            self._context.log(line)
+
+    def _reached(self) -> None:
+        self._seen = True
+        self._away_since = None
+        self._away_reason = ""
+
+    def _why_away(self) -> str:
+        return f" ({self._away_reason})" if self._away_reason else ""
+
+    def trouble(self) -> str | None:
+        if self._native.tickets == 0 or time.monotonic() - self._progressed_at < SILENCE_SECONDS:
+            return None
+        if self._away_since is not None:
+            return f"no Kafka broker answers at {self._servers}{self._why_away()}"
+        error = self._native.passing_error
+        if error in UNKNOWN_TOPIC:
+            return f"Kafka topic {self._topic} does not exist at {self._servers}"
+        if error:
+            return f"Kafka topic {self._topic}: {librdkafka.error_text(error)}"
+        return f"Kafka at {self._servers} has not confirmed records of topic {self._topic} yet"
+
+    def close(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while self._native.tickets and time.monotonic() < deadline:
+            self._native.poll(POLL_MS)
+        self._native.close()

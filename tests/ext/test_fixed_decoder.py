@@ -141,23 +141,27 @@ def order() -> np.ndarray[Any, np.dtype[Any]]:
 def test_a_record_of_everything() -> None:
     rows, bad = decode(ORDER, [order().tobytes()] * 2)
     assert bad == []
-    assert rows == [
-        {
-            "order_id": 2**64 - 1,
-            "symbol": b"MSFT",
-            "side": True,
-            "at": 1769860800123456,
-            "fill": {"price": 1.5, "qty": -7, "venue": "né€𝄞"},
-            "levels": [
-                {"price": 0.5, "ids": [1, 2]},
-                {"price": 1.5, "ids": [3, 4]},
-                {"price": 2.5, "ids": [65535, 0]},
-            ],
-            "grid": [[1, 2, 3], [-1, -2, -128]],
-            "half": float(np.float16(0.1)),
-            "tail": b"a\0b",
-        }
-    ] * 2
+    assert (
+        rows
+        == [
+            {
+                "order_id": 2**64 - 1,
+                "symbol": b"MSFT",
+                "side": True,
+                "at": 1769860800123456,
+                "fill": {"price": 1.5, "qty": -7, "venue": "né€𝄞"},
+                "levels": [
+                    {"price": 0.5, "ids": [1, 2]},
+                    {"price": 1.5, "ids": [3, 4]},
+                    {"price": 2.5, "ids": [65535, 0]},
+                ],
+                "grid": [[1, 2, 3], [-1, -2, -128]],
+                "half": float(np.float16(0.1)),
+                "tail": b"a\0b",
+            }
+        ]
+        * 2
+    )
 
 
 def test_every_half_float_is_exact() -> None:

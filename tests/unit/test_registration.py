@@ -1,0 +1,159 @@
+"""What is registered is checked at once, and every refusal names the option and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pythia_fast import App, MemoryConsumer, MemoryProducer
+from pythia_fast.errors import ConfigError, SchemaError, UnknownOptionError
+from pythia_fast.runtime.engine import share_workers
+
+
+class Order(msgspec.Struct):
+    price: float
+
+
+def register(**options):
+    app = App("test")
+    options.setdefault("source", MemoryConsumer([]))
+    options.setdefault("schema", Order)
+
+    @app.batch_handler(**options)
+    def handler(batch):
+        return None
+
+    return app.handlers[options.get("name") or "handler"]
+
+
+def test_defaults():
+    handler = register()
+    assert (handler.batch_size, handler.batch_timeout, handler.ordering, handler.on_error) == (
+        4096,
+        0.005,
+        "unordered",
+        "isolate",
+    )
+    assert handler.max_batch_bytes == 4096 * 256
+    assert handler.name == "handler"
+    assert handler.decoding.name == "json"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"bach_size": 3}, UnknownOptionError, "did you mean 'batch_size'"),
+        ({"ordering": "keys"}, ConfigError, "did you mean 'key'"),
+        ({"on_error": "ignore"}, ConfigError, "there are: dead_letter, isolate, stop"),
+        ({"batch_size": 0}, ConfigError, "batch_size=0: a whole number of rows from 1"),
+        ({"batch_size": True}, ConfigError, "batch_size=True"),
+        ({"batch_timeout": -1}, ConfigError, "batch_timeout=-1"),
+        ({"max_batch_bytes": 0}, ConfigError, "max_batch_bytes=0"),
+        ({"max_attempts": 0}, ConfigError, "max_attempts=0"),
+        ({"workers": 0}, ConfigError, "workers=0"),
+        ({"source": "orders"}, ConfigError, "source must be a consumer"),
+        ({"sink": MemoryConsumer([])}, ConfigError, "sink must be a producer"),
+        ({"dead_letter": "file"}, ConfigError, "dead_letter must be a producer"),
+        ({"decoder": "jsn"}, UnknownOptionError, "did you mean 'json'"),
+        ({"schema": None}, ConfigError, "needs schema="),
+        ({"schema": dict}, SchemaError, "Struct"),
+        ({"name": "a b"}, ConfigError, "name="),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        register(**options)
+
+
+def test_a_name_is_used_once():
+    app = App("test")
+
+    def handler(batch):
+        return None
+
+    app.batch_handler(source=MemoryConsumer([]), decoder="raw")(handler)
+    with pytest.raises(ConfigError, match="already"):
+        app.batch_handler(source=MemoryConsumer([]), decoder="raw")(handler)
+
+
+def test_registering_leaves_the_function_as_it_is():
+    app = App("test")
+
+    def handler(batch):
+        return 42
+
+    assert app.batch_handler(source=MemoryConsumer([]), decoder="raw")(handler) is handler
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "white space"])
+def test_an_app_needs_a_name_that_can_be_a_folder(name):
+    with pytest.raises(ConfigError, match="App name"):
+        App(name)
+
+
+def test_running_an_app_without_handlers_says_what_to_do(tmp_path: Path):
+    with pytest.raises(ConfigError, match="has no handler"):
+        App("empty").run(state_dir=tmp_path)
+
+
+class Sized:
+    def __init__(self, workers):
+        self.workers = workers
+        self.name = "h"
+
+
+@pytest.mark.parametrize(
+    ("asked", "workers", "shares"),
+    [
+        ([None], 4, [4]),
+        ([None, None], 5, [3, 2]),
+        ([2, None], 5, [2, 3]),
+        ([None, 1, None], 4, [2, 1, 1]),
+        ([3], "auto", [3]),
+        ([None, None, None], 3, [1, 1, 1]),
+    ],
+)
+def test_the_pool_is_shared_out(asked, workers, shares):
+    assert share_workers([Sized(n) for n in asked], workers) == shares
+
+
+def test_every_handler_gets_a_process_even_on_one_core():
+    assert min(share_workers([Sized(None)] * 5, "auto")) == 1
+
+
+def test_too_few_processes_are_refused():
+    with pytest.raises(ConfigError, match="too few"):
+        share_workers([Sized(3), Sized(None)], 3)
+
+
+def test_app_test_runs_a_handler_in_this_process():
+    app = App("test")
+    made = []
+
+    @app.batch_handler(source=MemoryConsumer([]), sink=MemoryProducer(), schema=Order)
+    class Score:
+        def setup(self):
+            made.append("setup")
+
+        def __call__(self, batch):
+            batch.reject(batch["price"] > 10, reason="dear")
+            batch.retry(batch["price"] == 5)
+            return batch["price"].sum()
+
+        def teardown(self):
+            made.append("teardown")
+
+    payloads = [b'{"price": 1}', b"nonsense", b'{"price": 5}', b'{"price": 11.5}', None]
+    for handler in (Score, "Score"):
+        trial = app.test(handler, payloads)
+        assert trial.returned == 17.5
+        assert trial.rejected == {3: "dear"}
+        assert trial.retried == [2]
+        assert [bad.index for bad in trial.bad] == [1, 4]
+    assert made == ["setup", "teardown"] * 2
+    with pytest.raises(ConfigError, match="did you mean 'Score'"):
+        app.test("Scor", [])
+    with pytest.raises(ConfigError, match="is not a handler of app"):
+        app.test(print, [])

@@ -208,7 +208,7 @@ class Batch(Generic[T]):
     def rows(self) -> Sequence[T]:
         """One object a row, decoded from its payload each time it is asked for: a Struct of the schema; a NumPy
         record for a fixed layout; bytes for decoder="raw"."""
-        return self._spans("rows", "payload", self._decoding.row())
+        return self._spans("rows", "payload", self._decoding.row)
 
     @property
     def raw(self) -> Sequence[memoryview]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
@@ -50,6 +51,7 @@ class Decoding:
         module, class_name = DECODERS[self.name]
         return cast("NativeDecoder", getattr(importlib.import_module(module), class_name)(self.plan))
 
+    @cached_property
     def row(self) -> Callable[[Any], Any]:
         """What makes one Python object of one payload: a Struct, a NumPy record, or the bytes."""
         if self.name == "json":

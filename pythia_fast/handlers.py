@@ -3,7 +3,7 @@
 | annotation                            | the handler gets                                                 |
 |---------------------------------------|------------------------------------------------------------------|
 | ``Batch[Order]``, ``Batch``, none     | the Batch                                                        |
-| ``list[Order]``, ``Sequence[Order]``  | a list of Structs, decoded from the payloads one by one          |
+| ``list[Order]``, ``Sequence[Order]``  | a list of Structs                                                |
 | ``polars.DataFrame``                  | a data frame over the batch's memory                             |
 | ``pyarrow.RecordBatch``, ``.Table``   | the same                                                         |
 | ``pandas.DataFrame``                  | a data frame made by pyarrow; numbers with nulls become floats   |

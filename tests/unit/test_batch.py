@@ -153,6 +153,7 @@ def test_rows_are_structs_made_when_asked_for(batch: Batch[Any]) -> None:
     assert len(rows) == 3
     assert rows[-1].customer.name == "bob"
     assert [row.order_id for row in rows] == [1, -2, 3]
+    assert rows[0] is not rows[0]
 
 
 def test_an_empty_batch() -> None:
@@ -347,4 +348,4 @@ def test_a_structured_dtype_is_its_own_schema() -> None:
     ):
         assert decoding.name == "fixed"
         assert [column.name for column in decoding.schema.columns] == ["a", "b"]
-        assert decoding.row()(np.array([(1, 2.0)], dtype).tobytes()).tolist() == (1, 2.0)
+        assert decoding.row(np.array([(1, 2.0)], dtype).tobytes()).tolist() == (1, 2.0)

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pythia_fast.cli.exit_codes import AppImportError
+from pythia_fast.pool import keep_to_one_thread
 
 if TYPE_CHECKING:
     from pythia_fast.app import App
@@ -28,6 +29,7 @@ def load_app(target: str) -> App:
     where, _, name = target.partition(":")
     if not where:
         raise AppImportError(f"{target!r} names no module: write MODULE:APP, for example orders:app")
+    keep_to_one_thread()
     working = str(Path.cwd())
     if working not in sys.path:
         sys.path.insert(0, working)

@@ -46,14 +46,6 @@ ChildMain = Callable[[int, int], None]
 
 EXIT_BOOT_FAILED = 3
 
-#: Numeric libraries start a thread a core each unless told otherwise; a pool has its processes for that.
-ONE_THREAD_EACH = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "POLARS_MAX_THREADS": "1",
-}
-
 
 def thread_count() -> int:
     """Threads of this process, native ones included."""
@@ -102,7 +94,7 @@ class Nursery:
         """Start a new interpreter that finds the app through ``target``."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fds = [theirs.fileno(), *(shape.fd for shape in arenas)]
-        environment = {**ONE_THREAD_EACH, **os.environ}
+        environment = {**pool.ONE_THREAD_EACH, **os.environ}
         command = [sys.executable, "-m", "pythia_fast.pool.nursery", str(theirs.fileno())]
         package_root = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pythia_fast.registration import Handler
 
 SAMPLE_INTERVAL_S = 0.2
+MEMORY_INTERVAL_S = 2.0  #: the tree's memory costs a walk over its page tables
 BOOT_TIMEOUT_S = 300.0
 CLOSE_TIMEOUT_S = 10.0
 
@@ -73,6 +74,7 @@ class Engine:
         self._ending: Ending = "done"
         self._started_at = 0.0
         self._ended_at = 0.0
+        self._next_memory = 0.0
         state_dir.mkdir(parents=True, exist_ok=True)
         self._runs = [
             HandlerRun(
@@ -107,6 +109,7 @@ class Engine:
             self._watch()
             for run in self._runs:
                 run.close()
+            self._next_memory = 0.0
             self._ended_at = max([run.counts.last_settled for run in self._runs] + [self._started_at])
             self._sample()
             if self._ending != "killed":
@@ -212,7 +215,10 @@ class Engine:
             self._observer.event(text)
 
     def _sample(self) -> None:
-        processes = self._sampler.sample([("intake", os.getpid()), *self._supervisor.processes()])
+        whole = time.monotonic() >= self._next_memory
+        if whole:
+            self._next_memory = time.monotonic() + MEMORY_INTERVAL_S
+        processes = self._sampler.sample([("intake", os.getpid()), *self._supervisor.processes()], whole=whole)
         if self._observer is None:
             return
         counts = [run.counts for run in self._runs]

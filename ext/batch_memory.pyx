@@ -241,6 +241,9 @@ cdef class _Payloads:
     def __cinit__(self, list payloads, keys, headers, timestamps):
         cdef Py_ssize_t i
         self.n = len(payloads)
+        for extra in (keys, headers, timestamps):  # list items are read without bounds checks below
+            if extra is not None and len(extra) != self.n:
+                raise ValueError(f"{len(extra)} keys, headers or timestamps for {self.n} payloads")
         self.kept = [payloads, keys, headers]
         self.given = <pf_given *>calloc(self.n + 1, sizeof(pf_given))
         self.buffers = <Py_buffer *>calloc(self.n + 1, sizeof(Py_buffer))
@@ -289,7 +292,7 @@ cdef class _Payloads:
             target.key = <const uint8_t *>PyBytes_AS_STRING(key)
             target.key_size = <int32_t>PyBytes_GET_SIZE(key)
             self.total += target.key_size
-        if headers is not None:
+        if headers is not None and headers[i] is not None:
             header = headers[i]
             if PyBytes_GET_SIZE(header) > INT32_MAX:
                 raise ValueError(f"headers {i} are longer than 2 GiB")
@@ -307,7 +310,7 @@ def decode_private(Plan plan not None, NativeDecoder decoder not None, list payl
 
     Parameters:
         payloads: bytes-like objects; None is a null value, which is refused.
-        keys: None or a list of bytes or None; headers: None or a list of encoded headers;
+        keys: None or a list of bytes or None; headers: None or a list of encoded headers or None;
             timestamps: None or a list of milliseconds since the epoch.
 
     Returns (BatchMemory, refusals): refusals are (index, reason, found, column, at) tuples.

@@ -16,12 +16,19 @@ cdef inline const uint8_t *_start(const uint8_t[::1] data) noexcept nogil:
 
 
 cdef int _check(const int32_t[::1] offsets, const uint8_t[::1] data) except -1:
-    if offsets.shape[0] < 1 or offsets[0] < 0 or offsets[offsets.shape[0] - 1] > data.shape[0]:
+    cdef Py_ssize_t i
+    cdef bint fits = offsets.shape[0] >= 1 and offsets[0] >= 0 and offsets[offsets.shape[0] - 1] <= data.shape[0]
+    if fits:
+        with nogil:
+            for i in range(offsets.shape[0] - 1):
+                fits &= offsets[i] <= offsets[i + 1]
+    if not fits:
         raise ValueError("offsets do not fit the data")
     return 0
 
 
-def equal_to(const int32_t[::1] offsets, const uint8_t[::1] data, bytes wanted not None, uint8_t[::1] found):
+def equal_to(const int32_t[::1] offsets not None, const uint8_t[::1] data not None, bytes wanted not None,
+             uint8_t[::1] found not None):
     """found[i] |= value i equals ``wanted``."""
     cdef const uint8_t *start
     cdef const uint8_t *text = wanted
@@ -37,8 +44,9 @@ def equal_to(const int32_t[::1] offsets, const uint8_t[::1] data, bytes wanted n
                 found[i] = 1
 
 
-def equal_pairs(const int32_t[::1] offsets, const uint8_t[::1] data, const int32_t[::1] other_offsets,
-                const uint8_t[::1] other_data, uint8_t[::1] found):
+def equal_pairs(const int32_t[::1] offsets not None, const uint8_t[::1] data not None,
+                const int32_t[::1] other_offsets not None, const uint8_t[::1] other_data not None,
+                uint8_t[::1] found not None):
     """found[i] = value i equals the other column's value i."""
     cdef const uint8_t *start
     cdef const uint8_t *other_start
@@ -56,7 +64,8 @@ def equal_pairs(const int32_t[::1] offsets, const uint8_t[::1] data, const int32
                 size == 0 or memcmp(start + offsets[i], other_start + other_offsets[i], <size_t>size) == 0)
 
 
-def gathered_offsets(const int32_t[::1] offsets, const int64_t[::1] indices, int32_t[::1] gathered):
+def gathered_offsets(const int32_t[::1] offsets not None, const int64_t[::1] indices not None,
+                     int32_t[::1] gathered not None):
     """Offsets of the values at ``indices`` laid end to end; returns their size in bytes.
 
     Raises IndexError for an index outside the column, ValueError beyond 2 GiB.
@@ -77,21 +86,26 @@ def gathered_offsets(const int32_t[::1] offsets, const int64_t[::1] indices, int
     return size
 
 
-def gather(const int32_t[::1] offsets, const uint8_t[::1] data, const int64_t[::1] indices,
-           const int32_t[::1] gathered, uint8_t[::1] target):
+def gather(const int32_t[::1] offsets not None, const uint8_t[::1] data not None,
+           const int64_t[::1] indices not None, const int32_t[::1] gathered not None,
+           uint8_t[::1] target not None):
     """Copy the values at ``indices`` to where ``gathered_offsets`` put them."""
     cdef Py_ssize_t i
     _check(offsets, data)
     _check(gathered, target)
     if gathered.shape[0] != indices.shape[0] + 1:
         raise ValueError("gathered has the wrong length")
+    for i in range(indices.shape[0]):
+        if not 0 <= indices[i] < offsets.shape[0] - 1 or (
+                offsets[indices[i] + 1] - offsets[indices[i]] != gathered[i + 1] - gathered[i]):
+            raise ValueError("gathered does not belong to these indices")
     with nogil:
         for i in range(indices.shape[0]):
             if gathered[i + 1] > gathered[i]:
                 memcpy(&target[gathered[i]], &data[offsets[indices[i]]], <size_t>(gathered[i + 1] - gathered[i]))
 
 
-def to_list(const int32_t[::1] offsets, const uint8_t[::1] data, const uint8_t[::1] valid, bint text):
+def to_list(const int32_t[::1] offsets not None, const uint8_t[::1] data not None, const uint8_t[::1] valid, bint text):
     """One str (``text``) or bytes a value; None where ``valid`` (bytes of 0 and 1, or None) says so."""
     cdef const char *start
     cdef char nothing = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def flags(n: int) -> Any:
     return np.zeros(n, np.uint8)
 
 
-@pytest.mark.parametrize("bad", [offsets(), offsets(0, 4), offsets(-1, 2)])
+@pytest.mark.parametrize("bad", [offsets(), offsets(0, 4), offsets(-1, 2), offsets(0, 3, 1)])
 def test_offsets_outside_the_data_are_refused(bad: Any) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         text_ops.to_list(bad, DATA, None, True)
@@ -50,6 +50,17 @@ def test_gathered_values_beyond_2_gib_are_refused() -> None:
     huge = offsets(0, 2**31 - 1)
     with pytest.raises(ValueError, match="2 GiB"):
         text_ops.gathered_offsets(huge, np.array([0, 0]), offsets(0, 0, 0))
+
+
+@pytest.mark.parametrize(("index", "gathered"), [(2, offsets(0, 1)), (-1, offsets(0, 1)), (0, offsets(0, 2))])
+def test_gathering_what_was_not_measured_is_refused(index: int, gathered: Any) -> None:
+    with pytest.raises(ValueError, match="does not belong"):
+        text_ops.gather(offsets(0, 1, 3), DATA, np.array([index]), gathered, flags(2))
+
+
+def test_none_is_no_array() -> None:
+    with pytest.raises(TypeError):
+        text_ops.to_list(cast(Any, None), DATA, None, True)
 
 
 def test_an_index_outside_is_refused() -> None:

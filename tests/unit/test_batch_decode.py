@@ -146,6 +146,22 @@ def test_a_float_outside_float32_is_bad_and_its_neighbours_are_not() -> None:
     assert [(bad.index, bad.reason) for bad in batch.bad] == [(1, "number out of range of float32, field x, byte 5")]
 
 
+def test_fixed_records() -> None:
+    dtype = np.dtype([("id", ">u4"), ("at", "M8[ms]"), ("pos", [("x", "f4"), ("y", "f8")]), ("grid", "i2", (2, 2))])
+    records = np.zeros(3, dtype)
+    records["id"] = [1, 2, 2**32 - 1]
+    records["at"] = np.array(["2026-01-01", "1969-12-31", "2000-02-29"], "M8[ms]")
+    records["pos"]["y"] = [0.5, -1.5, 1e300]
+    records["grid"] = np.arange(12).reshape(3, 2, 2)
+    batch = Batch.decode([record.tobytes() for record in records] + [b"short"], decoder=dtype)
+    assert batch["id"].tolist() == [1, 2, 2**32 - 1]
+    assert batch["at"].tolist() == records["at"].astype("M8[us]").tolist()
+    assert batch["pos.y"].tolist() == [0.5, -1.5, 1e300]
+    assert batch["grid"].tolist() == records["grid"].tolist()
+    assert batch.rows()[2].tobytes() == records[2].tobytes()
+    assert [bad.reason for bad in batch.bad] == ["the payload is not one record long"]
+
+
 def test_bits_and_rows_agree_beyond_one_byte() -> None:
     kind = msgspec.defstruct("S", [("n", int | None)])
     wanted = [None if i % 3 else i for i in range(1000)]

@@ -3,7 +3,7 @@
 
 import os
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from pythia_fast._ext.decoder cimport NativeDecoder, pf_decoder

@@ -479,12 +479,24 @@ def _read_extra(extra: Any, wanted: _Wanted, where: str) -> None:
             if value is not None:
                 wanted.bounds[bound.name] = value
     elif isinstance(extra, np.dtype) or (isinstance(extra, type) and issubclass(extra, np.generic)):
-        try:
-            wanted.dtype = np.dtype(extra)
-        except TypeError as error:
-            raise SchemaError(f"{where}: {_spell(extra)} is no concrete NumPy type") from error
+        if extra in _ABSTRACT:
+            raise SchemaError(f"{where}: numpy.{_spell(extra)} is a family of types; use one of it, numpy.int32 say")
+        wanted.dtype = np.dtype(extra)
 
 
+_ABSTRACT = frozenset(
+    {
+        np.generic,
+        np.number,
+        np.integer,
+        np.signedinteger,
+        np.unsignedinteger,
+        np.inexact,
+        np.floating,
+        np.complexfloating,
+    }
+    | {np.flexible, np.character}
+)
 _INSTEAD = {
     set: "use list",
     frozenset: "use list",

@@ -194,7 +194,7 @@ class Needs(msgspec.Struct, frozen=True):
         (Annotated[int, np.float64], "integer type"),
         (Annotated[int, np.datetime64], "integer type"),
         (Annotated[float, np.float16], "numpy.float32 or numpy.float64"),
-        (Annotated[int, np.integer], None),
+        (Annotated[int, np.integer], "numpy.integer is a family of types"),
         (Annotated[bool, np.int8], "no NumPy type"),
         (Annotated[int, np.dtype(">i4")], "integer type"),
     ],

@@ -240,7 +240,7 @@ class Batch(Generic[T]):
         """``datetime64[ms]``, a copy; NaT where the source gave none."""
         milliseconds = self._table()["timestamp_ms"].copy()
         timestamps = milliseconds.view("datetime64[ms]")
-        timestamps[milliseconds == -1] = np.datetime64("NaT")
+        timestamps[milliseconds == -1] = np.datetime64("NaT", "ms")
         return timestamps
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from pythia_fast.schema import ColumnSpec, Kind
 
 T = TypeVar("T")
 S = TypeVar("S")
+
+Payload: TypeAlias = bytes | bytearray | memoryview | None  #: None: a null value
+HeaderDict: TypeAlias = dict[str, bytes | None]
 
 #: pf_message of ext/arena_layout.h
 MESSAGE = np.dtype(
@@ -123,16 +126,38 @@ class Batch(Generic[T]):
         self._bad: tuple[BadPayload, ...] = ()
         self._closed = False
 
+    @overload
     @staticmethod
     def decode(
-        payloads: Iterable[bytes | bytearray | memoryview | None],
-        schema: type[S] | Any = None,
+        payloads: Iterable[Payload],
+        schema: type[S],
+        decoder: DecoderLike = ...,
+        *,
+        keys: Sequence[bytes | None] | None = ...,
+        headers: Sequence[HeaderDict | None] | None = ...,
+        timestamps: Sequence[int] | None = ...,
+    ) -> Batch[S]: ...
+    @overload
+    @staticmethod
+    def decode(
+        payloads: Iterable[Payload],
+        schema: np.dtype[Any] | None = ...,
+        decoder: DecoderLike = ...,
+        *,
+        keys: Sequence[bytes | None] | None = ...,
+        headers: Sequence[HeaderDict | None] | None = ...,
+        timestamps: Sequence[int] | None = ...,
+    ) -> Batch[Any]: ...
+    @staticmethod
+    def decode(
+        payloads: Iterable[Payload],
+        schema: Any = None,
         decoder: DecoderLike = "json",
         *,
         keys: Sequence[bytes | None] | None = None,
-        headers: Sequence[dict[str, bytes | None] | None] | None = None,
+        headers: Sequence[HeaderDict | None] | None = None,
         timestamps: Sequence[int] | None = None,
-    ) -> Batch[S]:
+    ) -> Batch[Any]:
         """The columns of some payloads, without a runtime: for notebooks and tests of handlers.
 
         Parameters:
@@ -152,7 +177,7 @@ class Batch(Generic[T]):
                 raise ValueError(f"{len(extra)} {name} for {len(given)} payloads")
         encoded = None if headers is None else [encode_headers((pairs or {}).items()) for pairs in headers]
         memory, refusals = decode_private(decoding.plan, decoding.native(), given, keys, encoded, timestamps)
-        batch: Batch[S] = Batch(memory, decoding)
+        batch: Batch[Any] = Batch(memory, decoding)
         batch._bad = tuple(
             BadPayload(index, at, refusal_text(decoding.schema, reason, found, column, at), given[index])
             for index, reason, found, column, at in refusals
@@ -221,7 +246,7 @@ class Batch(Generic[T]):
         return self._cached("keys", lambda: self._spans("keys", "key", bytes, _Keys))
 
     @property
-    def headers(self) -> Sequence[dict[str, bytes | None]]:
+    def headers(self) -> Sequence[HeaderDict]:
         """The messages' headers; of a name that comes twice, the last."""
         return self._cached("headers", lambda: self._spans("headers", "headers", _headers))
 
@@ -369,5 +394,5 @@ def _same(payload: memoryview) -> memoryview:
     return payload
 
 
-def _headers(encoded: memoryview) -> dict[str, bytes | None]:
+def _headers(encoded: memoryview) -> HeaderDict:
     return dict(decode_headers(encoded))

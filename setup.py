@@ -40,6 +40,7 @@ MODULES: dict[str, list[str]] = {
     "raw_decoder": [],
     "memory_reader": [],
     "file_reader": [],
+    "file_writer": [],
     "collecting_sink": [],
     "plan": [],
     "json_decoder": ["json_plan.c", "json_scalar.c", "json_avx2.c", "json_number.c"],

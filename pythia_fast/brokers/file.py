@@ -28,10 +28,13 @@ from pythia_fast.brokers.checkpoint import (
     replaced,
     resume_position,
 )
+from pythia_fast.brokers.file_sink import FileProducer
 from pythia_fast.errors import ConfigError, SourceError, UnknownOptionError
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
+
+__all__ = ["FileConsumer", "FileProducer"]
 
 STDIN = "-"
 Start = Literal["checkpoint", "beginning", "end"]

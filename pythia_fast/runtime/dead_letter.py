@@ -1,13 +1,27 @@
-"""Dead letters: rows that are given up, with what is needed to understand them and to send them again."""
+"""Dead letters: rows that are given up, with what is needed to understand them and to send them again.
+
+In a file each is one JSON object (MessagePack in ``format="msgpack-frames"``), StoredLetter below. In any other sink
+it is the original key, headers and payload with ``pf-*`` headers added, so that it can be read like the original.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import os
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
+from urllib.parse import quote
 
-from pythia_fast.brokers.base import Delivery, PublisherContext, Sink
+import msgspec
+
+from pythia_fast.brokers.base import Delivery, Publisher, PublisherContext, Sink
+from pythia_fast.brokers.file_sink import FileLockedError, FileProducer
 from pythia_fast.brokers.framing import decode_headers, encode_headers, frame_record
-from pythia_fast.errors import ConfigError
+from pythia_fast.errors import SinkError, SourceError
+
+MAX_HEADER_TEXT = 4000  #: bytes of a reason or traceback in a header: brokers limit the size of a message
+MAX_FILES = 100  #: runs that may write dead letters of one handler into one state folder
 
 
 class DeadLetter(NamedTuple):
@@ -26,30 +40,238 @@ class DeadLetter(NamedTuple):
     attempts: int
 
 
+class StoredHeader(msgspec.Struct, omit_defaults=True):
+    name: str
+    value: str | None = None
+    value_base64: str | None = None  #: instead of ``value`` when it is not UTF-8
+
+
+class StoredLetter(msgspec.Struct, omit_defaults=True):
+    """One dead letter in a file. Bytes that are UTF-8 stand as text, others as base64; neither: null."""
+
+    time: str  #: when it was given up, RFC 3339
+    app: str
+    handler: str
+    reason: str
+    topic: str
+    partition: int
+    offset: int
+    attempts: int
+    error: str = ""
+    traceback: str = ""
+    timestamp_ms: int = -1
+    key: str | None = None
+    key_base64: str | None = None
+    headers: list[StoredHeader] = []
+    headers_base64: str | None = None  #: encoded, instead of ``headers`` when a name is not UTF-8
+    payload: str | None = None
+    payload_base64: str | None = None
+
+    def letter(self) -> DeadLetter:
+        """The row again, byte for byte."""
+        return DeadLetter(
+            payload=_bytes(self.payload, self.payload_base64),
+            key=_bytes(self.key, self.key_base64),
+            headers=_bytes(None, self.headers_base64)
+            or encode_headers((header.name, _bytes(header.value, header.value_base64)) for header in self.headers),
+            topic=self.topic,
+            partition=self.partition,
+            offset=self.offset,
+            timestamp_ms=self.timestamp_ms,
+            reason=self.reason,
+            error=self.error,
+            traceback=self.traceback,
+            attempts=self.attempts,
+        )
+
+
+def _text(value: bytes | None) -> tuple[str | None, str | None]:
+    """(text, base64): one of them, or neither for null."""
+    if value is None:
+        return None, None
+    try:
+        return value.decode(), None
+    except UnicodeDecodeError:
+        return None, base64.b64encode(value).decode()
+
+
+def _bytes(text: str | None, encoded: str | None) -> bytes | None:
+    if encoded is not None:
+        return base64.b64decode(encoded, validate=True)
+    return None if text is None else text.encode()
+
+
+def stored_letter(letter: DeadLetter, app: str, handler: str, time: str) -> StoredLetter:
+    """What a file holds of a dead letter."""
+    payload, payload_base64 = _text(letter.payload)
+    key, key_base64 = _text(letter.key)
+    headers: list[StoredHeader] = []
+    headers_base64 = None
+    if letter.headers:
+        try:
+            for name, value in decode_headers(letter.headers):
+                name.encode()
+                headers.append(StoredHeader(name, *_text(value)))
+        except ValueError:  # a name that is not UTF-8, or bytes that are no headers at all
+            headers, headers_base64 = [], base64.b64encode(letter.headers).decode()
+    return StoredLetter(
+        time=time,
+        app=app,
+        handler=handler,
+        reason=letter.reason,
+        topic=letter.topic,
+        partition=letter.partition,
+        offset=letter.offset,
+        attempts=letter.attempts,
+        error=letter.error,
+        traceback=letter.traceback,
+        timestamp_ms=letter.timestamp_ms,
+        key=key,
+        key_base64=key_base64,
+        headers=headers,
+        headers_base64=headers_base64,
+        payload=payload,
+        payload_base64=payload_base64,
+    )
+
+
+def broker_headers(letter: DeadLetter, app: str, handler: str, time: str) -> bytes:
+    """The original headers and ours, encoded."""
+    ours = {
+        "pf-reason": _cut(letter.reason),
+        "pf-error": letter.error,
+        "pf-traceback": _cut(letter.traceback),
+        "pf-topic": letter.topic,
+        "pf-partition": str(letter.partition),
+        "pf-offset": str(letter.offset),
+        "pf-timestamp-ms": str(letter.timestamp_ms),
+        "pf-attempts": str(letter.attempts),
+        "pf-app": app,
+        "pf-handler": handler,
+        "pf-time": time,
+    }
+    return letter.headers + encode_headers(
+        (name, value.encode("utf-8", "surrogateescape")) for name, value in ours.items() if value
+    )
+
+
+def _cut(text: str) -> str:
+    """The end of a long text: a traceback tells the error last."""
+    return text if len(text) <= MAX_HEADER_TEXT else "..." + text[-MAX_HEADER_TEXT:]
+
+
+def read_dead_letters(path: str | os.PathLike[str]) -> Iterator[StoredLetter]:
+    """Every dead letter of a file of JSON lines; ``.letter()`` gives the row byte for byte.
+
+    Raises SourceError naming the line that is no dead letter.
+    """
+    decoder = msgspec.json.Decoder(StoredLetter)
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield decoder.decode(line)
+            except msgspec.DecodeError as error:
+                raise SourceError(f"line {number} of {os.fspath(path)} is not a dead letter: {error}") from None
+
+
 class DeadLetterWriter:
-    """Sends dead letters to ``sink``."""
+    """Sends dead letters to the handler's sink, and to the file in the state folder what that sink refuses.
+
+    Without a sink all go to that file: ``<state dir>/dead-letters/<handler>.ndjson``, made when the first one comes.
+    """
 
     def __init__(self, sink: Sink | None, context: PublisherContext) -> None:
-        if sink is None:
-            raise ConfigError("give the handler dead_letter=")
-        self._publisher = sink.open(context)
+        self._context = context
+        self._folder = context.state_dir / "dead-letters"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(f"cannot keep dead letters in {self._folder}: {error.strerror}") from None
+        self._file: Publisher | None = None
+        self._publisher = sink.open(context) if sink is not None else None
+        self._encode = self._encoder(sink)
+        self._letters: dict[int, Sequence[DeadLetter]] = {}  # by ticket, until the sink has them
+
+    def _encoder(self, sink: Sink | None) -> Callable[[DeadLetter, str], bytes]:
+        if sink is None or isinstance(sink, FileProducer):
+            encode = msgspec.json.encode if sink is None or sink.encoding() == "json" else msgspec.msgpack.encode
+            return lambda letter, time: frame_record(encode(self._stored(letter, time)))
+        context = self._context
+        return lambda letter, time: frame_record(
+            letter.payload, letter.key, broker_headers(letter, context.app, context.handler, time)
+        )
+
+    def _stored(self, letter: DeadLetter, time: str) -> StoredLetter:
+        return stored_letter(letter, self._context.app, self._context.handler, time)
 
     def publish(self, letters: Sequence[DeadLetter], ticket: int) -> None:
-        records = b"".join(
-            frame_record(
-                letter.payload,
-                letter.key,
-                encode_headers([*decode_headers(letter.headers), ("pf-reason", letter.reason.encode())]),
-            )
-            for letter in letters
-        )
+        """Start to make them durable; ``deliveries()`` gives the ticket back."""
+        if self._publisher is None:
+            self._publish_to_file(letters, ticket)
+            return
+        time = _now()
+        records = b"".join([self._encode(letter, time) for letter in letters])
+        self._letters[ticket] = letters
         self._publisher.publish(memoryview(records), len(letters), ticket)
 
-    def deliveries(self) -> Sequence[Delivery]:
-        return self._publisher.deliveries()
+    def _publish_to_file(self, letters: Sequence[DeadLetter], ticket: int) -> None:
+        if self._file is None:
+            self._file = self._open_file()
+        time = _now()
+        records = b"".join([frame_record(msgspec.json.encode(self._stored(letter, time))) for letter in letters])
+        self._file.publish(memoryview(records), len(letters), ticket)
+
+    def _open_file(self) -> Publisher:
+        """The file of this handler, or where another run with the same state folder has it, one of its own."""
+        name = quote(self._context.handler, safe=" @+=,")
+        for number in range(MAX_FILES):
+            path = self._folder / (f"{name}-{number}.ndjson" if number else f"{name}.ndjson")
+            try:
+                return FileProducer(path, fsync="batch").open(self._context)
+            except FileLockedError:
+                continue
+        raise SinkError(f"{MAX_FILES} runs write dead letters into {self._folder} already")
+
+    def deliveries(self, timeout: float = 0.0) -> Sequence[Delivery]:
+        """Tickets whose letters are all durable, in the sink or in the file. None of them has failed."""
+        done = []
+        for delivery in self._publisher.deliveries(timeout) if self._publisher is not None else ():
+            letters = self._letters.pop(delivery.ticket)
+            if delivery.failed:
+                self._publish_to_file(self._refused(letters, delivery), delivery.ticket)
+            else:
+                done.append(delivery)
+        if self._file is not None:
+            done += self._file.deliveries(timeout if self._publisher is None else 0.0)
+        return done
+
+    def _refused(self, letters: Sequence[DeadLetter], delivery: Delivery) -> list[DeadLetter]:
+        refused = [
+            letters[record.index]._replace(
+                reason=f"{letters[record.index].reason} (and its dead-letter sink refused it: {record.reason})"
+            )
+            for record in delivery.failed
+        ]
+        self._context.log(
+            f"{self._context.handler}: the dead-letter sink refused {len(refused)} records "
+            f"({delivery.failed[0].reason}); they are kept in {self._folder}"
+        )
+        return refused
 
     def trouble(self) -> str | None:
-        return self._publisher.trouble()
+        """What it is waiting for right now, as a sentence, or None when all is well."""
+        for publisher in (self._publisher, self._file):
+            sentence = publisher.trouble() if publisher is not None else None
+            if sentence is not None:
+                return f"dead letters: {sentence}"
+        return None
 
     def close(self, timeout: float) -> None:
-        self._publisher.close(timeout)
+        """Flush for at most ``timeout`` seconds, then close."""
+        for publisher in (self._publisher, self._file):
+            if publisher is not None:
+                publisher.close(timeout)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,75 @@
+# cython: language_level=3
+"""What a file sink writes, and where a file cut off by a kill ends well. The loops are C, in file_lines.h."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+
+
+cdef extern from "file_lines.h" nogil:
+    enum:
+        PF_UNWRITABLE_BREAK
+        PF_UNWRITABLE_NULL
+
+    ctypedef struct pf_unwritable:
+        uint32_t index
+        uint32_t reason
+
+    ctypedef struct pf_written:
+        size_t bytes
+        uint32_t records
+        uint32_t unwritable
+
+    uint32_t pf_read_u32(const uint8_t *at)
+
+    int pf_write_payloads(
+        const uint8_t *records, size_t size, int lines, uint8_t *into, uint32_t count, pf_unwritable *unwritable,
+        pf_written *result
+    )
+
+REASONS = {
+    PF_UNWRITABLE_BREAK: "a payload with a line break cannot be one line of a file",
+    PF_UNWRITABLE_NULL: "a null payload has no place in a file",
+}
+
+
+def payload_bytes(const uint8_t[::1] records, uint32_t count, bint lines):
+    cdef size_t size = <size_t>records.shape[0]
+    cdef bytearray written = bytearray(size)
+    cdef uint8_t[::1] into = written
+    cdef pf_written result
+    cdef uint32_t i
+    cdef int failed
+    if size == 0:
+        if count:
+            raise ValueError(f"{count} records announced, none given")
+        return written, []
+    cdef pf_unwritable *unwritable = <pf_unwritable *>malloc(max(count, 1) * sizeof(pf_unwritable))
+    if unwritable == NULL:
+        raise MemoryError
+    try:
+        with nogil:
+            failed = pf_write_payloads(&records[0], size, lines, &into[0], count, unwritable, &result)
+        if failed or result.records != count:
+            raise ValueError(f"{size} bytes are not the {count} framed records that were announced")
+        refused = [(unwritable[i].index, REASONS[unwritable[i].reason]) for i in range(result.unwritable)]
+    finally:
+        free(unwritable)
+        into = None
+    del written[result.bytes:]
+    return written, refused
+
+
+def whole_frames(const uint8_t[::1] content):
+    cdef uint64_t size = <uint64_t>content.shape[0]
+    cdef uint64_t at = 0
+    cdef uint64_t frame
+    if size == 0:
+        return 0
+    cdef const uint8_t *start = &content[0]
+    with nogil:
+        while size - at >= 4:
+            frame = 4 + <uint64_t>pf_read_u32(start + at)
+            if frame > size - at:
+                break
+            at += frame
+    return at

@@ -1,0 +1,361 @@
+"""FileProducer: what stands in the file, when it counts as delivered, full disks, half records of killed runs."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pythia_fast._ext.file_writer import payload_bytes, whole_frames
+from pythia_fast.brokers import file_sink
+from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext
+from pythia_fast.brokers.file import FileProducer
+from pythia_fast.brokers.framing import encode_headers, frame_record
+from pythia_fast.errors import ConfigError, SinkError, UnknownOptionError
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    files, threads = len(os.listdir("/dev/fd")), threading.active_count()
+    yield
+    assert len(os.listdir("/dev/fd")) == files
+    assert threading.active_count() == threads
+
+
+def open_sink(path: Path, log: Callable[[str], None] = lambda line: None, **options: Any) -> Publisher:
+    return FileProducer(path, **options).open(PublisherContext("app", "handler", path.parent, log))
+
+
+def framed(*payloads: bytes | None) -> memoryview:
+    return memoryview(b"".join(frame_record(payload) for payload in payloads))
+
+
+def wait_delivered(sink: Publisher, count: int) -> list[Delivery]:
+    done: list[Delivery] = []
+    while len(done) < count:
+        done += sink.deliveries(30)
+    return done
+
+
+optional = st.none() | st.binary(max_size=30)
+
+
+@given(st.lists(st.tuples(st.none() | st.binary(max_size=5), optional)))
+def test_lines_and_frames_hold_the_payloads(records: list[tuple[bytes | None, bytes | None]]) -> None:
+    headers = encode_headers([("h", b"v")])
+    buffer = b"".join(frame_record(payload, key, headers) for key, payload in records)
+    lines, refused_lines = payload_bytes(buffer, len(records), True)
+    frames, refused_frames = payload_bytes(buffer, len(records), False)
+    payloads = [payload for _, payload in records]
+    nulls = [i for i, payload in enumerate(payloads) if payload is None]
+    broken = [i for i, payload in enumerate(payloads) if payload is not None and b"\n" in payload]
+    assert [i for i, _ in refused_lines] == sorted(nulls + broken)
+    assert [i for i, _ in refused_frames] == nulls
+    assert lines == b"".join(p + b"\n" for p in payloads if p is not None and b"\n" not in p)
+    assert frames == b"".join(struct.pack("<I", len(p)) + p for p in payloads if p is not None)
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1), st.data())
+def test_records_that_do_not_fit_their_buffer_are_refused(payloads: list[bytes], data: st.DataObject) -> None:
+    buffer = bytes(framed(*payloads))
+    ends = {0, *(len(framed(*payloads[: i + 1])) for i in range(len(payloads)))}
+    cut = data.draw(st.integers(0, len(buffer)).filter(lambda at: at not in ends))
+    with pytest.raises(ValueError, match="framed records"):
+        payload_bytes(buffer[:cut], len(payloads), True)
+    for count in (len(payloads) - 1, len(payloads) + 1):
+        with pytest.raises(ValueError, match=f"{count} "):
+            payload_bytes(buffer, count, True)
+
+
+@given(st.lists(st.binary(max_size=20)), st.binary(max_size=3))
+def test_whole_frames_end_before_a_half_one(payloads: list[bytes], half: bytes) -> None:
+    content = b"".join(struct.pack("<I", len(payload)) + payload for payload in payloads)
+    assert whole_frames(content + half) == len(content)
+    assert whole_frames(content + struct.pack("<I", 9) + b"8 bytes.") == len(content)
+
+
+@pytest.mark.parametrize("fsync", ["batch", "interval", "never"])
+def test_batches_are_appended_in_order(tmp_path: Path, fsync: str) -> None:
+    path = tmp_path / "deep" / "out.ndjson"
+    sink = open_sink(path, fsync=fsync)
+    for ticket in range(100):
+        sink.publish(framed(b"%d" % ticket, b"{}"), 2, ticket)
+    assert [d.ticket for d in wait_delivered(sink, 100)] == list(range(100))
+    assert path.read_bytes() == b"".join(b"%d\n{}\n" % i for i in range(100))
+    assert sink.trouble() is None
+    sink.close(10)
+    again = open_sink(path, fsync=fsync)
+    again.publish(framed(b"more"), 1, 0)
+    wait_delivered(again, 1)
+    again.close(10)
+    assert path.read_bytes().endswith(b"99\n{}\nmore\n")
+
+
+def test_frames(tmp_path: Path) -> None:
+    path = tmp_path / "out.frames"
+    sink = open_sink(path, format="msgpack-frames")
+    sink.publish(framed(b"\x80", b"with\nbreak", b""), 3, 1)
+    assert wait_delivered(sink, 1) == [Delivery(1)]
+    sink.close(10)
+    assert path.read_bytes() == b"\x01\0\0\0\x80\x0a\0\0\0with\nbreak\0\0\0\0"
+
+
+def test_what_cannot_be_a_line_is_refused_for_good(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    sink = open_sink(path)
+    sink.publish(framed(b"a", b"b\nc", None, b"d"), 4, 5)
+    (delivery,) = wait_delivered(sink, 1)
+    assert delivery == Delivery(
+        5,
+        (
+            FailedRecord(1, "a payload with a line break cannot be one line of a file"),
+            FailedRecord(2, "a null payload has no place in a file"),
+        ),
+    )
+    sink.close(10)
+    assert path.read_bytes() == b"a\nd\n"
+
+
+def test_batch_fsync_comes_before_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    allowed = threading.Event()
+    real = os.fdatasync
+
+    def fdatasync(fd: int) -> None:
+        assert allowed.wait(30)
+        calls.append("sync")
+        real(fd)
+
+    monkeypatch.setattr(file_sink.os, "fdatasync", fdatasync)
+    sink = open_sink(tmp_path / "out")
+    sink.publish(framed(b"a"), 1, 1)
+    assert sink.deliveries(0.05) == []
+    allowed.set()
+    wait_delivered(sink, 1)
+    assert calls == ["sync"]
+    sink.close(10)
+
+
+def test_interval_fsync_follows_within_its_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = threading.Event()
+    monkeypatch.setattr(file_sink.os, "fdatasync", lambda fd: synced.set())
+    monkeypatch.setattr(file_sink, "FSYNC_INTERVAL_S", 0.05)
+    sink = open_sink(tmp_path / "out", fsync="interval")
+    sink.publish(framed(b"a"), 1, 1)
+    wait_delivered(sink, 1)
+    assert synced.wait(30)
+    sink.close(10)
+
+
+def test_a_sync_that_fails_is_not_believed_the_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "out"
+    sink = open_sink(path)
+    writes: list[int] = []
+    failures = [OSError(5, "Input/output error")] * 2
+    real_write, real_sync = os.pwrite, os.fdatasync
+
+    def pwrite(fd: int, data: bytes, at: int) -> int:
+        writes.append(at)
+        return real_write(fd, data, at)
+
+    def fdatasync(fd: int) -> None:
+        if failures:
+            raise failures.pop()
+        real_sync(fd)
+
+    monkeypatch.setattr(file_sink.os, "pwrite", pwrite)
+    monkeypatch.setattr(file_sink.os, "fdatasync", fdatasync)
+    sink.publish(framed(b"kept"), 1, 1)
+    wait_delivered(sink, 1)
+    sink.close(10)
+    assert writes == [0, 0, 0]
+    assert path.read_bytes() == b"kept\n"
+
+
+@contextmanager
+def limited_files(folder: Path) -> Iterator[Callable[[], None]]:
+    """A folder, while no file of this process can hold more than 1 MiB; the yielded call lifts the limit."""
+    folder.mkdir(exist_ok=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[], None]]:
+    """A file system of 1 MiB; the yielded call makes it larger. Where mounting is not allowed, limited_files."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        with limited_files(folder) as make_room:
+            yield make_room
+        return
+
+    def enlarge() -> None:
+        subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
+
+    try:
+        yield enlarge
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("disk", [small_disk, limited_files])
+def test_a_full_disk_is_waited_out_and_nothing_is_lost_or_halved(tmp_path: Path, disk: Callable[[Path], Any]) -> None:
+    payload = b"x" * 999
+    with disk(tmp_path / "disk") as make_room:
+        path = tmp_path / "disk" / "out.ndjson"
+        sink = open_sink(path)
+        batch = framed(*[payload] * 300)
+        for ticket in range(6):
+            sink.publish(batch, 300, ticket)
+        done = []
+        while sink.trouble() is None:
+            done += sink.deliveries(0.01)
+        trouble = sink.trouble() or ""
+        assert str(path) in trouble
+        assert "trying again" in trouble
+        done += sink.deliveries()
+        assert len(done) < 6
+        make_room()
+        done += wait_delivered(sink, 6 - len(done))
+        assert sink.trouble() is None
+        assert [d.ticket for d in done] == list(range(6))
+        sink.close(10)
+        assert path.read_bytes() == (payload + b"\n") * 1800
+
+
+def test_closing_while_the_disk_is_full_leaves_whole_records(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk"):
+        path = tmp_path / "disk" / "out.ndjson"
+        sink = open_sink(path)
+        sink.publish(framed(b"first"), 1, 0)
+        wait_delivered(sink, 1)
+        sink.publish(framed(*[b"y" * 9999] * 300), 300, 1)
+        while sink.trouble() is None:
+            assert sink.deliveries(0.01) == []
+        sink.close(0.05)
+        assert sink.deliveries() == []
+        assert path.read_bytes() == b"first\n"
+
+
+def test_the_sentence_of_a_full_disk() -> None:
+    """The text people see, from a device that is always full."""
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(OSError) as failure:
+        full.write(b"x")
+    sink = object.__new__(file_sink.FilePublisher)
+    sink._path = "out.ndjson"
+    assert sink._sentence(failure.value) == "disk full: out.ndjson cannot grow; trying again until there is room"
+
+
+@pytest.mark.parametrize(
+    ("form", "whole", "half"),
+    [("ndjson", b'{"a":1}\n', b'{"a":'), ("msgpack-frames", b"\x02\0\0\0ab", b"\x03\0\0\0xy")],
+)
+def test_half_a_record_of_a_killed_run_is_moved_aside(tmp_path: Path, form: str, whole: bytes, half: bytes) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(whole + half)
+    lines: list[str] = []
+    sink = open_sink(path, lines.append, format=form)
+    sink.publish(framed(b"next"), 1, 0)
+    wait_delivered(sink, 1)
+    sink.close(10)
+    assert path.read_bytes() == whole + (b"next\n" if form == "ndjson" else b"\x04\0\0\0next")
+    assert (tmp_path / "out.partial").read_bytes() == half
+    assert "ended with half a record" in lines[0]
+
+
+_WRITE_FOR_EVER = """
+import sys
+from pathlib import Path
+from pythia_fast.brokers.base import PublisherContext
+from pythia_fast.brokers.file import FileProducer
+from pythia_fast.brokers.framing import frame_record
+path = Path(sys.argv[1])
+sink = FileProducer(path).open(PublisherContext("app", "handler", path.parent, print))
+batch = memoryview(frame_record(b"z" * 9999) * 500)
+for ticket in range(1000000):
+    sink.publish(batch, 500, ticket)
+    while not sink.deliveries(10):
+        pass
+    print(ticket + 1, flush=True)
+"""
+
+
+def test_delivered_records_survive_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with subprocess.Popen([sys.executable, "-c", _WRITE_FOR_EVER, str(path)], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        for _ in range(5):
+            writer.stdout.readline()
+        time.sleep(0.003)  # anywhere inside the next write
+        writer.send_signal(signal.SIGKILL)
+        delivered = [5, *(int(line) for line in writer.stdout)][-1]
+    sink = open_sink(path)
+    sink.close(10)
+    assert set(path.read_bytes().split(b"\n")) == {b"z" * 9999, b""}
+    assert path.stat().st_size >= delivered * 500 * 10_000
+
+
+def test_two_sinks_of_one_file_are_refused(tmp_path: Path) -> None:
+    first = open_sink(tmp_path / "out")
+    with pytest.raises(SinkError, match=r"out is being written by another sink or run"):
+        open_sink(tmp_path / "out")
+    first.close(10)
+
+
+def test_paths_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SinkError, match=r"cannot write .*/file/out: "):
+        open_sink(tmp_path / "file" / "out")
+    with pytest.raises(SinkError, match="Is a directory"):
+        open_sink(tmp_path)
+    with pytest.raises(SinkError, match="not a plain file"):
+        open_sink(Path("/dev/full"))
+
+
+def test_records_that_are_none_stop_the_sink_with_a_reason(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path / "out")
+    sink.publish(memoryview(b"garbage"), 1, 0)
+    with pytest.raises(SinkError, match="7 bytes are not the 1 framed records"):
+        sink.deliveries(30)
+    sink.close(10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": ""}, "needs a path"),
+        ({"path": "a", "format": "csv"}, 'writes "ndjson" and "msgpack-frames"'),
+        ({"path": "a", "fsync": "always"}, "not 'always'"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FileProducer(**options)
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    with pytest.raises(UnknownOptionError, match="no option 'fsnc'; did you mean 'fsync'"):
+        FileProducer("a", fsnc="batch")
+
+
+def test_encoding_follows_the_format() -> None:
+    assert FileProducer("a").encoding() == "json"
+    assert FileProducer("a", format="msgpack-frames").encoding() == "msgpack"

@@ -58,7 +58,7 @@ typedef struct {
     int32_t list;        /* index of the nearest enclosing list column, -1 at row level */
     uint64_t capacity;   /* values that fit (rows at row level) */
     uint64_t data;       /* offset of the values */
-    uint64_t data_bytes; /* bytes that fit at `data` */
+    uint64_t data_bytes; /* bytes that fit at `data`; at most INT32_MAX where int32 offsets count them */
     uint64_t offsets;    /* offset of int32[capacity + 1]; 0 when the kind has none */
     uint64_t validity;   /* offset of the bitmap; 0 when not nullable */
 } pf_column;

@@ -43,6 +43,55 @@ static inline int block_literal(const uint8_t *p, const pf_json_key *key) {
     return (~(uint32_t)_mm256_movemask_epi8(equal) & key->mask) == 0;
 }
 
+/* A shuffle mask at right_align + n moves the first n bytes to the right end; zeros come in at the left. */
+static const int8_t right_align[32] = {-128, -128, -128, -128, -128, -128, -128, -128, -128, -128, -128,
+                                       -128, -128, -128, -128, -128, 0,    1,    2,    3,    4,    5,
+                                       6,    7,    8,    9,    10,   11,   12,   13,   14,   15};
+
+static inline __m128i alignment(unsigned n) { return _mm_loadu_si128((const __m128i *)(right_align + n)); }
+
+/* Value of sixteen digits (bytes 0 to 9): neighbours are joined four times. */
+static inline uint64_t join_digits(__m128i digits) {
+    __m128i pairs = _mm_maddubs_epi16(digits, _mm_set1_epi16(1 << 8 | 10));
+    __m128i fours = _mm_madd_epi16(pairs, _mm_set1_epi32(1 << 16 | 100));
+    __m128i eights = _mm_madd_epi16(_mm_packus_epi32(fours, fours), _mm_set1_epi32(1 << 16 | 10000));
+    uint64_t halves = (uint64_t)_mm_cvtsi128_si64(eights);
+    return (halves & 0xFFFFFFFFu) * 100000000 + (halves >> 32);
+}
+
+/* Bits for the bytes of `values` that are above 9, and one beyond the sixteenth. */
+static inline uint32_t above_nine(__m128i values) {
+    __m128i nine = _mm_set1_epi8(9);
+    return ~(uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_max_epu8(values, nine), nine));
+}
+
+#define WIDE_DECIMAL 1
+#define SHORT_DIGITS 16
+
+/* The digits at the front of p[0 .. 16): how many (up to 16), and their value. */
+static inline uint64_t short_digits(const uint8_t *p, unsigned *count) {
+    __m128i values = _mm_sub_epi8(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8('0'));
+    *count = (unsigned)__builtin_ctz(above_nine(values));
+    return join_digits(_mm_shuffle_epi8(values, alignment(*count)));
+}
+
+/* The same for digits with at most one point among them.  `whole` digits stand before it (all, when there is
+ * none); `size` bytes are digits and point, 16 at most. */
+static inline uint64_t wide_decimal(const uint8_t *p, unsigned *whole, unsigned *size) {
+    __m128i values = _mm_sub_epi8(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8('0'));
+    uint32_t stops = above_nine(values);
+    *whole = (unsigned)__builtin_ctz(stops);
+    uint32_t later = stops & (stops - 1);
+    unsigned end = later & 0xFFFF ? (unsigned)__builtin_ctz(later) : 16;
+    int point = *whole < 16 && p[*whole] == '.';
+    *size = point ? end : *whole;
+    /* What stands before the point moves one byte further to the right, over the point. */
+    __m128i after = alignment(*size);
+    __m128i before = _mm_subs_epi8(after, _mm_set1_epi8((char)point));
+    __m128i is_after = _mm_cmpgt_epi8(after, _mm_set1_epi8((char)*whole));
+    return join_digits(_mm_shuffle_epi8(values, _mm_blendv_epi8(before, after, is_after)));
+}
+
 #include "json_kernel.h"
 
 int pf_json_decode_avx2(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size, pf_refusal *why) {

@@ -39,8 +39,10 @@ struct pf_json_key {
     uint32_t mask;       /* a bit for every byte of the literal */
     uint8_t literal_size; /* 0: too long, or never written so (a quote or backslash in the name) */
     uint8_t action;      /* PF_JSON_... */
-    uint16_t bit;        /* in the set of keys seen; n_fields for a key that is no field */
+    uint16_t seen_word;  /* the key's bit in the set of keys seen; all keys that are no field share one */
+    uint64_t seen_bit;
     uint32_t column;
+    uint32_t column_at;  /* byte offset of the column in the array of columns */
     uint32_t name_size;
     const char *name;    /* of a pooled key: into its own literal */
     uint64_t first;      /* first and last eight bytes of the name, see pf_json_name_ends */

@@ -8,6 +8,8 @@
  *     block_copy(out, p)  copy a block and return block_special of it
  *     block_drop(mask, n) forget the first n bytes
  *     block_literal(p, k) whether PF_JSON_LITERAL bytes at p begin with key k's literal
+ *     WIDE_DECIMAL        defined where wide_decimal reads sixteen bytes of a number at once
+ *     SHORT_DIGITS        bytes that short_digits looks at
  *
  * A block is only ever loaded from inside the payload; near its end the last whole block is loaded
  * again and the bytes already read are dropped.  Functions take the place where a value begins and
@@ -29,6 +31,10 @@
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline))
 #define COLD static __attribute__((noinline, cold))
+
+/* In the body of an `if`: keeps it a branch.  Moving on by a computed 0 or 1 instead would make every later load
+ * wait for this one; a predicted branch lets them start at once. */
+#define KEEP_BRANCH(p) __asm__ volatile("" : "+r"(p))
 
 typedef struct {
     const uint8_t *begin, *end;
@@ -99,6 +105,17 @@ INLINE uint64_t eight_digits(uint64_t word) {
     return (((word & 0x000000FF000000FFull) * 0x000F424000000064ull) +
             (((word >> 16) & 0x000000FF000000FFull) * 0x0000271000000001ull)) >> 32;
 }
+
+#ifndef SHORT_DIGITS
+#define SHORT_DIGITS 8
+/* The digits at the front of p[0 .. 8): how many, and their value when they are 1 to 7. */
+INLINE uint64_t short_digits(const uint8_t *p, unsigned *count) {
+    uint64_t word = load8(p) ^ ZEROS;
+    uint64_t stops = not_digits(word);
+    *count = stops ? (unsigned)__builtin_ctzll(stops) >> 3 : 8;
+    return eight_digits(word << ((64 - 8 * *count) & 63));
+}
+#endif
 
 static const uint64_t ten_to[20] = {
     1ull, 10ull, 100ull, 1000ull, 10000ull, 100000ull, 1000000ull, 10000000ull, 100000000ull, 1000000000ull,
@@ -272,10 +289,9 @@ NOINLINE const uint8_t *copy_text_rest(context *c, const uint8_t *p, uint8_t *ou
     }
 }
 
-/* Copy the string whose first character is at `p` to `out`; `stop` is where its copy ends. */
-INLINE const uint8_t *copy_text(context *c, const uint8_t *p, uint8_t *out, uint64_t room, uint8_t **stop) {
-    const uint8_t *limit = out + room;
-    if (likely(c->end - p >= BLOCK && room >= BLOCK)) {
+/* Copy the string whose first character is at `p` to `out`, which has room to `limit`; `stop` is where its copy ends. */
+INLINE const uint8_t *copy_text(context *c, const uint8_t *p, uint8_t *out, const uint8_t *limit, uint8_t **stop) {
+    if (likely(c->end - p >= BLOCK && limit - out >= BLOCK)) {
         block_mask special = block_copy(out, p);
         if (likely(special)) {
             unsigned n = block_first(special);
@@ -367,7 +383,10 @@ INLINE const uint8_t *skip_digits(context *c, const uint8_t *p) {
 }
 
 INLINE const uint8_t *skip_number(context *c, const uint8_t *p) {
-    p += *p == '-';
+    if (unlikely(*p == '-')) {
+        p++;
+        KEEP_BRANCH(p);
+    }
     const uint8_t *digits = p;
     p = skip_digits(c, p);
     if (unlikely(p == digits)) return broken(c, PF_REASON_NUMBER, p);
@@ -558,8 +577,24 @@ NOINLINE const uint8_t *read_long_double(context *c, int32_t column, const uint8
  * Accurately", 1990), else by pf_json_decimal_double. */
 INLINE const uint8_t *read_double(context *c, int32_t column, const uint8_t *begin, unsigned depth, double *value) {
     const uint8_t *p = begin;
-    int negative = *p == '-';
-    p += negative;
+    int negative = 0;
+    if (unlikely(*p == '-')) {
+        negative = 1;
+        p++;
+        KEEP_BRANCH(p);
+    }
+#ifdef WIDE_DECIMAL
+    if (likely(c->end - p >= 16)) {
+        unsigned whole, size;
+        uint64_t digits = wide_decimal(p, &whole, &size);
+        if (likely(whole - 1 < 15 && size < 16 && size != whole + 1 && (*p != '0' || whole == 1) && (p[size] | 0x20) != 'e')) {
+            unsigned fraction = size == whole ? 0 : size - whole - 1;
+            double result = (double)digits / double_ten_to[fraction];
+            *value = negative && (digits != 0 || size != whole) ? -result : result; /* the integer -0 is 0.0 */
+            return p + size;
+        }
+    }
+#endif
     uint64_t word = peek8(c, p) ^ ZEROS;
     uint64_t stops = not_digits(word);
     int zero_first = (word & 0xFF) == 0;
@@ -637,7 +672,7 @@ NOINLINE const uint8_t *read_integer_column(context *c, uint32_t column, const u
 NOINLINE const uint8_t *read_text_column(context *c, uint32_t column, const uint8_t *p, uint64_t i) {
     uint64_t room;
     uint8_t *stop, *out = pf_text_space(c->batch, column, i, &room);
-    const uint8_t *after = copy_text(c, p + 1, out, room, &stop);
+    const uint8_t *after = copy_text(c, p + 1, out, out + room, &stop);
     if (!after) return NULL;
     int stored = pf_text_close(c->json->plan, c->batch, column, i, (uint64_t)(stop - out));
     return likely(stored == PF_STORED) ? after : not_stored(c, stored, column, p);
@@ -819,10 +854,9 @@ NOINLINE const uint8_t *read_tag(context *c, const pf_struct *wanted, const uint
     return refuse(c, PF_REASON_TAG, -1, p);
 }
 
-/* Whether the payload goes on with a key's literal. */
-INLINE int key_matches(const context *c, const pf_json_key *key, const uint8_t *p) {
+/* Whether a payload of which no whole literal is left goes on with that of a key (which has one). */
+NOINLINE int matches_near_end(const context *c, const pf_json_key *key, const uint8_t *p) {
     size_t left = (size_t)(c->end - p), size = key->literal_size;
-    if (likely(left >= PF_JSON_LITERAL)) return block_literal(p, key);
     if (left < size) return 0;
     if (size < 8) return (peek8(c, p) ^ load8(key->literal)) << (64 - 8 * size) == 0;
     for (size_t at = 0; at + 8 < size; at += 8)
@@ -901,61 +935,92 @@ COLD const uint8_t *after_value(context *c, const pf_json_key *key, const uint8_
     return broken(c, PF_REASON_SYNTAX, p);
 }
 
+/* Any int64; the short positive ones are read where this is called. */
+NOINLINE const uint8_t *read_int64(context *c, uint32_t column, const uint8_t *begin, unsigned depth, int64_t *value) {
+    uint64_t magnitude;
+    int what, negative = *begin == '-';
+    const uint8_t *p = read_magnitude(c, begin + negative, &magnitude, &what);
+    if (unlikely(what == NO_INTEGER || (p < c->end && (*p == '.' || (*p | 0x20) == 'e'))))
+        return wrong_type(c, (int32_t)column, begin, depth);
+    if (unlikely(what == TOO_LARGE || magnitude > (uint64_t)INT64_MAX + (uint64_t)negative))
+        return refuse(c, PF_REASON_RANGE, (int32_t)column, begin);
+    *value = (int64_t)(negative ? 0 - magnitude : magnitude);
+    return p;
+}
+
+NOINLINE const uint8_t *first_key_or_end(const uint8_t *p, const uint8_t *end) {
+    p = skip_space(p, end);
+    return p < end && *p == '}' ? NULL : p;
+}
+
 /* Store the object whose first byte after `{` is at `p` as value i of a Struct's columns.  `depth` is its own. */
 static const uint8_t *read_object(context *c, pf_json_struct *target, const uint8_t *p, uint64_t i, unsigned depth) {
     const uint8_t *const end = c->end;
-    const pf_columns *const batch = c->batch;
-    uint64_t seen[PF_JSON_SEEN_WORDS];
-    for (uint32_t w = 0; w < target->seen_words; w++) seen[w] = 0;
+    const pf_column *const columns = c->batch->columns;
+    uint8_t *const base = c->batch->base;
     pf_json_key *key = &target->head;
+    uint64_t seen[PF_JSON_SEEN_WORDS];
+    seen[0] = 0;
+    for (uint32_t w = 1; unlikely(w < target->seen_words); w++) seen[w] = 0;
     if (unlikely(p < end && *p != '"')) {
-        p = skip_space(p, end);
-        if (p < end && *p == '}') {
-            p++;
+        const uint8_t *first = first_key_or_end(p, end);
+        if (!first) {
+            p = skip_space(p, end) + 1;
             goto closed;
         }
+        p = first;
     }
-    for (;;) {
+    for (;;) { /* p stands where a key begins, perhaps after white space */
         pf_json_key *expected = key->next;
-        if (likely(key_matches(c, expected, p))) {
+        /* More than a literal left: so there is a byte after the colon too. */
+        if (likely(end - p > PF_JSON_LITERAL && block_literal(p, expected))) {
             p += expected->literal_size;
             key = expected;
         } else {
-            p = read_key(c, target, key, p, &key);
-            if (unlikely(!p)) return NULL;
+            if (end - p <= PF_JSON_LITERAL && matches_near_end(c, expected, p)) {
+                p += expected->literal_size;
+                key = expected;
+            } else {
+                p = read_key(c, target, key, p, &key);
+                if (unlikely(!p)) return NULL;
+            }
+            if (unlikely(p >= end)) return broken(c, PF_REASON_TRUNCATED, p);
         }
-        if (unlikely(p >= end)) return broken(c, PF_REASON_TRUNCATED, p);
         if (unlikely(*p <= ' ')) {
             p = skip_space(p, end);
             if (p >= end) return broken(c, PF_REASON_TRUNCATED, p);
         }
-        seen[key->bit >> 6] |= 1ull << (key->bit & 63);
+        seen[key->seen_word] |= key->seen_bit;
         const uint8_t *const value = p;
+        const pf_column *const column = (const pf_column *)((const uint8_t *)columns + key->column_at);
         switch (key->action) {
         case PF_JSON_INT64: {
-            uint64_t magnitude;
-            int what, negative = *p == '-';
-            p = read_magnitude(c, p + negative, &magnitude, &what);
-            if (unlikely(what == NO_INTEGER)) return wrong_type(c, (int32_t)key->column, value, depth);
-            if (unlikely(what == TOO_LARGE || magnitude > (uint64_t)INT64_MAX + (uint64_t)negative)) {
-                if (p < end && (*p == '.' || (*p | 0x20) == 'e')) return after_value(c, key, value, p, depth);
-                return refuse(c, PF_REASON_RANGE, (int32_t)key->column, value);
+            int64_t *out = (int64_t *)(base + column->data) + i;
+            unsigned count;
+            if (likely(end - p >= SHORT_DIGITS)) {
+                uint64_t number = short_digits(p, &count);
+                if (likely(count - 1 < SHORT_DIGITS - 1 && (*p != '0' || count == 1))) {
+                    *out = (int64_t)number;
+                    p += count;
+                    break;
+                }
             }
-            ((int64_t *)pf_column_data(batch, key->column))[i] = (int64_t)(negative ? 0 - magnitude : magnitude);
+            p = read_int64(c, key->column, p, depth, out);
+            if (unlikely(!p)) return NULL;
             break;
         }
         case PF_JSON_FLOAT64:
-            p = read_double(c, (int32_t)key->column, p, depth, &((double *)pf_column_data(batch, key->column))[i]);
+            p = read_double(c, (int32_t)key->column, p, depth, (double *)(base + column->data) + i);
             if (unlikely(!p)) return NULL;
             break;
         case PF_JSON_STRING: {
             if (unlikely(*p != '"')) return wrong_type(c, (int32_t)key->column, value, depth);
-            int32_t *offsets = pf_column_offsets(batch, key->column);
-            uint64_t room;
-            uint8_t *stop, *out = pf_text_space(batch, key->column, i, &room);
-            p = copy_text(c, p + 1, out, room, &stop);
+            int32_t *offsets = (int32_t *)(base + column->offsets) + i;
+            uint64_t begin = (uint64_t)offsets[0];
+            uint8_t *stop, *out = base + column->data;
+            p = copy_text(c, p + 1, out + begin, out + column->data_bytes, &stop);
             if (unlikely(!p)) return NULL;
-            offsets[i + 1] = offsets[i] + (int32_t)(stop - out);
+            offsets[1] = (int32_t)(stop - out);
             break;
         }
         case PF_JSON_SKIP:
@@ -968,7 +1033,7 @@ static const uint8_t *read_object(context *c, pf_json_struct *target, const uint
                 int is_false = *p == 'f';
                 memcpy(&word, p + is_false, 4);
                 if (likely(word == (is_false ? FOUR('a', 'l', 's', 'e') : FOUR('t', 'r', 'u', 'e')))) {
-                    ((uint8_t *)pf_column_data(batch, key->column))[i] = (uint8_t)!is_false;
+                    (base + column->data)[i] = (uint8_t)!is_false;
                     p += 4 + is_false;
                     break;
                 }
@@ -982,23 +1047,24 @@ static const uint8_t *read_object(context *c, pf_json_struct *target, const uint
             p = read_tag(c, target->plan, p, depth);
             if (unlikely(!p)) return NULL;
             break;
-        default:
+        case PF_JSON_NEVER:
             return refuse(c, PF_REASON_SYNTAX, -1, p - PF_JSON_LITERAL);
+        default:
+            __builtin_unreachable();
         }
         if (unlikely(p >= end || *p != ',')) {
-            if (likely(p < end && *p == '}')) {
-                p++;
-                break;
+            if (unlikely(p >= end || *p != '}')) {
+                p = skip_space(p, end);
+                if (p >= end || (*p != ',' && *p != '}')) return after_value(c, key, value, p, depth);
             }
-            p = skip_space(p, end);
-            if (p < end && *p == '}') {
-                p++;
-                break;
-            }
-            if (p >= end || *p != ',') return after_value(c, key, value, p, depth);
+            if (*p++ == '}') break;
+        } else {
+            p++;
         }
-        p++;
-        if (p < end && *p == ' ') p++;
+        if (unlikely(p < end && *p == ' ')) {
+            p++;
+            KEEP_BRANCH(p);
+        }
     }
 closed:
     for (uint32_t w = 0; w < target->seen_words; w++)

@@ -15,6 +15,11 @@ static uint8_t action_of(const pf_plan *plan, uint32_t column) {
     }
 }
 
+static void set_bit(pf_json_key *key, uint32_t bit) {
+    key->seen_word = (uint16_t)(bit / 64);
+    key->seen_bit = 1ull << (bit % 64);
+}
+
 /* Control characters: whatever equals this literal is no JSON. */
 static void set_no_literal(pf_json_key *key) {
     memset(key->literal, 1, PF_JSON_LITERAL);
@@ -101,15 +106,16 @@ static int build_struct(const pf_plan *plan, const pf_struct *source, pf_json_st
         pf_json_key *key = &target->keys[f];
         set_name(key, source->fields[f].name, source->fields[f].name_size);
         key->action = action_of(plan, source->fields[f].column);
-        key->bit = (uint16_t)f;
+        set_bit(key, f);
         key->column = source->fields[f].column;
+        key->column_at = key->column * (uint32_t)sizeof(pf_column);
         target->all[f / 64] |= 1ull << (f % 64);
     }
     if (source->tag_field) {
         pf_json_key *key = &target->keys[source->n_fields];
         set_name(key, source->tag_field, source->tag_field_size);
         key->action = PF_JSON_TAG;
-        key->bit = (uint16_t)source->n_fields;
+        set_bit(key, source->n_fields);
     }
     target->seen_words = source->n_fields / 64 + 1;
     /* First guess: tag, then the fields in the order of the Struct.  Only keys with a literal are ever expected. */
@@ -124,7 +130,7 @@ static int build_struct(const pf_plan *plan, const pf_struct *source, pf_json_st
         }
     }
     target->unknown.action = PF_JSON_SKIP;
-    target->unknown.bit = (uint16_t)source->n_fields;
+    set_bit(&target->unknown, source->n_fields);
     target->unknown.next = never;
     choose_multiplier(target);
     return 1;
@@ -171,7 +177,8 @@ pf_json_key *pf_json_learn_unknown(pf_json_struct *target, const uint8_t *name, 
     free_key->name = (const char *)free_key->literal + 1;
     free_key->name_size = (uint32_t)size;
     free_key->action = PF_JSON_SKIP;
-    free_key->bit = target->unknown.bit;
+    free_key->seen_word = target->unknown.seen_word;
+    free_key->seen_bit = target->unknown.seen_bit;
     free_key->next = &target->keys[target->n_keys];
     return free_key;
 }

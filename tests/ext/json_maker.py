@@ -151,7 +151,8 @@ def number(rng: random.Random) -> str:
 
 
 def moment(rng: random.Random) -> str:
-    made = f"{rng.randrange(1900, 2100)}-{rng.randrange(1, 13):02}-{rng.choice([rng.randrange(1, 29), rng.randrange(1, 29), 30, 31]):02}"
+    day = rng.choice([rng.randrange(1, 29), rng.randrange(1, 29), 30, 31])
+    made = f"{rng.randrange(1900, 2100)}-{rng.randrange(1, 13):02}-{day:02}"
     made += rng.choice("Tt ") + f"{rng.randrange(24):02}:{rng.randrange(60):02}:{rng.randrange(60):02}"
     if rng.random() < 0.5:
         made += f".{rng.randrange(10 ** rng.randrange(1, 10))}"

@@ -17,8 +17,6 @@ typedef uint32_t block_mask;
 
 static inline unsigned block_first(block_mask mask) { return (unsigned)__builtin_ctz(mask); }
 
-static inline block_mask block_drop(block_mask mask, unsigned n) { return mask >> n; }
-
 /* As signed bytes, controls and everything above ASCII are below the space. */
 static inline block_mask block_special_of(__m256i bytes) {
     __m256i quotes = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8('"'));
@@ -29,6 +27,10 @@ static inline block_mask block_special_of(__m256i bytes) {
 
 static inline block_mask block_special(const uint8_t *p) {
     return block_special_of(_mm256_loadu_si256((const __m256i *)p));
+}
+
+static inline block_mask block_special_last(const uint8_t *end, unsigned n) {
+    return block_special(end - 32) >> (32 - n);
 }
 
 static inline block_mask block_copy(uint8_t *out, const uint8_t *p) {

@@ -6,7 +6,8 @@
  *     block_first(mask)   index of the first byte with a bit
  *     block_special(p)    bytes that end a run of plain text: `"`, `\`, controls, and all above ASCII
  *     block_copy(out, p)  copy a block and return block_special of it
- *     block_drop(mask, n) forget the first n bytes
+ *     block_special_last(end, n)  block_special of the n bytes before end, of which a whole block may be read;
+ *                                 n bytes without one give no bits, or one at n
  *     block_literal(p, k) whether PF_JSON_LITERAL bytes at p begin with key k's literal
  *     WIDE_DECIMAL        defined where wide_decimal reads sixteen bytes of a number at once
  *     SHORT_DIGITS        bytes that short_digits looks at
@@ -212,7 +213,7 @@ INLINE size_t plain_run(const context *c, const uint8_t *p) {
     }
     if (left == run) return run;
     if (c->end - c->begin >= BLOCK) {
-        block_mask special = block_drop(block_special(c->end - BLOCK), BLOCK - (unsigned)(left - run));
+        block_mask special = block_special_last(c->end, (unsigned)(left - run));
         return special ? run + block_first(special) : left;
     }
     while (run < left && p[run] != '"' && p[run] != '\\' && p[run] >= 0x20 && p[run] < 0x80) run++;

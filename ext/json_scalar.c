@@ -9,8 +9,6 @@ typedef uint64_t block_mask;
 
 static inline unsigned block_first(block_mask mask) { return (unsigned)__builtin_ctzll(mask) >> 3; }
 
-static inline block_mask block_drop(block_mask mask, unsigned n) { return mask >> (8 * n); }
-
 /* High bits mark the bytes.  A borrow can mark a byte above a true hit, never one below, so the first is right. */
 static inline block_mask block_special_of(uint64_t word) {
     const uint64_t ones = 0x0101010101010101ull, highs = 0x8080808080808080ull;
@@ -24,6 +22,13 @@ static inline block_mask block_special(const uint8_t *p) {
     uint64_t word;
     memcpy(&word, p, 8);
     return block_special_of(word);
+}
+
+/* The bytes before are shifted out of the word, not out of the mask: they could have marked what follows them. */
+static inline block_mask block_special_last(const uint8_t *end, unsigned n) {
+    uint64_t word;
+    memcpy(&word, end - 8, 8);
+    return block_special_of(word >> (8 * (8 - n)));
 }
 
 static inline block_mask block_copy(uint8_t *out, const uint8_t *p) {

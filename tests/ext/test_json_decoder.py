@@ -199,6 +199,13 @@ def test_strings(text: bytes, simd: str) -> None:
     check(one_field(list[str]), b'{"a":["first",%s]}' % text, simd)
 
 
+@pytest.mark.parametrize("tail", ["#", "]", "\x21", "\x1f", "!#!#", "\x7f", "#" * 7])
+def test_text_right_behind_a_quote_or_backslash_near_the_end(tail: str, simd: str) -> None:
+    """Characters one above those that end a run, where a whole block of the payload is not left."""
+    for payload in ('{"i":"%s', '{"i":"%s"}', '{"a":"%s"}', '{"a":"\\\\%s"}', '{"a":"\\"%s"}', '{"a":"b","i":"%s"}'):
+        check(one_field(str, forbid_unknown_fields=False), (payload % tail).encode(), simd)
+
+
 @pytest.mark.parametrize("text", STRINGS)
 def test_skipped_strings_are_held_to_the_same_rules(text: bytes, simd: str) -> None:
     """As values and as keys; msgspec does not look at the UTF-8 of either, so the rule is the one of a str field."""

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Fuzz the decoders under AddressSanitizer and UndefinedBehaviorSanitizer: FUZZ_SECONDS (60) in all, shared evenly.
+# A finding is left in fuzz/out/ and ends the run with an error; what was learned stays there for the next run.
+#
+#   fuzz/run.sh [TARGET...]      json, msgpack; all without an argument
+set -eu
+
+cd "$(dirname "$0")"
+out=out
+mkdir -p "$out"
+targets=${*:-json msgpack}
+each=$(( ${FUZZ_SECONDS:-60} / $(echo "$targets" | wc -w) ))
+flags="-std=c11 -D_GNU_SOURCE -O1 -g -I../ext -fno-omit-frame-pointer -fno-sanitize-recover=undefined"
+flags="$flags -Wall -Wextra -Wno-unused-parameter -Wno-unused-function -Werror"
+
+for target in $targets; do
+    sources=fuzz_$target.c
+    if [ "$target" = json ]; then
+        for part in plan scalar avx2 number; do sources="$sources ../ext/json_$part.c"; done
+    fi
+    # shellcheck disable=SC2086
+    clang -fsanitize=fuzzer,address,undefined $flags $sources -lm -o "$out/fuzz_$target"
+    mkdir -p "$out/$target"
+    echo "fuzzing $target for $each s"
+    if ! "$out/fuzz_$target" -max_total_time="$each" -timeout=5 -max_len=1024 -print_final_stats=1 -verbosity=0 \
+        -dict="$target.dict" -artifact_prefix="$out/$target-" "$out/$target" "corpus/$target" >"$out/$target.log" 2>&1; then
+        grep -v NEW_FUNC "$out/$target.log" | tail -60
+        exit 1
+    fi
+    echo "$(sed -n 's/stat::number_of_executed_units: *//p' "$out/$target.log") runs, nothing found"
+done

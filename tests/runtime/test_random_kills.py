@@ -14,7 +14,7 @@ import pytest
 
 from pythia_fast import App, MemoryConsumer, MemoryMessage, MemoryProducer
 
-ROWS = 100_000
+ROWS = 99_999
 KILLS = 20
 
 

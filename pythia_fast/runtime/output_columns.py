@@ -1,6 +1,6 @@
-"""One returned column -> the row encoder: NumPy, pyarrow, polars, pandas, lists.
+"""One returned column -> the row encoder: NumPy, our own, pyarrow, polars, pandas, lists.
 
-Numbers, bools, datetimes and Arrow strings are handed over as the memory they are; anything else
+Numbers, bools, datetimes, our own and Arrow's strings are handed over as the memory they are; anything else
 (lists of lists, Decimals, Structs) is encoded by msgspec, value by value.
 
 What becomes of values that JSON has no word for:
@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from pythia_fast._ext import row_encoder as rows_c
 from pythia_fast._ext.row_encoder import RowEncoder
+from pythia_fast.columns import BytesColumn, StringColumn
 from pythia_fast.errors import HandlerError
 
 _KINDS = {
@@ -57,6 +58,8 @@ class ColumnWriter:
         library = type(column).__module__.partition(".")[0]
         if isinstance(column, np.ndarray):
             self._array(name, prefix, column)
+        elif isinstance(column, (StringColumn, BytesColumn)):
+            self._text(prefix, column)
         elif library == "pyarrow":
             self._arrow(name, prefix, column)
         elif library == "polars":
@@ -106,6 +109,13 @@ class ColumnWriter:
         if prefix is None and not rows_c.INT8 <= kind <= rows_c.UINT64:
             raise HandlerError(f"{name!r} must hold bytes, str or integers, not {values.dtype}")
         self._rows.add_values(prefix, kind, values, None if valid is None else valid.view(np.uint8))
+
+    def _text(self, prefix: bytes | None, column: StringColumn | BytesColumn) -> None:
+        kind = rows_c.STRING if isinstance(column, StringColumn) else rows_c.BYTES
+        valid = column.valid
+        self._rows.add_spans(
+            prefix, kind, column.offsets, column.data, None if valid.all() else valid.view(np.uint8)
+        )
 
     # -- Python objects
 

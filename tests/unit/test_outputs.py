@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pythia_fast.batch import Batch
 from pythia_fast.brokers.framing import FramedRecord, iterate_records
 from pythia_fast.errors import HandlerError
 from pythia_fast.runtime.outputs import OutputEncoder
@@ -127,6 +128,26 @@ def test_arrow_columns(values: Any, expected: list[Any]) -> None:
     assert column(values) == expected
     assert column(values.slice(1, 2)) == expected[1:]
     assert [row["v"] for row in rows(pa.table({"v": values}))] == expected
+
+
+def test_columns_of_a_batch() -> None:
+    class Row(msgspec.Struct):
+        name: str | None
+        blob: bytes
+        tags: list[str]
+        at: datetime.datetime
+
+    stamp = datetime.datetime(2026, 1, 31, tzinfo=UTC)
+    sent = [Row("é", b"a", ["x"], stamp), Row(None, b"", [], stamp), Row("", b"bc", ["y", "z"], stamp)]
+    batch = Batch.decode([msgspec.msgpack.encode(row) for row in sent], Row, "msgpack")
+    result = {name: batch[name] for name in batch.columns} | {"__key__": batch["name"]}
+    encodings: tuple[Literal["json", "msgpack"], ...] = ("json", "msgpack")
+    for encoding in encodings:
+        found = records(result, encoding)
+        decode: Any = msgspec.json.decode if encoding == "json" else msgspec.msgpack.decode
+        assert [decode(record.payload or b"", type=Row) for record in found] == sent
+        assert [record.key for record in found] == ["é".encode(), None, b""]
+    assert [row["name"] for row in rows({"name": batch["name"][np.array([True, False, True])]})] == ["é", ""]
 
 
 def test_arrow_holders() -> None:

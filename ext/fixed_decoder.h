@@ -136,6 +136,11 @@ static int pf_fixed_run(const pf_fixed_decoder *self, const pf_columns *batch, u
         }
         case PF_FIXED_PADDED: {
             uint32_t size = step->size;
+            uint64_t word;
+            for (; size >= 8; size -= 8) {
+                memcpy(&word, at + size - 8, 8);
+                if (word) break;
+            }
             while (size && at[size - 1] == 0) size--;
             stored = pf_store_text(self->plan, batch, step->column, i, at, size);
             break;

@@ -8,7 +8,8 @@
  * but not for its UTF-8.
  *
  * Keys are found by expectation: after key f of a Struct the key is tried that followed f in the message
- * before, and only then the hash table is asked.
+ * before, and only then the hash table is asked.  Unknown keys take part in this: the first
+ * PF_MSGPACK_POOL short ones are learned by name.
  */
 #ifndef PYTHIA_MSGPACK_DECODER_H
 #define PYTHIA_MSGPACK_DECODER_H
@@ -21,26 +22,47 @@
 enum {
     PF_MSGPACK_DEPTH = 1024,     /* containers inside one another, in what is skipped */
     PF_MSGPACK_MAX_FIELDS = 1024,
-    PF_MSGPACK_NO_FIELD = 0xFFFF,
+    PF_MSGPACK_POOL = 64,        /* unknown keys of at most 16 bytes that one Struct remembers */
+    PF_MSGPACK_NO_KEY = 0xFFFF,
 };
 
-/* One Struct's keys. */
+/* How a column's value is read: by its kind, or by a shorter way where nothing but the type is to be checked. */
+enum {
+    PF_MSGPACK_BY_KIND = 0,
+    PF_MSGPACK_INT64 = 1,
+    PF_MSGPACK_FLOAT64 = 2,
+    PF_MSGPACK_STRING = 3,
+};
+
+/* A key's size and its first and last eight bytes (for a shorter one the bytes it has, then zeros): with these
+ * most keys are told apart without a call. */
 typedef struct {
-    uint16_t *next;      /* n_fields + 1: the field that followed field f last time; the last entry is the first key's */
-    uint16_t *table;     /* hash -> field, PF_MSGPACK_NO_FIELD where free; linear probing, at most half full */
+    uint64_t head;
+    uint64_t tail;
+    uint64_t size;
+} pf_msgpack_name;
+
+/* One Struct's keys: its fields in their order, then the unknown ones learned so far. */
+typedef struct {
+    pf_msgpack_name *names; /* n_fields + PF_MSGPACK_POOL */
+    uint16_t *next;      /* n_fields + PF_MSGPACK_POOL + 1: the key that came after key k last; the last entry: first of all */
+    uint16_t *table;     /* hash -> key, PF_MSGPACK_NO_KEY where free; linear probing, at most half full */
     uint32_t table_mask;
+    uint32_t n_names;    /* fields and learned keys */
 } pf_msgpack_keys;
 
 typedef struct {
     pf_decoder decoder; /* first: a pf_decoder * is a pf_msgpack_decoder * */
     const pf_plan *plan;
     pf_msgpack_keys *keys; /* plan->n_structs */
+    uint8_t *actions;      /* plan->n_columns: PF_MSGPACK_... */
 } pf_msgpack_decoder;
 
 /* One payload being read. */
 typedef struct {
     const pf_plan *plan;
-    const pf_msgpack_keys *keys;
+    pf_msgpack_keys *keys;
+    const uint8_t *actions;
     pf_columns *batch;
     const uint8_t *begin;
     const uint8_t *at;
@@ -168,8 +190,16 @@ static inline int pf_msgpack_map_head(pf_msgpack_reader *reader, uint8_t op, uin
 
 /* ---- skipping ------------------------------------------------------------------------------ */
 
-/* Step over one value with everything in it. */
-static int pf_msgpack_skip(pf_msgpack_reader *reader, int32_t column) {
+/* Bytes of the value that begins with `op`, where `op` alone tells; 0 where it does not. */
+static inline uint64_t pf_msgpack_plain_size(uint8_t op) {
+    if (op <= 0x7F || op >= 0xE0) return 1;
+    if (op >= 0xA0 && op <= 0xBF) return 1u + (op & 0x1F);
+    if (op >= 0xCA && op <= 0xD3) return op < 0xCC ? (op == 0xCA ? 5 : 9) : 1u + (1u << ((op - 0xCC) & 3));
+    return op == 0xC0 || op == 0xC2 || op == 0xC3;
+}
+
+/* Step over one value with everything in it, that is no plain one. */
+static int pf_msgpack_skip_deep(pf_msgpack_reader *reader, int32_t column) {
     uint64_t pending[PF_MSGPACK_DEPTH]; /* values still to come in each open container */
     int depth = 0;
     pending[0] = 1;
@@ -208,6 +238,17 @@ static int pf_msgpack_skip(pf_msgpack_reader *reader, int32_t column) {
             pending[depth] = count;
         }
     }
+}
+
+static inline int pf_msgpack_skip(pf_msgpack_reader *reader, int32_t column) {
+    if (reader->at != reader->end) {
+        uint64_t size = pf_msgpack_plain_size(*reader->at);
+        if (size && size <= pf_msgpack_left(reader)) {
+            reader->at += size;
+            return PF_DECODED;
+        }
+    }
+    return pf_msgpack_skip_deep(reader, column);
 }
 
 /* ---- one value into its column ------------------------------------------------------------- */
@@ -327,7 +368,51 @@ static int pf_msgpack_list(pf_msgpack_reader *reader, uint32_t column, uint64_t 
     return pf_msgpack_stored(reader, where, pf_list_close(reader->plan, reader->batch, column, i, end), column, PF_FOUND_NONE);
 }
 
+/* The common forms of a value, for a column without bitmap and bounds; 0 leaves it to pf_msgpack_value. */
+static inline int pf_msgpack_short_way(pf_msgpack_reader *reader, uint32_t column, uint64_t i) {
+    const uint8_t *at = reader->at;
+    uint64_t left = pf_msgpack_left(reader);
+    void *data = pf_column_data(reader->batch, column);
+    if (left < 9) return 0;
+    uint8_t op = *at;
+    switch (reader->actions[column]) {
+    case PF_MSGPACK_INT64: {
+        int64_t value;
+        if (op <= 0x7F || op >= 0xE0) value = (int8_t)op;
+        else if (op == 0xCC) value = at[1];
+        else if (op == 0xCD) value = (int64_t)pf_load_be(at + 1, 2);
+        else if (op == 0xCE) value = (int64_t)pf_load_be(at + 1, 4);
+        else if (op == 0xCF && at[1] < 0x80) value = (int64_t)pf_load_be(at + 1, 8);
+        else return 0;
+        ((int64_t *)data)[i] = value;
+        reader->at += pf_msgpack_plain_size(op);
+        return 1;
+    }
+    case PF_MSGPACK_FLOAT64: {
+        if (op != 0xCB) return 0;
+        uint64_t bits = pf_load_be(at + 1, 8);
+        memcpy((double *)data + i, &bits, 8);
+        reader->at += 9;
+        return 1;
+    }
+    case PF_MSGPACK_STRING: {
+        uint64_t size = op & 0x1F, room;
+        if ((op & 0xE0) != 0xA0 || size >= left) return 0;
+        uint8_t *space = pf_text_space(reader->batch, column, i, &room);
+        if (size > room || pf_utf8_valid_prefix(at + 1, size) != size) return 0;
+        pf_copy(space, at + 1, size);
+        int32_t *offsets = pf_column_offsets(reader->batch, column);
+        offsets[i + 1] = offsets[i] + (int32_t)size;
+        reader->at += 1 + size;
+        return 1;
+    }
+    default:
+        return 0;
+    }
+}
+
 static int pf_msgpack_value(pf_msgpack_reader *reader, uint32_t column, uint64_t i) {
+    if (pf_msgpack_short_way(reader, column, i)) return PF_DECODED;
     const pf_column *node = &reader->batch->columns[column];
     if (reader->at == reader->end) return pf_msgpack_truncated(reader, (int32_t)column);
     uint8_t op = *reader->at;
@@ -369,28 +454,44 @@ static int pf_msgpack_value(pf_msgpack_reader *reader, uint32_t column, uint64_t
 
 /* ---- Structs ------------------------------------------------------------------------------- */
 
-static inline uint32_t pf_msgpack_hash(const uint8_t *name, uint64_t size) {
-    uint64_t head = 0, tail = 0;
+/* The name of `size` bytes; reads no byte at or behind `end`. */
+static inline pf_msgpack_name pf_msgpack_name_of(const uint8_t *name, uint64_t size, const uint8_t *end) {
+    pf_msgpack_name ends = {.size = size};
     if (size >= 8) {
-        memcpy(&head, name, 8);
-        memcpy(&tail, name + size - 8, 8);
-    } else if (size) {
-        memcpy(&head, name, size);
+        memcpy(&ends.head, name, 8);
+        memcpy(&ends.tail, name + size - 8, 8);
+    } else if (end - name >= 8) {
+        memcpy(&ends.head, name, 8);
+        ends.head &= (1ull << (8 * size)) - 1;
+    } else {
+        for (uint64_t i = 0; i < size; i++) ends.head |= (uint64_t)name[i] << (8 * i);
     }
-    uint64_t mixed = (head ^ (tail << 23 | tail >> 41) ^ size) * 0x9E3779B97F4A7C15ull;
+    return ends;
+}
+
+static inline uint32_t pf_msgpack_hash(pf_msgpack_name name) {
+    uint64_t mixed = (name.head ^ (name.tail << 23 | name.tail >> 41) ^ name.size) * 0x9E3779B97F4A7C15ull;
     return (uint32_t)(mixed >> 32);
 }
 
-static inline int pf_msgpack_is_field(const pf_field *field, const uint8_t *name, uint64_t size) {
-    return field->name_size == size && memcmp(field->name, name, size) == 0;
+/* Whether a key is key `known`; `text` are its bytes. Up to 16 of them stand in the name whole. */
+static inline int pf_msgpack_is_key(const pf_msgpack_keys *keys, const pf_struct *spec, uint32_t known,
+                                    pf_msgpack_name name, const uint8_t *text) {
+    const pf_msgpack_name *own = &keys->names[known];
+    if (own->size != name.size || own->head != name.head || own->tail != name.tail) return 0;
+    return name.size <= 16 || memcmp(spec->fields[known].name, text, name.size) == 0;
 }
 
-/* The field of a key, PF_MSGPACK_NO_FIELD when the Struct has none of that name. */
-static uint32_t pf_msgpack_find(const pf_msgpack_keys *keys, const pf_struct *spec, const uint8_t *name, uint64_t size) {
-    for (uint32_t slot = pf_msgpack_hash(name, size) & keys->table_mask;; slot = (slot + 1) & keys->table_mask) {
-        uint32_t field = keys->table[slot];
-        if (field == PF_MSGPACK_NO_FIELD || pf_msgpack_is_field(&spec->fields[field], name, size)) return field;
-    }
+/* The key of that name, learned now if it can be; PF_MSGPACK_NO_KEY when it cannot. */
+static uint32_t pf_msgpack_find(pf_msgpack_keys *keys, const pf_struct *spec, pf_msgpack_name name, const uint8_t *text) {
+    uint32_t slot = pf_msgpack_hash(name) & keys->table_mask;
+    for (; keys->table[slot] != PF_MSGPACK_NO_KEY; slot = (slot + 1) & keys->table_mask)
+        if (pf_msgpack_is_key(keys, spec, keys->table[slot], name, text)) return keys->table[slot];
+    if (name.size > 16 || keys->n_names == spec->n_fields + PF_MSGPACK_POOL) return PF_MSGPACK_NO_KEY;
+    keys->names[keys->n_names] = name;
+    keys->next[keys->n_names] = PF_MSGPACK_NO_KEY;
+    keys->table[slot] = (uint16_t)keys->n_names;
+    return keys->n_names++;
 }
 
 /* The value of the tag field. */
@@ -434,7 +535,7 @@ static int pf_msgpack_other_key(pf_msgpack_reader *reader, const pf_struct *spec
 /* Read a map into the fields of Struct `index`; `column` is its node, -1 for the row itself. */
 static int pf_msgpack_struct(pf_msgpack_reader *reader, uint32_t index, int32_t column, uint64_t i) {
     const pf_struct *spec = &reader->plan->structs[index];
-    const pf_msgpack_keys *keys = &reader->keys[index];
+    pf_msgpack_keys *keys = &reader->keys[index];
     uint64_t seen[PF_MSGPACK_MAX_FIELDS / 64];
     uint32_t n_words = (spec->n_fields + 63) / 64, n_seen = 0;
     for (uint32_t w = 0; w < n_words; w++) seen[w] = 0;
@@ -446,7 +547,7 @@ static int pf_msgpack_struct(pf_msgpack_reader *reader, uint32_t index, int32_t 
     if (known < 0) return pf_msgpack_wrong_type(reader, map_at, column);
     if (!known) return pf_msgpack_truncated(reader, column);
 
-    uint32_t before = spec->n_fields;
+    uint32_t before = spec->n_fields + PF_MSGPACK_POOL;
     for (uint64_t n = 0; n < count; n++) {
         uint64_t size;
         if (reader->at == reader->end) return pf_msgpack_truncated(reader, column);
@@ -454,20 +555,21 @@ static int pf_msgpack_struct(pf_msgpack_reader *reader, uint32_t index, int32_t 
         known = pf_msgpack_str_head(reader, *reader->at++, &size);
         if (known < 0) return pf_msgpack_refuse(reader, where, PF_REASON_SYNTAX, column, pf_msgpack_found(*where));
         if (!known) return pf_msgpack_truncated(reader, column);
-        const uint8_t *name = reader->at;
+        const uint8_t *text = reader->at;
+        pf_msgpack_name name = pf_msgpack_name_of(text, size, reader->end);
         reader->at += size;
 
         uint32_t field = keys->next[before];
-        if (field >= spec->n_fields || !pf_msgpack_is_field(&spec->fields[field], name, size)) {
-            field = pf_msgpack_find(keys, spec, name, size);
-            if (field == PF_MSGPACK_NO_FIELD) {
-                int result = pf_msgpack_other_key(reader, spec, where, name, size, column);
-                if (result != PF_DECODED) return result;
-                continue;
-            }
-            keys->next[before] = (uint16_t)field;
+        if (field == PF_MSGPACK_NO_KEY || !pf_msgpack_is_key(keys, spec, field, name, text)) {
+            field = pf_msgpack_find(keys, spec, name, text);
+            if (field != PF_MSGPACK_NO_KEY) keys->next[before] = (uint16_t)field;
         }
-        before = field;
+        if (field != PF_MSGPACK_NO_KEY) before = field;
+        if (field >= spec->n_fields) {
+            int result = pf_msgpack_other_key(reader, spec, where, text, size, column);
+            if (result != PF_DECODED) return result;
+            continue;
+        }
         int result = pf_msgpack_value(reader, spec->fields[field].column, i);
         if (result != PF_DECODED) return result;
         uint64_t bit = 1ull << (field & 63);
@@ -486,7 +588,8 @@ static int pf_msgpack_struct(pf_msgpack_reader *reader, uint32_t index, int32_t 
 
 static int pf_msgpack_decode(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size, pf_refusal *why) {
     const pf_msgpack_decoder *decoder = (const pf_msgpack_decoder *)self;
-    pf_msgpack_reader reader = {decoder->plan, decoder->keys, batch, payload, payload, payload + size, why};
+    pf_msgpack_reader reader = {
+        decoder->plan, decoder->keys, decoder->actions, batch, payload, payload, payload + size, why};
     if (batch->rows >= batch->capacity) return PF_FULL;
     if (size == 0) return pf_msgpack_refuse(&reader, payload, PF_REASON_EMPTY, -1, PF_FOUND_NONE);
     int result = pf_msgpack_struct(&reader, 0, -1, batch->rows);
@@ -501,11 +604,23 @@ static int pf_msgpack_decode(pf_decoder *self, pf_columns *batch, const uint8_t 
 static void pf_msgpack_decoder_free(pf_msgpack_decoder *decoder) {
     if (decoder == NULL) return;
     for (uint32_t s = 0; decoder->keys && s < decoder->plan->n_structs; s++) {
+        free(decoder->keys[s].names);
         free(decoder->keys[s].next);
         free(decoder->keys[s].table);
     }
     free(decoder->keys);
+    free(decoder->actions);
     free(decoder);
+}
+
+static uint8_t pf_msgpack_action(const pf_column *column, const pf_bounds *bounds) {
+    if (column->nullable || bounds->which) return PF_MSGPACK_BY_KIND;
+    switch (column->kind) {
+    case PF_INT64: return PF_MSGPACK_INT64;
+    case PF_FLOAT64: return PF_MSGPACK_FLOAT64;
+    case PF_STRING: return PF_MSGPACK_STRING;
+    default: return PF_MSGPACK_BY_KIND;
+    }
 }
 
 /* NULL when there is no memory.  The plan must outlive the decoder. */
@@ -515,27 +630,36 @@ static pf_decoder *pf_msgpack_decoder_new(const pf_plan *plan) {
     decoder->decoder.decode = pf_msgpack_decode;
     decoder->plan = plan;
     decoder->keys = calloc(plan->n_structs, sizeof *decoder->keys);
+    decoder->actions = calloc(plan->n_columns + 1, 1);
+    for (uint32_t c = 0; decoder->actions && c < plan->n_columns; c++)
+        decoder->actions[c] = pf_msgpack_action(&plan->columns[c], &plan->bounds[c]);
     for (uint32_t s = 0; decoder->keys && s < plan->n_structs; s++) {
         const pf_struct *spec = &plan->structs[s];
         pf_msgpack_keys *keys = &decoder->keys[s];
         uint32_t slots = 4;
-        while (slots < 2 * spec->n_fields) slots *= 2;
+        while (slots < 2 * (spec->n_fields + PF_MSGPACK_POOL)) slots *= 2;
         keys->table_mask = slots - 1;
         keys->table = malloc(slots * sizeof *keys->table);
-        keys->next = malloc((spec->n_fields + 1) * sizeof *keys->next);
-        if (keys->table == NULL || keys->next == NULL) break;
-        for (uint32_t slot = 0; slot < slots; slot++) keys->table[slot] = PF_MSGPACK_NO_FIELD;
+        keys->next = malloc((spec->n_fields + PF_MSGPACK_POOL + 1) * sizeof *keys->next);
+        keys->names = malloc((spec->n_fields + PF_MSGPACK_POOL) * sizeof *keys->names);
+        if (keys->table == NULL || keys->next == NULL || keys->names == NULL) break;
+        for (uint32_t slot = 0; slot < slots; slot++) keys->table[slot] = PF_MSGPACK_NO_KEY;
         for (uint32_t field = 0; field < spec->n_fields; field++) {
             const pf_field *entry = &spec->fields[field];
-            uint32_t slot = pf_msgpack_hash((const uint8_t *)entry->name, entry->name_size) & keys->table_mask;
-            while (keys->table[slot] != PF_MSGPACK_NO_FIELD) slot = (slot + 1) & keys->table_mask;
+            const uint8_t *text = (const uint8_t *)entry->name;
+            keys->names[field] = pf_msgpack_name_of(text, entry->name_size, text + entry->name_size);
+            uint32_t slot = pf_msgpack_hash(keys->names[field]) & keys->table_mask;
+            while (keys->table[slot] != PF_MSGPACK_NO_KEY) slot = (slot + 1) & keys->table_mask;
             keys->table[slot] = (uint16_t)field;
-            keys->next[field] = (uint16_t)(field + 1); /* until messages say otherwise: the Struct's own order */
+            /* Until messages say otherwise: the Struct's own order. */
+            keys->next[field] = field + 1 < spec->n_fields ? (uint16_t)(field + 1) : PF_MSGPACK_NO_KEY;
         }
-        keys->next[spec->n_fields] = 0;
+        keys->next[spec->n_fields + PF_MSGPACK_POOL] = spec->n_fields ? 0 : PF_MSGPACK_NO_KEY;
+        keys->n_names = spec->n_fields;
     }
     for (uint32_t s = 0; s < plan->n_structs; s++) {
-        if (decoder->keys == NULL || decoder->keys[s].table == NULL || decoder->keys[s].next == NULL) {
+        if (decoder->actions == NULL || decoder->keys == NULL || decoder->keys[s].table == NULL ||
+            decoder->keys[s].next == NULL || decoder->keys[s].names == NULL) {
             pf_msgpack_decoder_free(decoder);
             return NULL;
         }

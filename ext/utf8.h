@@ -41,8 +41,20 @@ static inline size_t pf_utf8_sequence(const uint8_t *text, size_t size, size_t a
     return 0;
 }
 
+/* Whether text of 8 to 32 bytes is ASCII: loads that may overlap instead of a loop. */
+static inline int pf_is_short_ascii(const uint8_t *text, size_t size) {
+    uint64_t first, second, third, last;
+    size_t middle = size / 2 - 4;
+    memcpy(&first, text, 8);
+    memcpy(&second, text + (size >= 16 ? 8 : middle), 8);
+    memcpy(&third, text + (size >= 16 ? size - 16 : middle), 8);
+    memcpy(&last, text + size - 8, 8);
+    return ((first | second | third | last) & 0x8080808080808080ull) == 0;
+}
+
 /* Length of the valid part at the front: `size` when all of it is UTF-8, else the offset of the first bad byte. */
 static inline size_t pf_utf8_valid_prefix(const uint8_t *text, size_t size) {
+    if (size >= 8 && size <= 32 && pf_is_short_ascii(text, size)) return size;
     size_t at = 0;
     for (;;) {
         at += pf_ascii_run(text, size, at);

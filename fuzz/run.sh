@@ -1,14 +1,15 @@
 #!/bin/sh
-# Fuzz the decoders under AddressSanitizer and UndefinedBehaviorSanitizer: FUZZ_SECONDS (60) in all, shared evenly.
+# Fuzz the decoders and the encoder under AddressSanitizer and UndefinedBehaviorSanitizer: FUZZ_SECONDS (60) in all, shared evenly.
 # A finding is left in fuzz/out/ and ends the run with an error; what was learned stays there for the next run.
 #
-#   fuzz/run.sh [TARGET...]      json, msgpack; all without an argument
+#   fuzz/run.sh [TARGET...]      json, msgpack, outputs; all without an argument
 set -eu
 
 cd "$(dirname "$0")"
 out=out
 mkdir -p "$out"
-targets=${*:-json msgpack}
+python3 make_powers.py >"$out/powers.inc"
+targets=${*:-json msgpack outputs}
 each=$(( ${FUZZ_SECONDS:-60} / $(echo "$targets" | wc -w) ))
 flags="-std=c11 -D_GNU_SOURCE -O1 -g -I../ext -fno-omit-frame-pointer -fno-sanitize-recover=undefined"
 flags="$flags -Wall -Wextra -Wno-unused-parameter -Wno-unused-function -Werror"

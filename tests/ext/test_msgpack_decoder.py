@@ -475,6 +475,19 @@ def test_many_keys_in_any_order(keys: list[str]) -> None:
     assert rows_from_columns(batch, schema) == [plain(oracle(schema, payload)) for payload in payloads * 2]
 
 
+@given(st.lists(st.lists(st.integers(0, 199), unique=True, max_size=40), min_size=2, max_size=8))
+def test_more_unknown_keys_than_a_decoder_learns(chosen: list[list[int]]) -> None:
+    """Short ones, long ones, and long ones that differ from a field's name only in the middle."""
+    schema = msgspec.defstruct("Long", [("v", int, 0), ("a_field_with_a_long_name", int, 0), ("key_100", int, 0)])
+    forms = ("key_{}", "an unknown key that is long: {}", "a_field_{:08}ong_name", "a_field_with_a_long_name{}")
+    names = [forms[i % 4].format(i) for i in range(200)]
+    rows = [{names[i]: i for i in order} | {"v": 1, "a_field_with_a_long_name": 2} for order in chosen]
+    everything = dict.fromkeys(names, 3) | {"v": 4}
+    payloads = [encode(row) for row in [*rows, everything, *reversed(rows)]]
+    batch = Batch.decode(payloads, schema, "msgpack")
+    assert rows_from_columns(batch, schema) == [plain(oracle(schema, payload)) for payload in payloads]
+
+
 @pytest.mark.parametrize("n", [0, 1, 63, 64, 65, 1024])
 def test_structs_of_any_width(n: int) -> None:
     schema = msgspec.defstruct("Wide", [*((f"f{i}", int, -i) for i in range(n - 1)), ("last", int)][:n], kw_only=True)

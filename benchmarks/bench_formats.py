@@ -1,0 +1,93 @@
+"""The MessagePack and fixed-layout decoders on the order, one core, beside msgspec and NumPy.
+
+Ours are timed as the runtime calls them: one call of the C kernel a payload, into batches of 4096 rows. The Python
+contestants get a list of bytes objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from benchmarks.data import Order, OrderBrief, orders
+from pythia_fast._ext.decoder_probe import DecoderProbe
+from pythia_fast._ext.plan import Layout
+from pythia_fast.decoders import choose_decoder
+
+if TYPE_CHECKING:
+    from benchmarks.conftest import Bars
+
+ROWS = 50_000
+BATCH = 4096
+RECORD = np.dtype(
+    [
+        ("order_id", "<i8"), ("customer_id", "<i8"), ("symbol", "S4"), ("side", "S4"), ("price", "<f8"),
+        ("qty", "<i4"), ("ts", "<M8[ms]"), ("venue", "S4"), ("note", "S32"),
+    ]
+)  # fmt: skip
+
+
+def ours(payloads: list[bytes], schema: Any, decoder: Any) -> Callable[[], int]:
+    """A call that decodes all payloads once."""
+    decoding = choose_decoder(schema, decoder)
+    probe = DecoderProbe(Layout(decoding.plan, BATCH, BATCH * 200), decoding.native())
+    probe.load(payloads)
+    assert probe.run() == len(payloads)
+    return probe.run
+
+
+def msgspec_structs(payloads: list[bytes]) -> Callable[[], Any]:
+    decode = msgspec.msgpack.Decoder(Order).decode
+    return lambda: [decode(payload) for payload in payloads]
+
+
+def msgspec_numpy(payloads: list[bytes]) -> Callable[[], Any]:
+    decode = msgspec.msgpack.Decoder(OrderBrief).decode
+
+    def run() -> Any:
+        rows = [decode(payload) for payload in payloads]
+        price = np.fromiter((row.price for row in rows), np.float64, len(rows))
+        return price, np.fromiter((row.qty for row in rows), np.int64, len(rows))
+
+    return run
+
+
+def numpy_records(payloads: list[bytes]) -> Callable[[], Any]:
+    """Records joined, viewed, and each field copied to a column of its own, as ours does."""
+
+    def run() -> list[Any]:
+        records = np.frombuffer(b"".join(payloads), RECORD)
+        return [records[name].copy() for name in RECORD.names or ()]
+
+    return run
+
+
+def records() -> list[bytes]:
+    table = np.array([msgspec.structs.astuple(order) for order in orders(ROWS)], RECORD)
+    return [record.tobytes() for record in table]
+
+
+def test_msgpack_decoder(interleaved: Callable[..., dict[str, float]], bars: Bars) -> None:
+    payloads = [msgspec.msgpack.encode(order) for order in orders(ROWS)]
+    seconds = interleaved(
+        {
+            "nine": ours(payloads, Order, "msgpack"),
+            "two": ours(payloads, OrderBrief, "msgpack"),
+            "structs": msgspec_structs(payloads),
+            "numpy": msgspec_numpy(payloads),
+        }
+    )
+    bars.report("msgpack, 9 fields", ROWS / seconds["nine"] / 1e6, "M rows/s")
+    bars.report("msgpack, 2 of 9 fields", ROWS / seconds["two"] / 1e6, "M rows/s")
+    bars.report("msgpack, 9 fields / msgspec Struct", seconds["structs"] / seconds["nine"], "x", at_least=6)
+    bars.report("msgpack, 2 of 9 fields / msgspec to NumPy", seconds["numpy"] / seconds["two"], "x", at_least=4)
+
+
+def test_fixed_decoder(interleaved: Callable[..., dict[str, float]], bars: Bars) -> None:
+    payloads = records()
+    seconds = interleaved({"ours": ours(payloads, None, RECORD), "numpy": numpy_records(payloads)})
+    bars.report("fixed layout, 9 fields", ROWS / seconds["ours"] / 1e6, "M rows/s")
+    bars.report("fixed layout / numpy.frombuffer of joined payloads", seconds["numpy"] / seconds["ours"], "x")

@@ -1,0 +1,56 @@
+/* libFuzzer target: any bytes as rows of a string, a number, a time and bytes, into a region of any size. */
+#include "batch.h"
+#include "row_encoder.h"
+
+static const pf_pow10 powers[] = {
+#include "out/powers.inc"
+};
+
+int LLVMFuzzerInitialize(int *argc, char ***argv) {
+    (void)argc;
+    (void)argv;
+    MUST(sizeof powers == sizeof pf_pow10_table);
+    memcpy(pf_pow10_table, powers, sizeof powers);
+    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size < 2) return 0;
+    size_t region_bytes = data[0] * 4u;
+    int msgpack = data[1] & 1;
+    int64_t rows = (int64_t)(size - 2) / 16, at = 0;
+    int32_t *offsets = malloc((size_t)(rows + 1) * sizeof *offsets);
+    uint8_t *region = malloc(region_bytes + 1);
+    MUST(offsets != NULL && region != NULL);
+    for (int64_t i = 0; i <= rows; i++) offsets[i] = (int32_t)(16 * i);
+    const uint8_t *values = data + 2, *prefix = (const uint8_t *)"{\"v\":";
+    pf_out_column columns[] = {
+        {.kind = PF_OUT_STRING, .spans = PF_SPANS_OFFSETS32, .data = values, .offsets = offsets, .prefix = prefix, .prefix_size = 5},
+        {.kind = PF_OUT_INT64, .data = values, .stride = 16, .valid_bits = values, .prefix = prefix, .prefix_size = 5},
+        {.kind = PF_OUT_UINT16, .data = values + 8, .stride = 16, .prefix = prefix, .prefix_size = 5},
+        {.kind = PF_OUT_FLOAT32, .data = values + 4, .stride = 16, .prefix = prefix, .prefix_size = 5},
+        {.kind = PF_OUT_BYTES, .spans = PF_SPANS_OFFSETS32, .data = values, .offsets = offsets, .prefix = prefix, .prefix_size = 5},
+        {.kind = PF_OUT_DATETIME, .data = values + 8, .stride = 16, .valid_bytes = values, .valid_stride = 16, .prefix = prefix, .prefix_size = 5},
+    };
+    while (at < rows) {
+        pf_encoded encoded = {0};
+        int code = pf_encode_rows(columns, 6, &columns[1], msgpack, at, rows, region, region_bytes, &encoded);
+        MUST(encoded.bytes <= region_bytes && encoded.row - at == (int64_t)encoded.records);
+        uint64_t read = 0;
+        for (uint64_t r = 0; r < encoded.records; r++) {
+            uint32_t sizes[3];
+            MUST(read + sizeof sizes <= encoded.bytes);
+            memcpy(sizes, region + read, sizeof sizes);
+            read += sizeof sizes + (sizes[0] == PF_NO_BYTES ? 0 : sizes[0]) + sizes[1];
+            MUST(read + sizes[2] <= encoded.bytes);
+            if (!msgpack) MUST(pf_utf8_valid_prefix(region + read, sizes[2]) == sizes[2]);
+            read += sizes[2];
+        }
+        MUST(read == encoded.bytes);
+        MUST(code == PF_ENCODE_DONE ? encoded.row == rows : encoded.row < rows);
+        at = encoded.row + (encoded.records == 0); /* a row that fails or never fits is left out */
+    }
+    free(offsets);
+    free(region);
+    return 0;
+}

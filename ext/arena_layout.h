@@ -4,6 +4,8 @@
  *     | pf_arena     |  magic, sizes, stop word                     written once, then read only
  *     +--------------+ workers_at
  *     | pf_worker[W] |  one queue and one set of counters a pool process
+ *     +--------------+ names_at
+ *     | pf_partition_name[PF_PARTITION_NAMES] | topic bytes          what partition indices stand for
  *     +--------------+ slots_at (page aligned)
  *     | slot 0       |  header | partitions | messages | refusals | status | columns | raw | errors | output
  *     | slot 1       |
@@ -44,6 +46,18 @@ enum {
     PF_SLOT_DONE = 4,
     PF_SLOT_OUTPUT_FULL = 5,
 };
+
+/* What a partition index stands for; entry index % PF_PARTITION_NAMES.  Written by the intake thread when
+ * the partition is assigned, before any slot holds rows of it; read by pool processes.  An entry is used
+ * again after that many assignments, when no row of the earlier one can be in flight any more. */
+#define PF_PARTITION_NAMES 4096
+#define PF_TOPIC_BYTES (256 * 1024)
+
+typedef struct {
+    int32_t number;      /* the broker's own partition number */
+    uint32_t topic_at;   /* into the topic bytes, where every name stands once */
+    uint32_t topic_size;
+} pf_partition_name;
 
 /* What became of one row; the handler's process writes it, 0 = never handled. */
 enum {
@@ -140,6 +154,7 @@ typedef struct {
     uint32_t credit;          /* slots one pool process may have in hand and in its queue */
     uint64_t slot_bytes;
     uint64_t workers_at;
+    uint64_t names_at;
     uint64_t slots_at;
     uint64_t partitions_at;   /* from here on: offsets within a slot */
     uint64_t messages_at;

@@ -58,6 +58,8 @@ cdef extern from "ring.h" nogil:
         PF_SLOT_PARTITIONS
         PF_CACHE_LINE
         PF_NO_SLOT
+        PF_PARTITION_NAMES
+        PF_TOPIC_BYTES
         PF_SLOT_FREE
         PF_SLOT_HELD
         PF_SLOT_DONE
@@ -74,6 +76,9 @@ cdef extern from "ring.h" nogil:
         uint32_t messages
         int64_t first_offset
         int64_t next_offset
+    ctypedef struct pf_partition_name:
+        int32_t number
+        uint32_t topic_at, topic_size
     ctypedef struct pf_slot:
         uint32_t state, worker, rows, refused, raw_bytes, n_partitions, crashes
         uint64_t batch, opened_ns, published_ns, payload_bytes
@@ -188,6 +193,7 @@ cdef class Arena:
 
     def __cinit__(self):
         self.fd = -1
+        self._topics = {}
 
     def __init__(self, plan, *, capacity, raw_bytes, n_workers, credit, n_slots, output_bytes, fd=-1):
         cdef uint64_t at
@@ -220,7 +226,9 @@ cdef class Arena:
         sizes.output_at, sizes.output_bytes = at, output_bytes
         sizes.slot_bytes = _aligned(at + sizes.output_bytes, PAGE)
         sizes.workers_at = _aligned(sizeof(pf_arena), PF_CACHE_LINE)
-        sizes.slots_at = _aligned(sizes.workers_at + <uint64_t>n_workers * sizeof(pf_worker), PAGE)
+        sizes.names_at = _aligned(sizes.workers_at + <uint64_t>n_workers * sizeof(pf_worker), PF_CACHE_LINE)
+        at = sizes.names_at + PF_PARTITION_NAMES * sizeof(pf_partition_name) + PF_TOPIC_BYTES
+        sizes.slots_at = _aligned(at, PAGE)
         sizes.arena_bytes = sizes.slots_at + <uint64_t>n_slots * sizes.slot_bytes
         _map(self, &sizes, fd)
 
@@ -283,6 +291,34 @@ cdef class Arena:
         if at > self.arena.slot_bytes or size > self.arena.slot_bytes - at:
             raise ValueError(f"bytes {at} to {at + size} are outside a slot of {self.arena.slot_bytes} bytes")
         return PyMemoryView_FromMemory(<char *>self._slot_address[slot] + at, <Py_ssize_t>size, PyBUF_WRITE)
+
+    # -- what partition indices stand for ------------------------------------------------------
+
+    def name_partition(self, uint32_t index, str topic not None, int32_t number):
+        """Tell the pool which partition of which topic an index stands for. Intake thread, before its first row.
+
+        Raises ValueError when the names of all topics together exceed 256 KiB.
+        """
+        cdef bytes name = topic.encode("utf-8", "surrogateescape")
+        cdef uint8_t *names = <uint8_t *>self.arena + self.arena.names_at
+        cdef uint8_t *topics = names + PF_PARTITION_NAMES * sizeof(pf_partition_name)
+        entry = <pf_partition_name *>names + index % PF_PARTITION_NAMES
+        place = self._topics.get(name)
+        if place is None:
+            place = sum(map(len, self._topics))
+            if place + len(name) > PF_TOPIC_BYTES:
+                raise ValueError(f"the names of {len(self._topics)} topics and {topic!r} exceed {PF_TOPIC_BYTES} bytes")
+            memcpy(topics + <uint64_t>place, <const char *>name, <size_t>len(name))
+            self._topics[name] = place
+        entry.number, entry.topic_at, entry.topic_size = number, place, <uint32_t>len(name)
+
+    def partition_name(self, uint32_t index):
+        """(topic, partition number) of a partition index that a live slot holds rows of."""
+        cdef uint8_t *names = <uint8_t *>self.arena + self.arena.names_at
+        cdef const char *topics = <const char *>names + PF_PARTITION_NAMES * sizeof(pf_partition_name)
+        entry = <pf_partition_name *>names + index % PF_PARTITION_NAMES
+        name = topics[entry.topic_at:entry.topic_at + entry.topic_size]
+        return name.decode("utf-8", "surrogateescape"), entry.number
 
     # -- pool process --------------------------------------------------------------------------
 
@@ -397,6 +433,8 @@ cdef class Arena:
         cdef pf_worker *w
         cdef uint32_t worker, at, completed
         found = []
+        if len(seen) != self.arena.n_workers:
+            raise ValueError(f"{len(seen)} counts for {self.arena.n_workers} pool processes")
         for worker in range(self.arena.n_workers):
             w = pf_worker_at(self.arena, worker)
             at = seen[worker]

@@ -38,7 +38,10 @@ MESSAGE = np.dtype(
         ("headers_at", "<u4"), ("headers_size", "<u4"), ("attempts", "<u4"),
     ]
 )  # fmt: skip
-POSITION = np.dtype([("partition", np.uint32), ("offset", np.int64)])
+POSITION = np.dtype([("partition", np.int32), ("offset", np.int64)])
+
+#: partition index of an assignment -> (topic, partition number)
+PartitionName = Callable[[int], tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +117,22 @@ class Batch(Generic[T]):
     kept must be copied. ``len(batch)`` is the number of rows.
     """
 
-    __slots__ = ("_bad", "_closed", "_decoding", "_memory", "_messages", "_reasons", "_retries", "_status", "_views")
+    __slots__ = (
+        "_bad",
+        "_closed",
+        "_decoding",
+        "_memory",
+        "_messages",
+        "_name_of",
+        "_reasons",
+        "_retries",
+        "_status",
+        "_views",
+    )
 
-    def __init__(self, memory: BatchMemory, decoding: Decoding) -> None:
+    def __init__(self, memory: BatchMemory, decoding: Decoding, name_of: PartitionName | None = None) -> None:
         self._memory = memory
+        self._name_of = name_of
         self._decoding = decoding
         self._views: dict[str, Any] = {}
         self._messages: npt.NDArray[Any] | None = None
@@ -252,13 +267,26 @@ class Batch(Generic[T]):
 
     @property
     def positions(self) -> npt.NDArray[Any]:
-        """Where each message stands: a copy, fields ``partition`` (uint32, index of the assignment that it came
-        with) and ``offset`` (int64: Kafka offset, byte offset in a file, index in Batch.decode)."""
+        """Where each message stands: a copy, fields ``partition`` (int32: the broker's partition number; for files
+        the index of the file) and ``offset`` (int64: Kafka offset, byte offset in a file, index in Batch.decode)."""
         table = self._table()
         positions = np.empty(len(table), POSITION)
         positions["partition"] = table["partition"]
         positions["offset"] = table["offset"]
+        if self._name_of is not None:
+            indices, places = np.unique(table["partition"], return_inverse=True)
+            numbers = [self._name_of(index)[1] for index in indices.tolist()]
+            positions["partition"] = np.array(numbers, np.int32)[places]
         return positions
+
+    @property
+    def topics(self) -> list[str]:
+        """The topic, file or queue that each message came from; empty strings in Batch.decode."""
+        indices = self._table()["partition"].tolist()
+        if self._name_of is None:
+            return [""] * len(indices)
+        names = {index: self._name_of(index)[0] for index in set(indices)}
+        return [names[index] for index in indices]
 
     @property
     def timestamps(self) -> npt.NDArray[np.datetime64]:

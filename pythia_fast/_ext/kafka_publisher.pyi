@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+
 from typing_extensions import Buffer
 
 class KafkaPublisherNative:

@@ -6,7 +6,7 @@ cdef extern from "ring.h":
         uint64_t magic
         uint64_t arena_bytes
         uint32_t n_workers, n_slots, slot_capacity, credit
-        uint64_t slot_bytes, workers_at, slots_at
+        uint64_t slot_bytes, workers_at, names_at, slots_at
         uint64_t partitions_at, messages_at, refusals_at, status_at, columns_at
         uint64_t raw_at, raw_bytes, errors_at, errors_bytes, output_at, output_bytes
         uint32_t done_signal, done_waiting
@@ -15,4 +15,5 @@ cdef class Arena:
     cdef pf_arena *arena
     cdef readonly int fd
     cdef readonly object layout
+    cdef dict _topics  # name -> place in the topic bytes; only where partitions are named
     cdef uint8_t **_slot_address  # of this process; a slot moves when its old views were given a copy

@@ -127,7 +127,7 @@ class RowKeeper:
         whole = part.rows is None
         rows = np.arange(memory.rows, dtype=np.uint32) if part.rows is None else part.rows
         part_memory = memory if whole else decode_rows(memory, self._decoder, rows, part.attempt - 1)
-        batch: Batch[Any] = Batch(part_memory, self._handler.decoding)
+        batch: Batch[Any] = Batch(part_memory, self._handler.decoding, self._arena.partition_name)
         if part.marked:
             self._arena.set_row_in_hand(slot, int(rows[0]))
         outcome.retried += 0 if part.attempt == 1 else len(rows)

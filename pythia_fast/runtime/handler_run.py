@@ -233,6 +233,7 @@ class HandlerRun:
         assert self._completion is not None
         for partition in partitions:
             self._partitions[partition.index] = partition
+            self.arena.name_partition(partition.index, partition.topic, partition.partition)
         self._completion.assigned([partition.index for partition in partitions])
 
     def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> None:

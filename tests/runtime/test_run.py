@@ -238,6 +238,25 @@ def test_a_view_kept_after_the_handler_is_named_and_keeps_its_bytes(tmp_path):
     assert any("'order_id' was kept" in line for line in events.lines)
 
 
+def test_positions_and_topics_are_the_brokers_own(tmp_path):
+    def where(batch):
+        positions = batch.positions
+        return [
+            b"%s %s %d %d" % (payload, topic.encode(), partition, offset)
+            for payload, topic, (partition, offset) in zip(
+                batch["payload"].tolist(), batch.topics, positions.tolist(), strict=True
+            )
+        ]
+
+    app = App("test")
+    sink = MemoryProducer()
+    messages = [MemoryMessage(b"%d" % i, partition=i % 3) for i in range(30)]
+    source = MemoryConsumer(messages, partitions=3, topic="orders")
+    app.batch_handler(source=source, sink=sink, decoder="raw", name="handler", batch_size=7)(where)
+    app.run(workers=2, until="end", state_dir=tmp_path)
+    assert sorted(sink.payloads) == sorted(b"%d orders %d %d" % (i, i % 3, i // 3) for i in range(30))
+
+
 def test_setup_and_teardown_run_once_a_process(tmp_path):
     log = tmp_path / "log"
 

@@ -95,6 +95,7 @@ static inline int64_t pf_record_bytes(pf_file_source *files) {
     size_t held = files->end - files->begin;
     const uint8_t *start = files->buffer + files->begin;
     if (files->format == PF_FORMAT_LINES) {
+        if (held == files->scanned) return 0;
         const uint8_t *end = memchr(start + files->scanned, '\n', held - files->scanned);
         if (end) return (end - start) + 1 + files->dropped;
         files->scanned = held;

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import struct
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from pythia_fast._ext.collecting_sink import END, FAILED, IDLE, STALLED, CollectingSink, CountingSink, poll
-from pythia_fast._ext.file_reader import FileRecords
+from pythia_fast._ext.collecting_sink import END, IDLE, STALLED, CollectingSink, CountingSink
 from pythia_fast.brokers.base import Reader
 from pythia_fast.brokers.file import FileConsumer, ListReader
 from pythia_fast.errors import ConfigError, SourceError, UnknownOptionError
@@ -36,79 +32,6 @@ def read_all(reader: Reader, max_messages: int = 1 << 20) -> CollectingSink:
     finally:
         reader.close()
     return sink
-
-
-def cut(
-    content: bytes, form: str, *, block: int = 16, most: int = 1 << 20, record_bytes: int = 0, stalls: int | None = None
-) -> CollectingSink:
-    """Everything the native part makes of a file, read in small blocks, stalling at each message when asked to."""
-    with tempfile.TemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        records = FileRecords(form, max_payload_bytes=most, record_bytes=record_bytes, block_bytes=block)
-        records.add(os.dup(file.fileno()), 0, 0)
-        records.exhausted()
-        sink = CollectingSink(stall_after=stalls)
-        while (result := poll(records, sink, 7)) != END:
-            assert result != FAILED
-            if result == STALLED:
-                sink.stall_after(sink.count + 1)
-        records.close()
-        return sink
-
-
-def split_newlines(content: bytes) -> list[bytes]:
-    parts = content.split(b"\n")
-    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
-
-
-pieces = st.lists(
-    st.sampled_from([b"\n", b"\r\n", b"{}", b"x" * 15, b"y" * 16, b"z" * 33, b"\x00\xff", b" "]), max_size=30
-)
-
-
-@settings(max_examples=200, deadline=None)
-@given(pieces.map(b"".join), st.integers(16, 40), st.sampled_from([3, 20, 1000]), st.booleans())
-def test_lines_are_cut_at_any_block_boundary(content: bytes, block: int, most: int, stalling: bool) -> None:
-    sink = cut(content, "ndjson", block=block, most=most, stalls=0 if stalling else None)
-    assert [(m.payload, m.offset, m.next_offset) for m in sink.messages] == lines_of(content)
-
-
-def lines_of(content: bytes) -> list[tuple[bytes, int, int]]:
-    """(payload, offset, next offset) of every line that is not empty."""
-    found = []
-    at = 0
-    for line in split_newlines(content):
-        payload = line.removesuffix(b"\n")
-        if payload not in (b"", b"\r"):
-            found.append((payload, at, at + len(line)))
-        at += len(line)
-    return found
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.binary(max_size=50), max_size=20), st.integers(16, 40), st.sampled_from([3, 1000]), st.booleans())
-def test_frames_are_cut_at_any_block_boundary(payloads: list[bytes], block: int, most: int, stalling: bool) -> None:
-    content = b"".join(struct.pack("<I", len(payload)) + payload for payload in payloads)
-    sink = cut(content, "msgpack-frames", block=block, most=most, stalls=0 if stalling else None)
-    assert sink.payloads == payloads
-    ends = np.cumsum([4 + len(payload) for payload in payloads]).tolist()
-    assert [m.next_offset for m in sink.messages] == ends
-    assert [m.offset for m in sink.messages] == [0, *ends[:-1]][: len(ends)]
-
-
-@given(st.binary(max_size=200), st.integers(1, 60), st.integers(16, 40))
-def test_fixed_records_are_cut_at_any_block_boundary(content: bytes, size: int, block: int) -> None:
-    sink = cut(content, "fixed", block=block, record_bytes=size)
-    assert sink.payloads == [content[at : at + size] for at in range(0, len(content), size)]
-
-
-@pytest.mark.parametrize("kept", range(1, 9))
-def test_a_file_that_ends_inside_a_frame_gives_what_is_there(kept: int) -> None:
-    content = struct.pack("<I", 5) + b"whole" + (struct.pack("<I", 100) + b"part")[:kept]
-    sink = cut(content, "msgpack-frames")
-    assert sink.payloads == [b"whole", b"part"[: max(0, kept - 4)]]
-    assert sink.messages[-1].next_offset == len(content)
 
 
 def test_lines_through_the_reader(tmp_path: Path) -> None:
@@ -209,22 +132,6 @@ def test_standard_input(tmp_path: Path) -> None:
         os.close(kept)
 
 
-def test_poll_of_an_idle_pipe_returns_and_wake_cuts_the_wait(tmp_path: Path) -> None:
-    read_end, write_end = os.pipe()
-    records = FileRecords("ndjson", max_payload_bytes=100)
-    records.add(read_end, 0, 0, stream=True)
-    sink = CountingSink()
-    assert poll(records, sink, timeout_us=1000) == IDLE
-    results: list[int] = []
-    waiter = threading.Thread(target=lambda: results.append(poll(records, sink, timeout_us=100_000_000)))
-    waiter.start()
-    os.write(write_end, b"x\n")
-    waiter.join(30)
-    assert sink.count == 1
-    records.close()
-    os.close(write_end)
-
-
 def test_progress_counts_bytes_to_the_total(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x\n" * 100)
     (tmp_path / "b").write_bytes(b"y\n" * 50)
@@ -249,15 +156,6 @@ def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"shrinks shrank while it was read"):
         drain(reader, sink)
     reader.close()
-
-
-def test_a_read_error_is_named(tmp_path: Path) -> None:
-    records = FileRecords("ndjson", max_payload_bytes=100)
-    records.add(os.open(tmp_path, os.O_RDONLY), 3, 0)
-    assert poll(records, CountingSink()) == FAILED
-    ((partition, position, _done, _shrunk, error),) = records.states()
-    assert (partition, position, os.strerror(error)) == (3, 0, "Is a directory")
-    records.close()
 
 
 @pytest.mark.parametrize("magic", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"BZh9", b"\xfd7zXZ\x00", b"\x04\x22\x4d\x18"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -16,14 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pythia_fast._ext.file_writer import payload_bytes, whole_frames
 from pythia_fast.brokers import file_sink
 from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext
 from pythia_fast.brokers.file import FileProducer
-from pythia_fast.brokers.framing import encode_headers, frame_record
+from pythia_fast.brokers.framing import frame_record
 from pythia_fast.errors import ConfigError, SinkError, UnknownOptionError
 
 
@@ -48,43 +44,6 @@ def wait_delivered(sink: Publisher, count: int) -> list[Delivery]:
     while len(done) < count:
         done += sink.deliveries(30)
     return done
-
-
-optional = st.none() | st.binary(max_size=30)
-
-
-@given(st.lists(st.tuples(st.none() | st.binary(max_size=5), optional)))
-def test_lines_and_frames_hold_the_payloads(records: list[tuple[bytes | None, bytes | None]]) -> None:
-    headers = encode_headers([("h", b"v")])
-    buffer = b"".join(frame_record(payload, key, headers) for key, payload in records)
-    lines, refused_lines = payload_bytes(buffer, len(records), True)
-    frames, refused_frames = payload_bytes(buffer, len(records), False)
-    payloads = [payload for _, payload in records]
-    nulls = [i for i, payload in enumerate(payloads) if payload is None]
-    broken = [i for i, payload in enumerate(payloads) if payload is not None and b"\n" in payload]
-    assert [i for i, _ in refused_lines] == sorted(nulls + broken)
-    assert [i for i, _ in refused_frames] == nulls
-    assert lines == b"".join(p + b"\n" for p in payloads if p is not None and b"\n" not in p)
-    assert frames == b"".join(struct.pack("<I", len(p)) + p for p in payloads if p is not None)
-
-
-@given(st.lists(st.binary(max_size=20), min_size=1), st.data())
-def test_records_that_do_not_fit_their_buffer_are_refused(payloads: list[bytes], data: st.DataObject) -> None:
-    buffer = bytes(framed(*payloads))
-    ends = {0, *(len(framed(*payloads[: i + 1])) for i in range(len(payloads)))}
-    cut = data.draw(st.integers(0, len(buffer)).filter(lambda at: at not in ends))
-    with pytest.raises(ValueError, match="framed records"):
-        payload_bytes(buffer[:cut], len(payloads), True)
-    for count in (len(payloads) - 1, len(payloads) + 1):
-        with pytest.raises(ValueError, match=f"{count} "):
-            payload_bytes(buffer, count, True)
-
-
-@given(st.lists(st.binary(max_size=20)), st.binary(max_size=3))
-def test_whole_frames_end_before_a_half_one(payloads: list[bytes], half: bytes) -> None:
-    content = b"".join(struct.pack("<I", len(payload)) + payload for payload in payloads)
-    assert whole_frames(content + half) == len(content)
-    assert whole_frames(content + struct.pack("<I", 9) + b"8 bytes.") == len(content)
 
 
 @pytest.mark.parametrize("fsync", ["batch", "interval", "never"])

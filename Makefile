@@ -44,7 +44,7 @@ build/.stamp: $(SOURCES) $(VENV)/.run-stamp
 	@scripts/need.sh compiler
 	@echo 'building the extension'
 	@mkdir -p build
-	@$(PYTHON) setup.py --quiet build_ext --inplace --parallel "$$(getconf _NPROCESSORS_ONLN)" > build/log.txt 2>&1 \
+	@$(PYTHON) setup.py --quiet build_ext --inplace > build/log.txt 2>&1 \
 		|| { cat build/log.txt; exit 1; }
 	@touch $@
 

@@ -70,6 +70,7 @@ def extension(name: str, c_sources: list[str]) -> Extension:
 
 
 setup(
+    options={"build_ext": {"parallel": os.cpu_count()}},
     ext_modules=cythonize(
         [extension(name, sources) for name, sources in MODULES.items()],
         build_dir="build/cython-debug" if DEBUG else "build/cython",

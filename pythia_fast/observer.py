@@ -1,7 +1,7 @@
 """Watching a run: what the runtime tells, and the protocol of those who listen.
 
-The runtime calls an observer from its main thread only, about five times a second, so an observer may take
-its time for drawing without slowing a row. Everything here is a plain value: an observer may keep it.
+The runtime samples from its main thread, about five times a second, so an observer may take its time for drawing
+without slowing a row. Everything here is a plain value: an observer may keep it.
 """
 
 from __future__ import annotations
@@ -57,14 +57,18 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     trouble: list[str] = []  #: what the run waits for right now, one sentence each
 
 
+#: Seconds between two samples, unless the observer asks for another pace.
+SAMPLE_INTERVAL_S = 0.2
+
+
 class Observer(Protocol):
-    """One who watches a run."""
+    """One who watches a run. ``event()`` may be called on any thread, the others on the main thread only."""
 
     def started(self, info: RunInfo) -> None:
         """The pool is up and the sources are about to be read."""
 
     def sample(self, snapshot: Snapshot) -> None:
-        """The state now; called about every 0.2 s."""
+        """The state now; called every ``sample_interval_s`` seconds, which is 0.2 where there is none."""
 
     def event(self, text: str) -> None:
         """Something worth a line: a process replaced, a rebalance, a broker that came back."""

@@ -48,7 +48,7 @@ def demo(
     path = order_file(output, rows, console)
     source = FileConsumer(path=path, consumer_group="demo")
     app.handlers["score"] = replace(app.handlers["score"], source=source)
-    recorder = Recorder()
+    recorder = Recorder(sample_interval_s=0.05)  # the demo is over in a second; the plot wants points
     # A state folder of its own: with the checkpoint of an earlier demo there would be nothing left to read.
     with tempfile.TemporaryDirectory(prefix="state-", dir=output) as state_dir:
         code, result = run_app(

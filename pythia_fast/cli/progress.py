@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pythia_fast.cli.figures import RateWindow, clock, short
-from pythia_fast.observer import Observer, ProcessSample, RunInfo, Snapshot
+from pythia_fast.observer import SAMPLE_INTERVAL_S, Observer, ProcessSample, RunInfo, Snapshot
 from pythia_fast.report import RunReport
 
 #: A line every so often where there is no terminal.
@@ -132,6 +132,8 @@ class Observers(Observer):
 
     def __init__(self, members: Sequence[Observer]) -> None:
         self._members = tuple(members)
+        #: The pace of the one in the greatest hurry.
+        self.sample_interval_s = min(getattr(member, "sample_interval_s", SAMPLE_INTERVAL_S) for member in members)
 
     def started(self, info: RunInfo) -> None:
         for member in self._members:
@@ -153,7 +155,8 @@ class Observers(Observer):
 class Recorder(Display):
     """Keeps every sample, for the plot."""
 
-    def __init__(self) -> None:
+    def __init__(self, sample_interval_s: float = SAMPLE_INTERVAL_S) -> None:
+        self.sample_interval_s = sample_interval_s
         self.samples: list[Snapshot] = []
 
     def sample(self, snapshot: Snapshot) -> None:

@@ -19,7 +19,9 @@ _ENDINGS = {
 def summary_table(report: RunReport) -> Table:
     """What the run did, one figure a row; a column for each handler where there are several."""
     several = len(report.handlers) > 1
-    table = Table(title=f"{report.app or 'run'}: {_ENDINGS[report.ending]}", box=box.SIMPLE_HEAD, title_justify="left")
+    title = f"{report.app or 'run'}: {_ENDINGS[report.ending]}"
+    look = box.SIMPLE_HEAD if several else box.SIMPLE
+    table = Table(title=title, title_justify="left", title_style="bold", box=look, show_header=several)
     table.add_column("")
     table.add_column("in all" if several else "", justify="right")
     for handler in report.handlers if several else ():

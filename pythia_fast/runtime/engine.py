@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pythia_fast.errors import ConfigError, PoolError
-from pythia_fast.observer import HandlerInfo, Observer, RunInfo, Snapshot
+from pythia_fast.observer import SAMPLE_INTERVAL_S, HandlerInfo, Observer, RunInfo, Snapshot
 from pythia_fast.pool.children import ForkedChildren
 from pythia_fast.pool.messages import Ready
 from pythia_fast.pool.nursery import Nursery, thread_count
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pythia_fast.app import App, StartMethod
     from pythia_fast.registration import Handler
 
-SAMPLE_INTERVAL_S = 0.2
 MEMORY_INTERVAL_S = 2.0  #: the tree's memory costs a walk over its page tables
 BOOT_TIMEOUT_S = 300.0
 CLOSE_TIMEOUT_S = 10.0
@@ -167,13 +166,14 @@ class Engine:
     # -- watching ------------------------------------------------------------------------------
 
     def _watch(self) -> None:
+        interval: float = getattr(self._observer, "sample_interval_s", SAMPLE_INTERVAL_S)
         next_sample = 0.0
         deadline: float | None = None
         while True:
-            self._supervisor.serve(SAMPLE_INTERVAL_S / 4)
+            self._supervisor.serve(interval / 4)
             now = time.monotonic()
             if now >= next_sample:
-                next_sample = now + SAMPLE_INTERVAL_S
+                next_sample = now + interval
                 self._sample()
             failure = next((run.failure for run in self._runs if run.failure is not None), None)
             if self._stop.killed:

@@ -145,3 +145,8 @@ def test_observers_are_told_in_turn() -> None:
     all_of_them.finished(RunReport())
     assert first.samples == second.samples == [one]
     assert stream.getvalue().splitlines()[-1] == "hello"
+
+
+def test_observers_are_sampled_as_often_as_one_of_them_asks() -> None:
+    assert Observers([LineDisplay(io.StringIO()), Recorder(0.05)]).sample_interval_s == 0.05
+    assert Observers([LineDisplay(io.StringIO())]).sample_interval_s == 0.2

@@ -9,6 +9,9 @@ from pythia_fast.errors import ConfigError
 from pythia_fast.observer import Snapshot
 from pythia_fast.report import RunReport
 
+#: The kernel counts CPU time in steps of 10 ms: over less than this, a share of a core is mostly rounding.
+CPU_WINDOW_S = 0.25
+
 
 def write_plot(path: Path, samples: Sequence[Snapshot], report: RunReport, title: str) -> None:
     """Write a PNG: rows a second over time, and below it the CPU of every process.
@@ -35,13 +38,12 @@ def write_plot(path: Path, samples: Sequence[Snapshot], report: RunReport, title
     above.legend(loc="lower right")
     above.set_title(title, loc="left")
     for name in dict.fromkeys(process.name for snapshot in samples for process in snapshot.processes):
-        points = [(s.seconds, p.cpu_percent) for s in samples for p in s.processes if p.name == name]
-        below.plot([at for at, _ in points], [percent for _, percent in points], label=name, linewidth=1.2)
+        below.plot(*cpu_line(samples, name), label=name, linewidth=1.2)
     below.set_ylabel("CPU, % of a core")
     below.set_xlabel("seconds")
     below.set_ylim(bottom=0)
     if below.lines:
-        below.legend(loc="lower right", ncols=4)
+        below.legend(loc="center right")
     fresh = path.with_name(path.name + ".new")
     figure.savefig(fresh, format="png", dpi=110)
     plt.close(figure)
@@ -58,3 +60,13 @@ def steps(samples: Sequence[Snapshot]) -> tuple[list[float], list[float]]:
             edges.append(snapshot.seconds)
             rows = snapshot.rows
     return edges, rates
+
+
+def cpu_line(samples: Sequence[Snapshot], name: str) -> tuple[list[float], list[float]]:
+    """(seconds, mean CPU percent over the last `CPU_WINDOW_S`) of one process, sample by sample."""
+    points = [(s.seconds, p.cpu_percent) for s in samples for p in s.processes if p.name == name]
+    means = []
+    for now, _ in points:
+        recent = [percent for at, percent in points if now - CPU_WINDOW_S < at <= now]
+        means.append(sum(recent) / len(recent))
+    return [at for at, _ in points], means

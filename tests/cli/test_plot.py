@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pythia_fast.cli.plot import steps, write_plot
+from pythia_fast.cli.plot import cpu_line, steps, write_plot
 from pythia_fast.errors import ConfigError
 from pythia_fast.observer import ProcessSample, Snapshot
 from pythia_fast.report import RunReport
@@ -44,3 +44,14 @@ def test_missing_matplotlib_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match=r"pip install 'pythia-fast\[plot\]'"):
         write_plot(tmp_path / "x.png", SAMPLES, REPORT, "orders")
+
+
+def test_cpu_is_a_mean_over_the_last_quarter_second() -> None:
+    samples = [
+        Snapshot(seconds=tick / 10, processes=[ProcessSample("intake", 1, percent, 10.0)])
+        for tick, percent in enumerate([0.0, 100.0, 50.0, 50.0])
+    ]
+    seconds, means = cpu_line(samples, "intake")
+    assert seconds == [0.0, 0.1, 0.2, 0.3]
+    assert means == pytest.approx([0.0, 50.0, 50.0, 200 / 3])
+    assert cpu_line(samples, "worker 0") == ([], [])

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from pythia_fast.errors import ConfigError, SourceError
+from pythia_fast.observer import Observer, RunInfo, Snapshot
+from pythia_fast.report import RunReport
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.memory import MemoryConsumer
@@ -145,9 +147,10 @@ class Feeder:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no more, and return when the thread has ended."""
+        """Send no more, and return when the thread has ended. One that was never started stays so."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _feed(self) -> None:
         started = time.monotonic()
@@ -172,3 +175,23 @@ class Feeder:
                 continue
             return True
         return False
+
+
+class FeederStart(Observer):
+    """Starts a feeder once the pool is up: the time that takes is not the messages' own."""
+
+    def __init__(self, feeder: Feeder) -> None:
+        self._feeder = feeder
+
+    def started(self, info: RunInfo) -> None:
+        """Everybody is ready."""
+        self._feeder.start()
+
+    def sample(self, snapshot: Snapshot) -> None:
+        """Nothing to do."""
+
+    def event(self, text: str) -> None:
+        """Nothing to do."""
+
+    def finished(self, report: RunReport) -> None:
+        """Nothing to do."""

@@ -61,7 +61,8 @@ def replay(
       python -m pythia_fast replay orders.ndjson --speed 2x --app orders:app --no-sink
       python -m pythia_fast replay orders.ndjson --speed 500/s --app orders:app --handler score
     """
-    from pythia_fast.cli.pace import parse_speed
+    from pythia_fast.cli.discard import Discard
+    from pythia_fast.cli.pace import FeederStart, parse_speed
 
     if not file.is_file():
         raise ConfigError(f"there is no file {file}")
@@ -70,10 +71,10 @@ def replay(
     name = chosen_handler(loaded, handler)
     folder = state_dir or Path(".pythia") / loaded.name / f"replay-{datetime.now():%Y%m%d-%H%M%S}"
     source, feeder = paced_source(file, pace, time_field)
-    changed = {"source": source, "sink": None} if no_sink else {"source": source}
-    loaded.handlers[name] = dataclasses.replace(loaded.handlers[name], **changed)
-    if feeder is not None:
-        feeder.start()
+    replayed = dataclasses.replace(loaded.handlers[name], source=source)
+    if no_sink and replayed.sink is not None:
+        replayed = dataclasses.replace(replayed, sink=Discard())
+    loaded.handlers[name] = replayed
     try:
         code, result = run_app(
             loaded,
@@ -84,6 +85,7 @@ def replay(
             drain_timeout=drain_timeout,
             report_path=report,
             quiet=quiet,
+            observers=[FeederStart(feeder)] if feeder is not None else [],
         )
     finally:
         if feeder is not None:

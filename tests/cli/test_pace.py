@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pythia_fast.brokers.memory import MemoryConsumer
-from pythia_fast.cli.pace import Feeder, Pace, find_time_field, lines_of, parse_speed, schedule, seconds_of
+from pythia_fast.cli.pace import Feeder, FeederStart, Pace, find_time_field, lines_of, parse_speed, schedule, seconds_of
 from pythia_fast.errors import ConfigError
+from pythia_fast.observer import RunInfo
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,17 @@ def test_feeder_sends_all_and_ends() -> None:
     assert consumer.log.live_bytes() > 0
     with pytest.raises(Exception, match=r"after end"):
         consumer.send(b"d")
+
+
+def test_a_feeder_starts_with_the_run() -> None:
+    consumer = MemoryConsumer(keep_open=True)
+    feeder = Feeder(consumer, [(0.0, b"a")])
+    feeder.stop()
+    assert consumer.log.live_bytes() == 0
+    feeder = Feeder(consumer, [(0.0, b"a")])
+    FeederStart(feeder).started(RunInfo(app="orders"))
+    feeder._thread.join(30)
+    assert consumer.log.live_bytes() > 0
 
 
 def test_feeder_stops_while_it_waits() -> None:

@@ -21,7 +21,7 @@ def test_orders(tmp_path: Path) -> None:
     report = RunReport.from_json((tmp_path / "run.json").read_bytes())
     assert report.rows == 100_000
     assert 0 < report.rejected < 1_000
-    scored = [json.loads(line) for line in (tmp_path / "demo-output" / "scored.ndjson").open()]
+    scored = [json.loads(line) for line in (tmp_path / "demo-output" / "scored.ndjson").read_text().splitlines()]
     assert len(scored) == report.rows - report.rejected
     assert len({row["order_id"] for row in scored}) == len(scored)
     assert all(0 < row["score"] < 18 for row in scored)

@@ -381,6 +381,13 @@ class Batch(Generic[T]):
         """Row indices marked for retry."""
         return np.empty(0, np.int64) if self._status is None else np.flatnonzero(self._status == ROW_RETRY)
 
+    @property
+    def given_back(self) -> npt.NDArray[np.int64]:
+        """Row indices marked for either: what is returned for them is not sent on."""
+        if self._status is None:
+            return np.empty(0, np.int64)
+        return np.flatnonzero((self._status == ROW_REJECTED) | (self._status == ROW_RETRY))
+
     def _marks(self) -> npt.NDArray[np.uint8]:
         if self._status is None:
             self._status = view(self._memory.status(), np.uint8)

@@ -26,6 +26,7 @@ from pythia_fast.batch import Batch
 from pythia_fast.columns import view
 from pythia_fast.errors import HandlerError
 from pythia_fast.pool.messages import shorten
+from pythia_fast.runtime.kept_rows import without_rows
 from pythia_fast.runtime.notes import TRACEBACK_CHARACTERS, Notes, RowErrors
 from pythia_fast.runtime.outputs import OutputEncoder
 
@@ -132,7 +133,8 @@ class RowKeeper:
             self._arena.set_row_in_hand(slot, int(rows[0]))
         outcome.retried += 0 if part.attempt == 1 else len(rows)
         try:
-            self._emit(slot, self._call(batch), outcome)
+            # No name for the result: it may hold views of the batch, which is closed below.
+            self._emit(slot, without_rows(self._call(batch), len(rows), batch.given_back), outcome)
         except Exception as error:
             return self._raised(error, rows, part, status, outcome)
         finally:

@@ -81,7 +81,7 @@ class OutputEncoder:
             return None
         if isinstance(result, (list, tuple)):
             return _Payloads([self._payload(i, item) for i, item in enumerate(result)]) if result else None
-        columns = _columns_of(result)
+        columns = columns_of(result)
         n = _common_length(columns)
         if n == 0:
             return None
@@ -174,7 +174,7 @@ def _too_large(row: int, region: int, size: int | None) -> HandlerError:
     )
 
 
-def _columns_of(result: Any) -> Mapping[str, Any]:
+def columns_of(result: Any) -> Mapping[str, Any]:
     """The columns of a result, by name."""
     library = type(result).__module__.partition(".")[0]
     if isinstance(result, Mapping):

@@ -132,6 +132,24 @@ def test_rejected_rows_carry_their_reason(tmp_path):
     assert (report.rejected, report.dead_lettered) == (10, 10)
 
 
+def test_rows_given_back_are_not_sent_on(tmp_path):
+    """A rejected row reaches the dead letters only, a retried one the sink once."""
+    seen = set()
+
+    def handler(batch):
+        values = np.array([int(payload) for payload in batch["payload"].tolist()])
+        batch.reject(values % 10 == 3, reason="ends in three")
+        batch.retry((values % 10 == 7) & np.array([value not in seen for value in values.tolist()]))
+        seen.update(values.tolist())
+        return {"value": values}
+
+    report, sink, dead, _ = run(tmp_path, handler, numbers(100), batch_size=16, workers=1)
+    sent = sorted(msgspec.json.decode(payload)["value"] for payload in sink.payloads)
+    assert sent == [value for value in range(100) if value % 10 != 3]
+    assert sorted_ints(dead) == list(range(3, 100, 10))
+    assert (report.rejected, report.retried) == (10, 10)
+
+
 def test_an_exception_costs_only_the_rows_that_raise(tmp_path):
     def handler(batch):
         rows = batch["payload"].tolist()

@@ -39,6 +39,20 @@ static inline block_mask block_copy(uint8_t *out, const uint8_t *p) {
     return block_special_of(bytes);
 }
 
+#define QUOTE_BITS 1
+
+/* A bit for each quote in 64 bytes, which are copied; `other` gets one for whatever else is special. */
+static inline uint64_t quote_bits(const uint8_t *p, uint8_t *copy, uint64_t *other) {
+    __m256i low = _mm256_loadu_si256((const __m256i *)p), high = _mm256_loadu_si256((const __m256i *)(p + 32));
+    __m256i quote = _mm256_set1_epi8('"');
+    _mm256_storeu_si256((__m256i *)copy, low);
+    _mm256_storeu_si256((__m256i *)(copy + 32), high);
+    uint64_t quotes = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(low, quote)) |
+                      (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, quote)) << 32;
+    *other = ((uint64_t)block_special_of(low) | (uint64_t)block_special_of(high) << 32) ^ quotes;
+    return quotes;
+}
+
 static inline int block_literal(const uint8_t *p, const pf_json_key *key) {
     __m256i bytes = _mm256_loadu_si256((const __m256i *)p);
     __m256i equal = _mm256_cmpeq_epi8(bytes, _mm256_load_si256((const __m256i *)key->literal));

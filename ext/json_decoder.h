@@ -59,6 +59,8 @@ typedef struct {
     uint32_t table_mask;
     uint32_t shift;
     uint64_t multiplier;
+    uint32_t missed;         /* keys of this row that were not the expected ones */
+    int32_t scatter;         /* rows yet to be read by json_scatter.h; below 0: rows until it is tried again */
     pf_json_key head;        /* before the first key */
     pf_json_key unknown;     /* an unknown key that cannot be learned */
     pf_json_key pool[PF_JSON_POOL];

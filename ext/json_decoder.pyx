@@ -7,7 +7,7 @@ The work is done by the C kernel (json_kernel.h), which is compiled twice: ``sca
 
 import os
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int32_t, uint8_t
 
 from pythia_fast._ext.decoder cimport NativeDecoder, pf_decoder
 from pythia_fast._ext.plan cimport Plan, pf_columns, pf_plan
@@ -20,8 +20,11 @@ cdef extern from "decoder.h":
 
 cdef extern from "json_decoder.h" nogil:
     ctypedef int (*pf_decode)(pf_decoder *, pf_columns *, const uint8_t *, size_t, pf_refusal *)
+    ctypedef struct pf_json_struct:
+        int32_t scatter
     ctypedef struct pf_json:
         pf_decoder decoder
+        pf_json_struct *structs
     pf_json *pf_json_new(const pf_plan *plan, pf_decode decode)
     void pf_json_free(pf_json *json)
     pf_decode pf_json_kernel(const char *simd)
@@ -62,6 +65,11 @@ cdef class JsonDecoder(NativeDecoder):
         if self.json == NULL:
             raise MemoryError()
         self.decoder = &self.json.decoder
+
+    @property
+    def scattering(self):
+        """Whether rows are now read with shuffled keys in mind (json_scatter.h). Only speed depends on it."""
+        return self.json.structs[0].scatter > 0
 
     def __dealloc__(self):
         pf_json_free(self.json)

@@ -9,6 +9,7 @@
  *     block_special_last(end, n)  block_special of the n bytes before end, of which a whole block may be read;
  *                                 n bytes without one give no bits, or one at n
  *     block_literal(p, k) whether PF_JSON_LITERAL bytes at p begin with key k's literal
+ *     QUOTE_BITS          defined where quote_bits looks at 64 bytes at once (see json_scatter.h)
  *     WIDE_DECIMAL        defined where wide_decimal reads sixteen bytes of a number at once
  *     SHORT_DIGITS        bytes that short_digits looks at
  *
@@ -911,6 +912,7 @@ NOINLINE const uint8_t *read_key(context *c, pf_json_struct *target, pf_json_key
         key = &target->unknown;
     }
     if (compact && key->literal_size) previous->next = key;
+    target->missed++;
     *found = key;
     after = skip_space(after, c->end);
     if (unlikely(after >= c->end || *after != ':')) return broken(c, PF_REASON_SYNTAX, after);
@@ -954,11 +956,63 @@ NOINLINE const uint8_t *first_key_or_end(const uint8_t *p, const uint8_t *end) {
     return p < end && *p == '}' ? NULL : p;
 }
 
+/* Store the value at `p` (p < end) of a key that was found. */
+INLINE const uint8_t *read_field(context *c, const pf_json_struct *target, const pf_json_key *key, const pf_column *column,
+                                 const uint8_t *p, uint64_t i, unsigned depth) {
+    const uint8_t *const end = c->end;
+    uint8_t *const base = c->batch->base;
+    switch (key->action) {
+    case PF_JSON_INT64: {
+        int64_t *out = (int64_t *)(base + column->data) + i;
+        unsigned count;
+        if (likely(end - p >= SHORT_DIGITS)) {
+            uint64_t number = short_digits(p, &count);
+            if (likely(count - 1 < SHORT_DIGITS - 1 && (*p != '0' || count == 1))) {
+                *out = (int64_t)number;
+                return p + count;
+            }
+        }
+        return read_int64(c, key->column, p, depth, out);
+    }
+    case PF_JSON_FLOAT64:
+        return read_double(c, (int32_t)key->column, p, depth, (double *)(base + column->data) + i);
+    case PF_JSON_STRING: {
+        if (unlikely(*p != '"')) return wrong_type(c, (int32_t)key->column, p, depth);
+        int32_t *offsets = (int32_t *)(base + column->offsets) + i;
+        uint64_t begin = (uint64_t)offsets[0];
+        uint8_t *stop, *out = base + column->data;
+        p = copy_text(c, p + 1, out + begin, out + column->data_bytes, &stop);
+        if (likely(p)) offsets[1] = (int32_t)(stop - out);
+        return p;
+    }
+    case PF_JSON_SKIP:
+        return skip_value(c, p, depth);
+    case PF_JSON_BOOL:
+        if (likely(end - p >= 5)) {
+            uint32_t word;
+            int is_false = *p == 'f';
+            memcpy(&word, p + is_false, 4);
+            if (likely(word == (is_false ? FOUR('a', 'l', 's', 'e') : FOUR('t', 'r', 'u', 'e')))) {
+                (base + column->data)[i] = (uint8_t)!is_false;
+                return p + 4 + is_false;
+            }
+        }
+        return read_value(c, key->column, p, i, depth);
+    case PF_JSON_VALUE:
+        return read_value(c, key->column, p, i, depth);
+    case PF_JSON_TAG:
+        return read_tag(c, target->plan, p, depth);
+    case PF_JSON_NEVER:
+        return refuse(c, PF_REASON_SYNTAX, -1, p - PF_JSON_LITERAL);
+    default:
+        __builtin_unreachable();
+    }
+}
+
 /* Store the object whose first byte after `{` is at `p` as value i of a Struct's columns.  `depth` is its own. */
 static const uint8_t *read_object(context *c, pf_json_struct *target, const uint8_t *p, uint64_t i, unsigned depth) {
     const uint8_t *const end = c->end;
     const pf_column *const columns = c->batch->columns;
-    uint8_t *const base = c->batch->base;
     pf_json_key *key = &target->head;
     uint64_t seen[PF_JSON_SEEN_WORDS];
     seen[0] = 0;
@@ -994,65 +1048,8 @@ static const uint8_t *read_object(context *c, pf_json_struct *target, const uint
         seen[key->seen_word] |= key->seen_bit;
         const uint8_t *const value = p;
         const pf_column *const column = (const pf_column *)((const uint8_t *)columns + key->column_at);
-        switch (key->action) {
-        case PF_JSON_INT64: {
-            int64_t *out = (int64_t *)(base + column->data) + i;
-            unsigned count;
-            if (likely(end - p >= SHORT_DIGITS)) {
-                uint64_t number = short_digits(p, &count);
-                if (likely(count - 1 < SHORT_DIGITS - 1 && (*p != '0' || count == 1))) {
-                    *out = (int64_t)number;
-                    p += count;
-                    break;
-                }
-            }
-            p = read_int64(c, key->column, p, depth, out);
-            if (unlikely(!p)) return NULL;
-            break;
-        }
-        case PF_JSON_FLOAT64:
-            p = read_double(c, (int32_t)key->column, p, depth, (double *)(base + column->data) + i);
-            if (unlikely(!p)) return NULL;
-            break;
-        case PF_JSON_STRING: {
-            if (unlikely(*p != '"')) return wrong_type(c, (int32_t)key->column, value, depth);
-            int32_t *offsets = (int32_t *)(base + column->offsets) + i;
-            uint64_t begin = (uint64_t)offsets[0];
-            uint8_t *stop, *out = base + column->data;
-            p = copy_text(c, p + 1, out + begin, out + column->data_bytes, &stop);
-            if (unlikely(!p)) return NULL;
-            offsets[1] = (int32_t)(stop - out);
-            break;
-        }
-        case PF_JSON_SKIP:
-            p = skip_value(c, p, depth);
-            if (unlikely(!p)) return NULL;
-            break;
-        case PF_JSON_BOOL:
-            if (likely(end - p >= 5)) {
-                uint32_t word;
-                int is_false = *p == 'f';
-                memcpy(&word, p + is_false, 4);
-                if (likely(word == (is_false ? FOUR('a', 'l', 's', 'e') : FOUR('t', 'r', 'u', 'e')))) {
-                    (base + column->data)[i] = (uint8_t)!is_false;
-                    p += 4 + is_false;
-                    break;
-                }
-            }
-            __attribute__((fallthrough));
-        case PF_JSON_VALUE:
-            p = read_value(c, key->column, p, i, depth);
-            if (unlikely(!p)) return NULL;
-            break;
-        case PF_JSON_TAG:
-            p = read_tag(c, target->plan, p, depth);
-            if (unlikely(!p)) return NULL;
-            break;
-        case PF_JSON_NEVER:
-            return refuse(c, PF_REASON_SYNTAX, -1, p - PF_JSON_LITERAL);
-        default:
-            __builtin_unreachable();
-        }
+        p = read_field(c, target, key, column, p, i, depth);
+        if (unlikely(!p)) return NULL;
         if (unlikely(p >= end || *p != ',')) {
             if (unlikely(p >= end || *p != '}')) {
                 p = skip_space(p, end);
@@ -1072,6 +1069,14 @@ closed:
         if (unlikely(target->all[w] & ~seen[w])) return store_defaults(c, target, seen, p, i);
     return p;
 }
+
+#ifdef QUOTE_BITS
+#include "json_scatter.h"
+#else
+INLINE const uint8_t *read_row(context *c, pf_json_struct *target, const uint8_t *p) {
+    return read_object(c, target, p, c->batch->rows, 1);
+}
+#endif
 
 INLINE int decode_payload(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size, pf_refusal *why) {
     const pf_json *json = (const pf_json *)self;
@@ -1094,7 +1099,7 @@ INLINE int decode_payload(pf_decoder *self, pf_columns *batch, const uint8_t *pa
             return PF_REFUSED;
         }
     }
-    p = read_object(&c, &json->structs[0], p + 1, batch->rows, 1);
+    p = read_row(&c, &json->structs[0], p + 1);
     if (unlikely(!p)) return c.result;
     if (unlikely(p != c.end)) {
         p = skip_space(p, c.end);

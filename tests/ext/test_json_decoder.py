@@ -554,6 +554,110 @@ def test_many_unknown_keys(simd: str) -> None:
     assert [row["a"] for row in rows(probe)] == list(range(300))
 
 
+class Flat(msgspec.Struct):
+    a: int
+    text: str
+    ratio: float = 0.25
+    ok: bool = True
+    maybe: int | None = None
+    a_rather_long_name: str = ""
+    values: list[int] = []
+    raw: msgspec.Raw = msgspec.Raw(b"")
+
+
+FLAT = {
+    "a": 123456789, "text": "plain text", "ratio": 1183.252, "ok": False, "maybe": 7,
+    "a_rather_long_name": "x" * 40, "values": [1, 2, 3], "raw": 5,
+}  # fmt: skip
+
+
+def scattering_probe(simd: str) -> DecoderProbe:
+    """A probe whose decoder has met keys in another order in every row."""
+    probe = probe_of(Flat, simd, capacity=4096)
+    assert isinstance(probe.decoder, JsonDecoder)
+    keys = list(FLAT)
+    for turn in range(4):
+        payload = msgspec.json.encode({key: FLAT[key] for key in keys[turn * 2 :] + keys[: turn * 2]})
+        assert probe.decode(payload)[0] == DECODED
+        keys.reverse()
+    assert probe.decoder.scattering == (simd == "avx2")
+    probe.reset()
+    return probe
+
+
+SCATTERED = [
+    {}, {"ratio": None}, {"a": 1.0}, {"a": "1"}, {"a": -5}, {"a": 2**63}, {"a": None}, {"text": "é"}, {"text": "\n"},
+    {"text": 1}, {"text": ""}, {"text": "x" * 31}, {"text": "x" * 64}, {"ratio": -0.5}, {"ratio": 3}, {"ratio": "x"},
+    {"ratio": 1e-300}, {"ok": 1}, {"maybe": None}, {"maybe": "1"}, {"values": []}, {"values": ["1"]},
+    {"values": [1.5]}, {"values": {}}, {"raw": {"k": [1]}}, {"raw": "text"}, {"raw": None}, {"other": "unknown"},
+    {"other": 1.5}, {"other": None}, {"other": {"k": "v"}}, {"b": 1, "c": "d"}, {"a_rather_long_namf": 1},
+    {"text": "y" * 2000}, {"many" + "y" * 70: 1}, {f"k{i}": i for i in range(100)},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", SCATTERED, ids=lambda change: str(change)[:40])
+def test_rows_with_shuffled_keys(change: dict[str, Any], simd: str) -> None:
+    """Every rotation of the keys, whole and with one of them missing, beside what msgspec says."""
+    row = FLAT | change
+    keys = list(row)[:20]
+    for turn in range(len(keys)):
+        turned = keys[turn:] + keys[:turn]
+        for kept in (turned, turned[1:]):
+            payload = msgspec.json.encode({key: row[key] for key in kept})
+            probe = scattering_probe(simd)
+            accepted, wanted = decode_oracle(payload, probe.layout.plan.schema)
+            if accepted and row["a"] == 2**63 and "a" in kept:
+                accepted = False
+            assert probe.decode(payload)[0] == (DECODED if accepted else REFUSED), payload
+            assert same(rows(probe), [wanted] if accepted else [])
+
+
+@pytest.mark.parametrize("damage", [b"", b" ", b",", b'"', b"}", b"{", b":", b"1", b"\\", b"\x00", b"\xff"])
+def test_damaged_rows_with_shuffled_keys(damage: bytes, simd: str) -> None:
+    """At every place of a payload: one byte replaced, and one put in."""
+    payload = msgspec.json.encode(dict(reversed(FLAT.items())))
+    probe = scattering_probe(simd)
+    schema = probe.layout.plan.schema
+    wanted = []
+    for at in range(len(payload)):
+        for after in (at, at + 1):
+            damaged = payload[:at] + damage + payload[after:]
+            if not probe.decoder.scattering:  # type: ignore[attr-defined]
+                assert wanted == [] or same(rows(probe), wanted)
+                probe, wanted = scattering_probe(simd), []
+            accepted, value = decode_oracle(damaged, schema)
+            try:
+                damaged.decode()
+            except UnicodeDecodeError:
+                accepted = False
+            assert probe.decode(damaged)[0] == (DECODED if accepted else REFUSED), damaged
+            if accepted:
+                wanted.append(value)
+    assert same(rows(probe), wanted)
+
+
+def test_a_key_twice_in_rows_with_shuffled_keys(simd: str) -> None:
+    for first, second in (("1", "2"), ('"x"', "2"), ("1", '"x"')):
+        payload = b'{"text":"some longer text here, so that it counts","a":%s,"ratio":1.5,"a":%s}' % (
+            first.encode(),
+            second.encode(),
+        )
+        probe = scattering_probe(simd)
+        accepted, wanted = decode_oracle(payload, probe.layout.plan.schema)
+        assert probe.decode(payload)[0] == (DECODED if accepted else REFUSED)
+        assert same(rows(probe), [wanted] if accepted else [])
+
+
+def test_rows_in_order_end_the_scattering(simd: str) -> None:
+    probe = scattering_probe(simd)
+    assert isinstance(probe.decoder, JsonDecoder)
+    payload = msgspec.json.encode(FLAT)
+    for _ in range(600):
+        assert probe.decode(payload)[0] == DECODED
+    assert not probe.decoder.scattering
+    assert same(rows(probe), [decode_oracle(payload, probe.layout.plan.schema)[1]] * 600)
+
+
 def test_full_batch_changes_nothing(simd: str) -> None:
     probe = probe_of(Plain, simd, capacity=2)
     assert probe.decode(b'{"a":1}')[0] == DECODED

@@ -277,6 +277,25 @@ static size_t encode_headers(pf_kafka_source *self, const rd_kafka_headers_t *he
     return at;
 }
 
+/* Whether a message surely has no headers, without asking librdkafka, which allocates a reader for every question
+ * (measured: a quarter of what reading a small message costs).
+ *
+ * In record batches of format 2 (Kafka protocol, "Record") a value follows the zigzag varint of its size and is
+ * followed by the varint of the number of headers; librdkafka 2 hands values out where they lie in the fetched
+ * batch.  The bytes before the value tell: formats 0 and 1 have a big-endian 32 bit size there, which is never
+ * that varint, but for an empty value; so an empty value is left to librdkafka, as is a null one. */
+static int surely_has_no_headers(const rd_kafka_message_t *message)
+{
+    if (message->payload == NULL || message->len == 0)
+        return 0;
+    const uint8_t *value = message->payload;
+    uint8_t size[10];
+    size_t n = 0;
+    for (uint64_t rest = (uint64_t)message->len << 1; n == 0 || rest != 0; rest >>= 7)
+        size[n++] = (uint8_t)((rest & 0x7f) | (rest > 0x7f ? 0x80 : 0));
+    return memcmp(value - n, size, n) == 0 && value[message->len] == 0;
+}
+
 static void mark_done(pf_kafka_source *self, pf_kafka_partition *place)
 {
     if (!place->done) {
@@ -324,7 +343,7 @@ static int offer(pf_kafka_source *self, pf_sink *sink, const rd_kafka_message_t 
     int kind;
     incoming.timestamp_ms = self->api->message_timestamp(message, &kind);
     rd_kafka_headers_t *headers;
-    if (self->api->message_headers(message, &headers) == RD_KAFKA_ERR_NONE) {
+    if (!surely_has_no_headers(message) && self->api->message_headers(message, &headers) == RD_KAFKA_ERR_NONE) {
         incoming.headers_size = (uint32_t)encode_headers(self, headers);
         incoming.headers = self->headers;
     }
@@ -452,17 +471,18 @@ uint64_t pf_kafka_source_count(pf_kafka_source *self, uint64_t messages, int64_t
     uint64_t seen = 0;
     int64_t deadline = pf_kafka_now_ns() + timeout_us * 1000;
     while (seen < messages && !has_notes(self) && pf_kafka_now_ns() < deadline) {
-        fetch(self);
+        if (self->next == self->count)
+            fetch(self);
         if (self->count == 0)
             pf_wake_wait(&self->pipe, -1, 1000);
-        for (uint32_t i = 0; i < self->count; i++) {
-            if (self->messages[i]->err == RD_KAFKA_ERR_NONE) {
-                *bytes += self->messages[i]->len;
+        for (; self->next < self->count; self->next++) {
+            rd_kafka_message_t *message = self->messages[self->next];
+            if (message->err == RD_KAFKA_ERR_NONE) {
+                *bytes += message->len;
                 seen++;
             }
-            self->api->message_destroy(self->messages[i]);
+            self->api->message_destroy(message);
         }
-        self->count = 0;
     }
     return seen;
 }

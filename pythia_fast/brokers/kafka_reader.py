@@ -64,6 +64,7 @@ class KafkaReader(Reader):
         self._away_since: float | None = time.monotonic()
         self._away_reason = ""
         self._ever_reached = False
+        self._closed = False
         self._missing: dict[str, float] = {}
         options = consumer.librdkafka_options(context)
         self.native: KafkaReaderNative = KafkaReaderNative(options, self._bounded)
@@ -180,7 +181,7 @@ class KafkaReader(Reader):
         )
 
     def lag(self) -> Mapping[Key, int]:
-        keys = list(self._current)
+        keys = [] if self._closed else list(self._current)
         unknown = [key for key in keys if key not in self._committed]
         known = dict(zip(unknown, self.native.committed(unknown, ANSWER_MS) or [], strict=False)) if unknown else {}
         behind = {}
@@ -194,7 +195,7 @@ class KafkaReader(Reader):
     def progress(self) -> tuple[int, int] | None:
         if not self._bounded or not self._bounds:
             return None
-        positions = {**self._last_positions, **self.native.positions()}
+        positions = self._last_positions if self._closed else {**self._last_positions, **self.native.positions()}
         read = total = 0
         for key, (start, end) in self._bounds.items():
             if key in positions or key in self._current:
@@ -297,7 +298,10 @@ class KafkaReader(Reader):
         self.native.pause(False)
 
     def close(self) -> None:
-        self.native.close()
+        if not self._closed:
+            self._last_positions.update(self.native.positions())  # what progress() tells from now on
+            self._closed = True
+            self.native.close()
 
 
 def _names(keys: Sequence[Key]) -> str:

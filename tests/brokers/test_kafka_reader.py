@@ -103,7 +103,8 @@ def member(kafka: KafkaBroker, tmp_path: Path) -> Iterator[OpenMember]:
 
         def open_member(topic: str | list[str], context: Mapping[str, Any] | None = None, **options: Any) -> Member:
             named = {"topics": topic} if isinstance(topic, list) else {"topic": topic}
-            given = {"bootstrap_servers": kafka.bootstrap_servers, "session_timeout_ms": 6000, "consumer_group": "g"}
+            given = {"bootstrap_servers": kafka.bootstrap_servers, "consumer_group": "g"}
+            given |= {"session_timeout_ms": 6000, "heartbeat_interval_ms": 300}
             made = Member(KafkaConsumer(**(named | given | options)), tmp_path, **(context or {}))
             stack.callback(made.reader.close)
             return made
@@ -244,7 +245,7 @@ def test_two_members_share_and_take_over(
 ) -> None:
     topic = new_topic(partitions=4)
     options = (
-        {"group_protocol": "consumer", "options": {}, "session_timeout_ms": None}
+        {"group_protocol": "consumer", "session_timeout_ms": None, "heartbeat_interval_ms": None}
         if strategy == "consumer"
         else {"partition_assignment_strategy": strategy}
     )

@@ -1,0 +1,397 @@
+"""The runtime between two Kafka topics, run as a user runs it: shared, cut off, killed, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from tests.support.kafka_broker import ROOT, KafkaBroker, free_ports
+
+NewTopic = Callable[..., str]
+PARTITIONS = 4
+
+
+class Echo(msgspec.Struct):
+    id: int
+    runtime: int
+
+
+class Runtime:
+    """``python -m pythia_fast run tests.support.echo_app:app`` in a process group of its own."""
+
+    def __init__(self, folder: Path, servers: str, topics: list[str], sink: str, dead: str, **settings: Any) -> None:
+        folder.mkdir(parents=True)
+        self.report_path = folder / "report.json"
+        self.log_path = folder / "log"
+        environment = {
+            **os.environ,
+            "KAFKA_BOOTSTRAP_SERVERS": servers,
+            "CONSUMER_GROUP": settings.get("group", f"group-of-{topics[0]}"),
+            "ECHO_TOPICS": ",".join(topics),
+            "ECHO_TO": sink,
+            "ECHO_DEAD": dead,
+            "ECHO_SINK_SERVERS": settings.get("sink_servers", ""),
+            "ECHO_SECONDS": str(settings.get("seconds", 0)),
+            "ECHO_OPTIONS": json.dumps(settings.get("options", {})),
+        }
+        command = [sys.executable, "-m", "pythia_fast", "run", "tests.support.echo_app:app"]
+        command += ["--workers", str(settings.get("workers", 2)), "--state-dir", str(folder / "state")]
+        command += ["--report", str(self.report_path), *settings.get("arguments", [])]
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    @property
+    def group_id(self) -> int:
+        """The process group, by which the rows that this runtime handled are known."""
+        return self.process.pid
+
+    def wait_for(self, text: str, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while text not in self.log:
+            assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log}"
+            assert time.monotonic() < deadline, f"no {text!r} after {seconds} s: {self.log}"
+            time.sleep(0.02)
+
+    def wait(self, seconds: float = 60) -> dict[str, Any]:
+        """Until it ends by itself; its report."""
+        assert self.process.wait(seconds) == 0, self.log
+        self.assert_gone()
+        return dict(json.loads(self.report_path.read_text()))
+
+    def stop(self) -> dict[str, Any]:
+        """SIGTERM, as an orchestrator stops it; its report."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        """kill -9 of the runtime process alone; its pool must go with it."""
+        self.process.kill()
+        self.process.wait()
+        self.assert_gone()
+
+    def assert_gone(self) -> None:
+        deadline = time.monotonic() + 10
+        while left := self.members():
+            assert time.monotonic() < deadline, f"left behind: {left}"
+            time.sleep(0.01)
+
+    def members(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if os.getpgid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except (ProcessLookupError, psutil.NoSuchProcess):
+                continue
+        return found
+
+    def close(self) -> None:
+        for process in self.members():
+            process.kill()
+        self.process.wait()
+
+
+Start = Callable[..., Runtime]
+
+
+@pytest.fixture
+def topics(new_topic: NewTopic) -> tuple[str, str, str]:
+    """(source of four partitions, sink, dead letters)."""
+    return new_topic(PARTITIONS), new_topic(), new_topic()
+
+
+@pytest.fixture
+def start(kafka: KafkaBroker, tmp_path: Path, topics: tuple[str, str, str]) -> Iterator[Start]:
+    """Start a runtime; every one is ended after the test."""
+    with ExitStack() as stack:
+
+        def start_runtime(*, servers: str = "", source: list[str] | None = None, **settings: Any) -> Runtime:
+            folder = tmp_path / f"runtime-{len(list(tmp_path.glob('runtime-*')))}"
+            made = Runtime(
+                folder, servers or kafka.bootstrap_servers, source or [topics[0]], topics[1], topics[2], **settings
+            )
+            stack.callback(made.close)
+            return made
+
+        yield start_runtime
+
+
+def produce(servers: str, topic: str, ids: range, partitions: int = PARTITIONS) -> None:
+    producer = Producer({"bootstrap.servers": servers, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000})
+    for i in ids:
+        producer.produce(topic, b'{"id":%d}' % i, partition=i % partitions)
+    assert producer.flush(60) == 0
+
+
+class Sink:
+    """Reads a topic from its beginning, as far as it has come."""
+
+    def __init__(self, servers: str, topic: str) -> None:
+        self.consumer = Consumer({"bootstrap.servers": servers, "group.id": "check", "enable.auto.commit": False})
+        self.consumer.assign([TopicPartition(topic, 0, 0)])
+        self.messages: list[Message] = []
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.consumer.close()
+
+    def rows(self) -> list[Echo]:
+        return [msgspec.json.decode(message.value(), type=Echo) for message in self.messages]
+
+    def read(self, done: Callable[[], bool], watched: list[Runtime] | None = None, seconds: float = 90) -> None:
+        deadline = time.monotonic() + seconds
+        while not done():
+            logs = [runtime.log for runtime in watched or []]
+            assert time.monotonic() < deadline, f"{len(self.messages)} messages after {seconds} s: {logs}"
+            self.messages += self.consumer.consume(10_000, timeout=0.2)
+
+    def read_ids(self, count: int, watched: list[Runtime] | None = None) -> list[int]:
+        """Until so many different ids have come; all of them, repeated ones too, in order."""
+        seen: set[int] = set()
+        known = 0
+
+        def done() -> bool:
+            nonlocal known
+            seen.update(row.id for row in self.rows_from(known))
+            known = len(self.messages)
+            return len(seen) >= count
+
+        self.read(done, watched)
+        return [row.id for row in self.rows()]
+
+    def rows_from(self, at: int) -> list[Echo]:
+        return [msgspec.json.decode(message.value(), type=Echo) for message in self.messages[at:]]
+
+
+def committed(servers: str, group: str, topic: str, partitions: int = PARTITIONS) -> list[int]:
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": group})
+    found = consumer.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=30)
+    consumer.close()
+    return [max(0, partition.offset) for partition in found]
+
+
+def ends(servers: str, topic: str, partitions: int = PARTITIONS) -> list[int]:
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": "check"})
+    found = [consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1] for p in range(partitions)]
+    consumer.close()
+    return found
+
+
+def test_until_end_handles_every_row_once_and_commits(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    source, sink, _ = topics
+    servers = kafka.bootstrap_servers
+    produce(servers, source, range(20_000))
+    report = start(arguments=["--until-end"]).wait()
+    assert (report["rows"], report["dead_lettered"], report["ending"]) == (20_000, 0, "done")
+    with Sink(servers, sink) as written:
+        ids = written.read_ids(20_000)
+    assert sorted(ids) == list(range(20_000))
+    for partition in range(PARTITIONS):  # ordering="partition"
+        of_one = [i for i in ids if i % PARTITIONS == partition]
+        assert of_one == sorted(of_one)
+    assert committed(servers, f"group-of-{source}", source) == ends(servers, source)
+    report = start(arguments=["--until-end"]).wait()
+    assert report["rows"] == 0
+
+
+def test_bad_messages_go_to_the_dead_letters_with_key_and_headers(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    source, sink, dead = topics
+    servers = kafka.bootstrap_servers
+    bad = [b"", None, b'{"id":', b'{"id":"x"}', b'{"id":1e99}', b"\xff\xff", b'{"other":1}']
+    producer = Producer({"bootstrap.servers": servers})
+    for i in range(100):
+        producer.produce(source, b'{"id":%d}' % i, partition=0)
+        if i < len(bad):
+            producer.produce(source, bad[i], key=b"key-%d" % i, headers=[("trace", b"%d" % i)], partition=0)
+    assert producer.flush(30) == 0
+    report = start(arguments=["--until-end"]).wait()
+    assert (report["rows"], report["dead_lettered"]) == (100 + len(bad), len(bad))
+    with Sink(servers, sink) as written, Sink(servers, dead) as buried:
+        assert written.read_ids(100) == list(range(100))
+        buried.read(lambda: len(buried.messages) >= len(bad))
+        assert sorted(message.key() for message in buried.messages) == [b"key-%d" % i for i in range(len(bad))]
+        for message in buried.messages:
+            assert ("trace", (message.key() or b"").removeprefix(b"key-")) in (message.headers() or [])
+    assert committed(servers, f"group-of-{source}", source) == ends(servers, source)
+
+
+def test_two_runtimes_share_the_partitions(kafka: KafkaBroker, topics: tuple[str, str, str], start: Start) -> None:
+    source, sink, _ = topics
+    servers = kafka.bootstrap_servers
+    first = start()
+    first.wait_for(f"assigned {source}[0, 1, 2, 3]")
+    second = start()
+    second.wait_for(f"assigned {source}[")
+    produce(servers, source, range(40_000))
+    with Sink(servers, sink) as written:
+        ids = written.read_ids(40_000, [first, second])
+        by_runtime = {row.runtime for row in written.rows()}
+    assert sorted(ids) == list(range(40_000))
+    assert by_runtime == {first.group_id, second.group_id}
+    reports = [first.stop(), second.stop()]
+    assert sum(report["rows"] for report in reports) == 40_000
+    assert committed(servers, f"group-of-{source}", source) == ends(servers, source)
+
+
+@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range", "roundrobin"])
+def test_members_come_and_go_under_load(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, strategy: str
+) -> None:
+    source, sink, _ = topics
+    servers = kafka.bootstrap_servers
+    total = 60_000
+    stop = threading.Event()
+    sent = 0
+
+    def load() -> None:
+        nonlocal sent
+        producer = Producer({"bootstrap.servers": servers, "linger.ms": 2})
+        while not stop.is_set() or sent < total:
+            for i in range(sent, sent + 200):
+                producer.produce(source, b'{"id":%d}' % i, partition=i % PARTITIONS)
+            sent += 200
+            producer.flush(30)
+
+    options = {"partition.assignment.strategy": strategy}
+    loader = threading.Thread(target=load)
+    try:
+        first = start(options=options)
+        first.wait_for("assigned")
+        loader.start()
+        second = start(options=options)
+        second.wait_for(f"assigned {source}[")
+        third = start(options=options)
+        third.wait_for(f"assigned {source}[")
+        first.stop()
+        third.stop()
+        fourth = start(options=options)
+        fourth.wait_for(f"assigned {source}[")
+    finally:
+        stop.set()
+        loader.join()
+    with Sink(servers, sink) as written:
+        ids = written.read_ids(sent, [second, fourth])
+    assert set(ids) == set(range(sent))
+    second.stop()
+    fourth.stop()
+    assert committed(servers, f"group-of-{source}", source) == ends(servers, source)
+
+
+def test_a_broker_restart_is_survived(
+    own_kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, tmp_path: Path
+) -> None:
+    servers = own_kafka.bootstrap_servers
+    for topic, partitions in zip(topics, (PARTITIONS, 1, 1), strict=True):
+        own_kafka.create_topic(topic, partitions)
+    source, sink, _ = topics
+    runtime = start(servers=servers)
+    produce(servers, source, range(5000))
+    with Sink(servers, sink) as written:
+        written.read_ids(5000, [runtime])
+    own_kafka.kill()
+    runtime.wait_for("no broker answers")
+    own_kafka.start()
+    produce(servers, source, range(5000, 10_000))
+    with Sink(servers, sink) as written:
+        assert set(written.read_ids(10_000, [runtime])) == set(range(10_000))
+    runtime.stop()
+    assert committed(servers, f"group-of-{source}", source) == ends(servers, source)
+
+
+def test_a_sink_that_is_away_holds_the_positions_back(
+    kafka: KafkaBroker, own_kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    source, sink, dead = topics
+    for topic in (sink, dead):
+        own_kafka.create_topic(topic)
+    runtime = start(sink_servers=own_kafka.bootstrap_servers)
+    produce(kafka.bootstrap_servers, source, range(1000))
+    with Sink(own_kafka.bootstrap_servers, sink) as written:
+        written.read_ids(1000, [runtime])
+    group = f"group-of-{source}"
+    while committed(kafka.bootstrap_servers, group, source) != [250] * PARTITIONS:
+        assert runtime.process.poll() is None, runtime.log
+    own_kafka.stop()
+    produce(kafka.bootstrap_servers, source, range(1000, 2000))
+    deadline = time.monotonic() + 4
+    while time.monotonic() < deadline:
+        assert committed(kafka.bootstrap_servers, group, source) == [250] * PARTITIONS
+    own_kafka.start()
+    with Sink(own_kafka.bootstrap_servers, sink) as written:
+        assert set(written.read_ids(2000, [runtime])) == set(range(2000))
+    runtime.stop()
+    assert committed(kafka.bootstrap_servers, group, source) == [500] * PARTITIONS
+
+
+def test_kill_9_of_the_whole_runtime_loses_nothing(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    source, sink, _ = topics
+    servers = kafka.bootstrap_servers
+    produce(servers, source, range(30_000))
+    with Sink(servers, sink) as written:
+        for wanted in (3000, 9000):
+            runtime = start(seconds=0.02)
+            written.read_ids(wanted, [runtime])
+            runtime.kill()
+    report = start(arguments=["--until-end"]).wait()
+    assert report["rows"] > 0
+    with Sink(servers, sink) as written:
+        assert set(written.read_ids(30_000)) == set(range(30_000))
+    assert committed(servers, f"group-of-{source}", source) == ends(servers, source)
+
+
+def test_three_topics_at_once(
+    kafka: KafkaBroker, topics: tuple[str, str, str], new_topic: NewTopic, start: Start
+) -> None:
+    sources = [topics[0], new_topic(2), new_topic(1)]
+    servers = kafka.bootstrap_servers
+    for i, (source, partitions) in enumerate(zip(sources, (PARTITIONS, 2, 1), strict=True)):
+        produce(servers, source, range(i * 5000, (i + 1) * 5000), partitions)
+    report = start(source=sources, workers=3, arguments=["--until-end"]).wait()
+    assert {handler["name"]: handler["rows"] for handler in report["handlers"]} == {
+        f"echo-{source}": 5000 for source in sources
+    }
+    with Sink(servers, topics[1]) as written:
+        assert sorted(written.read_ids(15_000)) == list(range(15_000))
+
+
+def test_a_topic_that_does_not_exist_ends_the_run_with_a_sentence(start: Start) -> None:
+    runtime = start(source=["no-such-topic"], arguments=["--connect-timeout", "2"])
+    assert runtime.process.wait(60) == 4
+    assert "topic no-such-topic does not exist" in runtime.log
+    runtime.assert_gone()
+
+
+def test_no_broker_ends_the_run_with_a_sentence(start: Start) -> None:
+    (port,) = free_ports(1)
+    runtime = start(servers=f"127.0.0.1:{port}", arguments=["--connect-timeout", "2"])
+    assert runtime.process.wait(60) == 4
+    assert f"no Kafka broker answered at 127.0.0.1:{port} within 2 s" in runtime.log
+    runtime.assert_gone()

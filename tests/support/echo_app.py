@@ -1,0 +1,48 @@
+"""An app whose handlers write what they read to another topic, for tests that run it as a user would.
+
+``ECHO_TOPICS``: topics, comma separated, one handler each (``TOPIC`` is read by the handler ``echo-TOPIC``).
+``ECHO_TO``, ``ECHO_DEAD``: the topics that results and dead letters go to. ``ECHO_SINK_SERVERS``: their broker.
+``ECHO_SECONDS``: how long a batch takes. ``ECHO_OPTIONS``: librdkafka options of the consumers, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import msgspec
+import numpy as np
+
+from pythia_fast import App, Batch, KafkaConsumer, KafkaProducer
+
+SINK_SERVERS = os.environ.get("ECHO_SINK_SERVERS") or os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+SECONDS = float(os.environ.get("ECHO_SECONDS", "0"))
+OPTIONS = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500} | json.loads(os.environ.get("ECHO_OPTIONS", "{}"))
+
+
+class Row(msgspec.Struct):
+    id: int
+
+
+app = App("echo")
+
+
+def echo(batch: Batch[Row]) -> dict[str, object]:
+    """Every id, with the process group of the runtime that handled it."""
+    if SECONDS:
+        time.sleep(SECONDS)
+    ids = batch["id"]
+    return {"id": ids, "runtime": np.full(len(ids), os.getpgid(0), dtype=np.int64)}
+
+
+for topic in os.environ["ECHO_TOPICS"].split(","):
+    app.batch_handler(
+        name=f"echo-{topic}",
+        source=KafkaConsumer(topic, options=OPTIONS),
+        sink=KafkaProducer(os.environ["ECHO_TO"], bootstrap_servers=SINK_SERVERS),
+        dead_letter=KafkaProducer(os.environ["ECHO_DEAD"], bootstrap_servers=SINK_SERVERS),
+        schema=Row,
+        batch_size=512,
+        ordering="partition",
+    )(echo)

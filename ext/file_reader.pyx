@@ -1,7 +1,7 @@
 # cython: language_level=3
 """FileRecords: files or a stream, cut into records, as a pf_source. The cutting itself is C, in file_source.h."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 from posix.unistd cimport close
@@ -18,6 +18,7 @@ cdef extern from "file_source.h" nogil:
         uint32_t partition
         int64_t offset
         int64_t appended
+        int64_t limit
         int64_t seen
         uint8_t stream
         uint8_t last
@@ -102,7 +103,10 @@ cdef class FileRecords(NativeSource):
                 close(self.native.files[i].fd)
         self.native.n_files = 0
 
-    def add(self, int fd, uint32_t partition, int64_t offset, *, bint stream=False, bint last=True):
+    def add(
+        self, int fd, uint32_t partition, int64_t offset, *, bint stream=False, bint last=True,
+        int64_t limit=INT64_MAX,
+    ):
         cdef uint32_t capacity = self.native.files_capacity
         cdef pf_file *grown
         if self.native.n_files == capacity:
@@ -118,6 +122,7 @@ cdef class FileRecords(NativeSource):
         file.partition = partition
         file.offset = offset
         file.appended = offset
+        file.limit = limit
         file.seen = -1
         file.stream = stream
         file.last = last

@@ -42,6 +42,7 @@ typedef struct {
     uint32_t partition;
     int64_t offset;   /* first byte of the first record that was not appended */
     int64_t appended; /* end of the last one that was; only empty lines lie between the two */
+    int64_t limit;    /* a record that begins here or later is left for another run */
     int64_t seen;     /* follow: everything before it was read, and no whole record is left in it */
     uint8_t stream;   /* read in order from a pipe or a terminal: no seeking, no going back */
     uint8_t last;     /* what the file holds now is all: its end is a record's end */
@@ -258,6 +259,10 @@ enum { PF_READ_ON = 0, PF_READ_NOTHING = 1, PF_READ_STALLED = 2, PF_READ_FAILED 
 /* Append the current file's records until it has no more for now. */
 static int pf_file_cut(pf_file_source *files, pf_file *file, pf_sink *sink, uint32_t max_messages, uint32_t *taken) {
     while (*taken < max_messages) {
+        if (file->offset >= file->limit) {
+            file->done = 1;
+            return PF_READ_NOTHING;
+        }
         int64_t size = pf_record_bytes(files);
         if (size) {
             size_t ending = files->format == PF_FORMAT_LINES;

@@ -15,10 +15,13 @@ class FileRecords(NativeSource):
         block_bytes: int = ...,
     ) -> None:
         """``format``: a key of FORMATS. ``follow``: call serve() now and then to look for rotated and new files."""
-    def add(self, fd: int, partition: int, offset: int, *, stream: bool = False, last: bool = True) -> None:
+    def add(
+        self, fd: int, partition: int, offset: int, *, stream: bool = False, last: bool = True, limit: int = ...
+    ) -> None:
         """Read ``fd`` from ``offset`` on; the descriptor belongs to this object from now on.
 
-        ``stream``: it cannot seek. ``last``: its end is the end, nothing will be appended to it.
+        ``stream``: it cannot seek. ``last``: its end is the end, nothing will be appended to it. ``limit``: a record
+        that begins there or later is left.
         """
     def fd(self, partition: int) -> int: ...
     def finish(self, partition: int) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["FileConsumer", "FileProducer"]
 
 STDIN = "-"
+NO_LIMIT = 2**63 - 1
 Start = Literal["checkpoint", "beginning", "end"]
 _OPTIONS = ("path", "consumer_group", "format", "record_size", "dtype", "follow", "start")
 _COMPRESSED = {
@@ -263,7 +264,7 @@ class CheckpointedReader(FileReader):
     def missing(self, path: str) -> None:
         raise SourceError(f"cannot read {path}: no such file")
 
-    def take_up(self, path: str, fd: int, position: int, *, last: bool) -> int:
+    def take_up(self, path: str, fd: int, position: int, *, last: bool, limit: int = NO_LIMIT) -> int:
         """Announce the open file and read it from ``position``; its descriptor changes hands."""
         try:
             entry = identify(path, fd, position)
@@ -274,7 +275,7 @@ class CheckpointedReader(FileReader):
         except BaseException:
             os.close(fd)
             raise
-        self.native.add(fd, index, position, last=last)
+        self.native.add(fd, index, position, last=last, limit=limit)
         return index
 
     def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
@@ -294,7 +295,7 @@ class CheckpointedReader(FileReader):
 
 
 class ListReader(CheckpointedReader):
-    """Files to their ends, one after the other; the list is made when the reader is opened."""
+    """Files to their ends, one after the other: the list, and the ends, are those when the reader is opened."""
 
     def __init__(self, consumer: FileConsumer, context: ReaderContext) -> None:
         super().__init__(consumer, context)
@@ -333,8 +334,8 @@ class ListReader(CheckpointedReader):
         if not self._waiting:
             self.native.exhausted()
             return
-        path, position, _size = self._waiting.popleft()
-        self.take_up(path, open_regular(path), position, last=True)
+        path, position, size = self._waiting.popleft()
+        self.take_up(path, open_regular(path), position, last=True, limit=size)
 
     def progress(self) -> tuple[int, int]:
         return min(self._skipped + self.native.bytes_read, self._total), self._total

@@ -132,6 +132,20 @@ def test_standard_input(tmp_path: Path) -> None:
         os.close(kept)
 
 
+def test_what_is_appended_after_the_start_is_left_for_the_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "grows"
+    path.write_bytes(b"1\n2\n3-begun")
+    reader = FileConsumer(path, consumer_group="g").open(reader_context(tmp_path))
+    with path.open("ab") as file:
+        file.write(b"-and-ended\n4\n")
+    sink = CollectingSink()
+    assert drain(reader, sink) == END
+    assert sink.payloads == [b"1", b"2", b"3-begun-and-ended"]
+    reader.commit({0: sink.messages[-1].next_offset}, wait=True)
+    reader.close()
+    assert read_all(FileConsumer(path, consumer_group="g").open(reader_context(tmp_path))).payloads == [b"4"]
+
+
 def test_progress_counts_bytes_to_the_total(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x\n" * 100)
     (tmp_path / "b").write_bytes(b"y\n" * 50)

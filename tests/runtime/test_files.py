@@ -1,0 +1,163 @@
+"""Files through whole runs: killed and resumed, a full disk at the sink, a file that shrank, dead letters on disk."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pythia_fast import App, FileConsumer, FileProducer
+from pythia_fast.errors import SourceError
+from pythia_fast.runtime.dead_letter import read_dead_letters
+
+ROWS = 200_000
+
+_APP = """
+import sys
+import time
+import msgspec
+from pythia_fast import App, FileConsumer, FileProducer
+
+folder = sys.argv[1]
+
+class Order(msgspec.Struct):
+    id: int
+
+app = App("files")
+
+@app.batch_handler(
+    source=FileConsumer(path=folder + "/in.ndjson", consumer_group="g"),
+    sink=FileProducer(path=folder + "/out.ndjson"),
+    schema=Order, batch_size=500, batch_timeout=0.01,
+)
+def score(batch):
+    time.sleep(0.002)  # so that the run takes seconds, and can be killed in it
+    return {"id": batch["id"]}
+
+if __name__ == "__main__":
+    print(app.run(workers=2, until="end", state_dir=folder + "/state").ending, flush=True)
+"""
+
+
+def ids(path: Path) -> set[int]:
+    return {int(line.removeprefix(b'{"id":').removesuffix(b"}")) for line in path.read_bytes().splitlines()}
+
+
+def wait_for_checkpoint(folder: Path, run: subprocess.Popen[bytes]) -> None:
+    """Until the run has committed something (or ended, which the caller's asserts will tell)."""
+    checkpoint = folder / "state" / "checkpoints" / "g.json"
+    before = checkpoint.read_bytes() if checkpoint.exists() else b""
+    while run.poll() is None and (checkpoint.read_bytes() if checkpoint.exists() else b"") == before:
+        try:
+            run.wait(0.01)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def test_a_killed_run_goes_on_and_loses_nothing(tmp_path: Path) -> None:
+    (tmp_path / "in.ndjson").write_bytes(b"".join(b'{"id":%d}\n' % i for i in range(ROWS)))
+    (tmp_path / "app.py").write_text(_APP)
+    command = [sys.executable, str(tmp_path / "app.py"), str(tmp_path)]
+    killed = 0
+    while True:
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as run:
+            assert run.stdout is not None
+            if killed < 2:
+                wait_for_checkpoint(tmp_path, run)
+                run.send_signal(signal.SIGKILL)
+                killed += 1
+                continue
+            assert run.stdout.read() == b"done\n"
+            break
+    rows = (tmp_path / "out.ndjson").read_bytes().count(b"\n")
+    assert ids(tmp_path / "out.ndjson") == set(range(ROWS))
+    assert rows < 3 * ROWS  # the checkpoint spared the later runs some of it
+
+
+def echo(source: FileConsumer, sink: FileProducer | None = None) -> App:
+    app = App("files")
+
+    @app.batch_handler(source=source, sink=sink, decoder="raw", batch_size=1000, name="echo")
+    def echo(batch):
+        return batch["payload"].tolist() if sink is not None else None
+
+    return app
+
+
+def test_a_full_disk_at_the_sink_holds_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    lines = [b"%06d" % i * 10 for i in range(50_000)]
+    (tmp_path / "in").write_bytes(b"\n".join(lines) + b"\n")
+    app = echo(FileConsumer(tmp_path / "in"), FileProducer(tmp_path / "out"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    troubles: list[str] = []
+    full = threading.Event()
+
+    class Watch:
+        def started(self, info):
+            pass
+
+        def sample(self, snapshot):
+            troubles.extend(snapshot.trouble)
+            if troubles:
+                full.set()
+
+        def event(self, text):
+            troubles.append(text)
+
+        def finished(self, report):
+            pass
+
+    def make_room() -> None:
+        full.wait(60)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    helper = threading.Thread(target=make_room)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        helper.start()
+        report = app.run(workers=1, until="end", state_dir=tmp_path / "state", observer=Watch())
+    finally:
+        full.set()
+        helper.join()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert report.rows == len(lines)
+    assert any("cannot write" in line and "trying again" in line for line in troubles)
+    assert sorted((tmp_path / "out").read_bytes().split()) == lines
+
+
+def test_a_file_that_shrank_under_its_checkpoint_stops_the_run_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(b"a row\n" * 1000)
+    state = tmp_path / "state"
+    assert echo(FileConsumer(path)).run(workers=1, until="end", state_dir=state).rows == 1000
+    assert echo(FileConsumer(path)).run(workers=1, until="end", state_dir=state).rows == 0
+    path.write_bytes(b"a row\n" * 10)
+    with pytest.raises(SourceError, match=r'shrank: it was read up to byte 6,000 and has 60 now.*start="beginning"'):
+        echo(FileConsumer(path)).run(workers=1, until="end", state_dir=state)
+    again = echo(FileConsumer(path, start="beginning"))
+    assert again.run(workers=1, until="end", state_dir=state).rows == 10
+
+
+def test_rows_given_up_are_in_the_state_folder_byte_for_byte(tmp_path: Path) -> None:
+    large = b"x" * 3_000_000
+    (tmp_path / "in").write_bytes(b"good\n\xff\xfe\n" + large + b"\ngood\n")
+    app = App("files")
+
+    @app.batch_handler(source=FileConsumer(tmp_path / "in"), decoder="raw", max_batch_bytes=1 << 20, name="picky")
+    def picky(batch):
+        batch.reject(batch["payload"] == b"\xff\xfe", reason="not text")
+
+    report = app.run(workers=1, until="end", state_dir=tmp_path / "state")
+    assert (report.rows, report.dead_lettered) == (4, 2)
+    letters = {
+        stored.offset: stored.letter() for stored in read_dead_letters(tmp_path / "state/dead-letters/picky.ndjson")
+    }
+    assert letters[5].payload == b"\xff\xfe"
+    assert letters[5].reason == "not text"
+    assert letters[8].payload == large
+    assert letters[8].topic == str(tmp_path / "in")

@@ -99,7 +99,7 @@ def test_a_full_disk_at_the_sink_holds_the_run_and_loses_nothing(tmp_path: Path)
 
     class Watch:
         def started(self, info):
-            pass
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # the arena, a file too, has its size by now
 
         def sample(self, snapshot):
             troubles.extend(snapshot.trouble)
@@ -117,7 +117,6 @@ def test_a_full_disk_at_the_sink_holds_the_run_and_loses_nothing(tmp_path: Path)
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     helper = threading.Thread(target=make_room)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
         helper.start()
         report = app.run(workers=1, until="end", state_dir=tmp_path / "state", observer=Watch())

@@ -42,9 +42,18 @@ typedef struct {
     uint64_t size;
 } pf_msgpack_name;
 
+/* A key of at most 15 bytes as it stands in a payload, length and all, so that the expected one is recognised in
+ * one comparison.  A mask of 0 and a size of 0: too long. */
+typedef struct {
+    uint64_t words[2];
+    uint64_t masks[2];
+    uint64_t size;
+} pf_msgpack_literal;
+
 /* One Struct's keys: its fields in their order, then the unknown ones learned so far. */
 typedef struct {
     pf_msgpack_name *names; /* n_fields + PF_MSGPACK_POOL */
+    pf_msgpack_literal *literals; /* as many */
     uint16_t *next;      /* n_fields + PF_MSGPACK_POOL + 1: the key that came after key k last; the last entry: first of all */
     uint16_t *table;     /* hash -> key, PF_MSGPACK_NO_KEY where free; linear probing, at most half full */
     uint32_t table_mask;
@@ -399,8 +408,15 @@ static inline int pf_msgpack_short_way(pf_msgpack_reader *reader, uint32_t colum
         uint64_t size = op & 0x1F, room;
         if ((op & 0xE0) != 0xA0 || size >= left) return 0;
         uint8_t *space = pf_text_space(reader->batch, column, i, &room);
-        if (size > room || pf_utf8_valid_prefix(at + 1, size) != size) return 0;
-        pf_copy(space, at + 1, size);
+        if (size < 8 && room >= 8) { /* whole words: what stands behind the value is overwritten or never read */
+            uint64_t word;
+            memcpy(&word, at + 1, 8);
+            if (word & ((1ull << (8 * size)) - 1) & 0x8080808080808080ull) return 0;
+            memcpy(space, &word, 8);
+        } else {
+            if (size > room || pf_utf8_valid_prefix(at + 1, size) != size) return 0;
+            pf_copy(space, at + 1, size);
+        }
         int32_t *offsets = pf_column_offsets(reader->batch, column);
         offsets[i + 1] = offsets[i] + (int32_t)size;
         reader->at += 1 + size;
@@ -474,6 +490,26 @@ static inline uint32_t pf_msgpack_hash(pf_msgpack_name name) {
     return (uint32_t)(mixed >> 32);
 }
 
+static void pf_msgpack_set_literal(pf_msgpack_literal *literal, const uint8_t *text, uint64_t size) {
+    uint8_t bytes[16] = {0}, mask[16] = {0};
+    memset(literal, 0, sizeof *literal);
+    if (size > 15) return;
+    bytes[0] = (uint8_t)(0xA0 | size);
+    memcpy(bytes + 1, text, size);
+    memset(mask, 0xFF, size + 1);
+    memcpy(literal->words, bytes, 16);
+    memcpy(literal->masks, mask, 16);
+    literal->size = size + 1;
+}
+
+/* Whether the 16 bytes at `at` begin with the literal. */
+static inline int pf_msgpack_is_literal(const pf_msgpack_literal *literal, const uint8_t *at) {
+    uint64_t words[2];
+    memcpy(words, at, 16);
+    return literal->size && ((words[0] ^ literal->words[0]) & literal->masks[0]) == 0 &&
+           ((words[1] ^ literal->words[1]) & literal->masks[1]) == 0;
+}
+
 /* Whether a key is key `known`; `text` are its bytes. Up to 16 of them stand in the name whole. */
 static inline int pf_msgpack_is_key(const pf_msgpack_keys *keys, const pf_struct *spec, uint32_t known,
                                     pf_msgpack_name name, const uint8_t *text) {
@@ -489,6 +525,7 @@ static uint32_t pf_msgpack_find(pf_msgpack_keys *keys, const pf_struct *spec, pf
         if (pf_msgpack_is_key(keys, spec, keys->table[slot], name, text)) return keys->table[slot];
     if (name.size > 16 || keys->n_names == spec->n_fields + PF_MSGPACK_POOL) return PF_MSGPACK_NO_KEY;
     keys->names[keys->n_names] = name;
+    pf_msgpack_set_literal(&keys->literals[keys->n_names], text, name.size);
     keys->next[keys->n_names] = PF_MSGPACK_NO_KEY;
     keys->table[slot] = (uint16_t)keys->n_names;
     return keys->n_names++;
@@ -532,6 +569,27 @@ static int pf_msgpack_other_key(pf_msgpack_reader *reader, const pf_struct *spec
     return pf_msgpack_skip(reader, column);
 }
 
+/* Read a key.  Sets `field` to the key found, PF_MSGPACK_NO_KEY for one that was not learned; of one that is no
+ * field, the value is read too. */
+static int pf_msgpack_key(pf_msgpack_reader *reader, const pf_struct *spec, pf_msgpack_keys *keys, int32_t column,
+                          uint32_t before, uint32_t *field) {
+    uint64_t size;
+    if (reader->at == reader->end) return pf_msgpack_truncated(reader, column);
+    const uint8_t *where = reader->at;
+    int known = pf_msgpack_str_head(reader, *reader->at++, &size);
+    if (known < 0) return pf_msgpack_refuse(reader, where, PF_REASON_SYNTAX, column, pf_msgpack_found(*where));
+    if (!known) return pf_msgpack_truncated(reader, column);
+    const uint8_t *text = reader->at;
+    pf_msgpack_name name = pf_msgpack_name_of(text, size, reader->end);
+    reader->at += size;
+    *field = keys->next[before];
+    if (*field == PF_MSGPACK_NO_KEY || !pf_msgpack_is_key(keys, spec, *field, name, text)) {
+        *field = pf_msgpack_find(keys, spec, name, text);
+        if (*field != PF_MSGPACK_NO_KEY) keys->next[before] = (uint16_t)*field;
+    }
+    return *field < spec->n_fields ? PF_DECODED : pf_msgpack_other_key(reader, spec, where, text, size, column);
+}
+
 /* Read a map into the fields of Struct `index`; `column` is its node, -1 for the row itself. */
 static int pf_msgpack_struct(pf_msgpack_reader *reader, uint32_t index, int32_t column, uint64_t i) {
     const pf_struct *spec = &reader->plan->structs[index];
@@ -548,28 +606,23 @@ static int pf_msgpack_struct(pf_msgpack_reader *reader, uint32_t index, int32_t 
     if (!known) return pf_msgpack_truncated(reader, column);
 
     uint32_t before = spec->n_fields + PF_MSGPACK_POOL;
+    /* Keys that may be expected: any, unless an unknown one has to be refused or may be the tag. */
+    uint32_t expectable = spec->tag_field || spec->forbid_unknown ? spec->n_fields : PF_MSGPACK_NO_KEY;
     for (uint64_t n = 0; n < count; n++) {
-        uint64_t size;
-        if (reader->at == reader->end) return pf_msgpack_truncated(reader, column);
         const uint8_t *where = reader->at;
-        known = pf_msgpack_str_head(reader, *reader->at++, &size);
-        if (known < 0) return pf_msgpack_refuse(reader, where, PF_REASON_SYNTAX, column, pf_msgpack_found(*where));
-        if (!known) return pf_msgpack_truncated(reader, column);
-        const uint8_t *text = reader->at;
-        pf_msgpack_name name = pf_msgpack_name_of(text, size, reader->end);
-        reader->at += size;
-
         uint32_t field = keys->next[before];
-        if (field == PF_MSGPACK_NO_KEY || !pf_msgpack_is_key(keys, spec, field, name, text)) {
-            field = pf_msgpack_find(keys, spec, name, text);
-            if (field != PF_MSGPACK_NO_KEY) keys->next[before] = (uint16_t)field;
+        if (field < expectable && pf_msgpack_left(reader) >= 16 && pf_msgpack_is_literal(&keys->literals[field], where)) {
+            reader->at += keys->literals[field].size;
+            if (field >= spec->n_fields) {
+                int result = pf_msgpack_skip(reader, column);
+                if (result != PF_DECODED) return result;
+            }
+        } else {
+            int result = pf_msgpack_key(reader, spec, keys, column, before, &field);
+            if (result != PF_DECODED) return result;
         }
         if (field != PF_MSGPACK_NO_KEY) before = field;
-        if (field >= spec->n_fields) {
-            int result = pf_msgpack_other_key(reader, spec, where, text, size, column);
-            if (result != PF_DECODED) return result;
-            continue;
-        }
+        if (field >= spec->n_fields) continue;
         int result = pf_msgpack_value(reader, spec->fields[field].column, i);
         if (result != PF_DECODED) return result;
         uint64_t bit = 1ull << (field & 63);
@@ -605,12 +658,17 @@ static void pf_msgpack_decoder_free(pf_msgpack_decoder *decoder) {
     if (decoder == NULL) return;
     for (uint32_t s = 0; decoder->keys && s < decoder->plan->n_structs; s++) {
         free(decoder->keys[s].names);
+        free(decoder->keys[s].literals);
         free(decoder->keys[s].next);
         free(decoder->keys[s].table);
     }
     free(decoder->keys);
     free(decoder->actions);
     free(decoder);
+}
+
+static int pf_msgpack_keys_are_whole(const pf_msgpack_keys *keys) {
+    return keys->names && keys->literals && keys->next && keys->table;
 }
 
 static uint8_t pf_msgpack_action(const pf_column *column, const pf_bounds *bounds) {
@@ -642,12 +700,14 @@ static pf_decoder *pf_msgpack_decoder_new(const pf_plan *plan) {
         keys->table = malloc(slots * sizeof *keys->table);
         keys->next = malloc((spec->n_fields + PF_MSGPACK_POOL + 1) * sizeof *keys->next);
         keys->names = malloc((spec->n_fields + PF_MSGPACK_POOL) * sizeof *keys->names);
-        if (keys->table == NULL || keys->next == NULL || keys->names == NULL) break;
+        keys->literals = malloc((spec->n_fields + PF_MSGPACK_POOL) * sizeof *keys->literals);
+        if (!pf_msgpack_keys_are_whole(keys)) break;
         for (uint32_t slot = 0; slot < slots; slot++) keys->table[slot] = PF_MSGPACK_NO_KEY;
         for (uint32_t field = 0; field < spec->n_fields; field++) {
             const pf_field *entry = &spec->fields[field];
             const uint8_t *text = (const uint8_t *)entry->name;
             keys->names[field] = pf_msgpack_name_of(text, entry->name_size, text + entry->name_size);
+            pf_msgpack_set_literal(&keys->literals[field], text, entry->name_size);
             uint32_t slot = pf_msgpack_hash(keys->names[field]) & keys->table_mask;
             while (keys->table[slot] != PF_MSGPACK_NO_KEY) slot = (slot + 1) & keys->table_mask;
             keys->table[slot] = (uint16_t)field;
@@ -658,8 +718,7 @@ static pf_decoder *pf_msgpack_decoder_new(const pf_plan *plan) {
         keys->n_names = spec->n_fields;
     }
     for (uint32_t s = 0; s < plan->n_structs; s++) {
-        if (decoder->actions == NULL || decoder->keys == NULL || decoder->keys[s].table == NULL ||
-            decoder->keys[s].next == NULL || decoder->keys[s].names == NULL) {
+        if (decoder->actions == NULL || decoder->keys == NULL || !pf_msgpack_keys_are_whole(&decoder->keys[s])) {
             pf_msgpack_decoder_free(decoder);
             return NULL;
         }

@@ -12,6 +12,9 @@ What becomes of values that JSON has no word for:
 | datetime64 (taken as UTC)              | "2026-01-31T12:00:00.000001Z" | timestamp extension        |
 | bytes                                  | base64 string                 | bin                        |
 | float32                                | the exact value, as a double  | float 32                   |
+
+A numeric column of a batch is a plain array: to send its nulls on as nulls, return
+``np.ma.masked_array(batch[name], ~batch.valid(name))``.
 """
 
 from __future__ import annotations

@@ -48,9 +48,9 @@ cdef class DecoderProbe:
     cdef uint64_t *ends     # where each ends
     cdef Py_ssize_t n_payloads
 
-    def __init__(self, Layout layout not None, NativeDecoder decoder not None):
-        if self.memory != NULL:
-            raise RuntimeError("a DecoderProbe is built once")
+    def __cinit__(self, Layout layout not None, NativeDecoder decoder not None):
+        if decoder.decoder == NULL:
+            raise ValueError("the decoder was not initialised")
         self.layout = layout
         self.decoder = decoder
         self.memory = <uint8_t *>calloc(1, layout.base + layout.bytes + 64)

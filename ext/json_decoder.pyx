@@ -56,9 +56,7 @@ cdef class JsonDecoder(NativeDecoder):
     cdef readonly Plan plan
     cdef readonly str simd
 
-    def __init__(self, Plan plan not None, simd=None):
-        if self.json != NULL:
-            raise RuntimeError("a JsonDecoder is built once")
+    def __cinit__(self, Plan plan not None, simd=None):
         self.simd = _choose(simd)
         self.plan = plan
         self.json = pf_json_new(&plan.plan, pf_json_kernel(self.simd.encode()))

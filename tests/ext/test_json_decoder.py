@@ -764,6 +764,13 @@ def test_no_byte_beyond_the_payload_is_read(guarded: Any, simd: str) -> None:
                 assert same(rows(probe), [wanted])
 
 
+def test_a_decoder_cannot_be_had_without_a_plan() -> None:
+    with pytest.raises(TypeError):
+        JsonDecoder.__new__(JsonDecoder)
+    with pytest.raises(TypeError):
+        JsonDecoder(None)  # type: ignore[arg-type]
+
+
 def test_the_environment_picks_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan(Plain)
     for name in SIMD:

@@ -242,6 +242,7 @@ class CheckpointedReader(FileReader):
         self.known: list[FilePosition] = self.checkpoint.files
         self.positions: dict[int, FilePosition] = {}  #: by partition index
         self._unsaved = False
+        self._save_fails = False
 
     def start_position(self, path: str, fd: int, start: Start, listed: AbstractSet[Identity]) -> int | None:
         """Where to begin in a file this run meets for the first time; None: it replaced one that was read."""
@@ -285,9 +286,18 @@ class CheckpointedReader(FileReader):
                 if entry is not None and position > entry.position:
                     entry.position = position
                     self._unsaved = True
-            if self._unsaved:
+            if not self._unsaved:
+                return
+            try:
                 self.checkpoint.save([*self.known, *self.positions.values()])
-                self._unsaved = False
+            except SourceError as error:
+                if wait:
+                    raise
+                if not self._save_fails:  # nothing is lost by waiting: a run that ends now reads some rows again
+                    self.context.log(f"{error}; trying again")
+                self._save_fails = True
+            else:
+                self._unsaved = self._save_fails = False
 
     def close(self) -> None:
         super().close()

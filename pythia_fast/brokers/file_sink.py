@@ -27,6 +27,8 @@ from pythia_fast.errors import ConfigError, SinkError, UnknownOptionError
 FileSinkFormat = Literal["ndjson", "msgpack-frames"]
 Fsync = Literal["batch", "interval", "never"]
 FSYNC_INTERVAL_S = 1.0
+#: Does not wait for times of change; macOS has fsync only.
+sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 1.0
 _OPTIONS = ("path", "format", "fsync")
@@ -187,7 +189,7 @@ class FilePublisher(Publisher):
             for part in parts:
                 end += self._write_at(memoryview(part), end)
             if self._fsync == "batch" and end > self._end:
-                os.fdatasync(self._fd)
+                sync_data(self._fd)
                 self._synced = end
             self._end = end
 
@@ -206,7 +208,7 @@ class FilePublisher(Publisher):
     def _sync(self) -> None:
         self._next_sync = time.monotonic() + FSYNC_INTERVAL_S
         if self._synced != self._end:
-            os.fdatasync(self._fd)
+            sync_data(self._fd)
             self._synced = self._end
 
     def _retried(self, action: Callable[[], None]) -> bool:

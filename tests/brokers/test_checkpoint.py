@@ -185,15 +185,19 @@ def test_a_state_folder_that_cannot_be_made_is_named(numbers: Path, tmp_path: Pa
         FileConsumer(numbers).open(reader_context(numbers))
 
 
-def test_a_checkpoint_that_cannot_be_written_is_named_and_tried_again(numbers: Path, tmp_path: Path) -> None:
-    reader = FileConsumer(numbers, consumer_group="g").open(reader_context(tmp_path))
+def test_a_checkpoint_that_cannot_be_written_is_told_once_and_tried_again(numbers: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    reader = FileConsumer(numbers, consumer_group="g").open(reader_context(tmp_path, log=lines.append))
     drain(reader, CollectingSink(stall_after=5))
     blocker = tmp_path / "checkpoints" / "g.json.new"
     blocker.mkdir()
-    with pytest.raises(SourceError, match=r"cannot write the checkpoint .*g\.json"):
-        reader.commit({0: 10})
-    blocker.rmdir()
+    reader.commit({0: 8})
     reader.commit({0: 10})
+    assert [line.startswith("cannot write the checkpoint") for line in lines] == [True]
+    with pytest.raises(SourceError, match=r"cannot write the checkpoint .*g\.json"):
+        reader.commit({}, wait=True)
+    blocker.rmdir()
+    reader.commit({})
     reader.close()
     assert read(numbers, tmp_path) == payloads(5, 1000)
 

@@ -91,14 +91,14 @@ def test_what_cannot_be_a_line_is_refused_for_good(tmp_path: Path) -> None:
 def test_batch_fsync_comes_before_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     allowed = threading.Event()
-    real = os.fdatasync
+    real = file_sink.sync_data
 
-    def fdatasync(fd: int) -> None:
+    def sync_data(fd: int) -> None:
         assert allowed.wait(30)
         calls.append("sync")
         real(fd)
 
-    monkeypatch.setattr(file_sink.os, "fdatasync", fdatasync)
+    monkeypatch.setattr(file_sink, "sync_data", sync_data)
     sink = open_sink(tmp_path / "out")
     sink.publish(framed(b"a"), 1, 1)
     assert sink.deliveries(0.05) == []
@@ -110,7 +110,7 @@ def test_batch_fsync_comes_before_delivery(tmp_path: Path, monkeypatch: pytest.M
 
 def test_interval_fsync_follows_within_its_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = threading.Event()
-    monkeypatch.setattr(file_sink.os, "fdatasync", lambda fd: synced.set())
+    monkeypatch.setattr(file_sink, "sync_data", lambda fd: synced.set())
     monkeypatch.setattr(file_sink, "FSYNC_INTERVAL_S", 0.05)
     sink = open_sink(tmp_path / "out", fsync="interval")
     sink.publish(framed(b"a"), 1, 1)
@@ -124,19 +124,19 @@ def test_a_sync_that_fails_is_not_believed_the_second_time(tmp_path: Path, monke
     sink = open_sink(path)
     writes: list[int] = []
     failures = [OSError(5, "Input/output error")] * 2
-    real_write, real_sync = os.pwrite, os.fdatasync
+    real_write, real_sync = os.pwrite, file_sink.sync_data
 
     def pwrite(fd: int, data: bytes, at: int) -> int:
         writes.append(at)
         return real_write(fd, data, at)
 
-    def fdatasync(fd: int) -> None:
+    def sync_data(fd: int) -> None:
         if failures:
             raise failures.pop()
         real_sync(fd)
 
     monkeypatch.setattr(file_sink.os, "pwrite", pwrite)
-    monkeypatch.setattr(file_sink.os, "fdatasync", fdatasync)
+    monkeypatch.setattr(file_sink, "sync_data", sync_data)
     sink.publish(framed(b"kept"), 1, 1)
     wait_delivered(sink, 1)
     sink.close(10)

@@ -330,13 +330,20 @@ cdef class Arena:
         pf_store(&w.booted, 1)
 
     def take(self, uint32_t worker, double timeout):
-        """The next slot of the worker's queue, now held by it; waits up to ``timeout`` seconds, then None."""
+        """The next slot of the worker's queue, now held by it. None: ``timeout`` seconds passed, or it is to stop."""
         cdef pf_worker *w = _worker(self, worker)
         cdef uint32_t slot = pf_take(self.arena, worker)
+        cdef uint64_t now
+        cdef uint64_t deadline
         if slot == PF_NO_SLOT and timeout > 0:
             with nogil:
-                pf_worker_sleep(self.arena, worker, <int64_t>(timeout * 1e9))
-                slot = pf_take(self.arena, worker)
+                now = pf_now_ns()
+                deadline = now + <uint64_t>(timeout * 1e9)
+                # A sleep may end early for no reason.
+                while slot == PF_NO_SLOT and now < deadline and not pf_load_sc(&w.stop):
+                    pf_worker_sleep(self.arena, worker, <int64_t>(deadline - now))
+                    slot = pf_take(self.arena, worker)
+                    now = pf_now_ns()
         pf_store64(&w.heartbeat_ns, pf_now_ns())
         return None if slot == PF_NO_SLOT else slot
 

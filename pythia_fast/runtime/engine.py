@@ -111,7 +111,7 @@ class Engine:
             self._next_memory = 0.0
             self._ended_at = max([run.counts.last_settled for run in self._runs] + [self._started_at])
             self._sample()
-            if self._ending != "killed":
+            if self._ending in ("done", "drained"):  # else some process hangs or none is to be waited for
                 self._supervisor.stop_all(CLOSE_TIMEOUT_S)
         report = self._report()
         if self._observer is not None:

@@ -57,9 +57,7 @@ def msgspec_dicts(columns: dict[str, Any], encoding: Encoding) -> Callable[[], N
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
 @pytest.mark.parametrize("wide", [False, True], ids=["2 numbers", "6 columns"])
-def test_row_encoder(
-    interleaved: Callable[..., dict[str, float]], bars: Bars, encoding: Encoding, wide: bool
-) -> None:
+def test_row_encoder(interleaved: Callable[..., dict[str, float]], bars: Bars, encoding: Encoding, wide: bool) -> None:
     columns = result(wide)
     region = memoryview(bytearray(ROWS * 400))
     written = OutputEncoder(encoding).encode(columns, region)

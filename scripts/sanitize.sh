@@ -34,4 +34,5 @@ LD_PRELOAD="$asan $stdcpp" \
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:halt_on_error=1 \
     UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
     PYTHONMALLOC=malloc PYTHONPATH="$tree" \
-    "$python" -m pytest tests/ext -p no:cacheprovider -o timeout=600 "$@"
+    "$python" -m pytest tests/ext tests/unit/test_batch_decode.py tests/brokers/test_memory.py tests/brokers/test_file.py \
+    tests/brokers/test_tail.py tests/brokers/test_file_producer.py -p no:cacheprovider -o timeout=600 "$@"

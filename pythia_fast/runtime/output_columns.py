@@ -116,9 +116,7 @@ class ColumnWriter:
     def _text(self, prefix: bytes | None, column: StringColumn | BytesColumn) -> None:
         kind = rows_c.STRING if isinstance(column, StringColumn) else rows_c.BYTES
         valid = column.valid
-        self._rows.add_spans(
-            prefix, kind, column.offsets, column.data, None if valid.all() else valid.view(np.uint8)
-        )
+        self._rows.add_spans(prefix, kind, column.offsets, column.data, None if valid.all() else valid.view(np.uint8))
 
     # -- Python objects
 

@@ -33,8 +33,6 @@ class Order(msgspec.Struct):
     at: datetime.datetime = datetime.datetime(2026, 1, 31, tzinfo=datetime.UTC)
 
 
-
-
 def order(i: int) -> Order:
     items = [Item("s", [0.5] * (i % 3))] * (i % 3)
     return Order(i, "é" * (i % 7), b"x" * (i % 5), None if i % 3 else "note", ["t"] * (i % 4), items)

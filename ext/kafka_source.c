@@ -278,7 +278,7 @@ static size_t encode_headers(pf_kafka_source *self, const rd_kafka_headers_t *he
 }
 
 /* Whether a message surely has no headers, without asking librdkafka, which allocates a reader for every question
- * (measured: a quarter of what reading a small message costs).
+ * (a seventh of what reading an order costs: docs/decisions/kafka-reader.md).
  *
  * In record batches of format 2 (Kafka protocol, "Record") a value follows the zigzag varint of its size and is
  * followed by the varint of the number of headers; librdkafka 2 hands values out where they lie in the fetched

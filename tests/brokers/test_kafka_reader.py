@@ -147,6 +147,34 @@ def test_keys_headers_nulls_and_timestamps(kafka: KafkaBroker, new_topic: NewTop
     assert reader.reader.progress() == (3, 3)
 
 
+def test_headers_are_found_whatever_the_value(kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember) -> None:
+    """The reader looks for headers beside the value, so its size and absence matter."""
+    topic = new_topic()
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 50})
+    sizes = [None, 0, 1, 63, 64, 127, 128, 8191, 8192, 100_000]
+    variants: list[list[tuple[str, bytes | None]]] = [[], [("a", b"1")], [(f"h{i}", None) for i in range(130)]]
+    sent = []
+    for size in sizes:
+        for headers in variants:
+            for key in (None, b"", b"key"):
+                value = None if size is None else b"\x00" * size
+                producer.produce(topic, value, key=key, headers=headers or None)
+                sent.append((value, key, headers))
+    assert producer.flush(30) == 0
+    reader = member(topic, BOUNDED)
+    assert reader.drain() == END
+    assert [(m.payload, m.key, decode_headers(m.headers)) for m in reader.sink.messages] == sent
+
+
+def test_a_message_larger_than_a_fetch_is_read(kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember) -> None:
+    topic = new_topic(max_message_bytes="20000000")
+    values = [b"small", bytes(12_000_000), b"after"]
+    produce(kafka, topic, values, **{"message.max.bytes": 20_000_000})
+    reader = member(topic, BOUNDED)
+    assert reader.drain() == END
+    assert reader.values() == values
+
+
 @pytest.mark.parametrize("codec", ["none", "lz4", "zstd", "snappy", "gzip"])
 def test_compressed_batches(kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember, codec: str) -> None:
     topic = new_topic()

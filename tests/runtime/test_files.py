@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -63,9 +64,10 @@ def test_a_killed_run_goes_on_and_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "in.ndjson").write_bytes(b"".join(b'{"id":%d}\n' % i for i in range(ROWS)))
     (tmp_path / "app.py").write_text(_APP)
     command = [sys.executable, str(tmp_path / "app.py"), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # it is built in place, not installed
     killed = 0
     while True:
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as run:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as run:
             assert run.stdout is not None
             if killed < 2:
                 wait_for_checkpoint(tmp_path, run)

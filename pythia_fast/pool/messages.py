@@ -79,8 +79,10 @@ _decoder = msgspec.msgpack.Decoder(Message)
 
 
 def shorten(text: str, limit: int = PACKET_BYTES // 2) -> str:
-    """Cut the middle out of a text that would not fit a packet."""
-    if len(text.encode()) <= limit:
+    """A text that can be encoded (lone surrogates are spelled out), its middle left out where it would not fit."""
+    encoded = text.encode(errors="backslashreplace")
+    text = encoded.decode()
+    if len(encoded) <= limit:
         return text
     half = limit // 4
     return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"

@@ -73,7 +73,7 @@ class Nursery:
         sys.stdout.flush()
         sys.stderr.flush()
         with warnings.catch_warnings():
-            # The caller has judged the threads that there are (see engine.start_nursery).
+            # The caller has judged the threads that there are (see Engine._make_nursery).
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:

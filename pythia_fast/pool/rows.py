@@ -113,7 +113,7 @@ class RowKeeper:
         killed = np.flatnonzero(status == ROW_KILLED).astype(np.uint32)
         if len(killed):
             outcome.notes.errors.append(
-                RowErrors("killed", killed.tobytes(), "the handler's process died on this row", attempts=2)
+                RowErrors("killed", killed.tobytes(), "the handler's process died on this row", attempts=crashes)
             )
             outcome.failed += len(killed)
         if crashes == 1:
@@ -167,7 +167,9 @@ class RowKeeper:
             return []
         if policy == "dead_letter" or len(rows) == 1:
             name = type(error).__name__
-            self._give_up("failed", rows, status, outcome, f"{name}: {error}", part.attempt, name, text)
+            # Not str(error): that runs the user's code, which may raise.
+            reason = "".join(traceback.format_exception_only(error)).strip()
+            self._give_up("failed", rows, status, outcome, reason, part.attempt, name, text)
             return []
         middle = len(rows) // 2
         return [_Part(rows[:middle], part.attempt), _Part(rows[middle:], part.attempt)]

@@ -74,6 +74,7 @@ class Engine:
         self._started_at = 0.0
         self._ended_at = 0.0
         self._next_memory = 0.0
+        occupy_standard_descriptors()
         state_dir.mkdir(parents=True, exist_ok=True)
         self._runs = [
             HandlerRun(
@@ -265,6 +266,16 @@ class Engine:
             workers=sum(run.workers for run in self._runs),
             handlers=parts,
         )
+
+
+def occupy_standard_descriptors() -> None:
+    """Where standard input or output was closed, put something there that cannot be read.
+
+    Else the arena would get its number, and who reads standard input would read the arena.
+    """
+    while (fd := os.open(os.devnull, os.O_WRONLY)) <= 2:
+        continue
+    os.close(fd)
 
 
 def available_cores() -> int:

@@ -109,6 +109,23 @@ def test_a_module_that_does_not_import_again_ends_the_run_with_its_traceback(scr
     assert "no_such_module_anywhere" in err
 
 
+def test_a_closed_standard_input_is_told_and_never_the_arena(tmp_path):
+    (tmp_path / "closed.py").write_text(
+        "from pythia_fast import App, FileConsumer\n"
+        "app = App('closed')\n"
+        "@app.batch_handler(source=FileConsumer('-'), decoder='raw')\n"
+        "def nothing(batch): pass\n"
+    )
+    command = f"exec {sys.executable} -m pythia_fast run closed:app --until-end --state-dir {tmp_path / 'state'} <&-"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert "standard input" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_script_without_a_main_guard_is_told(script):
     unguarded = MAIN.replace('if __name__ == "__main__":', "if True:")
     code, _, err = script(PRELUDE, HANDLER, unguarded, method="spawn").end()

@@ -164,6 +164,31 @@ def test_an_exception_costs_only_the_rows_that_raise(tmp_path):
     assert report.crashes == 0
 
 
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError("not even this")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(ValueError("x \ud800"), "ValueError: x"), (Unspeakable(), "Unspeakable")]
+)
+def test_an_exception_that_cannot_be_encoded_or_told_costs_its_row(tmp_path, error, reason):
+    def handler(batch):
+        if b"17" in batch["payload"].tolist():
+            raise error
+
+    report, _, dead, _ = run(tmp_path, handler, numbers(100), batch_size=32)
+    assert sorted_ints(dead) == [17]
+    assert reason in repr(dead.records[0].headers)
+    assert report.crashes == 0
+
+
+def test_a_reason_that_cannot_be_encoded_is_spelled_out(tmp_path):
+    _, _, dead, _ = run(tmp_path, lambda batch: batch.reject([1], reason="x \ud800"), numbers(3))
+    assert dead.payloads == [b"1"]
+    assert "ud800" in repr(dead.records[0].headers)
+
+
 def test_on_error_dead_letter_gives_up_the_batch(tmp_path):
     def handler(batch):
         if b"5" in batch["payload"].tolist():

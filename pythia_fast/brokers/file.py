@@ -279,6 +279,11 @@ class CheckpointedReader(FileReader):
         self.native.add(fd, index, position, last=last, limit=limit)
         return index
 
+    def save_soon(self) -> None:
+        """The next commit stores the positions, moved or not."""
+        with self.lock:
+            self._unsaved = True
+
     def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
         with self.lock:
             for index, position in positions.items():

@@ -95,11 +95,34 @@ class TailReader(CheckpointedReader):
 
     def _replaced_files(self, path: str, listed: AbstractSet[Identity]) -> list[_Planned]:
         """Files that were read under this name, not to their ends, found in the same folder by their identity."""
-        return [
-            self._find(entry)
-            for entry in self.known
-            if entry.path == path and not entry.finished and entry.identity not in listed
+        gone = [
+            entry for entry in self.known if entry.path == path and not entry.finished and entry.identity not in listed
         ]
+        found = [self._find(entry) for entry in gone]
+        for entry, planned in zip(gone, found, strict=True):
+            self._tell_between(entry, planned, listed)
+        return found
+
+    def _tell_between(self, entry: FilePosition, planned: _Planned, listed: AbstractSet[Identity]) -> None:
+        """Name the files that may have borne the name, and been renamed too, since the one that was read."""
+        changed_ns = os.fstat(planned.fd).st_mtime_ns
+        folder, name = os.path.split(entry.path)
+        stem = name.partition(".")[0]
+        known = {other.identity for other in self.known} | listed
+        with os.scandir(folder) as siblings:
+            between = [
+                sibling.path
+                for sibling in siblings
+                if sibling.name.startswith(stem)
+                and sibling.is_file(follow_symlinks=False)
+                and (facts := sibling.stat(follow_symlinks=False)).st_mtime_ns >= changed_ns
+                and (facts.st_dev, facts.st_ino) not in known
+            ]
+        if between:
+            self._tell(
+                f"{entry.path} was rotated more than once while no run was up, so this run does not read "
+                f"{', '.join(sorted(between))}; if they are its, read them with a glob or a run of their own"
+            )
 
     def _find(self, entry: FilePosition) -> _Planned:
         with os.scandir(os.path.dirname(entry.path)) as siblings:
@@ -141,6 +164,9 @@ class TailReader(CheckpointedReader):
     def _follow(self, planned: _Planned) -> None:
         index = self.take_up(planned.path, planned.fd, planned.position, last=planned.last)
         entry = self.positions[index]
+        # Saved before its first row is committed: after a kill the next run must know the file by more than its name.
+        self.save_soon()
+        self.commit({})
         self._followed[index] = _Followed(planned.path, entry.identity, finishing=planned.last)
         self._told.discard(f"waiting for {planned.path}")
 

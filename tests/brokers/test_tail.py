@@ -212,6 +212,33 @@ def test_rotated_while_stopped_goes_on_in_the_old_file(log: Path, tmp_path: Path
     third.stop()
 
 
+def test_killed_before_its_first_commit_and_rotated_loses_nothing(log: Path, tmp_path: Path) -> None:
+    run = Following(log, tmp_path)
+    assert run.until(2) == [b"1", b"2"]
+    run.reader.close()  # as a kill: nothing was committed
+    log.rename(log.with_suffix(".log.1"))
+    log.write_bytes(b"3\n")
+    again = Following(log, tmp_path)
+    assert again.until(3) == [b"1", b"2", b"3"]
+    again.stop()
+
+
+def test_files_between_two_rotations_while_stopped_are_named(log: Path, tmp_path: Path) -> None:
+    run = Following(log, tmp_path)
+    run.until(2)
+    run.stop()
+    append(log, b"3\n")
+    log.rename(log.with_suffix(".log.1"))
+    log.write_bytes(b"4\n")
+    between = log.with_suffix(".log.2")
+    log.rename(between)
+    log.write_bytes(b"5\n")
+    again = Following(log, tmp_path)
+    assert again.until(2) == [b"3", b"5"]
+    assert any(str(between) in line and "rotated more than once" in line for line in again.lines)
+    again.stop()
+
+
 def test_rotated_away_while_stopped_is_refused(log: Path, tmp_path: Path) -> None:
     run = Following(log, tmp_path)
     run.until(2)

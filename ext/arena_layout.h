@@ -7,7 +7,7 @@
  *     +--------------+ names_at
  *     | pf_partition_name[PF_PARTITION_NAMES] | topic bytes          what partition indices stand for
  *     +--------------+ slots_at (page aligned)
- *     | slot 0       |  header | partitions | messages | refusals | status | columns | raw | errors | output
+ *     | slot 0       |  header | partitions | messages | good | refusals | status | columns | raw | errors | output
  *     | slot 1       |
  *     | ...          |  slot_bytes each, page aligned, so that a process can map one alone
  *     +--------------+ arena_bytes
@@ -26,6 +26,9 @@
  *
  * `return` (from HELD, OUTPUT_FULL or a DONE that was not yet counted in `completed`) happens only after
  * the kernel has told the runtime that the holder is dead.
+ *
+ * A batch is published as messages; whoever owns the slot and has the time decodes them into its columns
+ * (slot_decode.h): the pool process that takes it, or the intake thread while it waits for credit.
  */
 #ifndef PYTHIA_ARENA_LAYOUT_H
 #define PYTHIA_ARENA_LAYOUT_H
@@ -72,8 +75,14 @@ enum {
 #define PF_SPOOLED 0xffffffffu
 #define PF_NO_PAYLOAD 0xffffffffu
 
-/* One received message: good rows stand at the front of the table in row order, refused ones at its
- * back, last first, so that one table of `capacity` entries holds both. */
+/* How far the decoding of a batch has come. */
+enum {
+    PF_UNDECODED = 0,
+    PF_IN_COLUMNS = 1, /* columns, refusals and the table of good rows are filled */
+    PF_SIFTED = 2,     /* the columns have no room for all rows at once: only refusals and good rows are known */
+};
+
+/* One received message.  They stand in the order in which they came; the intake writes them, nobody changes them. */
 typedef struct {
     int64_t offset;        /* Kafka offset, byte offset in a file, sequence in memory */
     int64_t timestamp_ms;  /* milliseconds since the epoch, -1 when the source has none */
@@ -86,6 +95,13 @@ typedef struct {
     uint32_t headers_size;
     uint32_t attempts;     /* times the row has been given to a handler before */
 } pf_message;
+
+/* A message that is no row. */
+typedef struct {
+    pf_refusal why;
+    uint32_t message;      /* index into the messages */
+    uint32_t reserved;
+} pf_refused;
 
 /* What one batch holds of one partition.  first_offset is written once, before n_partitions counts
  * the entry, so the completion thread may read it while the slot is still filling. */
@@ -103,13 +119,15 @@ typedef struct {
     uint64_t batch;           /* sequence number of this batch, from 1          I */
     uint64_t opened_ns;       /* CLOCK_MONOTONIC when its first row came        I */
     uint64_t published_ns;    /*                                                I */
-    uint32_t rows;            /* good rows                                      I */
-    uint32_t refused;         /* refused payloads                               I */
+    uint32_t messages;        /* entries at messages_at                         I */
     uint32_t raw_bytes;       /* used of the raw region                         I */
     uint32_t n_partitions;    /* entries at partitions_at                       I */
     uint64_t payload_bytes;   /* sum over its messages                          I */
     uint32_t crashes;         /* holders that died on this batch    I at claim, D */
     _Alignas(PF_CACHE_LINE)
+    uint32_t decoded;         /* PF_UNDECODED, ...     the owner: I while FILLING, W while HELD; so are the next two */
+    uint32_t rows;            /* good rows */
+    uint32_t refused;         /* messages that are none: entries at refusals_at */
     uint64_t taken_ns;        /*                                                W */
     uint64_t completed_ns;    /*                                                W */
     uint64_t output_bytes;    /* used of the output region                      W */
@@ -150,7 +168,7 @@ typedef struct {
     uint64_t arena_bytes;
     uint32_t n_workers;
     uint32_t n_slots;
-    uint32_t slot_capacity;   /* rows and refused payloads a slot can hold */
+    uint32_t slot_capacity;   /* messages a slot can hold */
     uint32_t credit;          /* slots one pool process may have in hand and in its queue */
     uint64_t slot_bytes;
     uint64_t workers_at;
@@ -158,6 +176,7 @@ typedef struct {
     uint64_t slots_at;
     uint64_t partitions_at;   /* from here on: offsets within a slot */
     uint64_t messages_at;
+    uint64_t good_at;         /* the messages that are rows, copied when some are not; else messages_at has just them */
     uint64_t refusals_at;
     uint64_t status_at;
     uint64_t columns_at;
@@ -177,7 +196,7 @@ typedef struct {
 
 _Static_assert(sizeof(pf_message) == 48, "pf_message is part of the shared layout");
 _Static_assert(sizeof(pf_slot_partition) == 24, "pf_slot_partition is part of the shared layout");
-_Static_assert(sizeof(pf_refusal) == 16, "pf_refusal is part of the shared layout");
+_Static_assert(sizeof(pf_refused) == 24, "pf_refused is part of the shared layout");
 _Static_assert(sizeof(pf_slot) % PF_CACHE_LINE == 0, "slots must not share cache lines");
 
 #endif

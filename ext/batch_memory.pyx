@@ -1,7 +1,7 @@
 # cython: language_level=3
 """BatchMemory: where one batch lies, in a slot of the arena or in memory of its own.
 
-    base + messages_at   pf_message[capacity]    good rows at the front (ext/arena_layout.h)
+    base + messages_at   pf_message[capacity]    of the good rows (ext/arena_layout.h)
          + status_at     uint8[capacity]         what became of each row
          + layout        the columns             offsets count from base
          + raw_at        payloads, keys, headers
@@ -218,6 +218,10 @@ cdef class BatchMemory:
 
 # -- decoding into memory of its own -----------------------------------------------------------
 
+class ColumnTooLargeError(ValueError):
+    """Payloads whose values do not fit one batch, though the payloads do."""
+
+
 ctypedef struct pf_given:
     const uint8_t *data  # NULL: a null value
     size_t size
@@ -341,7 +345,7 @@ def decode_private(Plan plan not None, NativeDecoder decoder not None, list payl
         if refusals is not None:
             return batch, refusals
         if text_bytes == INT32_MAX:
-            raise ValueError("a column would hold more than 2 GiB; decode fewer payloads at a time")
+            raise ColumnTooLargeError("a column would hold more than 2 GiB; decode fewer payloads at a time")
         text_bytes = min(text_bytes * 2, <uint64_t>INT32_MAX)
 
 
@@ -350,7 +354,7 @@ def decode_rows(BatchMemory whole not None, NativeDecoder decoder not None, cons
     """Some rows of a batch once more, in memory of their own, with their keys, headers and positions.
 
     ``attempts``: how often they have been given to a handler before. Raises IndexError for a row that the
-    batch does not have.
+    batch does not have, ColumnTooLargeError.
     """
     cdef pf_message *table = <pf_message *>(whole.base + whole.messages_at)
     cdef const char *raw = <const char *>(whole.base + whole.raw_at)
@@ -382,17 +386,13 @@ cdef object _decode_into(BatchMemory memory, NativeDecoder native, _Payloads giv
     """Fill `memory`; the refusals, or None when a column was too small."""
     cdef pf_decoder_calls *decoder = <pf_decoder_calls *>native.decoder
     cdef pf_refusal *whys = <pf_refusal *>calloc(given.n + 1, sizeof(pf_refusal))
-    cdef pf_columns columns
+    cdef pf_columns columns = memory.layout.empty_columns()
     cdef uint64_t used = 0
     cdef Py_ssize_t i
     cdef int outcome = PF_DECODED
     if whys == NULL:
         raise MemoryError()
     columns.base = memory.base
-    columns.columns = memory.layout.columns
-    columns.n_columns = memory.layout.n_columns
-    columns.capacity = memory.layout.capacity
-    columns.rows = 0
     try:
         with nogil:
             pf_columns_reset(&columns)

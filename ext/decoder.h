@@ -1,9 +1,9 @@
-/* The contract between a source thread and the decoder of one payload.
+/* The contract between whoever decodes a batch (slot_decode.h) and the decoder of one payload.
  *
  * A decoder writes row `batch->rows` of every column and then increments `batch->rows`; on any other
  * result the batch holds exactly the rows it held before (a half written row lies beyond every
  * offset and is overwritten by the next).  It runs without the GIL, allocates nothing, and reads no
- * byte outside payload[0 .. size).  One decoder object belongs to one thread at a time: it may learn
+ * byte outside payload[0 .. size).  One decoder object belongs to one thread: it may learn
  * (the order in which keys came last), which never changes an answer, only the speed.
  */
 #ifndef PYTHIA_DECODER_H

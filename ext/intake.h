@@ -1,5 +1,9 @@
 /* The intake thread's side: messages in, published batches out.
  *
+ * A message is copied into the slot with its key and headers; the pool decodes it.  While all pool processes have
+ * their hands full, so that a full batch cannot be published, the intake decodes that batch itself.  So the work of
+ * decoding goes to whichever side has time for it (docs/decisions/where-to-decode.md).
+ *
  * One batch is open per lane group: one in all when rows are unordered, else one per pool process,
  * because a lane (a partition, or all keys with one hash) is handled by one process at a time and its
  * rows must stay in order.  A batch is published when it is full, when its oldest row has waited
@@ -15,7 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "ring.h"
+#include "slot_decode.h"
 #include "source.h"
 
 enum { PF_UNORDERED = 0, PF_BY_PARTITION = 1, PF_BY_KEY = 2 };
@@ -30,17 +34,18 @@ enum {
 
 typedef struct {
     uint32_t slot;      /* PF_NO_SLOT: none open */
-    uint32_t refused;
+    uint32_t messages;
     uint32_t raw_bytes;
     uint32_t last_partition; /* entry hit last: neighbours mostly share their partition */
+    uint32_t decoded;        /* all its messages are in the columns */
     uint64_t opened_ns;
-    pf_columns columns;
 } pf_open_batch;
 
 typedef struct {
     pf_sink sink; /* first: the source calls back with a pointer to it */
     pf_arena *arena;
-    pf_decoder *decoder;
+    pf_decoder *decoder;  /* for batches that wait for credit */
+    pf_columns columns;   /* where the columns of any slot lie */
     pf_open_batch *open;
     uint32_t n_open;
     uint32_t ordering;
@@ -58,8 +63,8 @@ typedef struct {
     /* Counters, read by other threads. */
     uint64_t messages;
     uint64_t bytes;
-    uint64_t refused;
     uint64_t stalls;
+    uint64_t decoded; /* batches decoded here */
 } pf_intake;
 
 /* FNV-1a, 64 bit (http://www.isthe.com/chongo/tech/comp/fnv/): spreads short keys well enough for lanes. */
@@ -78,14 +83,7 @@ static inline uint32_t pf_lane_of(const pf_intake *in, const pf_incoming *m) {
 static int pf_open(pf_intake *in, pf_open_batch *open) {
     uint32_t index = pf_claim(in->arena);
     if (index == PF_NO_SLOT) return 0;
-    pf_slot *slot = pf_slot_at(in->arena, index);
-    open->slot = index;
-    open->refused = 0;
-    open->raw_bytes = 0;
-    open->last_partition = 0;
-    open->opened_ns = 0;
-    open->columns.base = (uint8_t *)slot;
-    pf_columns_reset(&open->columns);
+    *open = (pf_open_batch){.slot = index};
     return 1;
 }
 
@@ -112,8 +110,8 @@ static int pf_publish_open(pf_intake *in, uint32_t lane) {
     uint32_t worker = pf_worker_for(in, lane);
     if (worker == PF_NO_SLOT) return 0;
     pf_slot *slot = pf_slot_at(in->arena, open->slot);
-    slot->rows = open->columns.rows;
-    slot->refused = open->refused;
+    slot->messages = open->messages;
+    if (!open->decoded) slot->decoded = PF_UNDECODED;
     slot->raw_bytes = open->raw_bytes;
     slot->opened_ns = open->opened_ns;
     pf_publish(in->arena, open->slot, worker, ++in->batch);
@@ -193,49 +191,19 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
 
     for (;;) {
         if (open->slot == PF_NO_SLOT && !pf_open(in, open)) return pf_stalled(in, lane);
-        uint32_t taken = open->columns.rows + open->refused;
+        uint32_t index = open->messages;
         pf_slot *slot = pf_slot_at(arena, open->slot);
         pf_slot_partition *entry = NULL;
-        if (taken < arena->slot_capacity && open->raw_bytes + need <= arena->raw_bytes)
+        if (index < arena->slot_capacity && open->raw_bytes + need <= arena->raw_bytes)
             entry = pf_partition_entry(in, open, slot, m);
         if (entry == NULL) {
             if (!pf_publish_open(in, lane)) return pf_stalled(in, lane);
             continue;
         }
-
-        pf_refusal why = {PF_REASON_NONE, PF_FOUND_NONE, 0, -1, 0};
-        int outcome = PF_REFUSED;
-        if (oversize) {
-            why.reason = PF_REASON_TOO_LARGE;
-            why.at = m->size;
-        } else if (m->payload == NULL) {
-            why.reason = PF_REASON_NULL;
-        } else {
-            outcome = in->decoder->decode(in->decoder, &open->columns, m->payload, m->size, &why);
-        }
-        if (outcome == PF_FULL) {
-            if (taken > 0) {
-                if (!pf_publish_open(in, lane)) return pf_stalled(in, lane);
-                continue;
-            }
-            outcome = PF_REFUSED; /* alone in the batch and still no room: it never will have */
-            why.reason = PF_REASON_TOO_LARGE;
-            why.at = m->size;
-        }
+        if (oversize && !pf_spool(in, open->slot, index, m)) return pf_stalled(in, lane);
 
         uint8_t *raw = (uint8_t *)slot + arena->raw_at;
-        pf_message *messages = (pf_message *)((uint8_t *)slot + arena->messages_at);
-        uint32_t index;
-        if (outcome == PF_DECODED) {
-            index = open->columns.rows - 1;
-        } else {
-            index = arena->slot_capacity - 1 - open->refused;
-            if (oversize && !pf_spool(in, open->slot, open->refused, m)) return pf_stalled(in, lane);
-            ((pf_refusal *)((uint8_t *)slot + arena->refusals_at))[open->refused] = why;
-            open->refused++;
-            pf_store64(&in->refused, in->refused + 1);
-        }
-        pf_message *row = &messages[index];
+        pf_message *row = &pf_slot_messages(arena, slot)[index];
         row->offset = m->offset;
         row->timestamp_ms = m->timestamp_ms;
         row->partition = m->partition;
@@ -249,10 +217,12 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
         entry->messages++;
         entry->next_offset = m->next_offset;
         slot->payload_bytes += m->size;
+        open->messages = index + 1;
+        open->decoded = 0;
         if (open->opened_ns == 0) open->opened_ns = pf_now_ns();
         pf_store64(&in->messages, in->messages + 1);
         pf_store64(&in->bytes, in->bytes + m->size);
-        if (open->columns.rows + open->refused == arena->slot_capacity) pf_publish_open(in, lane);
+        if (open->messages == arena->slot_capacity) pf_publish_open(in, lane);
         return PF_APPENDED;
     }
 }
@@ -263,10 +233,10 @@ static int64_t pf_publish_due(pf_intake *in, int everything) {
     uint64_t now = 0;
     for (uint32_t lane = 0; lane < in->n_open; lane++) {
         pf_open_batch *open = &in->open[lane];
-        if (open->slot == PF_NO_SLOT || open->columns.rows + open->refused == 0) continue;
+        if (open->slot == PF_NO_SLOT || open->messages == 0) continue;
         if (now == 0) now = pf_now_ns();
         int64_t left = (int64_t)(open->opened_ns + in->linger_ns - now);
-        if (everything || left <= 0 || open->columns.rows + open->refused == in->arena->slot_capacity) {
+        if (everything || left <= 0 || open->messages == in->arena->slot_capacity) {
             if (pf_publish_open(in, lane)) continue;
             left = 1000000; /* no credit: it goes on filling; look again when woken, or in a millisecond */
         }
@@ -289,6 +259,18 @@ static void pf_wait_for_room(pf_intake *in, uint32_t lane, int64_t timeout_ns) {
     pf_store_sc(&arena->free_waiting, 1);
     if (!pf_has_room(in, lane)) pf_wait(&arena->free_signal, seen, timeout_ns);
     pf_store_sc(&arena->free_waiting, 0);
+}
+
+/* Decode the full batch that waits for credit, if that is what `lane` waits for; 1 when time was spent on it. */
+static int pf_decode_waiting(pf_intake *in, uint32_t lane) {
+    pf_open_batch *open = &in->open[lane];
+    if (open->slot == PF_NO_SLOT || open->decoded) return 0;
+    pf_slot *slot = pf_slot_at(in->arena, open->slot);
+    slot->messages = open->messages;
+    pf_decode_slot(in->arena, slot, in->columns, in->decoder);
+    open->decoded = 1;
+    pf_store64(&in->decoded, in->decoded + 1);
+    return 1;
 }
 
 #define PF_LONGEST_WAIT_NS 100000000ll /* 100 ms: how late a stop word without a wake-up is seen */
@@ -319,7 +301,7 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
                 in->paused = 1;
                 return PF_INTAKE_BLOCKED;
             }
-            pf_wait_for_room(in, in->stalled_lane, PF_LONGEST_WAIT_NS);
+            if (!pf_decode_waiting(in, in->stalled_lane)) pf_wait_for_room(in, in->stalled_lane, PF_LONGEST_WAIT_NS);
             break;
         }
         default:
@@ -332,7 +314,7 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
 static int pf_intake_flush(pf_intake *in, uint64_t deadline_ns) {
     for (uint32_t lane = 0; lane < in->n_open; lane++) {
         pf_open_batch *open = &in->open[lane];
-        while (open->slot != PF_NO_SLOT && open->columns.rows + open->refused > 0) {
+        while (open->slot != PF_NO_SLOT && open->messages > 0) {
             if (pf_publish_open(in, lane)) break;
             if (pf_now_ns() >= deadline_ns) return 0;
             pf_wait_for_room(in, lane, PF_FLUSH_WAIT_NS);

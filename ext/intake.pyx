@@ -3,11 +3,11 @@
 
 import os
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from pythia_fast._ext.decoder cimport NativeDecoder, pf_decoder
-from pythia_fast._ext.plan cimport Layout, pf_column
+from pythia_fast._ext.plan cimport pf_columns
 from pythia_fast._ext.ring cimport Arena, pf_arena
 from pythia_fast._ext.source cimport NativeSource, pf_source
 
@@ -28,24 +28,18 @@ cdef extern from "intake.h" nogil:
         pass
     ctypedef struct pf_sink:
         int (*append)(pf_sink *self, const pf_incoming *message) noexcept nogil
-    ctypedef struct pf_columns:
-        uint8_t *base
-        const pf_column *columns
-        uint32_t n_columns
-        uint32_t rows
-        uint32_t capacity
     ctypedef struct pf_open_batch:
         uint32_t slot
-        pf_columns columns
     ctypedef struct pf_intake:
         pf_sink sink
         pf_arena *arena
         pf_decoder *decoder
+        pf_columns columns
         pf_open_batch *open
         uint32_t n_open, ordering, stop, spool_errno
         uint64_t linger_ns, patience_ns, max_payload_bytes
         const char *spool_dir
-        uint64_t messages, bytes, refused, stalls, batch
+        uint64_t messages, bytes, stalls, batch, decoded
     int pf_intake_append(pf_sink *sink, const pf_incoming *message)
     int pf_intake_run(pf_intake *intake, pf_source *source)
     int pf_intake_flush(pf_intake *intake, uint64_t deadline_ns)
@@ -89,7 +83,6 @@ cdef class Intake:
 
     def __init__(self, Arena arena not None, NativeDecoder decoder not None, NativeSource source not None, *,
                  ordering, linger_ns, spool_dir, max_payload_bytes, patience_ns=1_000_000_000):
-        cdef Layout layout = arena.layout
         cdef uint32_t lane
         if self.intake.open != NULL:
             raise RuntimeError("an Intake is made once")
@@ -111,9 +104,7 @@ cdef class Intake:
             raise MemoryError()
         for lane in range(self.intake.n_open):
             self.intake.open[lane].slot = PF_NO_SLOT
-            self.intake.open[lane].columns.columns = layout.columns
-            self.intake.open[lane].columns.n_columns = layout.n_columns
-            self.intake.open[lane].columns.capacity = arena.arena.slot_capacity
+        self.intake.columns = arena.layout.empty_columns()
 
     def __dealloc__(self):
         free(self.intake.open)
@@ -154,8 +145,9 @@ cdef class Intake:
         return pf_load64(&self.intake.bytes)
 
     @property
-    def refused(self):
-        return pf_load64(&self.intake.refused)
+    def decoded(self):
+        """Batches decoded while they waited for credit; the pool decoded the others."""
+        return pf_load64(&self.intake.decoded)
 
     @property
     def stalls(self):

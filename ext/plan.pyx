@@ -227,6 +227,16 @@ cdef class Layout:
     def __dealloc__(self):
         free(self.columns)
 
+    cdef pf_columns empty_columns(self) noexcept:
+        """The columns as a decoder is given them, without a base and without rows."""
+        cdef pf_columns columns
+        columns.base = NULL
+        columns.columns = self.columns
+        columns.n_columns = self.n_columns
+        columns.rows = 0
+        columns.capacity = self.capacity
+        return columns
+
     cdef int _place(self) except -1:
         cdef uint64_t at = self.base if self.base else ALIGNMENT  # offset 0 means "has none" in pf_column
         cdef uint64_t list_capacity = self.raw_bytes

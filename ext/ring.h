@@ -27,7 +27,9 @@ static inline uint32_t pf_claim(pf_arena *arena) {
     for (uint32_t i = 0; i < arena->n_slots; i++) {
         pf_slot *slot = pf_slot_at(arena, i);
         if (pf_load(&slot->state) != PF_SLOT_FREE) continue;
-        slot->rows = slot->refused = slot->raw_bytes = slot->crashes = 0;
+        slot->messages = slot->raw_bytes = slot->crashes = 0;
+        slot->decoded = PF_UNDECODED;
+        slot->rows = slot->refused = 0;
         slot->payload_bytes = 0;
         slot->row_in_hand = 0;
         pf_store(&slot->n_partitions, 0);
@@ -140,6 +142,7 @@ static inline void pf_return(pf_arena *arena, uint32_t worker) {
     for (uint32_t at = w->completed; at != w->taken; at++) {
         pf_slot *slot = pf_slot_at(arena, w->queue[at & (PF_QUEUE_CAPACITY - 1)]);
         slot->crashes++;
+        slot->decoded = PF_UNDECODED; /* whatever killed the process may have written there */
         pf_store(&slot->state, PF_SLOT_READY);
     }
     /* It may have died between HELD and the store of `taken`. */

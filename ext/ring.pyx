@@ -15,7 +15,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-from pythia_fast._ext.plan cimport Layout
+from pythia_fast._ext.decoder cimport NativeDecoder, pf_decoder
+from pythia_fast._ext.plan cimport Layout, pf_columns
 from pythia_fast._ext.ring cimport pf_arena
 
 cdef extern from "<sys/mman.h>" nogil:
@@ -51,7 +52,7 @@ cdef extern from *:
     int pf_memory_file()
     int pf_die_with_parent()
 
-cdef extern from "ring.h" nogil:
+cdef extern from "slot_decode.h" nogil:
     enum:
         PF_ARENA_MAGIC
         PF_QUEUE_CAPACITY
@@ -64,6 +65,8 @@ cdef extern from "ring.h" nogil:
         PF_SLOT_HELD
         PF_SLOT_DONE
         PF_SLOT_OUTPUT_FULL
+        PF_UNDECODED
+        PF_SIFTED
     ctypedef struct pf_message:
         int64_t offset
     ctypedef struct pf_refusal:
@@ -71,6 +74,9 @@ cdef extern from "ring.h" nogil:
         uint8_t found
         int32_t column
         uint64_t at
+    ctypedef struct pf_refused:
+        pf_refusal why
+        uint32_t message
     ctypedef struct pf_slot_partition:
         uint32_t partition
         uint32_t messages
@@ -80,7 +86,7 @@ cdef extern from "ring.h" nogil:
         int32_t number
         uint32_t topic_at, topic_size
     ctypedef struct pf_slot:
-        uint32_t state, worker, rows, refused, raw_bytes, n_partitions, crashes
+        uint32_t state, worker, messages, decoded, rows, refused, raw_bytes, n_partitions, crashes
         uint64_t batch, opened_ns, published_ns, payload_bytes
         uint64_t taken_ns, completed_ns, output_bytes
         uint32_t output_records, error_bytes, rejected, retried, failed, row_in_hand
@@ -91,6 +97,9 @@ cdef extern from "ring.h" nogil:
         uint32_t queue[64]
     pf_worker *pf_worker_at(pf_arena *arena, uint32_t worker)
     pf_slot *pf_slot_at(pf_arena *arena, uint32_t slot)
+    void pf_decode_slot(const pf_arena *arena, pf_slot *slot, pf_columns columns, pf_decoder *decoder)
+    pf_refused *pf_slot_refusals(const pf_arena *arena, pf_slot *slot)
+    uint64_t pf_rows_at(const pf_arena *arena, const pf_slot *slot)
     pf_slot_partition *pf_slot_partitions(pf_arena *arena, pf_slot *slot)
     uint32_t pf_in_hand(pf_arena *arena, uint32_t worker)
     uint32_t pf_take(pf_arena *arena, uint32_t worker)
@@ -211,13 +220,15 @@ cdef class Arena:
         at = _aligned(at + PF_SLOT_PARTITIONS * sizeof(pf_slot_partition), PAGE)
         sizes.messages_at = at
         at = _aligned(at + <uint64_t>capacity * sizeof(pf_message), PF_CACHE_LINE)
+        sizes.good_at = at
+        at = _aligned(at + <uint64_t>capacity * sizeof(pf_message), PF_CACHE_LINE)
         sizes.refusals_at = at
-        at = _aligned(at + <uint64_t>capacity * sizeof(pf_refusal), PF_CACHE_LINE)
+        at = _aligned(at + <uint64_t>capacity * sizeof(pf_refused), PF_CACHE_LINE)
         sizes.status_at = at
         at = _aligned(at + <uint64_t>capacity, PF_CACHE_LINE)
         sizes.columns_at = at
         self.layout = Layout(plan, capacity, raw_bytes, at)
-        at = _aligned(at + <uint64_t>self.layout.bytes, PF_CACHE_LINE)
+        at = _aligned(at + self.layout.bytes, PF_CACHE_LINE)
         sizes.raw_at, sizes.raw_bytes = at, raw_bytes
         at = _aligned(at + sizes.raw_bytes, PF_CACHE_LINE)
         # Every row index once, and room for reasons and tracebacks (runtime/notes.py).
@@ -274,10 +285,10 @@ cdef class Arena:
     def offsets(self):
         """Where the regions of a slot begin, in bytes from the slot's start, and how long the last two are."""
         return {
-            "messages": self.arena.messages_at, "refusals": self.arena.refusals_at, "status": self.arena.status_at,
-            "columns": self.arena.columns_at, "raw": self.arena.raw_at, "errors": self.arena.errors_at,
-            "errors_bytes": self.arena.errors_bytes, "output": self.arena.output_at,
-            "output_bytes": self.arena.output_bytes, "slot_bytes": self.arena.slot_bytes,
+            "messages": self.arena.messages_at, "status": self.arena.status_at, "columns": self.arena.columns_at,
+            "raw": self.arena.raw_at, "errors": self.arena.errors_at, "errors_bytes": self.arena.errors_bytes,
+            "output": self.arena.output_at, "output_bytes": self.arena.output_bytes,
+            "slot_bytes": self.arena.slot_bytes,
         }
 
     def slot_address(self, uint32_t slot):
@@ -391,8 +402,24 @@ cdef class Arena:
             s.output_records, s.error_bytes, s.crashes, s.opened_ns, s.published_ns, s.taken_ns, s.completed_ns,
         )
 
+    def decode(self, uint32_t slot, NativeDecoder decoder not None):
+        """Decode the batch of a slot that this process holds, unless the intake has. False: its rows are known, but its
+        columns have no room for all of them at once."""
+        cdef pf_slot *s = _slot(self, slot)
+        cdef pf_columns columns = self.layout.empty_columns()
+        if s.decoded == PF_UNDECODED:
+            with nogil:
+                # Through the mapping that handlers look at: it moves (detach_slot).
+                pf_decode_slot(self.arena, <pf_slot *>self._slot_address[slot], columns, decoder.decoder)
+        return s.decoded != PF_SIFTED
+
     def rows(self, uint32_t slot):
+        """Rows of a batch that is decoded."""
         return _slot(self, slot).rows
+
+    def rows_at(self, uint32_t slot):
+        """Where the messages of those rows stand, in bytes from the slot's start."""
+        return pf_rows_at(self.arena, _slot(self, slot))
 
     def detach_slot(self, uint32_t slot):
         """Give whoever still looks at the slot's memory a private copy of it, at the address they look at.
@@ -537,7 +564,11 @@ cdef class Arena:
         )
 
     def refusals(self, uint32_t slot):
-        """[(reason, found, column, at)] of the refused payloads of a slot, first come first."""
-        s = _slot(self, slot)
-        table = <pf_refusal *>(<uint8_t *>s + self.arena.refusals_at)
-        return [(table[i].reason, table[i].found, table[i].column, table[i].at) for i in range(s.refused)]
+        """[(message, reason, found, column, at)] of the refused messages of a slot, first come first."""
+        cdef pf_slot *s = _slot(self, slot)
+        cdef pf_refused *table = pf_slot_refusals(self.arena, s)
+        cdef uint32_t i
+        return [
+            (table[i].message, table[i].why.reason, table[i].why.found, table[i].why.column, table[i].why.at)
+            for i in range(s.refused)
+        ]

@@ -1,7 +1,7 @@
 /* The contract between the intake thread and whatever brings messages.
  *
  * The intake thread calls `poll` without the GIL; the source hands each message to `append`, which
- * decodes it into the open batch before it returns, so the pointers need to live no longer than the
+ * copies it into the open batch before it returns, so the pointers need to live no longer than the
  * call.  A source keeps no queue of its own beyond what its client library or its read buffer holds.
  */
 #ifndef PYTHIA_SOURCE_H

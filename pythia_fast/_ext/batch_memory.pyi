@@ -11,6 +11,8 @@ ROW_RETRY: int
 ROW_FAILED: int
 ROW_KILLED: int
 
+class ColumnTooLargeError(ValueError): ...
+
 class Region:
     name: str
     exports: int

@@ -91,4 +91,5 @@ cdef class Layout:
     cdef readonly uint64_t base       # offset of the columns region in the slot
     cdef readonly uint64_t bytes      # size of the columns region
 
+    cdef pf_columns empty_columns(self) noexcept
     cdef int _place(self) except -1

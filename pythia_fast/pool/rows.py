@@ -5,6 +5,8 @@ the payloads that the slot keeps:
 
     raised              on_error="isolate": halves, and halves of those, until the rows that raise are alone
     asked for retry     those rows, at once, while attempts are left
+    too wide            the rows' columns do not fit the slot all at once (defaults can make a row much larger than
+                        its payload): in memory of their own, in halves where that exceeds 2 GiB
     killed its holder   the first time whole again; then a row at a time, each noted in the slot before it is
                         begun, so that the next holder knows which row killed this one and leaves it out
 
@@ -21,7 +23,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pythia_fast._ext.batch_memory import ROW_FAILED, ROW_KILLED, ROW_OK, ROW_REJECTED, BatchMemory, decode_rows
+from pythia_fast._ext.batch_memory import (
+    ROW_FAILED,
+    ROW_KILLED,
+    ROW_OK,
+    ROW_REJECTED,
+    BatchMemory,
+    ColumnTooLargeError,
+    decode_rows,
+)
 from pythia_fast.batch import Batch
 from pythia_fast.columns import view
 from pythia_fast.errors import HandlerError
@@ -52,7 +62,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Part:
-    """Rows of the slot still to be handled. ``rows`` None: all of them, as they lie in the slot."""
+    """Rows of the slot still to be handled. ``rows`` None: all of them, in the slot's own columns."""
 
     rows: RowIndices | None
     attempt: int  #: 1 the first time
@@ -71,13 +81,14 @@ class RowKeeper:
         self._encoder = OutputEncoder(handler.sink.encoding() if handler.sink is not None else "json")
 
     def handle(self, slot: int) -> Outcome:
+        fits = self._arena.decode(slot, self._decoder)
         rows = self._arena.rows(slot)
         if rows == 0:
             return Outcome()
         outcome = Outcome()
         memory = self._memory(slot, rows)
         status = view(memory.status(), np.uint8)
-        parts = self._first_parts(slot, status, outcome)
+        parts = self._first_parts(slot, status, outcome, None if fits else np.arange(rows, dtype=np.uint32))
         while parts:
             part = parts.popleft()
             parts.extendleft(reversed(self._handle_part(slot, memory, status, part, outcome)))
@@ -94,17 +105,19 @@ class RowKeeper:
             self._arena.layout,
             self._arena.slot_address(slot),
             rows,
-            at["messages"],
+            self._arena.rows_at(slot),
             at["status"],
             at["raw"],
             self._arena.raw_bytes,
         )
 
-    def _first_parts(self, slot: int, status: npt.NDArray[np.uint8], outcome: Outcome) -> deque[_Part]:
+    def _first_parts(
+        self, slot: int, status: npt.NDArray[np.uint8], outcome: Outcome, everything: RowIndices | None
+    ) -> deque[_Part]:
         crashes = self._arena.crashes(slot)
         if crashes == 0:
             status[:] = 0
-            return deque([_Part(None, 1)])
+            return deque([_Part(everything, 1)])
         status[status != ROW_KILLED] = 0
         row = self._arena.row_in_hand(slot)
         if row is not None:
@@ -117,7 +130,7 @@ class RowKeeper:
             )
             outcome.failed += len(killed)
         if crashes == 1:
-            return deque([_Part(None, 2)])
+            return deque([_Part(everything, 2)])
         rest = np.flatnonzero(status == 0).astype(np.uint32)
         return deque(_Part(rest[i : i + 1], crashes + 1, marked=True) for i in range(len(rest)))
 
@@ -127,7 +140,10 @@ class RowKeeper:
         """Handle one part; the parts that it leaves to be handled next, in order."""
         whole = part.rows is None
         rows = np.arange(memory.rows, dtype=np.uint32) if part.rows is None else part.rows
-        part_memory = memory if whole else decode_rows(memory, self._decoder, rows, part.attempt - 1)
+        try:
+            part_memory = memory if whole else decode_rows(memory, self._decoder, rows, part.attempt - 1)
+        except ColumnTooLargeError:
+            return _halves(rows, part)
         batch: Batch[Any] = Batch(part_memory, self._handler.decoding, self._arena.partition_name)
         if part.marked:
             self._arena.set_row_in_hand(slot, int(rows[0]))
@@ -171,8 +187,7 @@ class RowKeeper:
             reason = "".join(traceback.format_exception_only(error)).strip()
             self._give_up("failed", rows, status, outcome, reason, part.attempt, name, text)
             return []
-        middle = len(rows) // 2
-        return [_Part(rows[:middle], part.attempt), _Part(rows[middle:], part.attempt)]
+        return _halves(rows, part)
 
     def _give_up(
         self,
@@ -234,3 +249,8 @@ class RowKeeper:
     def _spill(self, slot: int, outcome: Outcome) -> None:
         self._arena.spill(slot, outcome.output_bytes, outcome.output_records)
         outcome.output_bytes = outcome.output_records = 0
+
+
+def _halves(rows: RowIndices, part: _Part) -> list[_Part]:
+    middle = len(rows) // 2
+    return [_Part(rows[:middle], part.attempt), _Part(rows[middle:], part.attempt)]

@@ -47,7 +47,7 @@ class SlotReader:
         """
         letters = self._refused(slot, facts) if facts.refused else []
         if notes.errors:
-            table = self._messages(slot)
+            table = self._messages(slot, self._arena.rows_at(slot))
             for error in notes.errors:
                 reason = f"{error.reason} ({death})" if error.kind == "killed" and death else error.reason
                 letters.extend(
@@ -89,23 +89,23 @@ class SlotReader:
         """Remove the files of oversize payloads, whose dead letters are durable now."""
         if not facts.refused:
             return
-        table = self._messages(slot)
-        for place in range(facts.refused):
-            if table[self._back(place)]["payload_at"] == SPOOLED:
-                self._spooled(slot, place).unlink(missing_ok=True)
+        table = self._messages(slot, self._at["messages"])
+        for index, *_ in self._arena.refusals(slot):
+            if table[index]["payload_at"] == SPOOLED:
+                self._spooled(slot, index).unlink(missing_ok=True)
 
     def _refused(self, slot: int, facts: SlotFacts) -> list[DeadLetter]:
-        table = self._messages(slot)
+        table = self._messages(slot, self._at["messages"])
         schema = self._handler.decoding.schema
         return [
             self._letter(
                 slot,
-                table[self._back(place)],
+                table[index],
                 reason=refusal_text(schema, reason, found, column, at),
                 error="DecodeError",
-                spooled=self._spooled(slot, place),
+                spooled=self._spooled(slot, index),
             )
-            for place, (reason, found, column, at) in enumerate(self._arena.refusals(slot))
+            for index, reason, found, column, at in self._arena.refusals(slot)
         ]
 
     def _letter(
@@ -144,14 +144,8 @@ class SlotReader:
     def _raw(self, slot: int, at: int, size: int) -> bytes:
         return bytes(self._arena.view(slot, self._at["raw"] + int(at), int(size)))
 
-    def _messages(self, slot: int) -> npt.NDArray[Any]:
-        return np.frombuffer(
-            self._arena.view(slot, self._at["messages"], self._arena.capacity * MESSAGE.itemsize), MESSAGE
-        )
+    def _messages(self, slot: int, at: int) -> npt.NDArray[Any]:
+        return np.frombuffer(self._arena.view(slot, at, self._arena.capacity * MESSAGE.itemsize), MESSAGE)
 
-    def _back(self, place: int) -> int:
-        """Refused messages stand at the back of the table, first refused last (arena_layout.h)."""
-        return self._arena.capacity - 1 - place
-
-    def _spooled(self, slot: int, place: int) -> Path:
-        return self._spool_dir / f"oversize-{slot}-{place}"
+    def _spooled(self, slot: int, index: int) -> Path:
+        return self._spool_dir / f"oversize-{slot}-{index}"

@@ -35,6 +35,7 @@ class Feed:
         self, tmp_path, messages, *, ordering="unordered", linger_ns=0, partitions=1, max_payload=4096, **sizes
     ):
         self.plan = Plan(None)
+        self.decoder = RawDecoder(self.plan)
         self.arena = make_arena(self.plan, **sizes)
         self.consumer = MemoryConsumer(messages, partitions=partitions)
         self.consumer.log.open()
@@ -51,6 +52,12 @@ class Feed:
 
     def run(self):
         return self.intake.run()
+
+    def take(self, worker=0, timeout=0.0):
+        slot = self.arena.take(worker, timeout)
+        assert slot is not None
+        assert self.arena.decode(slot, self.decoder)
+        return slot
 
     def close(self):
         self.consumer.log.close()
@@ -82,7 +89,7 @@ def test_a_slot_goes_round(feed):
     assert one.intake.flush(1.0)
     arena = one.arena
     assert arena.states()[:2] == [READY, READY]
-    slot = arena.take(0, 0.0)
+    slot = one.take()
     assert arena.states()[slot] == HELD
     facts = arena.facts(slot)
     assert (facts.rows, facts.payload_bytes, facts.batch, facts.refused) == (4, 10, 1, 0)
@@ -119,8 +126,7 @@ def test_a_full_arena_stalls_the_source_until_a_release(feed):
     handled = 0
     seen = [0]
     while handled < 40:
-        slot = one.arena.take(0, 5.0)
-        assert slot is not None, f"nothing came after {handled} rows"
+        slot = one.take(timeout=5.0)
         handled += one.arena.facts(slot).rows
         one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0)
         for done in one.arena.collect(seen):
@@ -187,6 +193,7 @@ def test_a_lane_stays_with_one_process_and_in_order(feed, ordering, messages, la
     came = {}
     for worker in range(2):
         while (slot := one.arena.take(worker, 0.0)) is not None:
+            assert one.arena.decode(slot, one.decoder)
             for row in payloads_of(one.arena, slot):
                 came.setdefault(worker, []).append(int(row))
             one.arena.complete(worker, slot, 0, 0, 0, 0, 0, 0)
@@ -202,7 +209,7 @@ def test_a_lane_stays_with_one_process_and_in_order(feed, ordering, messages, la
 def payloads_of(arena: Arena, slot: int) -> list[bytes]:
     at = arena.offsets
     facts = arena.facts(slot)
-    table = memoryview(arena.view(slot, at["messages"], facts.rows * 48)).cast("I")
+    table = memoryview(arena.view(slot, arena.rows_at(slot), facts.rows * 48)).cast("I")
     raw = arena.view(slot, at["raw"], arena.raw_bytes)
     return [bytes(raw[table[12 * i + 5] : table[12 * i + 5] + table[12 * i + 6]]) for i in range(facts.rows)]
 
@@ -212,11 +219,11 @@ def test_a_payload_larger_than_a_slot_is_refused_and_kept_in_the_spool(feed, tmp
     one = feed([b"before", big, b"after"])
     assert one.run() == END
     assert one.intake.flush(1.0)
-    slot = one.arena.take(0, 0.0)
+    slot = one.take()
     facts = one.arena.facts(slot)
     assert (facts.rows, facts.refused) == (2, 1)
-    assert one.arena.refusals(slot)[0][0] == 19  # PF_REASON_TOO_LARGE
-    assert (tmp_path / f"oversize-{slot}-0").read_bytes() == big
+    assert one.arena.refusals(slot)[0][:2] == (1, 19)  # PF_REASON_TOO_LARGE
+    assert (tmp_path / f"oversize-{slot}-1").read_bytes() == big
     assert one.arena.partitions(slot) == [(0, 3, 0, 3)]
 
 
@@ -224,9 +231,10 @@ def test_null_values_are_refused_rows_and_count_as_positions(feed):
     one = feed([b"a", None, b"b"])
     assert one.run() == END
     assert one.intake.flush(1.0)
-    slot = one.arena.take(0, 0.0)
+    slot = one.take()
     assert one.arena.facts(slot)[2:4] == (2, 1)
-    assert one.arena.refusals(slot)[0][0] == 2  # PF_REASON_NULL
+    assert one.arena.refusals(slot)[0][:2] == (1, 2)  # PF_REASON_NULL
+    assert payloads_of(one.arena, slot) == [b"a", b"b"]
 
 
 def test_a_spool_folder_that_is_gone_is_told_and_tried_again(feed, tmp_path):
@@ -238,7 +246,8 @@ def test_a_spool_folder_that_is_gone_is_told_and_tried_again(feed, tmp_path):
     assert os.strerror(one.intake.spool_error()) == "No such file or directory"
     tmp_path.mkdir()
     assert one.run() == END
-    assert one.intake.refused == 1
+    assert one.intake.flush(1.0)
+    assert one.arena.facts(one.take())[2:4] == (0, 1)
 
 
 def test_stop_ends_a_waiting_run(tmp_path):

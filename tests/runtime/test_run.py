@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pythia_fast import App, Batch
+from pythia_fast._ext.batch_memory import ColumnTooLargeError, decode_rows
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
 from pythia_fast.errors import ConfigError, HandlerError, PoolError
 
@@ -446,3 +447,40 @@ def test_options_of_run_that_cannot_work_are_refused(tmp_path, options, message)
     app.batch_handler(source=MemoryConsumer([]), decoder="raw", name="handler")(echo)
     with pytest.raises(ConfigError, match=message):
         app.run(**{"until": "end", "state_dir": tmp_path, **options})
+
+
+class Item(msgspec.Struct):
+    label: str = "x" * 1000
+
+
+class Parcel(msgspec.Struct):
+    number: int
+    items: list[Item] = []
+
+
+@pytest.mark.parametrize("largest", [None, 2], ids=["in one piece", "in halves"])
+def test_rows_too_wide_for_the_slot_all_at_once_are_handled_once_each(tmp_path, monkeypatch, largest):
+    """Each label is a default of 1,000 bytes, 64 KiB of it fit the slot, and the batch has 200 KB of them."""
+    if largest is not None:
+
+        def limited(memory, decoder, rows, attempts):
+            if len(rows) > largest:  # as if they came to more than 2 GiB
+                raise ColumnTooLargeError("a column would hold more than 2 GiB")
+            return decode_rows(memory, decoder, rows, attempts)
+
+        monkeypatch.setattr("pythia_fast.pool.rows.decode_rows", limited)
+
+    def labels(batch):
+        counts = np.diff(batch["items"].offsets)
+        assert len(batch["items[].label"]) == counts.sum()
+        return [b"%d %d" % pair for pair in zip(batch["number"].tolist(), counts.tolist(), strict=True)]
+
+    messages = [b'{"number":%d,"items":[{},{}]}' % i for i in range(100)]
+    messages[50] = b"not json"
+    report, sink, dead, source = run(
+        tmp_path, labels, messages, schema=Parcel, decoder="json", batch_size=100, max_batch_bytes=65536, workers=1
+    )
+    assert sorted(sink.payloads) == sorted(b"%d 2" % i for i in range(100) if i != 50)
+    assert dead.payloads == [b"not json"]
+    assert (report.rows, report.refused, report.dead_lettered, report.batches) == (100, 1, 1, 1)
+    assert source.committed == {0: 100}

@@ -1,0 +1,183 @@
+"""A batch's messages into its columns: by the pool process, or by the intake while every process is busy."""
+
+from __future__ import annotations
+
+import threading
+
+import msgspec
+import pytest
+
+from pythia_fast._ext.batch_memory import BatchMemory
+from pythia_fast._ext.intake import END, Intake
+from pythia_fast._ext.ring import Arena
+from pythia_fast.batch import Batch
+from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage
+from pythia_fast.decoders import choose_decoder
+
+
+class Item(msgspec.Struct):
+    label: str = "x" * 1000
+
+
+class Order(msgspec.Struct):
+    number: int
+    name: str = "?"
+    items: list[Item] = []
+
+
+class Bench:
+    """An intake over messages in memory, and the pool process' side of its arena."""
+
+    def __init__(self, tmp_path, messages, *, capacity=8, credit=2, workers=1, slots=8, raw_bytes=4096):
+        self.decoding = choose_decoder(Order, "json")
+        self.decoder = self.decoding.native()
+        self.arena = Arena(
+            self.decoding.plan,
+            capacity=capacity,
+            raw_bytes=raw_bytes,
+            n_workers=workers,
+            credit=credit,
+            n_slots=slots,
+            output_bytes=64,
+        )
+        self.consumer = MemoryConsumer(messages)
+        self.consumer.log.open()
+        self.consumer.log.announced()
+        self.intake = Intake(
+            self.arena,
+            self.decoding.native(),
+            self.consumer.log,
+            ordering="unordered",
+            linger_ns=0,
+            spool_dir=tmp_path,
+            max_payload_bytes=raw_bytes,
+        )
+
+    def batch(self, slot: int) -> Batch:
+        at = self.arena.offsets
+        memory = BatchMemory(
+            self.arena.layout,
+            self.arena.slot_address(slot),
+            self.arena.rows(slot),
+            self.arena.rows_at(slot),
+            at["status"],
+            at["raw"],
+            self.arena.raw_bytes,
+        )
+        return Batch(memory, self.decoding, self.arena.partition_name)
+
+    def publish(self) -> None:
+        assert self.intake.run() == END
+        assert self.intake.flush(1.0)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    made = []
+
+    def make(messages, **options):
+        made.append(Bench(tmp_path, messages, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.consumer.log.close()
+
+
+def order(number: int) -> bytes:
+    return b'{"number":%d,"name":"n%d"}' % (number, number)
+
+
+REFUSED = {
+    "none": [],
+    "the first": [0],
+    "the last": [7],
+    "some between": [2, 3, 5],
+    "all": list(range(8)),
+}
+
+
+@pytest.mark.parametrize("which", REFUSED)
+def test_rows_and_refusals_are_told_apart_in_order(bench, which):
+    bad = REFUSED[which]
+    messages = [MemoryMessage(b"{" if i in bad else order(i), key=b"k%d" % i, timestamp_ms=i) for i in range(8)]
+    one = bench(messages)
+    one.publish()
+    slot = one.arena.take(0, 0.0)
+    good = [i for i in range(8) if i not in bad]
+    for _ in range(2):  # a second time, as after a death
+        assert one.arena.decode(slot, one.decoder)
+        assert one.arena.rows(slot) == len(good)
+        assert [refusal[0] for refusal in one.arena.refusals(slot)] == bad
+        if good:
+            batch = one.batch(slot)
+            assert batch["number"].tolist() == good
+            assert batch["name"].tolist() == [f"n{i}" for i in good]
+            assert list(batch.keys) == [b"k%d" % i for i in good]
+            assert batch.positions["offset"].tolist() == good
+            assert [bytes(raw) for raw in batch.raw] == [order(i) for i in good]
+            batch.close()
+        one.arena.return_taken(0)
+        slot = one.arena.take(0, 0.0)
+
+
+def test_the_intake_decodes_what_waits_for_credit_and_nothing_else(bench):
+    one = bench([order(i) for i in range(40)], credit=1, slots=4)
+    thread = threading.Thread(target=one.publish)
+    thread.start()
+    seen, numbers, handled = [0], [], 0
+    while handled < 40:
+        while one.intake.stalls == 0:
+            thread.join(0.001)
+        slot = one.arena.take(0, 5.0)
+        assert one.arena.decode(slot, one.decoder)
+        numbers += one.batch(slot)["number"].tolist()
+        handled += one.arena.rows(slot)
+        one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0)
+        for done in one.arena.collect(seen):
+            one.arena.release(done)
+    thread.join(10)
+    assert numbers == list(range(40))
+    assert 1 <= one.intake.decoded < one.intake.published
+
+
+def test_rows_that_fit_only_one_by_one_are_sifted(bench):
+    """Three default labels of 1,000 bytes a row, 4,096 bytes of column: one row fits, two do not, five never."""
+    three, five = b'{"number":1,"items":[{},{},{}]}', b'{"number":2,"items":[{},{},{},{},{}]}'
+    one = bench([three, b"nonsense", three, five, order(3)])
+    one.publish()
+    slot = one.arena.take(0, 0.0)
+    assert not one.arena.decode(slot, one.decoder)
+    assert one.arena.rows(slot) == 3
+    refusals = one.arena.refusals(slot)
+    assert [refusal[0] for refusal in refusals] == [1, 3]
+    assert refusals[1][1] == 19  # PF_REASON_TOO_LARGE
+    assert [bytes(raw) for raw in one.batch(slot).raw] == [three, three, order(3)]
+
+
+def test_a_message_whose_place_lies_outside_the_slot_is_refused(bench):
+    one = bench([order(1), order(2)])
+    one.publish()
+    slot = one.arena.take(0, 0.0)
+    table = memoryview(one.arena.view(slot, one.arena.offsets["messages"], 96)).cast("I")
+    table[5] = one.arena.raw_bytes - 3  # payload_at of the first: what a wild write could leave there
+    assert one.arena.decode(slot, one.decoder)
+    assert one.batch(slot)["number"].tolist() == [2]
+    assert [refusal[:2] for refusal in one.arena.refusals(slot)] == [(0, 19)]
+
+
+def test_decoding_needs_nothing_of_an_earlier_batch(bench):
+    one = bench([order(i) for i in range(8)] + [b"{"] * 8 + [order(i) for i in range(8, 12)], slots=2, credit=1)
+    thread = threading.Thread(target=one.publish)
+    thread.start()
+    seen, rows, refused = [0], [], []
+    for _ in range(3):
+        slot = one.arena.take(0, 5.0)
+        assert one.arena.decode(slot, one.decoder)
+        rows.append(one.arena.rows(slot))
+        refused.append(len(one.arena.refusals(slot)))
+        one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0)
+        for done in one.arena.collect(seen):
+            one.arena.release(done)
+    thread.join(10)
+    assert (rows, refused) == ([8, 0, 4], [0, 8, 0])

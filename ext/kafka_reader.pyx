@@ -65,6 +65,10 @@ cdef extern from "kafka_source.h" nogil:
     uint64_t pf_kafka_source_count(pf_kafka_source *self, uint64_t messages, int64_t timeout_us, uint64_t *nbytes)
 
 
+cdef extern from "heap.h" nogil:
+    void pf_keep_freed_heap()
+
+
 cdef class KafkaReaderNative(NativeSource):
     """One librdkafka consumer made of ``options``; ``bounded`` ends at the ends given to ``assign``."""
 
@@ -75,6 +79,7 @@ cdef class KafkaReaderNative(NativeSource):
 
     def __cinit__(self, dict options, bint bounded=False):
         self._api = rdkafka()
+        pf_keep_freed_heap()
         cdef rd_kafka_conf_t *conf = configuration(options)
         cdef int error = pf_kafka_source_init(&self._state, self._api)
         if error != 0:

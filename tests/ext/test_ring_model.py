@@ -1,0 +1,150 @@
+"""The ring's protocol, explored: every order of steps, with deaths between any two of them (ring_model.py)."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pythia_fast._ext.intake import END
+
+from . import ring_model
+from .ring_model import ModelError, Sizes, State, finished, first, successors
+from .test_ring import Feed
+
+
+def explore(sizes: Sizes) -> int:
+    """Visit every reachable state; a state without a step must be the end of a whole run. Returns their number."""
+    start = first(sizes)
+    came_from: dict[State, tuple[State, str] | None] = {start: None}
+    queue = deque([start])
+    while queue:
+        state = queue.popleft()
+        try:
+            found = list(successors(state, sizes))
+        except ModelError as error:
+            raise AssertionError(f"{error}\n{story(came_from, state)}") from None
+        if not found and not finished(state, sizes):
+            raise AssertionError(f"nobody can go on, but not all is done\n{story(came_from, state)}")
+        for label, following in found:
+            if following not in came_from:
+                came_from[following] = (state, label)
+                queue.append(following)
+    return len(came_from)
+
+
+def story(came_from: dict[State, tuple[State, str] | None], state: State) -> str:
+    """The steps that led to a state."""
+    steps = []
+    while (origin := came_from[state]) is not None:
+        state, label = origin
+        steps.append(label)
+    return "\n".join(reversed(steps))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        Sizes(batches=3, slots=2, credit=2, deaths=1, spills=0),
+        Sizes(batches=2, slots=2, credit=1, queue=2, deaths=1, spills=1),
+        Sizes(batches=3, slots=1, credit=1, queue=2, deaths=2, spills=0),
+        Sizes(batches=1, slots=1, credit=1, queue=2, deaths=3, spills=2),
+    ],
+    ids=str,
+)
+def test_no_order_of_steps_and_deaths_loses_repeats_or_blocks_a_batch(sizes):
+    assert explore(sizes) > 1000
+
+
+#: fault -> the party that has it, and the step that it takes instead
+BROKEN = {
+    "publish: tail before the state": ("intake", "ready"),
+    "take: no state change": ("process", "held"),
+    "complete: count before the state": ("process", "done"),
+    "sleep: without having looked again": ("process", "see"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_the_model_sees_faults_of_the_protocol(monkeypatch, fault):
+    """The checks have teeth: each of these small changes of ring.h is found."""
+    party, where = BROKEN[fault]
+    sound = getattr(ring_model, party)
+    changes = {
+        "publish: tail before the state": lambda s: s._replace(
+            cells=ring_model.put(s.cells, s.tail % 4, s.i_slot), tail=s.tail + 1, published=s.published + 1, i_at="late"
+        ),
+        "take: no state change": lambda s: s._replace(w_at="taken"),
+        "complete: count before the state": lambda s: s._replace(completed=s.completed + 1, w_at="late"),
+        "sleep: without having looked again": lambda s: s._replace(w_seen=s.signal, w_at="asleep"),
+    }
+
+    def broken(s, sizes):
+        at = s.i_at if party == "intake" else s.w_at
+        if at == where:
+            yield fault, changes[fault](s)
+        elif at == "late" and party == "intake":
+            yield "late", s._replace(slot=ring_model.put(s.slot, s.i_slot, ring_model.READY), i_at="notify", i_slot=-1)
+        elif at == "late":
+            yield "late", s._replace(slot=ring_model.put(s.slot, s.w_slot, ring_model.DONE), w_at="announce", w_slot=-1)
+        else:
+            yield from sound(s, sizes)
+
+    monkeypatch.setattr(ring_model, party, broken)
+    with pytest.raises((AssertionError, ModelError)):
+        explore(Sizes(batches=2, slots=2, credit=2, deaths=0, spills=0))
+
+
+OPERATIONS = ("take", "complete", "die", "collect", "release")
+
+
+@settings(max_examples=60, deadline=None)
+@given(walk=st.lists(st.sampled_from(OPERATIONS), max_size=40))
+def test_the_arena_does_what_the_model_does(tmp_path_factory, walk):
+    """The same whole operations, applied to both; what one of them cannot do now, neither can the other."""
+    sizes = Sizes(batches=6, slots=6, credit=6, queue=8, deaths=1000, spills=0)
+    feed = Feed(tmp_path_factory.mktemp("spool"), [b"m"] * 6, capacity=1, slots=6, credit=6)
+    try:
+        assert feed.run() == END
+        arena, seen, in_hand, done = feed.arena, [0], None, []
+        model = drive(first(sizes), sizes, ring_model.intake, "stop")
+        for operation in walk:
+            if operation == "take" and in_hand is None:
+                in_hand = arena.take(0, 0.0)
+                model = drive(model, sizes, ring_model.process, "handle", "asleep")
+                if in_hand is None:
+                    model = model._replace(w_at="take", waiting=False)  # take(0, 0.0) does not wait
+            elif operation == "complete" and in_hand is not None:
+                arena.complete(0, in_hand, 0, 0, 0, 0, 0, 0)
+                model = drive(model, sizes, ring_model.process, "take")
+                in_hand = None
+            elif operation == "die":
+                arena.return_taken(0)
+                model = drive(model._replace(w_at="dead", d_at="sleep"), sizes, ring_model.completion, w_at="take")
+                in_hand = None
+            elif operation == "collect":
+                done += arena.collect(seen)
+            elif operation == "release" and done:
+                arena.release(done.pop(0))
+                # The model collects one batch at a time, and releases it before the next.
+                model = drive(model._replace(d_at="collect"), sizes, ring_model.completion, "room")
+            facts = arena.worker_facts(0)
+            assert facts.in_hand == model.tail - model.completed
+            assert tuple(arena.states()) == model.slot
+            assert (arena.slot_in_hand(0) is None) == (model.taken == model.completed)
+    finally:
+        feed.close()
+
+
+def drive(state: State, sizes: Sizes, party, *until: str, w_at: str | None = None) -> State:
+    """Take the party's steps, deaths apart, until its program counter stands at one of ``until``."""
+    counter = {ring_model.intake: "i_at", ring_model.process: "w_at", ring_model.completion: "d_at"}[party]
+    while True:
+        steps = [following for label, following in party(state, sizes) if label not in ("W dies", "W spills")]
+        assert steps, f"{party.__name__} cannot go on from {state}"
+        state = steps[0]
+        ring_model.check(state, sizes)
+        if (w_at is not None and state.w_at == w_at) or getattr(state, counter) in until:
+            return state

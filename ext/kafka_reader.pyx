@@ -40,9 +40,12 @@ cdef extern from "kafka_source.h" nogil:
         char *name
         int32_t size
         pf_kafka_partition *partitions
+    ctypedef struct pf_kafka_spent:
+        pass
     ctypedef struct pf_kafka_source:
         rd_kafka_t *client
         pf_kafka_notes notes
+        pf_kafka_spent spent
         uint32_t want_paused
         uint32_t is_paused
         uint32_t failed
@@ -51,6 +54,7 @@ cdef extern from "kafka_source.h" nogil:
         int64_t check_at_ns
         pf_kafka_topic *topics
         uint32_t n_topics
+    uint32_t pf_kafka_spent_waiting(const pf_kafka_spent *spent)
     int pf_kafka_source_init(pf_kafka_source *self, const pf_rdkafka *api)
     void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf)
     void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
@@ -306,6 +310,11 @@ cdef class KafkaReaderNative(NativeSource):
                 if topic.partitions[p].index >= 0 and topic.partitions[p].position >= 0:
                     found[topic.name.decode(), p] = topic.partitions[p].position
         return found
+
+    @property
+    def spent(self):
+        """Groups of appended messages that wait to be freed where they were allocated (kafka_spent.h)."""
+        return pf_kafka_spent_waiting(&self._state.spent)
 
     def pause(self, bint paused):
         """Fetch no more, or again; takes effect at the next poll."""

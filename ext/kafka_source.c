@@ -360,6 +360,7 @@ static int offer(pf_kafka_source *self, pf_sink *sink, const rd_kafka_message_t 
 
 static int append_kept(pf_kafka_source *self, pf_sink *sink, uint32_t max_messages, uint32_t *appended)
 {
+    int many = self->count >= PF_KAFKA_FETCH / 2; /* else the connection's thread is not busy either */
     while (self->next < self->count) {
         if (*appended == max_messages)
             return PF_APPENDED;
@@ -367,7 +368,10 @@ static int append_kept(pf_kafka_source *self, pf_sink *sink, uint32_t max_messag
         if (offer(self, sink, message, appended) == PF_STALLED)
             return PF_STALLED;
         self->next++;
-        self->api->message_destroy(message);
+        if (many)
+            pf_kafka_spent_put(&self->spent, message);
+        else
+            self->api->message_destroy(message);
     }
     self->next = self->count = 0;
     return PF_APPENDED;
@@ -420,6 +424,7 @@ static int poll_messages(pf_source *base, pf_sink *sink, uint32_t max_messages, 
         fetch(self);
         if (self->count > 0 || has_notes(self))
             continue;
+        pf_kafka_spent_free_all(&self->spent);
         int64_t now = pf_kafka_now_ns();
         if (deadline == 0)
             deadline = now + timeout_us * 1000;
@@ -510,6 +515,7 @@ void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf)
     self->api->conf_set_error_cb(conf, on_error);
     self->api->conf_set_log_cb(conf, on_log);
     self->api->conf_set_stats_cb(conf, on_statistics);
+    pf_kafka_spent_configure(&self->spent, self->api, conf);
 }
 
 void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
@@ -527,6 +533,7 @@ void pf_kafka_source_release(pf_kafka_source *self, int leave)
     for (uint32_t i = self->next; i < self->count; i++)
         self->api->message_destroy(self->messages[i]);
     self->next = self->count = 0;
+    pf_kafka_spent_free_all(&self->spent);
     if (self->client != NULL) {
         self->api->queue_io_event_enable(self->queue, -1, NULL, 0);
         if (leave)

@@ -13,6 +13,7 @@
 
 #include <stdatomic.h>
 #include "kafka_notes.h"
+#include "kafka_spent.h"
 #include "source.h"
 #include "wake.h"
 
@@ -51,6 +52,7 @@ typedef struct {
     int64_t check_at_ns;       /* return PF_SOURCE_CALL once this has passed; 0: never */
     int64_t served_ns;         /* when librdkafka was last polled while the sink was stalled */
     pf_kafka_notes notes;
+    pf_kafka_spent spent;
     pf_kafka_topic *topics;
     uint32_t n_topics;
     const rd_kafka_topic_t *memo_handle; /* the partition of the last message */

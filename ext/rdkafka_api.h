@@ -125,6 +125,9 @@ typedef void (*rd_kafka_error_fn)(rd_kafka_t *, int, const char *, void *);
 typedef void (*rd_kafka_log_fn)(const rd_kafka_t *, int, const char *, const char *);
 typedef int (*rd_kafka_stats_fn)(rd_kafka_t *, char *, size_t, void *);
 typedef void (*rd_kafka_delivery_fn)(rd_kafka_t *, const rd_kafka_message_t *, void *);
+typedef int (*rd_kafka_on_new_fn)(rd_kafka_t *, const rd_kafka_conf_t *, void *, char *, size_t);
+typedef int (*rd_kafka_on_response_fn)(rd_kafka_t *, int, const char *, int32_t, int16_t, int16_t, int32_t, size_t,
+                                       int64_t, int, void *);
 
 /* X(return type, name without "rd_kafka_", arguments) */
 #define PF_RDKAFKA_FUNCTIONS(X)                                                                             \
@@ -144,6 +147,8 @@ typedef void (*rd_kafka_delivery_fn)(rd_kafka_t *, const rd_kafka_message_t *, v
     X(void, conf_set_log_cb, (rd_kafka_conf_t *, rd_kafka_log_fn))                                          \
     X(void, conf_set_stats_cb, (rd_kafka_conf_t *, rd_kafka_stats_fn))                                      \
     X(void, conf_set_dr_msg_cb, (rd_kafka_conf_t *, rd_kafka_delivery_fn))                                  \
+    X(int, conf_interceptor_add_on_new, (rd_kafka_conf_t *, const char *, rd_kafka_on_new_fn, void *))       \
+    X(int, interceptor_add_on_response_received, (rd_kafka_t *, const char *, rd_kafka_on_response_fn, void *)) \
     X(rd_kafka_t *, new, (int, rd_kafka_conf_t *, char *, size_t))                                          \
     X(void *, opaque, (const rd_kafka_t *))                                                                 \
     X(void, destroy, (rd_kafka_t *))                                                                        \

@@ -147,6 +147,27 @@ def test_keys_headers_nulls_and_timestamps(kafka: KafkaBroker, new_topic: NewTop
     assert reader.reader.progress() == (3, 3)
 
 
+@pytest.mark.parametrize("size", [20, 40_000])
+def test_spent_messages_are_freed_and_never_many_wait(
+    kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember, size: int
+) -> None:
+    """They are handed back in groups of at most 256 KiB, 32 groups at most: 8 MiB, whatever their size."""
+    topic = new_topic(partitions=2)
+    values: list[bytes | None] = [b"%0*d" % (size, i) for i in range(40_000_000 // (size * 100) + 2000)]
+    produce(kafka, topic, values, partitions=2, **{"linger.ms": 50})
+    reader = member(topic, BOUNDED)
+    most = 0
+    while (result := reader.poll()) != END:
+        assert result != FAILED
+        most = max(most, reader.reader.native.spent)
+    assert 0 < most <= 33 if size == 20 else most <= 33
+    assert sorted(value or b"" for value in reader.values()) == sorted(value or b"" for value in values)
+    forever = member(topic, {"until": "forever"}, consumer_group="again")
+    forever.poll_until(lambda: len(forever.sink.messages) == len(values))
+    assert forever.poll() == IDLE
+    assert forever.reader.native.spent == 0
+
+
 def test_headers_are_found_whatever_the_value(kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember) -> None:
     """The reader looks for headers beside the value, so its size and absence matter."""
     topic = new_topic()

@@ -7,7 +7,7 @@ operations and its release/acquire pairs.
 
 A party is a program counter and a few registers; ``successors`` gives every state that one step of one party leads to.
 Sleeping is as in ext/atomics.h: a futex compares and falls asleep in one step, and who notifies adds to the word first
-and wakes only those who said that they wait. There are no timeouts here: a lost wake-up would be a state without a step.
+and wakes only those who said that they wait. There are no timeouts here: a lost wake-up is a state without a step.
 """
 
 from __future__ import annotations

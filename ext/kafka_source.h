@@ -46,6 +46,7 @@ typedef struct {
     uint32_t failed;  /* poll returns PF_SOURCE_FAILED */
     uint32_t closing; /* rebalances are answered at once, by giving everything up */
     uint32_t bounded;
+    uint32_t values_in_place; /* values lie in the record they came in (kafka_headers.h) */
     uint32_t n_assigned, n_done;
     int64_t end_not_before_ns; /* bounded: an empty assignment means "all done" only from then on */
     int64_t check_at_ns;       /* return PF_SOURCE_CALL once this has passed; 0: never */
@@ -58,6 +59,7 @@ typedef struct {
     pf_kafka_partition *memo;
     uint8_t *headers; /* scratch for one message's encoded headers */
     size_t headers_size;
+    size_t headers_wanted; /* bytes of headers that there was no memory for; 0: never happened */
     uint32_t next, count; /* messages[next .. count) are taken but not yet appended */
     rd_kafka_message_t *messages[PF_KAFKA_FETCH + PF_KAFKA_RESERVE];
 } pf_kafka_source;

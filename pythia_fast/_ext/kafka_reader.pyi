@@ -1,6 +1,10 @@
 from collections.abc import Mapping, Sequence
 
+from typing_extensions import Buffer
+
 from pythia_fast._ext.source import NativeSource
+
+def surely_has_no_headers(record: Buffer, at: int, size: int) -> bool: ...
 
 class KafkaReaderNative(NativeSource):
     def __init__(self, options: Mapping[str, str], bounded: bool = False) -> None: ...

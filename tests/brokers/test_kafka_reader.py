@@ -147,10 +147,13 @@ def test_keys_headers_nulls_and_timestamps(kafka: KafkaBroker, new_topic: NewTop
     assert reader.reader.progress() == (3, 3)
 
 
-def test_headers_are_found_whatever_the_value(kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember) -> None:
-    """The reader looks for headers beside the value, so its size and absence matter."""
+@pytest.mark.parametrize("codec", ["none", "lz4", "zstd", "snappy", "gzip"])
+def test_headers_are_found_whatever_the_value(
+    kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember, codec: str
+) -> None:
+    """The reader looks for headers beside the value, so its size and absence matter, and the buffer that it lies in."""
     topic = new_topic()
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 50})
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 50, "compression.type": codec})
     sizes = [None, 0, 1, 63, 64, 127, 128, 8191, 8192, 100_000]
     variants: list[list[tuple[str, bytes | None]]] = [[], [("a", b"1")], [(f"h{i}", None) for i in range(130)]]
     sent = []

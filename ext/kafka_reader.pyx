@@ -62,6 +62,7 @@ cdef extern from "kafka_source.h" nogil:
     void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place)
     void pf_kafka_source_forget(pf_kafka_source *self)
     void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
+    int pf_kafka_source_keep_alive(pf_kafka_source *self)
     int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms)
     int64_t pf_kafka_now_ns()
     uint64_t pf_kafka_source_count(pf_kafka_source *self, uint64_t messages, int64_t timeout_us, uint64_t *nbytes)
@@ -325,6 +326,20 @@ cdef class KafkaReaderNative(NativeSource):
         """Fetch no more, or again; takes effect at the next poll."""
         self._check_open()
         self._state.want_paused = paused
+
+    def keep_alive(self):
+        """Poll, but fetch and append nothing from here on: True when ``serve`` must run. Only when nobody polls."""
+        self._check_open()
+        cdef int due
+        with nogil:
+            due = pf_kafka_source_keep_alive(&self._state)
+        return due != 0
+
+    @property
+    def headers_wanted(self):
+        """Bytes of one message's headers that there was no memory for, which ended the source; 0: it did not happen."""
+        self._check_open()
+        return self._state.headers_wanted
 
     def check_after(self, seconds):
         """Let poll ask for ``serve`` once this time has passed; None: never."""

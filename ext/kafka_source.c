@@ -204,7 +204,7 @@ void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
     rd_kafka_topic_partition_list_t *list = self->api->topic_partition_list_new((int)self->n_assigned + 1);
     for (uint32_t t = 0; t < self->n_topics; t++)
         for (int32_t p = 0; p < self->topics[t].size; p++)
-            if (self->topics[t].partitions[p].index >= 0 && !self->topics[t].partitions[p].done)
+            if (self->topics[t].partitions[p].index >= 0)
                 self->api->topic_partition_list_add(list, self->topics[t].name, p);
     if (pause)
         self->api->pause_partitions(self->client, list);
@@ -215,7 +215,7 @@ void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
 }
 
 /* The sink takes nothing: poll librdkafka all the same, so that rebalances go on and the membership lives. */
-static void keep_alive(pf_kafka_source *self)
+static void serve_stalled(pf_kafka_source *self)
 {
     int64_t now = pf_kafka_now_ns();
     if (now - self->served_ns < STALLED_POLL_NS)
@@ -427,6 +427,31 @@ static int poll_messages(pf_source *base, pf_sink *sink, uint32_t max_messages, 
         if (until > now)
             pf_wake_wait(&self->pipe, -1, (until - now + 999) / 1000);
     }
+}
+
+/* Nothing that was fetched is appended any more: it is not committed either, so whoever reads on gets it. */
+static void drop_kept(pf_kafka_source *self)
+{
+    for (; self->next < self->count; self->next++) {
+        rd_kafka_message_t *message = self->messages[self->next];
+        if (message->err != RD_KAFKA_ERR_NONE)
+            take_event(self, message);
+        self->api->message_destroy(message);
+    }
+    self->next = self->count = 0;
+}
+
+int pf_kafka_source_keep_alive(pf_kafka_source *self)
+{
+    if (!self->is_paused)
+        pf_kafka_source_pause(self, 1);
+    do {
+        drop_kept(self);
+        if (call_is_due(self))
+            return 1;
+        fetch(self);
+    } while (self->count > 0);
+    return has_notes(self);
 }
 
 static void wake(pf_source *base)

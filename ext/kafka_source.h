@@ -81,8 +81,12 @@ void pf_kafka_source_gain(pf_kafka_source *self, pf_kafka_partition *place, int6
 void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place);
 /* Drop kept messages of partitions that are not ours, and what was remembered of topic handles. */
 void pf_kafka_source_forget(pf_kafka_source *self);
-/* Pause or resume every partition that is ours and not yet done. */
+/* Pause or resume every partition that is ours. */
 void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause);
+
+/* Between the last poll and the release: poll librdkafka, so that the membership lives and rebalances are told, but fetch
+ * nothing and append nothing.  1: Reader.serve() must run, as after PF_SOURCE_CALL. */
+int pf_kafka_source_keep_alive(pf_kafka_source *self);
 
 /* Commit and wait for the broker's answer; an error code, RD_KAFKA_ERR_TIMED_OUT when none came. */
 int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms);

@@ -360,6 +360,29 @@ def test_pause_keeps_the_membership_and_resume_loses_nothing(
     assert reader.values() == numbers(50_000)
 
 
+def test_a_source_that_is_kept_alive_gives_partitions_back_and_appends_nothing(
+    kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember
+) -> None:
+    topic = new_topic(partitions=2)
+    produce(kafka, topic, numbers(2000), partitions=2)
+    first = member(topic)
+    first.sink.stall_after(10)
+    first.poll_until(lambda: first.poll() == STALLED)
+    first.sink.stall_after(None)
+    second = member(topic)
+    deadline = time.monotonic() + 60
+    while len(second.listener.held) != 1 or second.sink.count < 1000:
+        assert time.monotonic() < deadline, (first.log, second.log)
+        first.reader.keep_alive()
+        second.poll()
+    assert first.sink.count == 10
+    assert len(first.listener.held) == 1
+    assert len(first.listener.revocations) == 1
+    first.reader.close()
+    second.poll_until(lambda: len(second.listener.held) == 2 and second.sink.count >= 1990)
+    assert set(first.values()) | set(second.values()) == set(numbers(2000))
+
+
 def test_several_topics_at_once(kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember) -> None:
     topics = [new_topic(partitions=p) for p in (1, 2, 3)]
     for i, topic in enumerate(topics):

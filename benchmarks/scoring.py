@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,3 +18,12 @@ def score(price: npt.NDArray[np.float64], qty: npt.NDArray[np.int64]) -> float:
     for _ in range(STEPS):
         x *= GROWTH * (1.0 - x)
     return float(x.sum())
+
+
+def score_one(price: float, qty: int) -> float:
+    """The score of one row, as a loop over messages computes it: without an array."""
+    x = math.log1p(price * qty)
+    x /= 1.0 + x
+    for _ in range(STEPS):
+        x *= GROWTH * (1.0 - x)
+    return x

@@ -8,7 +8,7 @@ two polls (``assign``, ``unassign``, ``take_notes``) or from any thread (``commi
 
 import os
 
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from rdkafka_api cimport (
     RD_KAFKA_CONSUMER,
@@ -50,6 +50,8 @@ cdef extern from "kafka_source.h" nogil:
         uint32_t is_paused
         uint32_t failed
         uint32_t bounded
+        uint32_t values_in_place
+        size_t headers_wanted
         int64_t end_not_before_ns
         int64_t check_at_ns
         pf_kafka_topic *topics
@@ -64,6 +66,7 @@ cdef extern from "kafka_source.h" nogil:
     void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place)
     void pf_kafka_source_forget(pf_kafka_source *self)
     void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
+    int pf_kafka_source_keep_alive(pf_kafka_source *self)
     int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms)
     int64_t pf_kafka_now_ns()
     uint64_t pf_kafka_source_count(pf_kafka_source *self, uint64_t messages, int64_t timeout_us, uint64_t *nbytes)
@@ -71,6 +74,20 @@ cdef extern from "kafka_source.h" nogil:
 
 cdef extern from "heap.h" nogil:
     void pf_keep_freed_heap()
+
+cdef extern from "kafka_headers.h" nogil:
+    int pf_kafka_surely_has_no_headers(const uint8_t *value, size_t size)
+
+# kafka_headers.h says what it knows of librdkafka 2, whose versions read 0xMMmmrrpp.
+cdef enum:
+    NEXT_MAJOR_VERSION = 0x03000000
+
+
+def surely_has_no_headers(const uint8_t[::1] record not None, size_t at, size_t size):
+    """For tests: what is told of the value of ``size`` bytes at ``at`` of a record, without asking librdkafka."""
+    if size > 0 and (at + size > <size_t>record.shape[0] or at == 0):
+        raise ValueError("the value does not lie within the record")
+    return pf_kafka_surely_has_no_headers(&record[0] + at, size) != 0
 
 
 cdef class KafkaReaderNative(NativeSource):
@@ -92,6 +109,8 @@ cdef class KafkaReaderNative(NativeSource):
         self._open = True
         self._pid = os.getpid()
         self._state.bounded = bounded
+        # A plugin may intercept messages before we see them: then nothing is known about where their values lie.
+        self._state.values_in_place = self._api.version() < NEXT_MAJOR_VERSION and "plugin.library.paths" not in options
         pf_kafka_source_configure(&self._state, conf)
         cdef char reason[512]
         cdef rd_kafka_t *client = self._api.new(RD_KAFKA_CONSUMER, conf, reason, sizeof(reason))
@@ -320,6 +339,20 @@ cdef class KafkaReaderNative(NativeSource):
         """Fetch no more, or again; takes effect at the next poll."""
         self._check_open()
         self._state.want_paused = paused
+
+    def keep_alive(self):
+        """Poll, but fetch and append nothing from here on: True when ``serve`` must run. Only when nobody polls."""
+        self._check_open()
+        cdef int due
+        with nogil:
+            due = pf_kafka_source_keep_alive(&self._state)
+        return due != 0
+
+    @property
+    def headers_wanted(self):
+        """Bytes of one message's headers that there was no memory for, which ended the source; 0: it did not happen."""
+        self._check_open()
+        return self._state.headers_wanted
 
     def check_after(self, seconds):
         """Let poll ask for ``serve`` once this time has passed; None: never."""

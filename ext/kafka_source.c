@@ -1,4 +1,5 @@
 #include "kafka_source.h"
+#include "kafka_headers.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -203,7 +204,7 @@ void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
     rd_kafka_topic_partition_list_t *list = self->api->topic_partition_list_new((int)self->n_assigned + 1);
     for (uint32_t t = 0; t < self->n_topics; t++)
         for (int32_t p = 0; p < self->topics[t].size; p++)
-            if (self->topics[t].partitions[p].index >= 0 && !self->topics[t].partitions[p].done)
+            if (self->topics[t].partitions[p].index >= 0)
                 self->api->topic_partition_list_add(list, self->topics[t].name, p);
     if (pause)
         self->api->pause_partitions(self->client, list);
@@ -214,7 +215,7 @@ void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
 }
 
 /* The sink takes nothing: poll librdkafka all the same, so that rebalances go on and the membership lives. */
-static void keep_alive(pf_kafka_source *self)
+static void serve_stalled(pf_kafka_source *self)
 {
     int64_t now = pf_kafka_now_ns();
     if (now - self->served_ns < STALLED_POLL_NS)
@@ -248,8 +249,9 @@ static int widen_headers(pf_kafka_source *self, size_t size)
     return 0;
 }
 
-/* Encode as arena_layout.h says: (name size u16, name, value size i32 or -1, value)*, little endian. */
-static size_t encode_headers(pf_kafka_source *self, const rd_kafka_headers_t *headers)
+/* Encode as arena_layout.h says: (name size u16, name, value size i32 or -1, value)*, little endian.  Returns the size,
+ * or -1 when there is no memory for it. */
+static ssize_t encode_headers(pf_kafka_source *self, const rd_kafka_headers_t *headers)
 {
     const char *name;
     const void *value;
@@ -260,8 +262,10 @@ static size_t encode_headers(pf_kafka_source *self, const rd_kafka_headers_t *he
             name_size = UINT16_MAX;
         if (value == NULL)
             value_size = 0;
-        if (widen_headers(self, at + 2 + name_size + 4 + value_size) < 0)
-            abort(); /* to hand on a message without its headers would be a wrong value */
+        if (widen_headers(self, at + 2 + name_size + 4 + value_size) < 0) {
+            self->headers_wanted = at + 2 + name_size + 4 + value_size;
+            return -1;
+        }
         uint32_t marked = value == NULL ? UINT32_MAX : (uint32_t)value_size;
         uint8_t *to = self->headers + at;
         *to++ = (uint8_t)name_size;
@@ -274,26 +278,7 @@ static size_t encode_headers(pf_kafka_source *self, const rd_kafka_headers_t *he
             memcpy(to, value, value_size);
         at += 2 + name_size + 4 + value_size;
     }
-    return at;
-}
-
-/* Whether a message surely has no headers, without asking librdkafka, which allocates a reader for every question
- * (a seventh of what reading an order costs: docs/decisions/kafka-reader.md).
- *
- * In record batches of format 2 (Kafka protocol, "Record") a value follows the zigzag varint of its size and is
- * followed by the varint of the number of headers; librdkafka 2 hands values out where they lie in the fetched
- * batch.  The bytes before the value tell: formats 0 and 1 have a big-endian 32 bit size there, which is never
- * that varint, but for an empty value; so an empty value is left to librdkafka, as is a null one. */
-static int surely_has_no_headers(const rd_kafka_message_t *message)
-{
-    if (message->payload == NULL || message->len == 0)
-        return 0;
-    const uint8_t *value = message->payload;
-    uint8_t size[10];
-    size_t n = 0;
-    for (uint64_t rest = (uint64_t)message->len << 1; n == 0 || rest != 0; rest >>= 7)
-        size[n++] = (uint8_t)((rest & 0x7f) | (rest > 0x7f ? 0x80 : 0));
-    return memcmp(value - n, size, n) == 0 && value[message->len] == 0;
+    return (ssize_t)at;
 }
 
 static void mark_done(pf_kafka_source *self, pf_kafka_partition *place)
@@ -317,7 +302,10 @@ static void take_event(pf_kafka_source *self, const rd_kafka_message_t *message)
     add_note(self, PF_NOTE_CONSUMER_ERROR, message->err, text, message->payload != NULL ? message->len : 0, NULL);
 }
 
-/* PF_APPENDED: the message may be destroyed (it was appended, or is none of ours); PF_STALLED: keep it. */
+/* PF_APPENDED: the message may be destroyed (it was appended, or is none of ours); PF_STALLED: keep it.
+ *
+ * A message whose headers find no memory is kept as well, and the source fails: to hand it on without them would be a
+ * wrong value, to drop it a loss.  Its position is not committed, so the next run begins with it. */
 static int offer(pf_kafka_source *self, pf_sink *sink, const rd_kafka_message_t *message, uint32_t *appended)
 {
     if (unlikely(message->err != RD_KAFKA_ERR_NONE)) {
@@ -343,8 +331,14 @@ static int offer(pf_kafka_source *self, pf_sink *sink, const rd_kafka_message_t 
     int kind;
     incoming.timestamp_ms = self->api->message_timestamp(message, &kind);
     rd_kafka_headers_t *headers;
-    if (!surely_has_no_headers(message) && self->api->message_headers(message, &headers) == RD_KAFKA_ERR_NONE) {
-        incoming.headers_size = (uint32_t)encode_headers(self, headers);
+    if (!(self->values_in_place && pf_kafka_surely_has_no_headers(message->payload, message->len)) &&
+        self->api->message_headers(message, &headers) == RD_KAFKA_ERR_NONE) {
+        ssize_t size = encode_headers(self, headers);
+        if (unlikely(size < 0)) {
+            self->failed = 1;
+            return PF_STALLED;
+        }
+        incoming.headers_size = (uint32_t)size;
         incoming.headers = self->headers;
     }
     if (sink->append(sink, &incoming) == PF_STALLED)
@@ -412,7 +406,9 @@ static int poll_messages(pf_source *base, pf_sink *sink, uint32_t max_messages, 
         if (call_is_due(self))
             return PF_SOURCE_CALL;
         if (append_kept(self, sink, max_messages, &appended) == PF_STALLED) {
-            keep_alive(self);
+            if (self->failed)
+                return PF_SOURCE_FAILED;
+            serve_stalled(self);
             return has_notes(self) ? PF_SOURCE_CALL : PF_SOURCE_STALLED;
         }
         if (has_notes(self))
@@ -436,6 +432,31 @@ static int poll_messages(pf_source *base, pf_sink *sink, uint32_t max_messages, 
         if (until > now)
             pf_wake_wait(&self->pipe, -1, (until - now + 999) / 1000);
     }
+}
+
+/* Nothing that was fetched is appended any more: it is not committed either, so whoever reads on gets it. */
+static void drop_kept(pf_kafka_source *self)
+{
+    for (; self->next < self->count; self->next++) {
+        rd_kafka_message_t *message = self->messages[self->next];
+        if (message->err != RD_KAFKA_ERR_NONE)
+            take_event(self, message);
+        self->api->message_destroy(message);
+    }
+    self->next = self->count = 0;
+}
+
+int pf_kafka_source_keep_alive(pf_kafka_source *self)
+{
+    if (!self->is_paused)
+        pf_kafka_source_pause(self, 1);
+    do {
+        drop_kept(self);
+        if (call_is_due(self))
+            return 1;
+        fetch(self);
+    } while (self->count > 0);
+    return has_notes(self);
 }
 
 static void wake(pf_source *base)

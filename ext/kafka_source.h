@@ -47,6 +47,7 @@ typedef struct {
     uint32_t failed;  /* poll returns PF_SOURCE_FAILED */
     uint32_t closing; /* rebalances are answered at once, by giving everything up */
     uint32_t bounded;
+    uint32_t values_in_place; /* values lie in the record they came in (kafka_headers.h) */
     uint32_t n_assigned, n_done;
     int64_t end_not_before_ns; /* bounded: an empty assignment means "all done" only from then on */
     int64_t check_at_ns;       /* return PF_SOURCE_CALL once this has passed; 0: never */
@@ -60,6 +61,7 @@ typedef struct {
     pf_kafka_partition *memo;
     uint8_t *headers; /* scratch for one message's encoded headers */
     size_t headers_size;
+    size_t headers_wanted; /* bytes of headers that there was no memory for; 0: never happened */
     uint32_t next, count; /* messages[next .. count) are taken but not yet appended */
     rd_kafka_message_t *messages[PF_KAFKA_FETCH + PF_KAFKA_RESERVE];
 } pf_kafka_source;
@@ -81,8 +83,12 @@ void pf_kafka_source_gain(pf_kafka_source *self, pf_kafka_partition *place, int6
 void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place);
 /* Drop kept messages of partitions that are not ours, and what was remembered of topic handles. */
 void pf_kafka_source_forget(pf_kafka_source *self);
-/* Pause or resume every partition that is ours and not yet done. */
+/* Pause or resume every partition that is ours. */
 void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause);
+
+/* Between the last poll and the release: poll librdkafka, so that the membership lives and rebalances are told, but fetch
+ * nothing and append nothing.  1: Reader.serve() must run, as after PF_SOURCE_CALL. */
+int pf_kafka_source_keep_alive(pf_kafka_source *self);
 
 /* Commit and wait for the broker's answer; an error code, RD_KAFKA_ERR_TIMED_OUT when none came. */
 int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms);

@@ -1,4 +1,4 @@
-"""The apps of the Kafka benchmarks; both read topic ``orders`` as ``CONSUMER_GROUP`` with the same settings.
+"""The apps of the Kafka benchmarks; both read ``BENCH_TOPIC`` as ``CONSUMER_GROUP`` with the same settings.
 
 Each pool process leaves what it saw in the folder ``BENCH_RESULTS`` when it ends: ``throughput`` (<pid>.json) when its
 first batch came and its last was done, ``latency`` (<pid>.npy) when every row was produced and when it was done.
@@ -18,6 +18,7 @@ from benchmarks.data import Order
 from benchmarks.scoring import score
 from pythia_fast import App, Batch, KafkaConsumer
 
+TOPIC = os.environ["BENCH_TOPIC"]
 BATCH_TIMEOUT_S = 0.002
 
 throughput = App("bench-kafka-throughput")
@@ -29,7 +30,7 @@ def result_path(suffix: str) -> Path:
     return Path(os.environ["BENCH_RESULTS"], f"{os.getpid()}.{suffix}")
 
 
-@throughput.batch_handler(source=KafkaConsumer("orders"), schema=Order, batch_timeout=BATCH_TIMEOUT_S)
+@throughput.batch_handler(source=KafkaConsumer(TOPIC), schema=Order, batch_timeout=BATCH_TIMEOUT_S)
 class Score:
     """All nine fields decoded, W1 computed."""
 
@@ -51,7 +52,7 @@ class Score:
         result_path("json").write_text(json.dumps(seen))
 
 
-@latency.batch_handler(source=KafkaConsumer("orders"), schema=Order, batch_timeout=BATCH_TIMEOUT_S)
+@latency.batch_handler(source=KafkaConsumer(TOPIC), schema=Order, batch_timeout=BATCH_TIMEOUT_S)
 class Stamp:
     """``ts`` holds the monotonic nanoseconds of the produce call."""
 

@@ -79,6 +79,12 @@ class Reader(ABC):
     def resume(self) -> None:  # noqa: B027
         """Room again after pause()."""
 
+    def keep_alive(self) -> None:  # noqa: B027 - a file knows no membership
+        """Take nothing in, but stay a member of the group, and let partitions be taken away.
+
+        Called on the intake thread again and again while what was read is finished, after the last poll.
+        """
+
     def progress(self) -> tuple[int, int] | None:
         """(bytes or messages read, total) of a bounded source, for the progress bar."""
         return None

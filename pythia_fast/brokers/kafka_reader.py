@@ -206,6 +206,11 @@ class KafkaReader(Reader):
     # --- trouble ------------------------------------------------------------------------------------------------
 
     def failure(self) -> str:
+        if self._failure is None and self.native.headers_wanted:
+            return (
+                f"there is no memory for the {self.native.headers_wanted:,} bytes of a message's headers; the message "
+                "was not taken in, and the next run begins with it: give the process more memory"
+            )
         return self._failure or super().failure()
 
     def _fail(self, reason: str) -> None:
@@ -296,6 +301,10 @@ class KafkaReader(Reader):
 
     def resume(self) -> None:
         self.native.pause(False)
+
+    def keep_alive(self) -> None:
+        if self.native.keep_alive():
+            self.serve()
 
     def close(self) -> None:
         if not self._closed:

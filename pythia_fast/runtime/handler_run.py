@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 CREDIT = 3
 #: Slots beyond what the processes hold: open batches, and batches whose outputs are being delivered.
 SPARE_SLOTS = 4
-FLUSH_WAIT_S = 0.5
+DRAIN_TURN_S = 0.5  #: longest time without a look at the source while its last batches wait for credit
+SETTLE_TURN_S = 0.002
 SPOOL_RETRY_S = 1.0
 CLOSE_TIMEOUT_S = 10.0
 
@@ -178,10 +179,7 @@ class HandlerRun:
         assert self._intake is not None
         try:
             self._read(self._intake)
-            while not self._intake.flush(FLUSH_WAIT_S):
-                if self._giving_up.is_set():
-                    return
-            self._wait_until_settled()
+            self._drain(self._intake)
         except BaseException as error:
             self._fail(error)
 
@@ -207,11 +205,14 @@ class HandlerRun:
             else:  # END or STOPPED
                 return
 
-    def _wait_until_settled(self) -> None:
-        completion = self._completion
+    def _drain(self, intake: Intake) -> None:
+        """Finish what was read and commit it. However long that takes, the source stays what the group knows."""
+        reader, completion = self._reader, self._completion
+        assert reader is not None
         assert completion is not None
-        while not completion.idle():
-            if self._giving_up.wait(0.002):
+        while not (intake.flush(DRAIN_TURN_S) and completion.idle()):
+            reader.keep_alive()
+            if self._giving_up.wait(SETTLE_TURN_S):
                 return
         completion.commit(wait=True)
         self.finished = True

@@ -303,6 +303,67 @@ def test_members_come_and_go_under_load(
     assert committed(servers, f"group-of-{source}", source) == ends(servers, source)
 
 
+#: A member that is not heard of for three seconds, or does not poll for so long, is no member any more.
+IMPATIENT = {"session.timeout.ms": 3000, "heartbeat.interval.ms": 300, "max.poll.interval.ms": 3000}
+#: What one process can have in hand (three batches of 512 rows), and the open batch: read at once, handled long after.
+IN_HAND = 4 * 512
+
+
+def test_a_drain_longer_than_max_poll_interval_keeps_membership_and_commits(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    source, _, _ = topics
+    servers = kafka.bootstrap_servers
+    produce(servers, source, range(IN_HAND))
+    runtime = start(seconds=2.5, workers=1, options=IMPATIENT, arguments=["--until-end"])
+    report = runtime.wait(90)
+    assert report["rows"] == IN_HAND
+    assert "max.poll.interval.ms" not in runtime.log
+    assert "lost" not in runtime.log
+    assert committed(servers, f"group-of-{source}", source) == ends(servers, source)
+
+
+NO_MEMORY = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+void *realloc(void *old, size_t size)
+{
+    static void *(*real)(void *, size_t);
+    if (real == NULL)
+        real = (void *(*)(void *, size_t))dlsym(RTLD_NEXT, "realloc");
+    return size == REFUSED ? NULL : real(old, size);
+}
+"""
+
+
+def test_headers_that_find_no_memory_end_the_run_and_lose_nothing(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, sink, _ = topics
+    servers = kafka.bootstrap_servers
+    encoded = 2 + 1 + 4 + 100_003  # sizes, name and value, as arena_layout.h says
+    producer = Producer({"bootstrap.servers": servers})
+    for i in range(20):
+        producer.produce(source, b'{"id":%d}' % i, headers=[("h", bytes(100_003))] if i == 10 else None, partition=0)
+    assert producer.flush(30) == 0
+    library = tmp_path / "no_memory.so"
+    compiler = [os.environ.get("CC", "gcc"), "-shared", "-fPIC", f"-DREFUSED={2 * encoded}", "-x", "c", "-"]
+    subprocess.run([*compiler, "-o", str(library), "-ldl"], input=NO_MEMORY, text=True, check=True)
+    with monkeypatch.context() as patched:
+        patched.setenv("LD_PRELOAD", str(library))
+        runtime = start(arguments=["--until-end"])
+        assert runtime.process.wait(60) == 4, runtime.log
+    assert f"no memory for the {encoded:,} bytes of a message's headers" in runtime.log
+    runtime.assert_gone()
+    report = start(arguments=["--until-end"]).wait()
+    assert report["rows"] >= 10
+    with Sink(servers, sink) as written:
+        assert set(written.read_ids(20)) == set(range(20))
+    assert committed(servers, f"group-of-{source}", source)[0] == 20
+
+
+@pytest.mark.timeout(400)  # three starts of a JVM, on a machine that may be busy
 def test_a_broker_restart_is_survived(
     own_kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, tmp_path: Path
 ) -> None:
@@ -324,6 +385,7 @@ def test_a_broker_restart_is_survived(
     assert committed(servers, f"group-of-{source}", source) == ends(servers, source)
 
 
+@pytest.mark.timeout(400)
 def test_a_sink_that_is_away_holds_the_positions_back(
     kafka: KafkaBroker, own_kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
 ) -> None:

@@ -71,6 +71,16 @@ group.min.session.timeout.ms=1000
 log.retention.hours=1
 """
 
+#: As Kafka's own start script (kafka-run-class.sh) has it. With it goes a heap that is its full size from the
+#: beginning: one that starts small is collected every second, and marked all the time, since 128 MB of it are the log
+#: cleaner's.
+GARBAGE_COLLECTION = (
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+)
+
 
 class BrokerError(RuntimeError):
     """The test broker cannot be had; the text says what to install or where to look."""
@@ -163,7 +173,8 @@ class KafkaBroker:
             text = PROPERTIES.format(port=self.port, controller_port=self.controller_port, data=self.folder / "data")
             properties.write_text(text + "".join(f"{name}={value}\n" for name, value in self._settings.items()))
             self._format(java, jars, properties)
-        options = ["-Xms256m", f"-Xmx{self._heap}", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=info"]
+        options = [f"-Xms{self._heap}", f"-Xmx{self._heap}", *GARBAGE_COLLECTION]
+        options += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=info"]
         begin = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(

@@ -49,7 +49,7 @@ typedef struct {
     pf_open_batch *open;
     uint32_t n_open;
     uint32_t ordering;
-    uint32_t next_worker; /* where the search for credit begins, so that equals take turns */
+    uint32_t last_worker; /* had the last batch: among equals it is the warmest */
     uint32_t stop;        /* set by another thread */
     uint64_t batch;       /* sequence number of the batch published last */
     uint64_t linger_ns;
@@ -93,7 +93,7 @@ static uint32_t pf_worker_for(pf_intake *in, uint32_t lane) {
     if (in->ordering != PF_UNORDERED) return pf_in_hand(arena, lane) < arena->credit ? lane : PF_NO_SLOT;
     uint32_t best = PF_NO_SLOT, least = arena->credit;
     for (uint32_t i = 0; i < arena->n_workers; i++) {
-        uint32_t worker = (in->next_worker + i) % arena->n_workers;
+        uint32_t worker = (in->last_worker + i) % arena->n_workers;
         uint32_t in_hand = pf_in_hand(arena, worker);
         if (in_hand < least) {
             least = in_hand;
@@ -101,7 +101,7 @@ static uint32_t pf_worker_for(pf_intake *in, uint32_t lane) {
             if (in_hand == 0) break;
         }
     }
-    if (best != PF_NO_SLOT) in->next_worker = (best + 1) % arena->n_workers;
+    if (best != PF_NO_SLOT) in->last_worker = best;
     return best;
 }
 

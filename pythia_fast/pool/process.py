@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import traceback
 from typing import TYPE_CHECKING
 
 from pythia_fast.pool.rows import RowKeeper
@@ -14,14 +15,18 @@ from pythia_fast.runtime.notes import write_notes
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
+    from pythia_fast.handlers import HandlerCall
     from pythia_fast.registration import Handler
 
 #: Longest sleep between two looks at the queue; a slot or the word to stop ends it at once.
 TAKE_WAIT_S = 1.0
 
 
-def serve(handler: Handler, arena: Arena, worker: int) -> None:
-    """Run one place of a pool until it is told to stop and its queue is empty."""
+def serve(handler: Handler, arena: Arena, worker: int) -> str:
+    """Run one place of a pool until it is told to stop and its queue is empty.
+
+    The traceback of what ``teardown()`` raised, empty if it raised nothing. What ``setup()`` raises is raised here.
+    """
     # The runtime decides when a process leaves: a signal meant for the whole group must not cut batches short.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -31,9 +36,9 @@ def serve(handler: Handler, arena: Arena, worker: int) -> None:
     keeper = RowKeeper(handler, arena, call)
     gc.collect()
     gc.freeze()  # what there is now stays: later collections need not look at it
+    call.setup()
+    arena.booted(worker, os.getpid())
     try:
-        call.setup()
-        arena.booted(worker, os.getpid())
         while True:
             slot = arena.take(worker, TAKE_WAIT_S)
             if slot is not None:
@@ -41,7 +46,17 @@ def serve(handler: Handler, arena: Arena, worker: int) -> None:
             elif arena.stopped(worker):
                 break
     finally:
+        trouble = _teardown(call)
+    return trouble
+
+
+def _teardown(call: HandlerCall) -> str:
+    """All batches are done: what is raised now costs none of them, and is only told."""
+    try:
         call.teardown()
+    except BaseException:
+        return traceback.format_exc()
+    return ""
 
 
 def _handle(keeper: RowKeeper, arena: Arena, worker: int, slot: int) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
-import signal
 import sys
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pythia_fast.pool.forked import leave_if_forked, outlive_group_signals
 from pythia_fast.pool.rows import RowKeeper
 from pythia_fast.runtime.notes import write_notes
 
@@ -27,17 +28,16 @@ def serve(handler: Handler, arena: Arena, worker: int) -> str:
 
     The traceback of what ``teardown()`` raised, empty if it raised nothing. What ``setup()`` raises is raised here.
     """
-    # The runtime decides when a process leaves: a signal meant for the whole group must not cut batches short.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pid = os.getpid()
+    outlive_group_signals()
     if sys.stderr is not None:
         faulthandler.enable()
     call = handler.adapter.build()
     keeper = RowKeeper(handler, arena, call)
     gc.collect()
     gc.freeze()  # what there is now stays: later collections need not look at it
-    call.setup()
-    arena.booted(worker, os.getpid())
+    _once(call.setup, pid)
+    arena.booted(worker, pid)
     try:
         while True:
             slot = arena.take(worker, TAKE_WAIT_S)
@@ -46,14 +46,24 @@ def serve(handler: Handler, arena: Arena, worker: int) -> str:
             elif arena.stopped(worker):
                 break
     finally:
-        trouble = _teardown(call)
+        trouble = _teardown(call, pid)
     return trouble
 
 
-def _teardown(call: HandlerCall) -> str:
+def _once(method: Callable[[], None], pid: int) -> None:
+    """Call the handler's ``setup`` or ``teardown``."""
+    try:
+        method()
+    except BaseException as error:
+        leave_if_forked(pid, error)
+        raise
+    leave_if_forked(pid)
+
+
+def _teardown(call: HandlerCall, pid: int) -> str:
     """All batches are done: what is raised now costs none of them, and is only told."""
     try:
-        call.teardown()
+        _once(call.teardown, pid)
     except BaseException:
         return traceback.format_exc()
     return ""

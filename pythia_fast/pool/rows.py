@@ -15,6 +15,7 @@ Everything that is given up goes to the dead letters with its reason; nothing is
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections import deque
 from collections.abc import Iterable
@@ -28,6 +29,7 @@ from pythia_fast._ext.batch_memory import ROW_FAILED, ROW_KILLED, ROW_OK, ROW_RE
 from pythia_fast.batch import Batch
 from pythia_fast.columns import view
 from pythia_fast.errors import HandlerError, OutputValueError
+from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.pool.messages import shorten
 from pythia_fast.runtime.kept_rows import rows_to_send
 from pythia_fast.runtime.notes import TRACEBACK_CHARACTERS, Notes, RowErrors, reason_of
@@ -69,6 +71,7 @@ class RowKeeper:
         self._handler = handler
         self._arena = arena
         self._call = call
+        self._pid = os.getpid()
         self._offsets = arena.offsets
         self._decoder = handler.decoding.native()
         self._encoder = OutputEncoder(handler.sink.encoding() if handler.sink is not None else "json")
@@ -138,6 +141,7 @@ class RowKeeper:
         try:
             faults = self._call_and_emit(slot, batch, outcome)
         except BaseException as error:  # sys.exit() too is one batch's misfortune, not the end of the process
+            leave_if_forked(self._pid, error)
             return self._raised(error, rows, part, status, outcome)
         finally:
             if part.marked:
@@ -216,6 +220,7 @@ class RowKeeper:
         batch.
         """
         result = self._call(batch)
+        leave_if_forked(self._pid)
         result, kept = rows_to_send(self._handler, result, len(batch), batch.given_back)
         if result is None:
             return []

@@ -38,7 +38,7 @@ def ours(columns: dict[str, Any], encoding: Encoding) -> Callable[[], None]:
 
     def run() -> None:
         for _ in range(BATCHES):
-            assert encoder.encode(columns, region).records == ROWS
+            assert encoder.open(columns).write(region).records == ROWS
 
     return run
 
@@ -60,7 +60,7 @@ def msgspec_dicts(columns: dict[str, Any], encoding: Encoding) -> Callable[[], N
 def test_row_encoder(interleaved: Callable[..., dict[str, float]], bars: Bars, encoding: Encoding, wide: bool) -> None:
     columns = result(wide)
     region = memoryview(bytearray(ROWS * 400))
-    written = OutputEncoder(encoding).encode(columns, region)
+    written = OutputEncoder(encoding).open(columns).write(region)
     decode = (msgspec.json if encoding == "json" else msgspec.msgpack).decode
     first = decode(next(iterate_records(region[: written.bytes])).payload or b"")
     assert first == {name: np.asarray(column).tolist()[0] for name, column in columns.items()}

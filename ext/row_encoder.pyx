@@ -277,8 +277,8 @@ cdef class RowEncoder:
         column.spans = PF_SPANS_POINTERS
         column.offsets = spans.items
 
-    def encode(self, region, int64_t start):
-        """Write rows from ``start`` on until all are written, the region is full, or a row fails.
+    def encode(self, region, int64_t start, int64_t end):
+        """Write the rows from ``start`` up to ``end`` until all are written, the region is full, or a row fails.
 
         Returns ``(code, row, column, bytes, records)``: DONE, FULL, BAD_UTF8, BAD_DATETIME or TOO_LARGE;
         the first row not written; the column that failed (-1: none); bytes and records written.
@@ -287,14 +287,14 @@ cdef class RowEncoder:
         cdef pf_encoded encoded
         cdef pf_out_column *key = &self.columns[self.n_columns] if self.has_key else NULL
         cdef int code
-        if self.added != self.n_columns or not 0 <= start <= self.rows:
-            raise ValueError("columns are missing, or start lies outside the rows")
+        if self.added != self.n_columns or not 0 <= start <= end <= self.rows:
+            raise ValueError("columns are missing, or start and end lie outside the rows")
         encoded.column = -1
         PyObject_GetBuffer(region, &target, PyBUF_WRITABLE)
         try:
             with nogil:
                 code = pf_encode_rows(
-                    self.columns, self.n_columns, key, self.msgpack, start, self.rows,
+                    self.columns, self.n_columns, key, self.msgpack, start, end,
                     <uint8_t *>target.buf, <uint64_t>target.len, &encoded)
         finally:
             PyBuffer_Release(&target)
@@ -324,21 +324,21 @@ cdef bint _spans_within(const void *offsets, bint wide, int64_t rows, int64_t si
     return last <= size
 
 
-def encode_payloads(list payloads, int64_t start, region):
-    """Frame ready payloads (bytes) from index ``start`` on. Returns ``(code, next index, bytes, records)``."""
+def encode_payloads(list payloads, region, int64_t start, int64_t end):
+    """Frame ready payloads (bytes) from ``start`` up to ``end``. Returns ``(code, next index, bytes, records)``."""
     cdef Py_buffer target
     cdef pf_out out
     cdef Py_ssize_t i, n = len(payloads)
     cdef int code = PF_ENCODE_DONE
     cdef bytes payload
-    if not 0 <= start <= n:
-        raise ValueError("start lies outside the payloads")
+    if not 0 <= start <= end <= n:
+        raise ValueError("start and end lie outside the payloads")
     PyObject_GetBuffer(region, &target, PyBUF_WRITABLE)
     try:
         out.begin = out.at = <uint8_t *>target.buf
         out.end = out.begin + target.len
         i = start
-        while i < n:
+        while i < end:
             payload = payloads[i]
             code = pf_put_record(&out, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
             if code != PF_ENCODE_DONE:

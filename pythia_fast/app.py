@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pythia_fast.errors import ConfigError, UnknownOptionError
-from pythia_fast.registration import Handler, OnError, Ordering, make_handler, nearest
+from pythia_fast.registration import Handler, OnError, Ordering, OutputRows, make_handler, nearest
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.base import Sink, Source
@@ -58,6 +58,7 @@ class App:
         max_batch_bytes: int | None = None,
         ordering: Ordering = "unordered",
         on_error: OnError = "isolate",
+        output_rows: OutputRows = "same",
         max_attempts: int = 3,
         workers: int | None = None,
         name: str | None = None,
@@ -77,8 +78,13 @@ class App:
                 the handler; default 256 a row, at least 1 MiB.
             ordering: "unordered": any process, any order. "partition": rows of a partition in their order.
                 "key": rows with equal keys in their order, different keys side by side.
-            on_error: what an exception in the handler costs: "isolate": the rows that raise alone, the batch being
-                tried again in halves; "dead_letter": the whole batch; "stop": the run.
+            on_error: what an exception in the handler, or a returned value that cannot be sent on, costs: "isolate":
+                the rows at fault alone (where the handler raised, the batch is tried again in halves);
+                "dead_letter": the whole batch; "stop": the run. What is wrong with a result as a whole (no table,
+                columns of different lengths, the wrong number of rows) always ends the run.
+            output_rows: "same": a result has one row for each row of its batch, and the records of rejected and
+                retried rows are left out. "any": it may have fewer or more, for handlers that filter or explode;
+                where it is as long as the batch, rejected and retried rows are left out all the same.
             max_attempts: times a row is given to the handler before it is dead-lettered, where ``batch.retry`` or
                 a crash asks for another.
             workers: this handler's share of the pool; default: what the others leave, in equal parts.
@@ -106,6 +112,7 @@ class App:
                 max_batch_bytes=max_batch_bytes,
                 ordering=ordering,
                 on_error=on_error,
+                output_rows=output_rows,
                 max_attempts=max_attempts,
                 workers=workers,
             )
@@ -178,7 +185,10 @@ class App:
         return engine.run()
 
     def test(self, handler: str | Callable[..., Any], payloads: Iterable[bytes | None]) -> Trial:
-        """Run one handler over these payloads in this process: what it returned, rejected, retried, refused."""
+        """Run one handler over these payloads in this process: what it returned, rejected, retried, refused.
+
+        Raises what the handler raises, and HandlerError for a result that would end a run.
+        """
         from pythia_fast.trial import try_out
 
         if isinstance(handler, str):

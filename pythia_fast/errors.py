@@ -5,7 +5,8 @@ PythiaError
 │   ├── UnknownOptionError        names the nearest right option
 │   └── SchemaError               a field that cannot become a column
 ├── UnknownColumnError (KeyError) names the nearest right column
-├── HandlerError                  the handler returned something that cannot be sent on
+├── HandlerError                  the handler is wrong as a whole: ends the run, whatever on_error says
+│   └── OutputValueError          one row of what it returned cannot be sent on: follows on_error
 ├── SourceError                   a source cannot go on
 ├── SinkError                     a sink cannot go on
 ├── PoolError                     the pool cannot start or keep its processes
@@ -52,7 +53,23 @@ class UnknownColumnError(PythiaError, KeyError):
 
 
 class HandlerError(PythiaError):
-    """The handler did something that cannot work: returned what cannot be sent on, used a batch that is over."""
+    """The handler did something that cannot work: returned no table, or too few rows, used a batch that is over."""
+
+
+class OutputValueError(HandlerError):
+    """One row of a result that cannot be sent on, while its neighbours can.
+
+    Parameters:
+        row: its index in the result.
+        why: what is wrong with it.
+        column: the column that the value stands in; None where the row is no set of columns, or too large as a whole.
+    """
+
+    def __init__(self, row: int, why: str, column: str | None = None) -> None:
+        self.row = row
+        self.why = why
+        self.column = column
+        super().__init__(f"{'' if column is None else f'column {column!r}, '}row {row}: {why}")
 
 
 class SourceError(PythiaError):

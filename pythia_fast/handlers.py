@@ -9,7 +9,8 @@
 | ``pandas.DataFrame``                  | a data frame made by pyarrow; numbers with nulls become floats   |
 
 A handler is a function of one parameter, or a class: made once in each pool process, ``setup()`` before
-its first batch and ``teardown()`` after its last, where it has them, and called with each batch.
+its first batch and ``teardown()`` after its last, where it has them, and called with each batch. What ``setup()``
+raises ends the run; what ``teardown()`` raises is told as an event of the run, for all batches are done.
 """
 
 from __future__ import annotations

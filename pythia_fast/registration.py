@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Ordering = Literal["unordered", "partition", "key"]
 OnError = Literal["isolate", "dead_letter", "stop"]
+OutputRows = Literal["same", "any"]
 
 MAX_BATCH_SIZE = 1 << 20
 MIN_BATCH_BYTES = 1 << 20
@@ -41,6 +42,7 @@ class Handler:
     max_batch_bytes: int
     ordering: Ordering
     on_error: OnError
+    output_rows: OutputRows
     max_attempts: int
     workers: int | None
 
@@ -67,6 +69,7 @@ def make_handler(
     max_batch_bytes: int | None,
     ordering: str,
     on_error: str,
+    output_rows: str,
     max_attempts: int,
     workers: int | None,
 ) -> Handler:
@@ -84,6 +87,7 @@ def make_handler(
             )
     _check_choice(where, "ordering", ordering, get_args(Ordering))
     _check_choice(where, "on_error", on_error, get_args(OnError))
+    _check_choice(where, "output_rows", output_rows, get_args(OutputRows))
     _check_whole(where, "batch_size", batch_size, 1, MAX_BATCH_SIZE, "rows")
     _check_whole(where, "max_attempts", max_attempts, 1, 1000, "attempts")
     if workers is not None:
@@ -108,6 +112,7 @@ def make_handler(
         max_batch_bytes=max_batch_bytes,
         ordering=ordering,  # type: ignore[arg-type]  # checked above
         on_error=on_error,  # type: ignore[arg-type]
+        output_rows=output_rows,  # type: ignore[arg-type]
         max_attempts=max_attempts,
         workers=workers,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pythia_fast.batch import BadPayload, Batch
+from pythia_fast.runtime.kept_rows import rows_to_send
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
@@ -26,7 +27,7 @@ class Trial:
 def try_out(handler: Handler, payloads: Iterable[bytes | None]) -> Trial:
     """Decode ``payloads``, call the handler once with the good rows (``setup`` before, ``teardown`` after).
 
-    Whatever the handler raises is raised here.
+    Whatever the handler raises is raised here, and HandlerError for a result that would end a run.
     """
     given = list(payloads)
     name, source = handler.decoding.name, handler.decoding.schema.source
@@ -39,6 +40,7 @@ def try_out(handler: Handler, payloads: Iterable[bytes | None]) -> Trial:
         returned = call(batch)
     finally:
         call.teardown()
+    rows_to_send(handler, returned, len(batch), batch.given_back)
     return Trial(
         returned=returned,
         rejected={index_of[row]: reason for rows, reason in batch.rejected for row in rows.tolist()},

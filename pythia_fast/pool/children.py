@@ -23,9 +23,9 @@ class ForkedChildren:
     def __init__(self, pools: Sequence[tuple[Handler, Arena]]) -> None:
         self._pools = pools
 
-    def main(self, pool: int, worker: int) -> None:
+    def main(self, pool: int, worker: int) -> str:
         handler, arena = self._pools[pool]
-        serve(handler, arena, worker)
+        return serve(handler, arena, worker)
 
 
 class ImportedChildren:
@@ -56,9 +56,9 @@ class ImportedChildren:
                 self._pools.append((handler, arena))
         return self._pools
 
-    def main(self, pool: int, worker: int) -> None:
+    def main(self, pool: int, worker: int) -> str:
         handler, arena = self.load()[pool]
-        serve(handler, arena, worker)
+        return serve(handler, arena, worker)
 
 
 def _find_app(target: Sequence[str]) -> App:

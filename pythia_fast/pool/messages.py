@@ -63,6 +63,14 @@ class BootFailed(msgspec.Struct, tag="boot_failed"):
     traceback: str
 
 
+class TeardownFailed(msgspec.Struct, tag="teardown_failed"):
+    """From a child that leaves because it was told to: teardown() raised."""
+
+    pool: int
+    worker: int
+    traceback: str
+
+
 class Died(msgspec.Struct, tag="died"):
     """From the nursery: the process of this place is gone."""
 
@@ -72,7 +80,7 @@ class Died(msgspec.Struct, tag="died"):
     status: int  #: exit code, or minus the signal that killed it
 
 
-Message = Setup | Launch | Ready | Launched | BootFailed | Died
+Message = Setup | Launch | Ready | Launched | BootFailed | TeardownFailed | Died
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

@@ -36,13 +36,14 @@ from pythia_fast.pool.messages import (
     Message,
     Ready,
     Setup,
+    TeardownFailed,
     receive,
     send,
     shorten,
 )
 
-#: Runs in a child: (pool, worker) -> never returns normally before the worker was told to stop.
-ChildMain = Callable[[int, int], None]
+#: Runs in a child: (pool, worker) -> the traceback of its teardown() or nothing, once the worker was told to stop.
+ChildMain = Callable[[int, int], str]
 
 EXIT_BOOT_FAILED = 3
 
@@ -223,8 +224,10 @@ def _fork_child(channel: socket.socket, child_main: ChildMain, launch: Launch, w
             os.close(fd)
         die_with_parent()
         if os.getppid() == nursery:
-            child_main(launch.pool, launch.worker)
+            trouble = child_main(launch.pool, launch.worker)
             status = 0
+            if trouble:
+                send(channel, TeardownFailed(launch.pool, launch.worker, shorten(trouble)))
     except BaseException:
         with contextlib.suppress(OSError):
             send(channel, BootFailed(launch.pool, launch.worker, shorten(traceback.format_exc())))

@@ -5,35 +5,40 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
-import signal
 import sys
+import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pythia_fast.pool.forked import leave_if_forked, outlive_group_signals
 from pythia_fast.pool.rows import RowKeeper
 from pythia_fast.runtime.notes import write_notes
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
+    from pythia_fast.handlers import HandlerCall
     from pythia_fast.registration import Handler
 
 #: Longest sleep between two looks at the queue; a slot or the word to stop ends it at once.
 TAKE_WAIT_S = 1.0
 
 
-def serve(handler: Handler, arena: Arena, worker: int) -> None:
-    """Run one place of a pool until it is told to stop and its queue is empty."""
-    # The runtime decides when a process leaves: a signal meant for the whole group must not cut batches short.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def serve(handler: Handler, arena: Arena, worker: int) -> str:
+    """Run one place of a pool until it is told to stop and its queue is empty.
+
+    The traceback of what ``teardown()`` raised, empty if it raised nothing. What ``setup()`` raises is raised here.
+    """
+    pid = os.getpid()
+    outlive_group_signals()
     if sys.stderr is not None:
         faulthandler.enable()
     call = handler.adapter.build()
     keeper = RowKeeper(handler, arena, call)
     gc.collect()
     gc.freeze()  # what there is now stays: later collections need not look at it
+    _once(call.setup, pid)
+    arena.booted(worker, pid)
     try:
-        call.setup()
-        arena.booted(worker, os.getpid())
         while True:
             slot = arena.take(worker, TAKE_WAIT_S)
             if slot is not None:
@@ -41,7 +46,27 @@ def serve(handler: Handler, arena: Arena, worker: int) -> None:
             elif arena.stopped(worker):
                 break
     finally:
-        call.teardown()
+        trouble = _teardown(call, pid)
+    return trouble
+
+
+def _once(method: Callable[[], None], pid: int) -> None:
+    """Call the handler's ``setup`` or ``teardown``."""
+    try:
+        method()
+    except BaseException as error:
+        leave_if_forked(pid, error)
+        raise
+    leave_if_forked(pid)
+
+
+def _teardown(call: HandlerCall, pid: int) -> str:
+    """All batches are done: what is raised now costs none of them, and is only told."""
+    try:
+        _once(call.teardown, pid)
+    except BaseException:
+        return traceback.format_exc()
+    return ""
 
 
 def _handle(keeper: RowKeeper, arena: Arena, worker: int, slot: int) -> None:

@@ -4,6 +4,8 @@ The batch is given to the handler whole. What then is not done is handled in par
 the payloads that the slot keeps:
 
     raised              on_error="isolate": halves, and halves of those, until the rows that raise are alone
+    returned what       on_error="isolate": that row is left out of what is sent on, if it is known which row a record
+    cannot be encoded   is of (output_rows="same"); else as if the handler had raised, before anything is sent on
     asked for retry     those rows, at once, while attempts are left
     too wide            the rows' columns do not fit the slot all at once (defaults can make a row much larger than
                         its payload): in memory of their own, in halves where that exceeds 2 GiB
@@ -15,8 +17,10 @@ Everything that is given up goes to the dead letters with its reason; nothing is
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +38,12 @@ from pythia_fast._ext.batch_memory import (
 )
 from pythia_fast.batch import Batch
 from pythia_fast.columns import view
-from pythia_fast.errors import HandlerError
+from pythia_fast.errors import HandlerError, OutputValueError
+from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.pool.messages import shorten
-from pythia_fast.runtime.kept_rows import without_rows
-from pythia_fast.runtime.notes import TRACEBACK_CHARACTERS, Notes, RowErrors
-from pythia_fast.runtime.outputs import OutputEncoder
+from pythia_fast.runtime.kept_rows import rows_to_send
+from pythia_fast.runtime.notes import TRACEBACK_CHARACTERS, Notes, RowErrors, reason_of
+from pythia_fast.runtime.outputs import Encoded, OutputEncoder, Records
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
@@ -76,6 +81,7 @@ class RowKeeper:
         self._handler = handler
         self._arena = arena
         self._call = call
+        self._pid = os.getpid()
         self._offsets = arena.offsets
         self._decoder = handler.decoding.native()
         self._encoder = OutputEncoder(handler.sink.encoding() if handler.sink is not None else "json")
@@ -142,20 +148,27 @@ class RowKeeper:
         rows = np.arange(memory.rows, dtype=np.uint32) if part.rows is None else part.rows
         try:
             part_memory = memory if whole else decode_rows(memory, self._decoder, rows, part.attempt - 1)
-        except ColumnTooLargeError:
+        except (ColumnTooLargeError, MemoryError):
+            if len(rows) == 1:
+                raise
             return _halves(rows, part)
         batch: Batch[Any] = Batch(part_memory, self._handler.decoding, self._arena.partition_name)
         if part.marked:
             self._arena.set_row_in_hand(slot, int(rows[0]))
         outcome.retried += 0 if part.attempt == 1 else len(rows)
         try:
-            # No name for the result: it may hold views of the batch, which is closed below.
-            self._emit(slot, without_rows(self._call(batch), len(rows), batch.given_back), outcome)
-        except Exception as error:
+            faults = self._call_and_emit(slot, batch, outcome)
+        except BaseException as error:  # sys.exit() too is one batch's misfortune, not the end of the process
+            leave_if_forked(self._pid, error)
             return self._raised(error, rows, part, status, outcome)
         finally:
             if part.marked:
                 self._arena.set_row_in_hand(slot, None)
+        for same in _grouped(faults):
+            faulty = rows[[fault.row for fault in same]]
+            more = f" (and {len(same) - 1} more rows of the batch)" if len(same) > 1 else ""
+            name = type(same[0]).__name__
+            self._give_up("failed", faulty, status, outcome, f"{same[0]}{more}", part.attempt, name)
         for indices, reason in batch.rejected:
             self._give_up("rejected", rows[indices], status, outcome, reason, part.attempt)
         again = rows[batch.retried]
@@ -173,18 +186,18 @@ class RowKeeper:
         return [_Part(again, part.attempt + 1, part.marked and len(again) == 1)]
 
     def _raised(
-        self, error: Exception, rows: RowIndices, part: _Part, status: npt.NDArray[np.uint8], outcome: Outcome
+        self, error: BaseException, rows: RowIndices, part: _Part, status: npt.NDArray[np.uint8], outcome: Outcome
     ) -> list[_Part]:
         text = "".join(traceback.format_exception(error))
         traceback.clear_frames(error.__traceback__)  # its frames hold views of the batch
         policy = self._handler.on_error
-        if policy == "stop" or isinstance(error, HandlerError):
+        of_a_row = isinstance(error, OutputValueError) or not isinstance(error, HandlerError)
+        if policy == "stop" or not of_a_row:
             outcome.notes.stop = shorten(text, TRACEBACK_CHARACTERS)
             return []
         if policy == "dead_letter" or len(rows) == 1:
             name = type(error).__name__
-            # Not str(error): that runs the user's code, which may raise.
-            reason = "".join(traceback.format_exception_only(error)).strip()
+            reason = str(error) if isinstance(error, OutputValueError) else reason_of(error)
             self._give_up("failed", rows, status, outcome, reason, part.attempt, name, text)
             return []
         return _halves(rows, part)
@@ -217,34 +230,73 @@ class RowKeeper:
             )
         )
 
-    def _emit(self, slot: int, result: Any, outcome: Outcome) -> None:
-        """Encode the handler's result behind what the slot's output region holds already."""
+    def _call_and_emit(self, slot: int, batch: Batch[Any], outcome: Outcome) -> list[OutputValueError]:
+        """Call the handler and encode what it returned; the rows of the batch whose records cannot be sent on.
+
+        Whatever it raises, nothing of the result is sent on. Only its frame holds the result, which may look at the
+        batch.
+        """
+        result = self._call(batch)
+        leave_if_forked(self._pid)
+        result, kept = rows_to_send(self._handler, result, len(batch), batch.given_back)
         if result is None:
-            return
-        if self._handler.sink is None:
-            raise HandlerError(
-                f"handler {self._handler.name!r} returned a {type(result).__name__} but has no sink: "
-                "give it one with sink=, or return None"
-            )
-        at, size = self._offsets["output"], self._offsets["output_bytes"]
-        start = 0
-        while True:
-            if outcome.output_bytes >= size:
+            return []
+        records = self._encoder.open(result)
+        if kept is None or self._handler.on_error != "isolate":
+            self._emit_all(slot, records, outcome)
+            return []
+        faults = self._emit_good(slot, records, outcome)
+        places = np.flatnonzero(kept) if faults else kept
+        return [OutputValueError(int(places[fault.row]), fault.why, fault.column) for fault in faults]
+
+    def _emit_good(self, slot: int, records: Records, outcome: Outcome) -> list[OutputValueError]:
+        """Write the records behind what the slot's output region holds already; those that cannot be sent on."""
+        faults: list[OutputValueError] = []
+        start, done = 0, False
+        while not done:
+            written = self._write(slot, records, start, outcome)
+            start, done = written.resume, written.done
+            if written.fault is not None:
+                faults.append(written.fault)
+                start += 1
+            elif not done:
                 self._spill(slot, outcome)
-            used = outcome.output_bytes
-            try:
-                written = self._encoder.encode(result, self._arena.view(slot, at + used, size - used), start)
-            except HandlerError:
-                if used == 0:
-                    raise
-                self._spill(slot, outcome)  # too large for what is left of the region, perhaps not for all of it
-                continue
-            outcome.output_bytes += written.bytes
-            outcome.output_records += written.records
-            if written.done:
-                return
-            start = written.resume
+        return faults
+
+    def _emit_all(self, slot: int, records: Records, outcome: Outcome) -> None:
+        """Write all records behind what the slot's output region holds already, or none of them.
+
+        Raises OutputValueError for one that cannot be sent on: the rows are then handled again, or given up. What
+        was spilled cannot be taken back, so a result that does not fit in the region is gone through once before.
+        """
+        before = outcome.output_bytes, outcome.output_records
+        written = self._write(slot, records, 0, outcome)
+        if written.done:
+            return
+        outcome.output_bytes, outcome.output_records = before
+        if written.fault is not None:
+            raise written.fault
+        if outcome.output_bytes:
             self._spill(slot, outcome)
+        self._go_through(slot, records, written.resume)
+        self._emit_good(slot, records, outcome)
+
+    def _go_through(self, slot: int, records: Records, start: int) -> None:
+        """Raise OutputValueError if a record from ``start`` on cannot be sent on. The output region is overwritten."""
+        region = self._arena.view(slot, self._offsets["output"], self._offsets["output_bytes"])
+        done = False
+        while not done:
+            written = records.write(region, start)
+            if written.fault is not None:
+                raise written.fault
+            start, done = written.resume, written.done
+
+    def _write(self, slot: int, records: Records, start: int, outcome: Outcome) -> Encoded:
+        at, size, used = self._offsets["output"], self._offsets["output_bytes"], outcome.output_bytes
+        written = records.write(self._arena.view(slot, at + used, size - used), start, whole=used == 0)
+        outcome.output_bytes += written.bytes
+        outcome.output_records += written.records
+        return written
 
     def _spill(self, slot: int, outcome: Outcome) -> None:
         self._arena.spill(slot, outcome.output_bytes, outcome.output_records)
@@ -254,3 +306,11 @@ class RowKeeper:
 def _halves(rows: RowIndices, part: _Part) -> list[_Part]:
     middle = len(rows) // 2
     return [_Part(rows[:middle], part.attempt), _Part(rows[middle:], part.attempt)]
+
+
+def _grouped(faults: Iterable[OutputValueError]) -> Iterable[list[OutputValueError]]:
+    """Those of one column and reason together: a slot has no room for a text a row."""
+    groups: dict[tuple[str | None, str], list[OutputValueError]] = {}
+    for fault in faults:
+        groups.setdefault((fault.column, fault.why), []).append(fault)
+    return groups.values()

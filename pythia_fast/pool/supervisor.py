@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pythia_fast.errors import PoolError
-from pythia_fast.pool.messages import BootFailed, Died, Launched, Message
+from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, TeardownFailed
 from pythia_fast.pool.nursery import EXIT_BOOT_FAILED, Nursery
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: and the run ends: restarting does not help.
 RESTART_BUDGET = 20
 RESTART_PERIOD_S = 60.0
+#: Lines of teardown()'s traceback that are told: the place and the error stand last.
+TEARDOWN_LINES = 6
 
 
 class Supervisor:
@@ -80,6 +82,8 @@ class Supervisor:
             for message in self._nursery.receive(0.05):
                 if isinstance(message, Died):
                     self._pids.pop((message.pool, message.worker), None)
+                elif isinstance(message, TeardownFailed):
+                    self._teardown_failed(message)
         for pool, worker in self._pids:
             self._log(
                 f"{self._runs[pool].handler.name}: process {worker} did not leave in {timeout:.0f} s and is killed"
@@ -91,12 +95,27 @@ class Supervisor:
             raise PoolError(f"a pool process could not start:\n{message.traceback.rstrip()}")
 
     def _take(self, message: Message) -> None:
+        if isinstance(message, BootFailed) and message.worker >= 0:
+            run = self._runs[message.pool]
+            if run.arena.worker_facts(message.worker).booted:
+                raise PoolError(
+                    f"process {message.worker} of handler {run.handler.name!r} failed outside the handler; "
+                    f"please report it:\n{message.traceback.rstrip()}"
+                )
         self.raise_if_boot_failed(message)
         if isinstance(message, Launched):
             self._pids[message.pool, message.worker] = message.pid
         elif isinstance(message, Died):
             self._pids.pop((message.pool, message.worker), None)
             self._died(message)
+
+    def _teardown_failed(self, message: TeardownFailed) -> None:
+        last = "\n".join(message.traceback.rstrip().splitlines()[-TEARDOWN_LINES:])
+        pid = self._pids.get((message.pool, message.worker), 0)
+        self._log(
+            f"{self._runs[message.pool].handler.name}: teardown() raised in process {message.worker} (pid {pid}), "
+            f"after its last batch was done:\n{last}"
+        )
 
     def _died(self, message: Died) -> None:
         run = self._runs[message.pool]

@@ -1,36 +1,63 @@
-"""A result without the records of rows that the handler itself gave back.
+"""What of a handler's result is sent on, and for which rows of its batch.
 
-A handler marks rows by ``batch.reject`` or ``batch.retry`` and returns columns as long as the batch. The records of
+The records of rows that the handler itself gave back by ``batch.reject`` or ``batch.retry`` are left out: those of
 rejected rows belong to the dead letters only, and those of rows to be handled again come with their next attempt.
-A result of another length (handlers filter and explode) says itself what is to be sent, and stays as it is.
+
+| output_rows | a result as long as the batch      | a result of another length                                  |
+|-------------|------------------------------------|-------------------------------------------------------------|
+| "same"      | without the rows given back        | HandlerError: nothing says which rows its records are of    |
+| "any"       | without the rows given back        | as it is: the handler says itself what is to be sent        |
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pythia_fast.runtime.outputs import columns_of
+from pythia_fast.columns import BoolArray
+from pythia_fast.errors import HandlerError
+from pythia_fast.runtime.outputs import columns_of, length_of
+
+if TYPE_CHECKING:
+    from pythia_fast.registration import Handler
 
 
-def without_rows(result: Any, rows: int, given_back: npt.NDArray[np.integer[Any]]) -> Any:
-    """The result of a batch of ``rows`` rows without those whose indices are in ``given_back``.
+def rows_to_send(
+    handler: Handler, result: Any, rows: int, given_back: npt.NDArray[np.integer[Any]]
+) -> tuple[Any, BoolArray | None]:
+    """(what is sent on of a result for ``rows`` rows, the rows of the batch that its records are of, in order).
 
-    Raises HandlerError for what cannot be a result.
+    ``given_back``: indices of the rows that the handler rejected or asked for again. The rows are None where a
+    record may be of any row. Raises HandlerError for what cannot be a result.
     """
-    if result is None or not len(given_back):
-        return result
+    if result is None:
+        return None, None
+    if handler.sink is None:
+        raise HandlerError(
+            f"handler {handler.name!r} returned a {type(result).__name__} but has no sink: "
+            "give it one with sink=, or return None"
+        )
+    listed = isinstance(result, list | tuple)
+    columns = {} if listed else columns_of(result)
+    length = len(result) if listed else length_of(columns)
+    same = handler.output_rows == "same"
+    if length != rows:
+        if same:
+            raise HandlerError(
+                f"handler {handler.name!r} got a batch of {rows} rows and returned {length}; return one row for each, "
+                'or register it with output_rows="any" if it filters or explodes'
+            )
+        return (result if listed else columns), None
     keep = np.ones(rows, np.bool_)
     keep[given_back] = False
-    if isinstance(result, list | tuple):
-        return _kept(result, keep) if len(result) == rows else result
-    columns = columns_of(result)
-    if any(not hasattr(column, "__len__") or len(column) != rows for column in columns.values()):
-        return result
-    return {name: _kept(column, keep) for name, column in columns.items()}
+    if not listed:
+        result = {name: _kept(column, keep) for name, column in columns.items()} if len(given_back) else columns
+    elif len(given_back):
+        result = _kept(result, keep)
+    return result, keep if same else None
 
 
 def _kept(column: Any, keep: npt.NDArray[np.bool_]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Literal
 
 import msgspec
@@ -35,6 +36,11 @@ class Notes(msgspec.Struct):
 
     def __bool__(self) -> bool:
         return bool(self.errors or self.kept or self.stop)
+
+
+def reason_of(error: BaseException) -> str:
+    """An exception as a sentence. Not str(error): that runs the user's code, which may raise."""
+    return "".join(traceback.format_exception_only(error)).strip()
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -29,7 +29,8 @@ import numpy.typing as npt
 from pythia_fast._ext import row_encoder as rows_c
 from pythia_fast._ext.row_encoder import RowEncoder
 from pythia_fast.columns import BytesColumn, StringColumn
-from pythia_fast.errors import HandlerError
+from pythia_fast.errors import HandlerError, OutputValueError
+from pythia_fast.runtime.notes import reason_of
 
 _KINDS = {
     ("b", 1): rows_c.BOOL,
@@ -46,18 +47,26 @@ _KINDS = {
 }
 
 
+_KEY_TYPES = frozenset({str, bytes, type(None)})
+
+
 class ColumnWriter:
     """Adds the columns of one result to a RowEncoder.
 
-    ``encode_value`` turns one Python object into JSON or MessagePack.
+    ``encode_value`` turns one Python object into JSON or MessagePack. ``faults``: by row, what cannot be sent on;
+    such a row's place in the RowEncoder holds null, or anything, and is not to be written.
     """
 
     def __init__(self, rows: RowEncoder, encode_value: Callable[[Any], bytes]) -> None:
+        self.faults: dict[int, OutputValueError] = {}
         self._rows = rows
         self._encode_value = encode_value
 
     def add(self, name: str, prefix: bytes | None, column: Any) -> None:
-        """Add ``column``; ``prefix=None`` makes it the records' key. Raises HandlerError naming the column."""
+        """Add ``column``; ``prefix=None`` makes it the records' key.
+
+        Raises HandlerError naming the column where it cannot be sent on whatever its values are.
+        """
         library = type(column).__module__.partition(".")[0]
         if isinstance(column, np.ndarray):
             self._array(name, prefix, column)
@@ -90,7 +99,7 @@ class ColumnWriter:
         if dtype.kind == "c" or (dtype.kind == "f" and dtype.itemsize > 8) or dtype.names is not None:
             raise HandlerError(f"column {name!r} of dtype {dtype} cannot be sent on; use float64 columns")
         if values.ndim == 1 and dtype.kind == "M":
-            self._values(name, prefix, rows_c.DATETIME, _microseconds(name, values), valid)
+            self._values(name, prefix, rows_c.DATETIME, self._microseconds(name, values, valid), valid)
         elif values.ndim == 1 and dtype.kind in "biuf":
             if dtype == np.float16:
                 values = values.astype(np.float32)
@@ -118,37 +127,74 @@ class ColumnWriter:
         valid = column.valid
         self._rows.add_spans(prefix, kind, column.offsets, column.data, None if valid.all() else valid.view(np.uint8))
 
+    def _microseconds(
+        self, name: str, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None
+    ) -> npt.NDArray[np.int64]:
+        """datetime64 of any unit as int64 microseconds; NaT stays the smallest int64.
+
+        NumPy wraps silently where a coarse unit reaches further than microseconds do; the way back shows it.
+        """
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+        converted = values.astype("datetime64[us]")
+        if np.datetime_data(values.dtype)[0] not in ("us", "ns", "ps", "fs", "as", "generic"):
+            wrapped = converted.astype(values.dtype).view(np.int64) != values.view(np.int64)
+            for row in np.flatnonzero(wrapped if valid is None else wrapped & valid).tolist():
+                self._fault(name, row, "the datetime lies outside the years 1 to 9999")
+        return converted.view(np.int64)
+
     # -- Python objects
 
     def _objects(self, name: str, prefix: bytes | None, values: list[Any]) -> None:
+        if prefix is None:
+            if not all(map(_KEY_TYPES.__contains__, map(type, values))):
+                values = self._key_texts(name, values)
+            self._texts(name, prefix, rows_c.STRING, values)
+            return
         first = next((value for value in values if value is not None), None)
-        if prefix is None and type(first) is int:
-            values = [str(value) if type(value) is int else value for value in values]
-            first = ""
         if isinstance(first, (str, bytes)):
-            kind = rows_c.STRING if isinstance(first, str) else rows_c.BYTES
             try:
-                self._rows.add_objects(prefix, kind, tuple(values))
-            except UnicodeEncodeError as error:
-                row = next(i for i, value in enumerate(values) if isinstance(value, str) and not _is_unicode(value))
-                raise HandlerError(f"column {name!r}, row {row}: a lone surrogate has no UTF-8 form") from error
-            except TypeError as error:
-                if prefix is None:
-                    raise HandlerError(f"{name!r} must hold bytes, str or integers: {error}") from error
-            else:
+                self._texts(name, prefix, rows_c.STRING if isinstance(first, str) else rows_c.BYTES, values)
                 return
-        elif prefix is None:
-            raise HandlerError(f"{name!r} must hold bytes, str or integers, not {type(first).__name__}")
+            except TypeError:  # values of several types
+                pass
         self._rows.add_objects(prefix, rows_c.ENCODED, tuple(self._encode_all(name, values)))
 
-    def _encode_all(self, name: str, values: list[Any]) -> list[bytes]:
-        encoded = []
+    def _texts(self, name: str, prefix: bytes | None, kind: int, values: list[Any]) -> None:
+        """Add str or bytes. Raises TypeError where there are other values."""
+        try:
+            self._rows.add_objects(prefix, kind, tuple(values))
+        except UnicodeEncodeError:
+            clean = [None if isinstance(value, str) and not _is_unicode(value) else value for value in values]
+            self._rows.add_objects(prefix, kind, tuple(clean))
+            for row, value in enumerate(clean):
+                if value is None and values[row] is not None:
+                    self._fault(name, row, "a lone surrogate has no UTF-8 form")
+
+    def _key_texts(self, name: str, values: list[Any]) -> list[str | bytes | None]:
+        """Keys with the integers among them as text."""
+        keys: list[str | bytes | None] = []
+        for row, value in enumerate(values):
+            if type(value) is int:
+                keys.append(str(value))
+            elif value is None or isinstance(value, (str, bytes)):
+                keys.append(value)
+            else:
+                keys.append(None)
+                self._fault(name, row, f"a key is bytes, str or an integer, not {type(value).__name__}")
+        return keys
+
+    def _encode_all(self, name: str, values: list[Any]) -> list[bytes | None]:
+        encoded: list[bytes | None] = []
         for row, value in enumerate(values):
             try:
                 encoded.append(self._encode_value(value))
-            except (TypeError, ValueError, OverflowError, RecursionError) as error:
-                raise HandlerError(f"column {name!r}, row {row}: {error}") from error
+            except Exception as error:  # of the user's own objects too
+                encoded.append(None)
+                self._fault(name, row, reason_of(error))
         return encoded
+
+    def _fault(self, name: str, row: int, why: str) -> None:
+        self.faults.setdefault(row, OutputValueError(row, why, name))
 
     # -- Arrow
 
@@ -221,20 +267,6 @@ class ColumnWriter:
             self._array(name, prefix, values, column.notna().to_numpy())
         else:
             self._objects(name, prefix, _with_none(column.tolist(), column.notna().to_numpy()))
-
-
-def _microseconds(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """datetime64 of any unit as int64 microseconds; NaT stays the smallest int64.
-
-    NumPy wraps silently where a coarse unit reaches further than microseconds do; the way back shows it.
-    """
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    converted = values.astype("datetime64[us]")
-    if np.datetime_data(values.dtype)[0] not in ("us", "ns", "ps", "fs", "as", "generic"):
-        back = converted.astype(values.dtype)
-        if not np.array_equal(back.view(np.int64), values.view(np.int64)):
-            raise HandlerError(f"column {name!r}: a datetime lies outside the years 1 to 9999")
-    return converted.view(np.int64)
 
 
 def _with_none(values: list[Any], valid: npt.NDArray[np.bool_]) -> list[Any]:

@@ -9,24 +9,30 @@
 | a list: bytes, str                                            | each as it is                               |
 | a list: Structs, dicts, anything else that msgspec encodes    | each encoded                                |
 
-Objects are JSON or MessagePack, as the sink says. A result may have fewer or more rows than the batch
-(handlers filter and explode), but all columns of one result are equally long. A column named
+Objects are JSON or MessagePack, as the sink says. All columns of one result are equally long. A column named
 ``__key__`` (bytes, str or integers) is the records' key and no part of their payload.
+
+A result that is none of these is the handler's fault: HandlerError. A value that has no form in JSON or MessagePack
+is the fault of its row: OutputValueError, told for that row while the others are written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
 from pythia_fast._ext import row_encoder as rows_c
 from pythia_fast._ext.row_encoder import RowEncoder, encode_payloads
-from pythia_fast.brokers.base import NO_BYTES, RECORD_HEADER_BYTES
-from pythia_fast.errors import HandlerError
+from pythia_fast.brokers.base import RECORD_HEADER_BYTES
+from pythia_fast.errors import HandlerError, OutputValueError
+from pythia_fast.runtime.notes import reason_of
 from pythia_fast.runtime.output_columns import ColumnWriter
 
 KEY_COLUMN = "__key__"
@@ -34,16 +40,17 @@ _LARGEST_MEASURED = 1 << 30  #: bytes; how far the error for a record that does 
 
 
 class Encoded(NamedTuple):
-    """What one call of ``encode`` wrote."""
+    """What one call of ``Records.write`` did."""
 
     bytes: int  #: used of the region
     records: int
     done: bool  #: nothing is left
-    resume: int  #: ``start`` of the next call, once the region was drained
+    resume: int  #: the first row that was not written: ``start`` of the next call
+    fault: OutputValueError | None = None  #: why row ``resume`` cannot be sent on; go on with ``start=resume + 1``
 
 
 class OutputEncoder:
-    """Encodes results, one after the other; belongs to one pool process.
+    """Prepares results to be written; holds nothing of them.
 
     Parameters:
         encoding: of the objects: ``json`` or ``msgpack``.
@@ -53,38 +60,21 @@ class OutputEncoder:
         self._msgpack = encoding == "msgpack"
         encoder = msgspec.msgpack.Encoder if self._msgpack else msgspec.json.Encoder
         self._encode_value: Callable[[Any], bytes] = encoder(enc_hook=_plain).encode
-        self._open: _Records | None = None
 
-    def encode(self, result: Any, region: memoryview, start: int = 0) -> Encoded:
-        """Write the records of ``result`` to ``region`` until all are written or it is full.
+    def open(self, result: Any) -> Records:
+        """The records of ``result``, which looks at the result's memory as long as it lives.
 
-        ``start=0`` begins a result. Where ``done`` is False, drain the region and call again with the same
-        result and ``start=resume``. Views that the result holds must stay valid until then.
-
-        Raises HandlerError naming column and row for what cannot be sent on: columns of unequal length, a
-        type without a JSON form, text that is not UTF-8, a record larger than the whole region. After an
-        error the same ``start`` may be tried with another region.
+        Raises HandlerError for what is no result: not a table, columns of unequal length, a type that has no form
+        in JSON or MessagePack. A single row that cannot be sent on is told when ``write`` comes to it.
         """
-        if start == 0 or self._open is None:
-            self._open = self._prepare(result)
-        opened, self._open = self._open, None  # whatever happens, nothing is held that the result looked at
-        if opened is None:
-            return Encoded(0, 0, True, 0)
-        written = opened.write(region, start)
-        if not written.done:
-            self._open = opened
-        return written
-
-    def _prepare(self, result: Any) -> _Records | None:
-        """The records of a result; None when there are none."""
         if result is None:
-            return None
+            return _Payloads([], {})
         if isinstance(result, (list, tuple)):
-            return _Payloads([self._payload(i, item) for i, item in enumerate(result)]) if result else None
+            return self._payloads(result)
         columns = columns_of(result)
-        n = _common_length(columns)
+        n = length_of(columns)
         if n == 0:
-            return None
+            return _Payloads([], {})
         names = [name for name in columns if name != KEY_COLUMN]
         rows = RowEncoder(n, self._msgpack, len(names))
         writer = ColumnWriter(rows, self._encode_value)
@@ -92,71 +82,125 @@ class OutputEncoder:
             writer.add(name, prefix, columns[name])
         if KEY_COLUMN in columns:
             writer.add(KEY_COLUMN, None, columns[KEY_COLUMN])
-        return _Rows(rows, names)
+        return _Rows(rows, names, writer.faults)
 
     def _prefixes(self, names: list[str]) -> list[bytes]:
+        encode = msgspec.msgpack.encode if self._msgpack else msgspec.json.encode
+        try:
+            encoded = [encode(name) for name in names]
+        except UnicodeEncodeError as error:
+            raise HandlerError(f"the column name {error.object!r} holds a lone surrogate, which no UTF-8 has") from None
         if not self._msgpack:
-            return [(b"," if i else b"{") + msgspec.json.encode(name) + b":" for i, name in enumerate(names)]
-        return [(b"" if i else _map_head(len(names))) + msgspec.msgpack.encode(name) for i, name in enumerate(names)]
+            return [(b"," if i else b"{") + name + b":" for i, name in enumerate(encoded)]
+        return [(b"" if i else _map_head(len(names))) + name for i, name in enumerate(encoded)]
 
-    def _payload(self, index: int, item: Any) -> bytes:
+    def _payloads(self, items: Sequence[Any]) -> _Payloads:
+        payloads: list[bytes] = []
+        faults: dict[int, OutputValueError] = {}
+        for row, item in enumerate(items):
+            try:
+                payloads.append(self._payload(item))
+            except Exception as error:  # of the user's own objects too
+                payloads.append(b"")
+                faults[row] = OutputValueError(row, reason_of(error))
+        return _Payloads(payloads, faults)
+
+    def _payload(self, item: Any) -> bytes:
         if isinstance(item, bytes):
             return item
         if item is None:
-            raise HandlerError(f"element {index} of the returned list is None; leave out what is not to be sent")
-        try:
-            if isinstance(item, str):
-                return item.encode()
-            if isinstance(item, (bytearray, memoryview)):
-                return bytes(item)
-            return self._encode_value(item)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise HandlerError(f"element {index} of the returned list ({type(item).__name__}): {error}") from error
+            raise TypeError("None is no record; batch.reject() gives a row up, output_rows='any' lets it be left out")
+        if isinstance(item, str):
+            return item.encode()
+        if isinstance(item, (bytearray, memoryview)):
+            return bytes(item)
+        return self._encode_value(item)
 
 
-class _Records(Protocol):
-    def write(self, region: memoryview, start: int) -> Encoded: ...
+class Records(ABC):
+    """One result, ready to be written.
+
+    Parameters:
+        rows: records there are.
+        faults: those that cannot be sent on, as far as it is known beforehand.
+    """
+
+    def __init__(self, rows: int, faults: dict[int, OutputValueError]) -> None:
+        self._n = rows
+        self._faults = faults
+        self._faulty = sorted(faults)
+
+    def write(self, region: memoryview, start: int = 0, *, whole: bool = True) -> Encoded:
+        """Write records from ``start`` on until all are written, the region is full, or one cannot be sent on.
+
+        ``whole``: the region is as large as one ever is, so that a record which does not fit in it never will.
+        """
+        place = bisect_left(self._faulty, start)
+        end = self._faulty[place] if place < len(self._faulty) else self._n
+        code, row, column, size, records = self._encode(region, start, end)
+        fault = None
+        if code == rows_c.DONE:
+            fault = self._faults.get(end)
+        elif code != rows_c.FULL:
+            fault = OutputValueError(row, _FAILURES[code], self._column(column))
+        elif records == 0 and whole:
+            fault = _too_large(row, len(region), self._measure(row, len(region)))
+        return Encoded(size, records, code == rows_c.DONE and end == self._n, row, fault)
+
+    @abstractmethod
+    def _encode(self, region: memoryview | bytearray, start: int, end: int) -> tuple[int, int, int, int, int]:
+        """As RowEncoder.encode."""
+
+    @abstractmethod
+    def _column(self, index: int) -> str | None:
+        """Name of the column in which a row failed."""
+
+    @abstractmethod
+    def _measure(self, row: int, too_small: int) -> int | None:
+        """Bytes of the record at ``row``; None where it cannot be measured."""
 
 
-class _Rows:
+class _Rows(Records):
     """Columns, written a row at a time by the C kernel."""
 
-    def __init__(self, rows: RowEncoder, names: list[str]) -> None:
+    def __init__(self, rows: RowEncoder, names: list[str], faults: dict[int, OutputValueError]) -> None:
+        super().__init__(rows.rows, faults)
         self._rows = rows
         self._names = names
 
-    def write(self, region: memoryview, start: int) -> Encoded:
-        code, row, column, size, records = self._rows.encode(region, start)
-        if code not in (rows_c.DONE, rows_c.FULL):
-            where = f"column {self._names[column]!r}, row {row}" if column >= 0 else f"row {row}"
-            raise HandlerError(f"{where}: {_FAILURES[code]}")
-        if code == rows_c.FULL and records == 0:
-            raise _too_large(row, len(region), self._measure(row, len(region)))
-        return Encoded(size, records, code == rows_c.DONE, row)
+    def _encode(self, region: memoryview | bytearray, start: int, end: int) -> tuple[int, int, int, int, int]:
+        return self._rows.encode(region, start, end)
+
+    def _column(self, index: int) -> str | None:
+        return self._names[index] if index >= 0 else None
 
     def _measure(self, row: int, too_small: int) -> int | None:
-        """Bytes of the record at ``row``; None above _LARGEST_MEASURED."""
         size = max(2 * too_small, 1 << 16)
-        while size <= _LARGEST_MEASURED:
-            scratch = bytearray(size)
-            if self._rows.encode(scratch, row)[4]:
-                key, headers, payload = struct.unpack_from("<III", scratch)
-                return RECORD_HEADER_BYTES + (0 if key == NO_BYTES else int(key)) + int(headers) + int(payload)
-            size *= 2
+        with contextlib.suppress(MemoryError):
+            while size <= _LARGEST_MEASURED:
+                code, _, _, used, _ = self._rows.encode(bytearray(size), row, row + 1)
+                if code == rows_c.DONE:
+                    return used
+                size *= 2
         return None
 
 
-class _Payloads:
+class _Payloads(Records):
     """Payloads that exist already."""
 
-    def __init__(self, payloads: list[bytes]) -> None:
+    def __init__(self, payloads: list[bytes], faults: dict[int, OutputValueError]) -> None:
+        super().__init__(len(payloads), faults)
         self._payloads = payloads
 
-    def write(self, region: memoryview, start: int) -> Encoded:
-        code, index, size, records = encode_payloads(self._payloads, start, region)
-        if code == rows_c.TOO_LARGE or (code == rows_c.FULL and records == 0):
-            raise _too_large(index, len(region), RECORD_HEADER_BYTES + len(self._payloads[index]))
-        return Encoded(size, records, code == rows_c.DONE, index)
+    def _encode(self, region: memoryview | bytearray, start: int, end: int) -> tuple[int, int, int, int, int]:
+        code, row, size, records = encode_payloads(self._payloads, region, start, end)
+        return code, row, -1, size, records
+
+    def _column(self, index: int) -> str | None:
+        return None
+
+    def _measure(self, row: int, too_small: int) -> int | None:
+        return RECORD_HEADER_BYTES + len(self._payloads[row])
 
 
 _FAILURES = {
@@ -166,11 +210,12 @@ _FAILURES = {
 }
 
 
-def _too_large(row: int, region: int, size: int | None) -> HandlerError:
-    takes = f"{size} bytes" if size is not None else f"more than {_LARGEST_MEASURED} bytes"
-    return HandlerError(
-        f"record {row} of the result takes {takes}, but the output region of a batch holds {region}; "
-        "return smaller records"
+def _too_large(row: int, region: int, size: int | None) -> OutputValueError:
+    takes = f"{size} bytes" if size is not None else "more bytes than can be measured"
+    return OutputValueError(
+        row,
+        f"its record takes {takes}, but the output region of a batch holds {region}; "
+        "return smaller records, or raise max_batch_bytes",
     )
 
 
@@ -221,8 +266,8 @@ def _arrow_columns(result: Any) -> dict[str, Any]:
     return dict(zip(table.column_names, table.columns, strict=True))
 
 
-def _common_length(columns: Mapping[str, Any]) -> int:
-    """Rows of the result. Raises HandlerError where a value is no column, or lengths differ."""
+def length_of(columns: Mapping[str, Any]) -> int:
+    """Rows of the columns. Raises HandlerError where a value is no column, or lengths differ."""
     lengths: dict[str, int] = {}
     for name, column in columns.items():
         if isinstance(column, (str, bytes, Mapping)) or not _is_column(column):

@@ -40,7 +40,7 @@ def write(kind: int, values: Any, *, msgpack: bool = False, valid: Any = None) -
     else:
         rows.add_values(prefix, kind, values, valid)
     region = bytearray(4096 + 256 * len(values) + 6 * sum(len(v) for v in values if isinstance(v, (str, bytes))))
-    code, row, _, size, records = rows.encode(region, 0)
+    code, row, _, size, records = rows.encode(region, 0, rows.rows)
     assert (code, row, records) == (rows_c.DONE, len(values), len(values))
     payloads = [record.payload or b"" for record in iterate_records(memoryview(region)[:size])]
     if msgpack:
@@ -126,7 +126,7 @@ def test_datetimes_are_written_as_msgspec_writes_them(naive: list[datetime.datet
 def test_a_datetime_that_no_calendar_holds_fails_its_row(micros: int, msgpack: bool) -> None:
     rows = RowEncoder(2, msgpack, 1)
     rows.add_values(b'{"v":', rows_c.DATETIME, np.array([0, micros]))
-    code, row, column, _, records = rows.encode(bytearray(200), 0)
+    code, row, column, _, records = rows.encode(bytearray(200), 0, 2)
     assert (code, row, column, records) == (rows_c.BAD_DATETIME, 1, 0, 1)
 
 
@@ -137,7 +137,7 @@ def test_nulls_come_from_masks_and_bitmaps() -> None:
     rows.add_bits(b'{"v":', rows_c.BOOL_BITS, b"\b", 1)
     rows.set_valid_bits(b"\x78", 2)
     region = bytearray(400)
-    _, _, _, size, _ = rows.encode(region, 0)
+    _, _, _, size, _ = rows.encode(region, 0, rows.rows)
     payloads = [record.payload for record in iterate_records(memoryview(region)[:size])]
     assert payloads == [b'{"v":null}', b'{"v":false}', b'{"v":true}', b'{"v":false}']
 
@@ -154,7 +154,7 @@ def test_strings_in_arrow_layout(width: Any) -> None:
     offsets = np.array([1, 3, 3, 6], width)
     rows.add_spans(b'{"v":', rows_c.STRING, offsets, b"xab\xc3\xa9c", np.array([1, 1, 1], np.uint8))
     region = bytearray(200)
-    _, _, _, size, _ = rows.encode(region, 0)
+    _, _, _, size, _ = rows.encode(region, 0, rows.rows)
     payloads = [json.loads(record.payload or b"")["v"] for record in iterate_records(memoryview(region)[:size])]
     assert payloads == ["ab", "", "éc"]
 
@@ -173,7 +173,7 @@ def test_offsets_outside_the_data_are_refused(offsets: list[int]) -> None:
 def test_text_that_is_no_utf8_fails_its_row(bad: bytes, msgpack: bool) -> None:
     rows = RowEncoder(2, msgpack, 1)
     rows.add_spans(b'{"v":', rows_c.STRING, np.array([0, 2, 2 + len(bad)], np.int32), b"ok" + bad)
-    code, row, column, size, records = rows.encode(bytearray(200), 0)
+    code, row, column, size, records = rows.encode(bytearray(200), 0, 2)
     assert (code, row, column, records) == (rows_c.BAD_UTF8, 1, 0, 1)
     assert size > 0
 
@@ -185,7 +185,7 @@ def test_a_buffer_that_is_too_short_is_refused() -> None:
     with pytest.raises(ValueError, match="8-byte items"):
         rows.add_values(b'{"v":', rows_c.INT64, np.arange(3, dtype=np.int32))
     with pytest.raises(ValueError, match="columns are missing"):
-        rows.encode(bytearray(100), 0)
+        rows.encode(bytearray(100), 0, 3)
 
 
 @pytest.mark.parametrize("msgpack", [False, True])
@@ -208,7 +208,7 @@ def test_a_region_of_any_size_gives_the_same_records(
         start, guard = 0, b"\xaa" * 16
         while start < len(values):
             region = bytearray(size) + guard
-            code, row, _, used, count = rows.encode(memoryview(region)[:size], start)
+            code, row, _, used, count = rows.encode(memoryview(region)[:size], start, len(values))
             assert region[size:] == guard
             assert code == (rows_c.DONE if row == len(values) else rows_c.FULL)
             assert count == row - start
@@ -226,6 +226,21 @@ def test_a_region_of_any_size_gives_the_same_records(
 def test_ready_payloads_are_framed_until_the_region_is_full() -> None:
     payloads = [b"one", b"", b"three"]
     region = bytearray(32)
-    assert encode_payloads(payloads, 0, region) == (rows_c.FULL, 2, 27, 2)
+    assert encode_payloads(payloads, region, 0, 3) == (rows_c.FULL, 2, 27, 2)
     assert [record.payload for record in iterate_records(memoryview(region)[:27])] == [b"one", b""]
-    assert encode_payloads(payloads, 2, region) == (rows_c.DONE, 3, 17, 1)
+    assert encode_payloads(payloads, region, 2, 3) == (rows_c.DONE, 3, 17, 1)
+
+
+def test_rows_before_the_end_are_written_only() -> None:
+    rows = RowEncoder(4, False, 1)
+    rows.add_values(b'{"v":', rows_c.INT64, np.arange(4))
+    region = bytearray(200)
+    code, row, _, size, records = rows.encode(region, 1, 3)
+    assert (code, row, records) == (rows_c.DONE, 3, 2)
+    assert [record.payload for record in iterate_records(memoryview(region)[:size])] == [b'{"v":1}', b'{"v":2}']
+    assert encode_payloads([b"one", b"two", b"three"], region, 1, 2) == (rows_c.DONE, 2, 15, 1)
+    for start, end in ((0, 5), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="outside the rows"):
+            rows.encode(region, start, end)
+        with pytest.raises(ValueError, match="outside the payloads"):
+            encode_payloads([b""] * 4, region, start, end)

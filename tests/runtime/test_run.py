@@ -14,28 +14,7 @@ from pythia_fast import App, Batch
 from pythia_fast._ext.batch_memory import ColumnTooLargeError, decode_rows
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
 from pythia_fast.errors import ConfigError, HandlerError, PoolError
-
-
-class Events:
-    """An observer that remembers."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.snapshots = []
-        self.info = None
-        self.report = None
-
-    def started(self, info):
-        self.info = info
-
-    def sample(self, snapshot):
-        self.snapshots.append(snapshot)
-
-    def event(self, text):
-        self.lines.append(text)
-
-    def finished(self, report):
-        self.report = report
+from tests.support.memory_run import Events, echo, numbers, run, sorted_ints
 
 
 class Order(msgspec.Struct):
@@ -46,29 +25,6 @@ class Order(msgspec.Struct):
 
 def orders(n: int) -> list[bytes]:
     return [msgspec.json.encode(Order(i, i * 0.5, i % 7)) for i in range(n)]
-
-
-def run(tmp_path, handler, messages, *, workers=2, partitions=1, observer=None, **options):
-    """Run ``handler`` over messages; (report, sink, dead letters, source)."""
-    app = App("test")
-    source = MemoryConsumer(messages, partitions=partitions)
-    sink, dead = MemoryProducer(), MemoryProducer()
-    options.setdefault("decoder", "raw")
-    app.batch_handler(source=source, sink=sink, dead_letter=dead, name="handler", **options)(handler)
-    report = app.run(workers=workers, until="end", state_dir=tmp_path, observer=observer)
-    return report, sink, dead, source
-
-
-def numbers(n: int) -> list[bytes]:
-    return [b"%d" % i for i in range(n)]
-
-
-def echo(batch):
-    return batch["payload"].tolist()
-
-
-def sorted_ints(records) -> list[int]:
-    return sorted(int(payload) for payload in records.payloads)
 
 
 @pytest.mark.parametrize("ordering", ["unordered", "partition", "key"])
@@ -242,7 +198,7 @@ def test_retried_rows_come_again_until_their_attempts_are_spent(tmp_path):
         batch.retry(rows == 55)  # always
         return [b"%d %d" % pair for pair in zip(rows[~(rows % 10 == 1) | ~first], batch.attempts, strict=False)]
 
-    report, _, dead, _ = run(tmp_path, handler, numbers(100), max_attempts=3)
+    report, _, dead, _ = run(tmp_path, handler, numbers(100), max_attempts=3, output_rows="any")
     assert dead.payloads == [b"55"]
     assert "3 of 3" in repr(dead.records[0].headers)
     assert report.retried == 10 + 2
@@ -253,13 +209,9 @@ def test_results_larger_than_the_output_region_are_sent_in_parts(tmp_path, size)
     def explode(batch):
         return [payload * size for payload in batch["payload"].tolist() for _ in range(3)]
 
-    _, sink, _, _ = run(tmp_path, explode, [b"0123456789"] * 500, batch_size=500, max_batch_bytes=100_000)
+    options = {"batch_size": 500, "max_batch_bytes": 100_000, "output_rows": "any"}
+    _, sink, _, _ = run(tmp_path, explode, [b"0123456789"] * 500, **options)
     assert Counter(sink.payloads) == {b"0123456789" * size: 1500}
-
-
-def test_a_record_larger_than_the_output_region_is_named(tmp_path):
-    with pytest.raises(HandlerError, match=r"\d{6}"):
-        run(tmp_path, lambda batch: [b"x" * 2_000_000], numbers(3), max_batch_bytes=1_000_000)
 
 
 def test_a_view_kept_after_the_handler_is_named_and_keeps_its_bytes(tmp_path):

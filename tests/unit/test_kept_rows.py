@@ -8,18 +8,36 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from pythia_fast import App, MemoryConsumer, MemoryProducer
 from pythia_fast.errors import HandlerError
-from pythia_fast.runtime.kept_rows import without_rows
+from pythia_fast.registration import Handler
+from pythia_fast.runtime.kept_rows import rows_to_send
 from pythia_fast.runtime.outputs import OutputEncoder
 
 GIVEN_BACK = np.array([1, 3])
+NOTHING = np.empty(0, np.int64)
 STRUCTURED = np.array([(i, i / 2) for i in range(5)], [("a", "i8"), ("b", "f8")])
+
+
+def handler(output_rows: Any) -> Handler:
+    app = App("test")
+    app.batch_handler(
+        source=MemoryConsumer([]),
+        sink=MemoryProducer(),
+        decoder="raw",
+        name="h",
+        output_rows=output_rows,
+    )(lambda batch: None)
+    return app.handlers["h"]
+
+
+ANY, SAME = handler("any"), handler("same")
 
 
 def sent(result: Any) -> bytes:
     """The framed records of a result, as they would go to the sink."""
     region = bytearray(4096)
-    encoded = OutputEncoder().encode(result, memoryview(region))
+    encoded = OutputEncoder().open(result).write(memoryview(region))
     assert encoded.done
     return bytes(region[: encoded.bytes])
 
@@ -40,28 +58,46 @@ def sent(result: Any) -> bytes:
         lambda rows: tuple({"a": row} for row in rows),
     ],
 )
-def test_rows_given_back_are_not_sent(make: Any) -> None:
-    assert sent(without_rows(make(list(range(5))), 5, GIVEN_BACK)) == sent(make([0, 2, 4]))
+@pytest.mark.parametrize("handler", [SAME, ANY], ids=["same", "any"])
+def test_rows_given_back_are_not_sent(handler: Handler, make: Any) -> None:
+    result, kept = rows_to_send(handler, make(list(range(5))), 5, GIVEN_BACK)
+    assert sent(result) == sent(make([0, 2, 4]))
+    assert kept is None if handler is ANY else kept is not None and kept.tolist() == [True, False, True, False, True]
 
 
-@pytest.mark.parametrize(
-    "result",
-    [None, {"a": np.arange(4)}, {"a": np.arange(6), "b": np.arange(6)}, [b"1", b"2"], {"a": np.arange(5), "b": [1]}],
-)
-def test_a_result_of_another_length_says_itself_what_is_sent(result: Any) -> None:
-    assert without_rows(result, 5, GIVEN_BACK) is result
+@pytest.mark.parametrize("given_back", [GIVEN_BACK, NOTHING])
+@pytest.mark.parametrize("result", [{"a": np.arange(4)}, {"a": np.arange(6), "b": np.arange(6)}, [b"1", b"2"], [], ()])
+def test_a_result_of_another_length(result: Any, given_back: Any) -> None:
+    length = len(result["a"]) if isinstance(result, dict) else len(result)
+    with pytest.raises(HandlerError, match=f"'h' got a batch of 5 rows and returned {length}; .*output_rows=\"any\""):
+        rows_to_send(SAME, result, 5, given_back)
+    assert rows_to_send(ANY, result, 5, given_back) == (result, None)
 
 
-def test_nothing_given_back_changes_nothing() -> None:
-    result = {"a": np.arange(5)}
-    assert without_rows(result, 5, np.empty(0, np.int64)) is result
+def test_no_result_is_of_no_length() -> None:
+    assert rows_to_send(SAME, None, 5, GIVEN_BACK) == (None, None)
+
+
+def test_nothing_given_back_copies_nothing() -> None:
+    column = np.arange(5)
+    result, kept = rows_to_send(SAME, {"a": column}, 5, NOTHING)
+    assert result["a"] is column
+    assert kept is not None
+    assert kept.all()
+    listed = [b""] * 5
+    assert rows_to_send(SAME, listed, 5, NOTHING)[0] is listed
 
 
 def test_masked_entries_stay_masked() -> None:
     column = np.ma.MaskedArray(np.arange(5), mask=[True, False, False, False, True])
-    assert sent(without_rows({"a": column}, 5, GIVEN_BACK)).count(b"null") == 2
+    assert sent(rows_to_send(SAME, {"a": column}, 5, GIVEN_BACK)[0]).count(b"null") == 2
 
 
-def test_what_cannot_be_sent_is_refused() -> None:
-    with pytest.raises(HandlerError, match="cannot return int"):
-        without_rows(42, 5, GIVEN_BACK)
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [(42, "cannot return int"), ({"a": [1] * 5, "b": [1]}, "equally long"), ({"a": 1.0}, "one float")],
+)
+def test_what_cannot_be_sent_is_refused(result: Any, says: str) -> None:
+    for one in (SAME, ANY):
+        with pytest.raises(HandlerError, match=says):
+            rows_to_send(one, result, 5, GIVEN_BACK)

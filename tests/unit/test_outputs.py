@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from pythia_fast.batch import Batch
 from pythia_fast.brokers.framing import FramedRecord, iterate_records
-from pythia_fast.errors import HandlerError
+from pythia_fast.errors import HandlerError, OutputValueError
 from pythia_fast.runtime.outputs import OutputEncoder
 
 UTC = datetime.UTC
@@ -30,7 +31,7 @@ class Scored(msgspec.Struct):
 
 def records(result: Any, encoding: Literal["json", "msgpack"] = "json") -> list[FramedRecord]:
     region = memoryview(bytearray(1 << 16))
-    encoded = OutputEncoder(encoding).encode(result, region)
+    encoded = OutputEncoder(encoding).open(result).write(region)
     assert encoded.done
     found = list(iterate_records(region[: encoded.bytes]))
     assert len(found) == encoded.records
@@ -71,7 +72,7 @@ def test_any_number_of_columns(n: int) -> None:
 
 def test_more_columns_than_a_short_map_can_count() -> None:
     region = memoryview(bytearray(1 << 20))
-    encoded = OutputEncoder("msgpack").encode({f"{i:05}": [i] for i in range(1 << 16)}, region)
+    encoded = OutputEncoder("msgpack").open({f"{i:05}": [i] for i in range(1 << 16)}).write(region)
     (record,) = iterate_records(region[: encoded.bytes])
     assert msgspec.msgpack.decode(record.payload or b"") == {f"{i:05}": i for i in range(1 << 16)}
 
@@ -224,6 +225,7 @@ def test_a_list_is_one_payload_an_element() -> None:
     [
         (np.array([7, -8]), [b"7", b"-8"]),
         ([2**70, 1], [str(2**70).encode(), b"1"]),
+        (["x", 5], [b"x", b"5"]),
         (["a", None], [b"a", None]),
         ([b"\xff", b""], [b"\xff", b""]),
         (pa.array(["a", None]), [b"a", None]),
@@ -246,58 +248,107 @@ def test_a_key_column(keys: Any, expected: list[bytes | None]) -> None:
         ({"a": "text"}, r"column 'a' is one str"),
         ({"a": np.arange(3) * 1j}, r"complex128"),
         ({"a": np.array([1], "timedelta64[s]")}, r"timedelta64"),
-        ({"a": ["x", "\ud800"]}, r"column 'a', row 1: a lone surrogate"),
-        ({"a": [object()]}, r"column 'a', row 0: object has no JSON"),
-        ({"a": np.array([253402300800], "datetime64[s]")}, r"column 'a', row 0: the datetime lies outside"),
-        ({"a": np.array([300_000], "datetime64[Y]")}, r"column 'a': a datetime lies outside"),
-        ({"a": [1], "__key__": [0.5]}, r"__key__.* bytes, str or integers"),
         ({"a": [1], "__key__": np.array([0.5])}, r"__key__.* bytes, str or integers"),
-        ({"a": [1, 2], "__key__": ["x", 5]}, r"__key__.* bytes, str or integers: row 1"),
         ({"__key__": [1]}, r"no columns"),
         ({}, r"no columns"),
         ({1: [1]}, r"column names must be str"),
+        ({"\ud800": [1]}, r"column name .* lone surrogate"),
         (5, r"cannot return int"),
         ("text", r"cannot return str"),
         (Scored(1, 0.5), r"cannot return Scored"),
         (np.arange(3), r"cannot return ndarray"),
-        ([b"x", None], r"element 1 .* is None"),
-        ([object()], r"element 0 .*object"),
-        (["\ud800"], r"element 0 .*surrogate"),
-        ([b"x" * 2000], r"record 0 .* takes 2012 bytes, but .* holds 1000"),
-        ({"a": ["x", "x" * 2000]}, None),
     ],
 )
-def test_what_cannot_be_sent_is_refused(result: Any, says: str | None) -> None:
-    encoder = OutputEncoder()
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+def test_what_is_no_result_is_refused(result: Any, says: str, encoding: Literal["json", "msgpack"]) -> None:
+    with pytest.raises(HandlerError, match=says) as caught:
+        OutputEncoder(encoding).open(result)
+    assert not isinstance(caught.value, OutputValueError)
+
+
+class Unspeakable:
+    """Cannot be encoded, nor does its exception say why."""
+
+    @property
+    def __dataclass_fields__(self) -> Any:
+        raise LookupError("no fields")
+
+
+BROKEN_TEXT = pa.Array.from_buffers(
+    pa.string(), 3, [None, pa.py_buffer(np.array([0, 1, 2, 3], np.int32)), pa.py_buffer(b"a\xffc")]
+)
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        ({"a": ["x", "\ud800", "z"]}, "column 'a', row 1: a lone surrogate has no UTF-8 form"),
+        ({"a": [b"x", "\ud800", "z"]}, "column 'a', row 1: UnicodeEncodeError: "),
+        ({"a": [1, object(), 3]}, "column 'a', row 1: TypeError: object has no JSON or MessagePack form"),
+        ({"a": [1, Unspeakable(), 3]}, "column 'a', row 1: "),
+        ({"a": np.array([0, 253402300800, 1], "datetime64[s]")}, "column 'a', row 1: the datetime lies outside"),
+        ({"a": np.array([0, 300_000, 1], "datetime64[Y]")}, "column 'a', row 1: the datetime lies outside"),
+        ({"a": BROKEN_TEXT}, "column 'a', row 1: the string is not valid UTF-8"),
+        ({"a": [1, 2, 3], "__key__": ["x", 0.5, 7]}, "column '__key__', row 1: a key is bytes, str or an integer"),
+        ({"a": [1, 2, 3], "__key__": ["x", "\ud800", "z"]}, "column '__key__', row 1: a lone surrogate"),
+        ({"a": [1, object(), 3], "b": ["x", "\ud800", "z"]}, "column 'a', row 1: TypeError"),
+        ({"a": ["x", "x" * 2000, "z"]}, "row 1: its record takes 2020 bytes, but the output region .* holds 1000"),
+        ([b"x", None, b"z"], "row 1: TypeError: None is no record"),
+        ([b"x", object(), b"z"], "row 1: TypeError: object has no JSON"),
+        ([b"x", "\ud800", b"z"], "row 1: UnicodeEncodeError"),
+        ([b"x", b"x" * 2000, b"z"], "row 1: its record takes 2012 bytes, but the output region .* holds 1000"),
+    ],
+)
+def test_a_value_that_cannot_be_sent_is_the_fault_of_its_row_alone(result: Any, says: str) -> None:
+    opened = OutputEncoder().open(result)
+    found: list[FramedRecord] = []
+    faults: list[OutputValueError] = []
+    start, done = 0, False
+    while not done:
+        region = memoryview(bytearray(1000))
+        used, _, done, start, fault = opened.write(region, start)
+        found += iterate_records(region[:used])
+        if fault is not None:
+            assert fault.row == start
+            faults.append(fault)
+            start += 1
+    assert [fault.row for fault in faults] == [1]
+    assert re.search(says, str(faults[0]))
+    assert found == records(result[::2] if isinstance(result, list) else {name: result[name][::2] for name in result})
+
+
+def test_the_last_row_may_be_the_faulty_one() -> None:
     region = memoryview(bytearray(1000))
-    if says is None:
-        first = encoder.encode(result, region)
-        assert (first.records, first.done, first.resume) == (1, False, 1)
-        with pytest.raises(HandlerError, match=r"record 1 .* takes 2020 bytes, but .* holds 1000"):
-            encoder.encode(result, region, first.resume)
-        rest = encoder.encode(result, memoryview(bytearray(3000)), first.resume)
-        assert (rest.bytes, rest.records, rest.done) == (2020, 1, True)
-    else:
-        with pytest.raises(HandlerError, match=says):
-            encoder.encode(result, region)
-    assert encoder.encode({"a": [1]}, region).records == 1
+    opened = OutputEncoder().open({"a": [object(), 1, object()]})
+    first = opened.write(region)
+    assert (first.records, first.resume, first.fault and first.fault.row) == (0, 0, 0)
+    second = opened.write(region, 1)
+    assert (second.records, second.resume, second.fault and second.fault.row) == (1, 2, 2)
+    assert opened.write(region, 3) == (0, 0, True, 3, None)
 
 
-def test_text_in_arrow_that_is_no_utf8_is_refused() -> None:
-    offsets = pa.py_buffer(np.array([0, 1, 2], np.int32))
-    broken = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"a\xff")])
-    with pytest.raises(HandlerError, match=r"column 'v', row 1: the string is not valid UTF-8"):
-        records({"v": broken})
+def test_a_masked_datetime_is_no_fault() -> None:
+    values = np.ma.array(np.array([0, 300_000], "datetime64[Y]"), mask=[False, True])
+    assert column(values) == ["1970-01-01T00:00:00Z", None]
+
+
+def test_a_record_too_large_for_what_is_left_of_a_region_is_no_fault() -> None:
+    opened = OutputEncoder().open({"a": ["x", "x" * 2000]})
+    region = memoryview(bytearray(1000))
+    first = opened.write(region)
+    assert (first.records, first.done, first.resume, first.fault) == (1, False, 1, None)
+    assert opened.write(region, 1, whole=False) == (0, 0, False, 1, None)
+    assert opened.write(memoryview(bytearray(3000)), 1) == (2020, 1, True, 2, None)
 
 
 @given(st.lists(st.binary(max_size=50) | st.integers(), min_size=1), st.integers(62, 300))
 def test_a_list_is_resumed_where_the_region_was_full(result: list[Any], region_bytes: int) -> None:
-    encoder = OutputEncoder()
+    opened = OutputEncoder().open(result)
     region = memoryview(bytearray(region_bytes))
     found: list[FramedRecord] = []
     start, done = 0, False
     while not done:
-        used, _, done, start = encoder.encode(result, region, start)
+        used, _, done, start, _ = opened.write(region, start)
         found += iterate_records(bytes(region[:used]))
     assert [record.payload for record in found] == [
         item if isinstance(item, bytes) else str(item).encode() for item in result
@@ -307,8 +358,8 @@ def test_a_list_is_resumed_where_the_region_was_full(result: list[Any], region_b
 def test_nothing_is_held_of_a_result_that_was_written_or_refused() -> None:
     encoder = OutputEncoder()
     values = bytearray(8)
-    encoder.encode({"v": np.frombuffer(values, np.int64)}, memoryview(bytearray(100)))
+    encoder.open({"v": np.frombuffer(values, np.int64)}).write(memoryview(bytearray(100)))
     values.extend(b"x" * 8)  # BufferError, were it still exported
     with pytest.raises(HandlerError):
-        encoder.encode({"v": np.frombuffer(values, np.int64)}, memoryview(bytearray(10)))
+        encoder.open({"v": np.frombuffer(values, np.int64), "w": 1})
     values.extend(b"x")

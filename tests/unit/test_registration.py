@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from pythia_fast import App, MemoryConsumer, MemoryProducer
-from pythia_fast.errors import ConfigError, SchemaError, UnknownOptionError
+from pythia_fast.errors import ConfigError, HandlerError, SchemaError, UnknownOptionError
 from pythia_fast.runtime.engine import share_workers
 
 
@@ -37,6 +37,7 @@ def test_defaults():
         "isolate",
     )
     assert handler.max_batch_bytes == 4096 * 256
+    assert handler.output_rows == "same"
     assert handler.name == "handler"
     assert handler.decoding.name == "json"
 
@@ -47,6 +48,9 @@ def test_defaults():
         ({"bach_size": 3}, UnknownOptionError, "did you mean 'batch_size'"),
         ({"ordering": "keys"}, ConfigError, "did you mean 'key'"),
         ({"on_error": "ignore"}, ConfigError, "there are: dead_letter, isolate, stop"),
+        ({"output_rows": "sane"}, ConfigError, "did you mean 'same'"),
+        ({"output_rows": "fewer"}, ConfigError, "there are: any, same"),
+        ({"output_row": "any"}, UnknownOptionError, "did you mean 'output_rows'"),
         ({"batch_size": 0}, ConfigError, "batch_size=0: a whole number of rows from 1"),
         ({"batch_size": True}, ConfigError, "batch_size=True"),
         ({"batch_timeout": -1}, ConfigError, "batch_timeout=-1"),
@@ -140,7 +144,7 @@ def test_app_test_runs_a_handler_in_this_process():
         def __call__(self, batch):
             batch.reject(batch["price"] > 10, reason="dear")
             batch.retry(batch["price"] == 5)
-            return batch["price"].sum()
+            return {"double": batch["price"] * 2}
 
         def teardown(self):
             made.append("teardown")
@@ -148,7 +152,7 @@ def test_app_test_runs_a_handler_in_this_process():
     payloads = [b'{"price": 1}', b"nonsense", b'{"price": 5}', b'{"price": 11.5}', None]
     for handler in (Score, "Score"):
         trial = app.test(handler, payloads)
-        assert trial.returned == 17.5
+        assert trial.returned["double"].tolist() == [2.0, 10.0, 23.0]
         assert trial.rejected == {3: "dear"}
         assert trial.retried == [2]
         assert [bad.index for bad in trial.bad] == [1, 4]
@@ -157,3 +161,29 @@ def test_app_test_runs_a_handler_in_this_process():
         app.test("Scor", [])
     with pytest.raises(ConfigError, match="is not a handler of app"):
         app.test(print, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "returned", "message"),
+    [
+        ({}, {"a": [1]}, "'handler' got a batch of 2 rows and returned 1"),
+        ({}, {"a": [1, 2], "b": [1]}, "equally long"),
+        ({}, 17.5, "cannot return float"),
+        ({"sink": None}, [b"", b""], "has no sink"),
+        ({"output_rows": "any"}, {"a": [1]}, None),
+        ({}, {"a": [1, 2]}, None),
+        ({}, None, None),
+    ],
+)
+def test_app_test_refuses_what_would_end_a_run(options, returned, message):
+    app = App("test")
+
+    def handler(batch):
+        return returned
+
+    app.batch_handler(**{"source": MemoryConsumer([]), "sink": MemoryProducer(), "decoder": "raw", **options})(handler)
+    if message is None:
+        assert app.test(handler, [b"1", b"2"]).returned is returned
+    else:
+        with pytest.raises(HandlerError, match=message):
+            app.test(handler, [b"1", b"2"])

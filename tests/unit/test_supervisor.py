@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from pythia_fast.errors import PoolError
-from pythia_fast.pool.messages import Died, Launched
+from pythia_fast.pool.messages import BootFailed, Died, Launched, TeardownFailed
 from pythia_fast.pool.supervisor import RESTART_BUDGET, Supervisor, describe_status
 
 
@@ -51,9 +51,13 @@ class FakeRun:
         @staticmethod
         def worker_facts(worker):
             class Facts:
-                booted = True
+                booted = worker == 0
 
             return Facts
+
+        @staticmethod
+        def stop_worker(worker):
+            pass
 
     pool, workers, started = 0, 2, True
 
@@ -104,3 +108,31 @@ def test_progress_fills_the_budget_again():
         supervisor.serve(0)
     assert len(run.deaths) == RESTART_BUDGET * 2
     run.counts.batches = 0
+
+
+def test_a_teardown_that_raised_is_told_with_the_end_of_its_traceback_and_is_no_death():
+    nursery, run, lines, supervisor = make()
+    nursery.packets = [Launched(0, 1, 4711)]
+    supervisor.serve(0)
+    text = "\n".join(["Traceback (most recent call last):", *map("line {}".format, range(20)), "OSError: disk full"])
+    nursery.packets = [TeardownFailed(0, 1, text), Died(0, 1, 4711, 0)]
+    supervisor.stop_all(10)
+    assert run.deaths == []
+    (line,) = lines
+    assert line.startswith("score: teardown() raised in process 1 (pid 4711), after its last batch was done:\nline 15")
+    assert line.endswith("line 19\nOSError: disk full")
+
+
+@pytest.mark.parametrize(
+    ("worker", "message"),
+    [
+        (0, "process 0 of handler 'score' failed outside the handler"),
+        (1, "a pool process could not start"),
+        (-1, "a pool process could not start"),
+    ],
+)
+def test_a_process_that_fails_once_it_is_up_is_no_boot_failure(worker, message):
+    nursery, _, _, supervisor = make()
+    nursery.packets = [BootFailed(0, worker, "OSError: no")]
+    with pytest.raises(PoolError, match=rf"(?s){message}.*OSError: no"):
+        supervisor.serve(0)

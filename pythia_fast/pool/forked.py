@@ -1,0 +1,42 @@
+"""Handlers may fork, but a child that comes out of the handler is no pool process: it must not go on as one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+
+
+def leave_if_forked(pid: int, error: BaseException | None = None) -> None:
+    """End this process at once unless it is ``pid``: it is a fork made by a handler, and came back out of it.
+
+    It has a copy of all that the pool process was doing, and the same shared memory: were it to go on, two would
+    hold one batch. ``error``: what it came out with; the exit status follows it, as at the end of any Python process.
+    """
+    if os.getpid() == pid:
+        return
+    status = 0
+    if isinstance(error, SystemExit):
+        if isinstance(error.code, int):
+            status = error.code & 0xFF
+        elif error.code is not None:
+            print(error.code, file=sys.stderr)
+            status = 1
+    elif error is not None:
+        traceback.print_exception(error)
+        status = 1
+    os._exit(status)  # no buffers flushed, no atexit: those belong to the pool process
+
+
+def outlive_group_signals() -> None:
+    """Have this process outlive SIGINT and SIGTERM: the runtime decides when it leaves.
+
+    A signal meant for the whole group must not cut batches short, so SIGINT, which a terminal sends to all, is ignored
+    in handlers' children too. SIGTERM is how they are ended (``Popen.terminate``, ``multiprocessing.Pool``): it is
+    caught here, not ignored, because what is ignored stays so in a new program, and what is caught does not.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    signal.siginterrupt(signal.SIGTERM, False)  # a handler's own system calls go on
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))

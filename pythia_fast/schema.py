@@ -208,12 +208,17 @@ def describe(source: SchemaLike) -> Schema:
 
     Raises SchemaError naming ``Struct.field`` when a field cannot become a column.
     """
+    check_schema(source)
+    return _describe(source)
+
+
+def check_schema(source: SchemaLike) -> None:
+    """Raises SchemaError for what is no schema at all."""
     if source is not None and not isinstance(source, np.dtype) and _struct_type(source) is None:
         raise SchemaError(
             f"schema must be a msgspec.Struct type, not {_spell(source)}; "
             "for a fixed layout pass the NumPy structured dtype, for undecoded bytes use decoder='raw'"
         )
-    return _describe(source)
 
 
 @lru_cache(maxsize=256)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pythia_fast import options
 from pythia_fast.batch import BadPayload, Batch
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def try_out(handler: Handler, payloads: Iterable[bytes | None]) -> Trial:
 
     Whatever the handler raises is raised here.
     """
-    given = list(payloads)
+    given = list(options.items("App.test", "payloads", payloads, "a sequence of payloads: [payload] for one"))
     name, source = handler.decoding.name, handler.decoding.schema.source
     batch: Batch[Any] = Batch.decode(given, decoder=source) if name == "fixed" else Batch.decode(given, source, name)
     bad = {payload.index for payload in batch.bad}

@@ -42,7 +42,7 @@ CLOSE_TIMEOUT_S = 10.0
 
 
 class Engine:
-    """See the module's docstring; the parameters are those of ``App.run``."""
+    """See the module's docstring; the parameters are those of ``App.run``, which has checked them."""
 
     def __init__(
         self,
@@ -57,12 +57,6 @@ class Engine:
         observer: Observer | None,
         start_method: StartMethod,
     ) -> None:
-        if until not in ("end", "forever"):
-            raise ConfigError(f"until={until!r}: use 'end' or 'forever'")
-        if start_method not in ("auto", "fork", "forkserver", "spawn"):
-            raise ConfigError(f"start_method={start_method!r}: use 'auto', 'fork', 'forkserver' or 'spawn'")
-        if drain_timeout < 0:
-            raise ConfigError(f"drain_timeout={drain_timeout}: seconds, 0 or more")
         self._app = app
         self._until = until
         self._drain_timeout = drain_timeout
@@ -290,8 +284,6 @@ def available_cores() -> int:
 
 def share_workers(handlers: Sequence[Handler], workers: int | Literal["auto"]) -> list[int]:
     """Pool processes per handler: what each asks for; the rest in equal parts, at least one each."""
-    if workers != "auto" and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
-        raise ConfigError(f"workers={workers!r}: a whole number from 1, or 'auto'")
     total = available_cores() if workers == "auto" else workers
     asked = sum(handler.workers for handler in handlers if handler.workers is not None)
     open_handlers = [handler for handler in handlers if handler.workers is None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections import Counter
@@ -433,12 +434,33 @@ def test_a_payload_larger_than_a_batch_is_dead_lettered_whole(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 0}, "workers=0"),
-        ({"until": "sometime"}, "until"),
+        ({"workers": 0}, "workers=0: a whole number of processes from 1 to 1,024, or 'auto'"),
+        ({"workers": "all"}, "workers='all': a whole number of processes from 1 to 1,024, or 'auto'"),
+        ({"workers": None}, "workers=None"),
+        ({"workers": True}, "workers=True"),
+        ({"workers": 10**9}, "workers=1000000000"),
+        ({"until": "sometime"}, "until='sometime'; there are: end, forever"),
+        ({"until": 3}, "until=3; there are: end, forever"),
         ({"handlers": ["handlr"]}, "did you mean 'handler'"),
+        ({"handlers": "handler"}, "handlers='handler': a list of handlers' names"),
+        ({"handlers": []}, "handlers=.*leave it out to run all"),
+        ({"handlers": ["handler", "handler"]}, "handlers=.*each once"),
+        ({"handlers": 3}, "handlers=3"),
+        ({"handlers": [3]}, "has no handler 3"),
         ({"start_method": "magic"}, "start_method"),
+        ({"start_method": None}, "start_method=None; there are: auto, fork"),
         ({"start_method": "spawn"}, "module-level name"),
-        ({"drain_timeout": -1}, "drain_timeout"),
+        ({"state_dir": ""}, "state_dir='': a path"),
+        ({"state_dir": 3}, "state_dir=3: a path"),
+        ({"drain_timeout": -1}, "drain_timeout=-1: seconds, from 0"),
+        ({"drain_timeout": math.nan}, "drain_timeout=nan"),
+        ({"drain_timeout": math.inf}, "drain_timeout=inf"),
+        ({"drain_timeout": None}, "drain_timeout=None"),
+        ({"drain_timeout": "30"}, "drain_timeout='30'"),
+        ({"connect_timeout": math.nan}, "connect_timeout=nan: seconds"),
+        ({"connect_timeout": False}, "connect_timeout=False"),
+        ({"observer": 3}, "observer=3: an object with the methods started"),
+        ({"wrokers": 3}, "App.run has no option 'wrokers'; did you mean 'workers'"),
     ],
 )
 def test_options_of_run_that_cannot_work_are_refused(tmp_path, options, message):

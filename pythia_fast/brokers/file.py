@@ -215,9 +215,16 @@ class StreamReader(FileReader):
             raise SourceError(f"{consumer.describe()}: a pipe cannot be read together with other files")
         super().__init__(consumer, context)
         spill_dir = context.state_dir / "spool"
-        spill_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=spill_dir) as spill:
-            self.native.spill_to(os.dup(spill.fileno()))
+        try:
+            spill_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=spill_dir) as spill:
+                self.native.spill_to(os.dup(spill.fileno()))
+        except OSError as error:
+            self.native.close()
+            raise SourceError(
+                f"cannot keep oversize payloads in {spill_dir}: {error.strerror}; "
+                "choose another folder with --state-dir"
+            ) from None
 
     def serve(self) -> None:
         if self.paths:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 from datetime import datetime
@@ -64,7 +65,7 @@ def replay(
     from pythia_fast.cli.discard import Discard
     from pythia_fast.cli.pace import FeederStart, parse_speed
 
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise ConfigError(f"there is no file {file}")
     pace = parse_speed(speed)
     loaded = load_app(app)

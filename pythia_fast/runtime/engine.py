@@ -31,6 +31,7 @@ from pythia_fast.process_stats import ProcessSampler
 from pythia_fast.report import Ending, RunReport
 from pythia_fast.runtime.handler_run import HandlerRun
 from pythia_fast.runtime.shutdown import StopRequest
+from pythia_fast.runtime.state_dir import prepare_folder
 
 if TYPE_CHECKING:
     from pythia_fast.app import App, StartMethod
@@ -69,21 +70,27 @@ class Engine:
         self._ended_at = 0.0
         self._next_memory = 0.0
         occupy_standard_descriptors()
-        state_dir.mkdir(parents=True, exist_ok=True)
-        self._runs = [
-            HandlerRun(
-                handler,
-                pool=pool,
-                workers=share,
-                app=app.name,
-                until=until,
-                state_dir=state_dir.resolve(),
-                connect_timeout=connect_timeout,
-                log=self._event,
-                drain_timeout=drain_timeout,
-            )
-            for pool, (handler, share) in enumerate(zip(handlers, share_workers(handlers, workers), strict=True))
-        ]
+        state_dir = prepare_folder(state_dir, "checkpoints and dead letters", "--state-dir (state_dir= of App.run)")
+        self._runs: list[HandlerRun] = []
+        for pool, (handler, share) in enumerate(zip(handlers, share_workers(handlers, workers), strict=True)):
+            try:
+                run = HandlerRun(
+                    handler,
+                    pool=pool,
+                    workers=share,
+                    app=app.name,
+                    until=until,
+                    state_dir=state_dir,
+                    connect_timeout=connect_timeout,
+                    log=self._event,
+                    drain_timeout=drain_timeout,
+                )
+            except (OSError, ValueError, MemoryError) as error:
+                raise ConfigError(
+                    f"handler {handler.name!r}: no shared memory for the batches of {share} processes: {error}; "
+                    "lower batch_size, max_batch_bytes or workers"
+                ) from None
+            self._runs.append(run)
 
     def run(self) -> RunReport:
         with ExitStack() as stack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 from collections import Counter
 
@@ -468,3 +469,15 @@ def test_options_of_run_that_cannot_work_are_refused(tmp_path, options, message)
     app.batch_handler(source=MemoryConsumer([]), decoder="raw", name="handler")(echo)
     with pytest.raises(ConfigError, match=message):
         app.run(**{"until": "end", "state_dir": tmp_path, **options})
+
+
+def test_too_little_shared_memory_is_told_with_what_to_lower(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(
+            ConfigError, match=r"handler 'handler': no shared memory .* 2 processes: .*lower batch_size"
+        ):
+            run(tmp_path, echo, [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

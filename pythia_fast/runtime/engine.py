@@ -172,7 +172,7 @@ class Engine:
         next_sample = 0.0
         deadline: float | None = None
         while True:
-            self._supervisor.serve(interval / 4)
+            self._supervisor.serve(min(interval, SAMPLE_INTERVAL_S) / 4)  # however seldom an observer wants to be told
             now = time.monotonic()
             if now >= next_sample:
                 next_sample = now + interval

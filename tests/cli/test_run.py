@@ -56,6 +56,23 @@ def mounted(project: Path) -> Iterator[Callable[[str, str], None]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+def test_more_processes_than_the_channel_of_the_nursery_holds_packets(project: Path) -> None:
+    (project / "shop.py").write_text(
+        HEAD
+        + """
+source = MemoryConsumer([b"%d" % i for i in range(1000)])
+
+@app.batch_handler(source=source, decoder="raw", batch_size=1, max_batch_bytes=4096)
+def look(batch: Batch) -> None:
+    pass
+"""
+    )
+    finished = run(project, "run", "shop:app", "--until-end", "--workers", "300", "--report", "run.json")
+    assert finished.returncode == ExitCode.DONE, finished.stderr
+    report = RunReport.from_json((project / "run.json").read_bytes())
+    assert (report.rows, report.workers, report.crashes) == (1000, 300, 0)
+
+
 def test_a_run_ends_with_a_summary_and_a_report(project: Path) -> None:
     (project / "shop.py").write_text(TWO_HANDLERS)
     finished = run(project, "run", "shop.py:app", "--until-end", "--report", "run.json", "--handler", "score")

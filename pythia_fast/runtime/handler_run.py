@@ -20,6 +20,7 @@ from pythia_fast.report import HandlerReport
 from pythia_fast.runtime.completion import Completion, Counts
 from pythia_fast.runtime.dead_letter import DeadLetterWriter
 from pythia_fast.runtime.slots import SlotReader
+from pythia_fast.runtime.spool import Spool
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
@@ -57,7 +58,6 @@ class HandlerRun:
         self._app = app
         self._until = until
         self._state_dir = state_dir
-        self._spool_dir = state_dir / "spool" / f"{handler.name}-{os.getpid()}"
         self._connect_timeout = connect_timeout
         self._log = log
         self._drain_timeout = drain_timeout
@@ -97,8 +97,9 @@ class HandlerRun:
         handler = self.handler
         context = PublisherContext(self._app, handler.name, self._state_dir, self._log, self._connect_timeout)
         opened = self._opened
-        self._spool_dir.mkdir(parents=True, exist_ok=True)
-        opened.callback(self._remove_spool)
+        spool = Spool(self._state_dir, handler.name, self._log)
+        opened.callback(spool.close)
+        self._spool_dir = spool.folder
         self._dead_letters = DeadLetterWriter(handler.dead_letter, context)
         opened.callback(self._dead_letters.close, CLOSE_TIMEOUT_S)
         if handler.sink is not None:
@@ -278,8 +279,3 @@ class HandlerRun:
             refused=counts.refused,
             crashes=counts.crashes,
         )
-
-    def _remove_spool(self) -> None:
-        for path in self._spool_dir.glob("oversize-*"):
-            path.unlink()
-        self._spool_dir.rmdir()

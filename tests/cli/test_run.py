@@ -226,7 +226,7 @@ def test_a_state_folder_that_cannot_be_used_is_told(
     assert len(finished.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["dead-letters", "checkpoints"])
+@pytest.mark.parametrize("name", ["spool", "spool.lock", "dead-letters", "checkpoints"])
 def test_something_in_the_way_of_a_folder_inside_is_told(project: Path, name: str) -> None:
     (project / "shop.py").write_text(TWO_HANDLERS)
     (project / "state").mkdir()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pythia_fast._ext import intake as native
+from pythia_fast._ext.batch_memory import ROW_KILLED
 from pythia_fast._ext.intake import Intake
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Partition, Publisher, PublisherContext, Reader, ReaderContext
@@ -160,6 +161,18 @@ class HandlerRun:
         """A pool process of this handler, which has been started, is dead."""
         assert self._completion is not None
         self._completion.post_death(worker, how)
+
+    def row_found(self, worker: int) -> tuple[int | None, int]:
+        """(the row that the dead process of this place had in hand alone, rows that it went through before that one).
+
+        To be asked before ``died``: then the slot is the dead process's own still, and nobody writes it.
+        """
+        slot = self.arena.slot_in_hand(worker)
+        row = None if slot is None else self.arena.row_in_hand(slot)
+        if slot is None or row is None:
+            return None, 0
+        before = bytes(self.arena.view(slot, self.arena.offsets["status"], row))
+        return row, row - before.count(ROW_KILLED)
 
     def close(self) -> None:
         """Stop both threads, whatever is left; commit what is settled; close everything. May be called again."""

@@ -360,6 +360,39 @@ def test_a_process_that_dies_costs_one_row(tmp_path, death, ordering):
     assert sum(how in line for line in events.lines) == 3
 
 
+@pytest.mark.parametrize("killers", [range(0, 1000, 25), range(40), range(960, 1000)], ids=["spread", "first", "last"])
+def test_a_batch_may_hold_more_rows_that_kill_than_the_restart_budget(tmp_path, killers):
+    poison = {b"%d" % i for i in killers}
+
+    def die(batch):
+        rows = batch["payload"].tolist()
+        if not poison.isdisjoint(rows):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rows
+
+    report, sink, dead, source = run(tmp_path, die, numbers(1000), batch_size=1000, batch_timeout=5, workers=1)
+    assert set(dead.payloads) == poison
+    assert len(dead.records) == 40
+    assert sorted_ints(sink) == sorted(set(range(1000)) - set(killers))
+    assert report.crashes == 42
+    assert source.committed == {0: 1000}
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 1000])
+def test_a_handler_that_always_kills_ends_the_run_soon_and_commits_no_batch_in_hand(tmp_path, batch_size):
+    def die(batch):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    app = App("test")
+    source, dead = MemoryConsumer(numbers(1000)), MemoryProducer()
+    app.batch_handler(source=source, dead_letter=dead, decoder="raw", name="handler", batch_size=batch_size)(die)
+    events = Events()
+    with pytest.raises(PoolError, match=r"handler 'handler': .* rows, one after the other, .*SIGKILL.* does not help"):
+        app.run(workers=2, until="end", state_dir=tmp_path, observer=events)
+    assert source.committed[0] <= len(dead.records) <= 50
+    assert len(events.lines) <= 51 * 3 + 2
+
+
 def test_a_process_that_dies_now_and_then_loses_nothing(tmp_path):
     marker = tmp_path / "died"
 

@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from pythia_fast.errors import ConfigError, UnknownOptionError
-from pythia_fast.registration import Handler, OnError, Ordering, OutputRows, make_handler, nearest
+from pythia_fast import options
+from pythia_fast.errors import ConfigError
+from pythia_fast.options import named_options, nearest
+from pythia_fast.registration import Handler, OnError, Ordering, OutputRows, make_handler
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.base import Sink, Source
@@ -34,17 +36,17 @@ class App:
         print(app.run(workers=4, until="end"))
     """
 
+    @named_options("App")
     def __init__(self, name: str) -> None:
-        if not name or not all(character.isalnum() or character in "-_." for character in name):
-            raise ConfigError(f"App name {name!r}: use letters, digits, '-', '_' and '.', at least one")
-        self.name = name
+        self.name = options.name("App", "name", name)
         self.handlers: dict[str, Handler] = {}
-        #: Module in which the App was made: where a new interpreter finds it again.
-        self._module: str = sys._getframe(1).f_globals.get("__name__", "__main__")
+        #: Module in which the App was made: where a new interpreter finds it again. Frame 1 is named_options'.
+        self._module: str = sys._getframe(2).f_globals.get("__name__", "__main__")
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, handlers={list(self.handlers)})"
 
+    @named_options("batch_handler")
     def batch_handler(
         self,
         *,
@@ -62,7 +64,6 @@ class App:
         max_attempts: int = 3,
         workers: int | None = None,
         name: str | None = None,
-        **unknown: Any,
     ) -> Callable[[AnyHandler], AnyHandler]:
         """Register a function, or a class with ``__call__`` (and ``setup``/``teardown``, run once a process).
 
@@ -94,8 +95,6 @@ class App:
             ConfigError: an option that cannot work; UnknownOptionError names the nearest right one.
             SchemaError: a field that cannot become a column.
         """
-        if unknown:
-            raise UnknownOptionError("batch_handler", next(iter(unknown)), BATCH_HANDLER_OPTIONS)
 
         def register(function: AnyHandler) -> AnyHandler:
             handler = make_handler(
@@ -127,10 +126,13 @@ class App:
 
     def handler(self, name: str) -> Handler:
         """The registered handler of this name. Raises ConfigError with the nearest name there is."""
-        if name not in self.handlers:
-            raise ConfigError(f"app {self.name!r} has no handler {name!r}{nearest(name, self.handlers)}")
+        if not isinstance(name, str) or name not in self.handlers:
+            raise ConfigError(
+                f"app {self.name!r} has no handler {options.spell(name)}{nearest(str(name), self.handlers)}"
+            )
         return self.handlers[name]
 
+    @named_options("App.run")
     def run(
         self,
         *,
@@ -160,6 +162,7 @@ class App:
             SourceError, SinkError: a broker that cannot be used.
         """
         from pythia_fast import pool
+        from pythia_fast.observer import check_observer
         from pythia_fast.runtime.engine import Engine
 
         if pool.in_pool:
@@ -167,10 +170,17 @@ class App:
                 "run() was called while a pool process imports this module; put the call under "
                 'if __name__ == "__main__":'
             )
-        chosen = [self.handler(name) for name in handlers] if handlers else list(self.handlers.values())
-        if not chosen:
-            raise ConfigError(f"app {self.name!r} has no handler; register one with @app.batch_handler(...)")
-        folder = Path(state_dir) if state_dir is not None else Path(".pythia") / self.name
+        where = "App.run"
+        chosen = self._chosen(handlers)
+        if not isinstance(workers, str) or workers != "auto":
+            workers = options.whole(where, "workers", workers, 1, options.MAX_WORKERS, "processes", ", or 'auto'")
+        drain_timeout = options.seconds(where, "drain_timeout", drain_timeout)
+        if connect_timeout is not None:
+            connect_timeout = options.seconds(where, "connect_timeout", connect_timeout)
+        options.choice(where, "until", until, ("end", "forever"))
+        options.choice(where, "start_method", start_method, get_args(StartMethod))
+        folder = Path(".pythia") / self.name if state_dir is None else Path(options.path(where, "state_dir", state_dir))
+        check_observer(observer)
         engine = Engine(
             self,
             chosen,
@@ -184,6 +194,20 @@ class App:
         )
         return engine.run()
 
+    def _chosen(self, names: Sequence[str] | None) -> list[Handler]:
+        """The handlers to run. Raises ConfigError."""
+        if not self.handlers:
+            raise ConfigError(f"app {self.name!r} has no handler; register one with @app.batch_handler(...)")
+        if names is None:
+            return list(self.handlers.values())
+        takes = "a list of handlers' names, each once; leave it out to run all"
+        given = list(options.items("App.run", "handlers", names, takes))
+        chosen = {name: self.handler(name) for name in given}
+        if not given or len(chosen) < len(given):
+            raise options.refusal("App.run", "handlers", names, takes)
+        return list(chosen.values())
+
+    @named_options("App.test")
     def test(self, handler: str | Callable[..., Any], payloads: Iterable[bytes | None]) -> Trial:
         """Run one handler over these payloads in this process: what it returned, rejected, retried, refused.
 
@@ -196,7 +220,7 @@ class App:
         for registered in self.handlers.values():
             if registered.function is handler:
                 return try_out(registered, payloads)
-        raise ConfigError(f"{handler!r} is not a handler of app {self.name!r}")
+        raise ConfigError(f"{options.spell(handler)} is not a handler of app {self.name!r}")
 
     def locate(self) -> list[str] | None:
         """How another interpreter finds this App: ["module", NAME, ATTRIBUTE], ["file", PATH, ATTRIBUTE] or None."""
@@ -213,7 +237,3 @@ class App:
             return ["module", spec.name, attribute]
         path = getattr(module, "__file__", None)
         return ["file", os.path.abspath(path), attribute] if path and os.path.exists(path) else None
-
-
-#: Options of ``App.batch_handler`` by name.
-BATCH_HANDLER_OPTIONS = [name for name in App.batch_handler.__annotations__ if name not in ("return", "unknown")]

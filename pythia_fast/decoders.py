@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import msgspec
 import numpy as np
 
+from pythia_fast import options
 from pythia_fast._ext.plan import Plan
 from pythia_fast.errors import ConfigError, SchemaError, UnknownOptionError
 from pythia_fast.schema import Schema, SchemaLike, describe
@@ -89,10 +90,14 @@ def choose_decoder(schema: SchemaLike = None, decoder: DecoderLike = "json") -> 
 
 def _fixed(schema: SchemaLike, decoder: DecoderLike) -> Decoding:
     try:
+        if decoder is None or isinstance(decoder, bool):  # None would be float64
+            raise TypeError(f"give one of {', '.join(map(repr, _NAMED))}, or a structured dtype")
         dtype = np.dtype(decoder)
-    except TypeError as error:
-        raise SchemaError(f"decoder={decoder!r} is neither a decoder's name nor a NumPy dtype: {error}") from error
-    if schema is not None and schema != dtype:
+    except Exception as error:  # NumPy looks into what it is given, and raises whatever it finds there
+        raise SchemaError(
+            f"decoder={options.spell(decoder)} is neither a decoder's name nor a NumPy dtype: {error}"
+        ) from error
+    if schema is not None and not (isinstance(schema, np.dtype) and schema == dtype):
         raise ConfigError("a fixed layout's columns come from the dtype in decoder=; leave schema= out")
     described = describe(dtype)
     return Decoding("fixed", described, Plan(described))

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from pythia_fast import options
 from pythia_fast.report import RunReport
 
 
@@ -75,3 +76,17 @@ class Observer(Protocol):
 
     def finished(self, report: RunReport) -> None:
         """The run is over. Not called when it ends by an exception."""
+
+
+def check_observer(observer: object) -> None:
+    """Raises ConfigError for what cannot watch a run, before the run."""
+    if observer is None:
+        return
+    methods = ("started", "sample", "event", "finished")
+    missing = [name for name in methods if not callable(getattr(observer, name, None))]
+    if missing:
+        raise options.refusal(
+            "App.run", "observer", observer, f"an object with the methods {', '.join(methods)}; it has no {missing[0]}"
+        )
+    interval = getattr(observer, "sample_interval_s", SAMPLE_INTERVAL_S)
+    options.seconds("App.run", "observer.sample_interval_s", interval, high=3600)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
+from pythia_fast import options
 from pythia_fast.brokers.base import Sink, Source
 from pythia_fast.decoders import Decoding, choose_decoder
-from pythia_fast.errors import ConfigError
 from pythia_fast.handlers import Adapter, inspect_handler
-
-if TYPE_CHECKING:
-    from pythia_fast.schema import SchemaLike
+from pythia_fast.schema import SchemaLike, check_schema
 
 Ordering = Literal["unordered", "partition", "key"]
 OnError = Literal["isolate", "dead_letter", "stop"]
@@ -47,13 +44,6 @@ class Handler:
     workers: int | None
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?``, or what there is."""
-    names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(names) or 'none'}"
-
-
 def make_handler(
     function: Callable[..., Any],
     *,
@@ -74,29 +64,25 @@ def make_handler(
     workers: int | None,
 ) -> Handler:
     """Check everything and compile the schema. Raises ConfigError or SchemaError with what to do."""
-    handler_name = name or getattr(function, "__name__", None)
-    if not handler_name or not all(character.isalnum() or character in "-_." for character in handler_name):
-        raise ConfigError(f"handler name {handler_name!r}: use letters, digits, '-', '_' and '.'; give it with name=")
+    handler_name = options.name("batch_handler", "name", getattr(function, "__name__", None) if name is None else name)
     where = f"handler {handler_name!r}"
     if not isinstance(source, Source):
-        raise ConfigError(f"{where}: source must be a consumer such as KafkaConsumer(...), not {type(source).__name__}")
+        raise options.refusal(where, "source", source, "source must be a consumer such as KafkaConsumer(...)")
     for role, given in (("sink", sink), ("dead_letter", dead_letter)):
         if given is not None and not isinstance(given, Sink):
-            raise ConfigError(
-                f"{where}: {role} must be a producer such as KafkaProducer(...), not {type(given).__name__}"
-            )
-    _check_choice(where, "ordering", ordering, get_args(Ordering))
-    _check_choice(where, "on_error", on_error, get_args(OnError))
-    _check_choice(where, "output_rows", output_rows, get_args(OutputRows))
-    _check_whole(where, "batch_size", batch_size, 1, MAX_BATCH_SIZE, "rows")
-    _check_whole(where, "max_attempts", max_attempts, 1, 1000, "attempts")
+            raise options.refusal(where, role, given, f"{role} must be a producer such as KafkaProducer(...)")
+    options.choice(where, "ordering", ordering, get_args(Ordering))
+    options.choice(where, "on_error", on_error, get_args(OnError))
+    options.choice(where, "output_rows", output_rows, get_args(OutputRows))
+    batch_size = options.whole(where, "batch_size", batch_size, 1, MAX_BATCH_SIZE, "rows")
+    max_attempts = options.whole(where, "max_attempts", max_attempts, 1, 1000, "attempts")
     if workers is not None:
-        _check_whole(where, "workers", workers, 1, 1024, "processes")
-    if not isinstance(batch_timeout, int | float) or not 0 <= batch_timeout <= 3600:
-        raise ConfigError(f"{where}: batch_timeout={batch_timeout!r}: seconds, from 0 to 3600")
+        workers = options.whole(where, "workers", workers, 1, options.MAX_WORKERS, "processes")
+    batch_timeout = options.seconds(where, "batch_timeout", batch_timeout, high=3600)
     if max_batch_bytes is None:
         max_batch_bytes = min(MAX_BATCH_BYTES, max(MIN_BATCH_BYTES, batch_size * BYTES_A_ROW))
-    _check_whole(where, "max_batch_bytes", max_batch_bytes, 1, MAX_BATCH_BYTES, "bytes")
+    max_batch_bytes = options.whole(where, "max_batch_bytes", max_batch_bytes, 1, MAX_BATCH_BYTES, "bytes")
+    check_schema(schema)
     adapter = inspect_handler(function, schema, where)
     return Handler(
         name=handler_name,
@@ -108,7 +94,7 @@ def make_handler(
         sink=sink,
         dead_letter=dead_letter,
         batch_size=batch_size,
-        batch_timeout=float(batch_timeout),
+        batch_timeout=batch_timeout,
         max_batch_bytes=max_batch_bytes,
         ordering=ordering,  # type: ignore[arg-type]  # checked above
         on_error=on_error,  # type: ignore[arg-type]
@@ -116,13 +102,3 @@ def make_handler(
         max_attempts=max_attempts,
         workers=workers,
     )
-
-
-def _check_choice(where: str, option: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{where}: {option}={value!r}{nearest(str(value), choices)}")
-
-
-def _check_whole(where: str, option: str, value: object, low: int, high: int, unit: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ConfigError(f"{where}: {option}={value!r}: a whole number of {unit} from {low} to {high}")

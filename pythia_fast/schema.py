@@ -1,4 +1,4 @@
-"""From a ``msgspec.Struct`` (or a NumPy structured dtype) to the columns that a decoder fills.
+"""From a ``msgspec.Struct`` to the columns that a decoder fills (from a NumPy dtype: record_columns.py).
 
     class Order(msgspec.Struct):              order_id        int64
         order_id: int                         customer        struct
@@ -6,9 +6,8 @@
         tags: list[str] = []                  tags            list
                                               tags[]          string
 
-The tree stands flat, depth first, as ext/column.h wants it; the names use the Struct's own field names
-(renames only change the keys that are looked for in a payload). ``Schema`` holds plain Python values:
-ext/plan.pyx turns them into the C structs of ext/plan.h.
+The tree (column_tree.py) stands flat, depth first; the names use the Struct's own field names (renames only change the
+keys that are looked for in a payload).
 
 | annotation                                | column                                                      |
 |-------------------------------------------|-------------------------------------------------------------|
@@ -32,175 +31,46 @@ import datetime
 import struct
 import types
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import lru_cache
-from typing import Annotated, Any, Literal, TypeAlias, Union
+from typing import Annotated, Any, Literal, Union
 
 import msgspec
 import numpy as np
 
+from pythia_fast.column_tree import (
+    DTYPES,
+    KIND_OF_DTYPE,
+    MAX_FIELDS,
+    Bounds,
+    ColumnSpec,
+    ColumnTree,
+    Fallback,
+    FieldSpec,
+    Kind,
+    Schema,
+    SchemaLike,
+    StructSpec,
+)
 from pythia_fast.errors import SchemaError
+from pythia_fast.record_columns import RecordColumns
 
-MAX_FIELDS = 1024  #: fields of one Struct
-MAX_COLUMNS = 65536  #: columns of one schema, nested ones included
+#: What a schema is, and how one is made: the door to both for the rest of the package.
+__all__ = [
+    "DTYPES",
+    "MAX_FIELDS",
+    "Bounds",
+    "ColumnSpec",
+    "Fallback",
+    "Kind",
+    "Schema",
+    "SchemaLike",
+    "check_schema",
+    "describe",
+]
 
-SchemaLike: TypeAlias = Any  #: a Struct type, a structured dtype, or None for one ``payload`` column of bytes
-
-
-class Kind(IntEnum):
-    """What a column holds; the numbers are those of ext/column.h."""
-
-    BOOL = 1
-    INT8 = 2
-    INT16 = 3
-    INT32 = 4
-    INT64 = 5
-    UINT8 = 6
-    UINT16 = 7
-    UINT32 = 8
-    UINT64 = 9
-    FLOAT32 = 10
-    FLOAT64 = 11
-    DATETIME = 12
-    STRING = 13
-    BYTES = 14
-    RAW = 15
-    LIST = 16
-    STRUCT = 17
-
-    @property
-    def variable(self) -> bool:
-        """Offsets and data rather than values of one width."""
-        return self in (Kind.STRING, Kind.BYTES, Kind.RAW)
-
-
-class Fallback(IntEnum):
-    """What a missing key means; the numbers are those of ext/plan.h."""
-
-    REQUIRED = 0
-    NULL = 1
-    BITS = 2
-    BYTES = 3
-    EMPTY = 4
-    STRUCT = 5
-
-
-DTYPES: dict[Kind, np.dtype[Any]] = {
-    Kind.BOOL: np.dtype(np.bool_),
-    Kind.INT8: np.dtype(np.int8),
-    Kind.INT16: np.dtype(np.int16),
-    Kind.INT32: np.dtype(np.int32),
-    Kind.INT64: np.dtype(np.int64),
-    Kind.UINT8: np.dtype(np.uint8),
-    Kind.UINT16: np.dtype(np.uint16),
-    Kind.UINT32: np.dtype(np.uint32),
-    Kind.UINT64: np.dtype(np.uint64),
-    Kind.FLOAT32: np.dtype(np.float32),
-    Kind.FLOAT64: np.dtype(np.float64),
-    Kind.DATETIME: np.dtype("datetime64[us]"),
-}
-_KIND_OF_DTYPE = {dtype: kind for kind, dtype in DTYPES.items()}
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Bounds from ``msgspec.Meta``; None where there is none."""
-
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    lt: float | None = None
-    multiple_of: float | None = None
-    min_length: int | None = None
-    max_length: int | None = None
-    tz: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnSpec:
-    """One node of the column tree."""
-
-    index: int
-    name: str  #: ``price``, ``customer.name``, ``items[]``, ``items[].sku``
-    kind: Kind
-    nullable: bool  #: has a validity bitmap: optional itself, or a field of an optional Struct
-    optional: bool  #: null is a value of the column itself
-    n_children: int
-    end: int  #: index just past the last descendant
-    list: int  #: index of the nearest enclosing list column, -1 at row level
-    bounds: Bounds
-    struct: int  #: index into ``Schema.structs``, -1 where the column is no Struct
-
-    @property
-    def width(self) -> int:
-        """Bytes a value; 0 for string, bytes, raw, list and struct."""
-        return DTYPES[self.kind].itemsize if self.kind in DTYPES else 0
-
-    @property
-    def dtype(self) -> np.dtype[Any] | None:
-        """NumPy type of the values; None for string, bytes, raw, list and struct."""
-        return DTYPES.get(self.kind)
-
-    @property
-    def type_name(self) -> str:
-        """``int64``, ``string``, ``datetime`` and so on."""
-        return self.kind.name.lower()
-
-
-@dataclass(frozen=True, slots=True)
-class FieldSpec:
-    """One key of a Struct and the column that it fills."""
-
-    name: str  #: key in the payload
-    column: int
-    fallback: Fallback = Fallback.REQUIRED
-    bits: int = 0  #: unsigned 64 bits; the low ``width`` bytes are the value as stored
-    data: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class StructSpec:
-    """One Struct, as often as it stands in the tree."""
-
-    fields: tuple[FieldSpec, ...]
-    forbid_unknown: bool = False
-    tag_field: str | None = None
-    tag: str | int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """The columns of one handler.
-
-    ``source`` is what the user wrote: a Struct type, a structured ``numpy.dtype``, or None.
-    """
-
-    source: SchemaLike
-    columns: tuple[ColumnSpec, ...]
-    structs: tuple[StructSpec, ...]
-    by_name: dict[str, ColumnSpec] = field(compare=False, repr=False)
-
-    @property
-    def name(self) -> str:
-        """Name of the Struct, or what stands for it."""
-        if self.source is None:
-            return "payload"
-        return getattr(self.source, "__name__", str(self.source))
-
-    def row_columns(self) -> Iterator[ColumnSpec]:
-        """Columns that hold one value a row: everything outside lists but for the Structs themselves."""
-        return (column for column in self.columns if column.list < 0 and column.kind is not Kind.STRUCT)
-
-    def children(self, column: ColumnSpec | None = None) -> Iterator[ColumnSpec]:
-        """The direct children of a column; of the row itself without one."""
-        at, end = (0, len(self.columns)) if column is None else (column.index + 1, column.end)
-        while at < end:
-            yield self.columns[at]
-            at = self.columns[at].end
 
 
 def describe(source: SchemaLike) -> Schema:
@@ -208,29 +78,41 @@ def describe(source: SchemaLike) -> Schema:
 
     Raises SchemaError naming ``Struct.field`` when a field cannot become a column.
     """
+    check_schema(source)
+    return _describe(source)
+
+
+def check_schema(source: SchemaLike) -> None:
+    """Raises SchemaError for what is no schema at all."""
     if source is not None and not isinstance(source, np.dtype) and _struct_type(source) is None:
         raise SchemaError(
             f"schema must be a msgspec.Struct type, not {_spell(source)}; "
             "for a fixed layout pass the NumPy structured dtype, for undecoded bytes use decoder='raw'"
         )
-    return _describe(source)
 
 
 @lru_cache(maxsize=256)
 def _describe(source: SchemaLike) -> Schema:
-    builder = _Builder()
-    if source is None:
-        builder.payload()
-    elif isinstance(source, np.dtype):
-        builder.record(source)
-    else:
-        builder.row(source)
-    columns = tuple(builder.columns)
+    tree = _grow(source)
+    columns = tuple(tree.columns)
     by_name: dict[str, ColumnSpec] = {}
     for column in columns:
         if by_name.setdefault(column.name, column) is not column:
             raise SchemaError(f"two fields make a column named {column.name!r}; rename one of them")
-    return Schema(source, columns, tuple(builder.structs), by_name)
+    return Schema(source, columns, tuple(tree.structs), by_name)
+
+
+def _grow(source: SchemaLike) -> ColumnTree:
+    if isinstance(source, np.dtype):
+        record = RecordColumns()
+        record.record(source)
+        return record
+    tree = _StructColumns()
+    if source is None:
+        tree.payload()
+    else:
+        tree.row(source)
+    return tree
 
 
 @dataclass(slots=True)
@@ -243,37 +125,16 @@ class _Wanted:
     bounds: dict[str, Any] = field(default_factory=dict)
 
 
-class _Builder:
-    """Grows the flat lists while it walks the types."""
+class _StructColumns(ColumnTree):
+    """Walks a Struct type."""
 
     def __init__(self) -> None:
-        self.columns: list[ColumnSpec] = []
-        self.structs: list[StructSpec] = []
+        super().__init__()
         self.open: list[Any] = []  # Struct types that we are inside of, to refuse recursion
-
-    # -- where a column begins and ends
-
-    def begin(
-        self, name: str, kind: Kind, nullable: bool, list_index: int, bounds: Bounds, where: str, optional: bool = False
-    ) -> int:
-        index = len(self.columns)
-        if index >= MAX_COLUMNS:
-            raise SchemaError(f"{where}: more than {MAX_COLUMNS} columns in one schema; keep part of it as msgspec.Raw")
-        self.columns.append(ColumnSpec(index, name, kind, nullable, optional, 0, index + 1, list_index, bounds, -1))
-        return index
-
-    def finish(self, index: int, n_children: int, struct_index: int = -1) -> None:
-        self.columns[index] = dataclasses.replace(
-            self.columns[index], n_children=n_children, end=len(self.columns), struct=struct_index
-        )
-
-    # -- raw payloads
 
     def payload(self) -> None:
         self.begin("payload", Kind.BYTES, False, -1, Bounds(), "payload")
         self.structs.append(StructSpec((FieldSpec("payload", 0),)))
-
-    # -- Structs
 
     def row(self, source: Any) -> None:
         # msgspec's own checks come first: what it cannot decode has no columns either.
@@ -378,60 +239,6 @@ class _Builder:
         except (TypeError, ValueError, OverflowError, struct.error) as error:
             raise SchemaError(f"{where}: default {value!r} does not fit a column of {spec.type_name}") from error
 
-    # -- NumPy structured dtypes
-
-    def record(self, dtype: np.dtype[Any]) -> None:
-        if dtype.names is None:
-            raise SchemaError(f"a fixed layout needs a structured dtype with field names, not {dtype!r}")
-        self.record_fields(dtype, "", -1)
-
-    def record_fields(self, dtype: np.dtype[Any], prefix: str, list_index: int) -> int:
-        assert dtype.names is not None
-        assert dtype.fields is not None
-        if len(dtype.names) > MAX_FIELDS:
-            raise SchemaError(f"the dtype has {len(dtype.names)} fields, at most {MAX_FIELDS} can be columns")
-        index = len(self.structs)
-        self.structs.append(StructSpec(()))
-        fields = []
-        for name in dtype.names:
-            column = self.record_column(dtype.fields[name][0], prefix + name, list_index)
-            fields.append(FieldSpec(name, column))
-        self.structs[index] = StructSpec(tuple(fields))
-        return index
-
-    def record_column(self, dtype: np.dtype[Any], name: str, list_index: int) -> int:
-        where = f"dtype field {name!r}"
-        if dtype.subdtype is not None:
-            base, shape = dtype.subdtype
-            index = self.begin(name, Kind.LIST, False, list_index, Bounds(), where)
-            inner = np.dtype((base, shape[1:])) if len(shape) > 1 else base
-            self.record_column(inner, f"{name}[]", index)
-            self.finish(index, 1)
-            return index
-        if dtype.names is not None:
-            index = self.begin(name, Kind.STRUCT, False, list_index, Bounds(), where)
-            struct_index = self.record_fields(dtype, f"{name}.", list_index)
-            self.finish(index, len(dtype.names), struct_index)
-            return index
-        if dtype.kind == "S":
-            kind = Kind.BYTES
-        elif dtype.kind == "U":
-            kind = Kind.STRING
-        elif dtype.kind == "V":
-            kind = Kind.BYTES
-        elif dtype.kind == "M" and np.datetime_data(dtype) in (("s", 1), ("ms", 1), ("us", 1), ("ns", 1)):
-            kind = Kind.DATETIME
-        elif dtype.newbyteorder("=") == np.float16:
-            kind = Kind.FLOAT32
-        elif (found := _KIND_OF_DTYPE.get(dtype.newbyteorder("="))) is not None and dtype.kind != "M":
-            kind = found
-        else:
-            raise SchemaError(
-                f"{where}: {dtype} cannot become a column; use an integer, float16, float32, float64, bool, "
-                "'S', 'U', 'V' or datetime64 in s, ms, us or ns"
-            )
-        return self.begin(name, kind, False, list_index, Bounds(), where)
-
 
 def _take_apart(annotation: Any, where: str) -> _Wanted:
     """Strip Annotated, Optional, NewType and type aliases; keep what they said."""
@@ -522,7 +329,7 @@ def _kind_of(wanted: _Wanted, where: str) -> Kind:
     if dtype is None:
         return kind
     allowed = {Kind.INT64: "iu", Kind.FLOAT64: "f"}.get(kind, "")
-    narrow = _KIND_OF_DTYPE.get(dtype) if dtype.isnative else None
+    narrow = KIND_OF_DTYPE.get(dtype) if dtype.isnative else None
     if dtype.kind not in allowed or narrow is None:
         advice = {
             Kind.INT64: "an integer type, numpy.int8 to numpy.uint64",

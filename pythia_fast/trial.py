@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pythia_fast import options
 from pythia_fast.batch import BadPayload, Batch
 from pythia_fast.runtime.kept_rows import rows_to_send
 
@@ -29,7 +30,7 @@ def try_out(handler: Handler, payloads: Iterable[bytes | None]) -> Trial:
 
     Whatever the handler raises is raised here, and HandlerError for a result that would end a run.
     """
-    given = list(payloads)
+    given = list(options.items("App.test", "payloads", payloads, "a sequence of payloads: [payload] for one"))
     name, source = handler.decoding.name, handler.decoding.schema.source
     batch: Batch[Any] = Batch.decode(given, decoder=source) if name == "fixed" else Batch.decode(given, source, name)
     bad = {payload.index for payload in batch.bad}

@@ -14,10 +14,11 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from pythia_fast import options
 from pythia_fast._ext.file_reader import FORMATS, FileRecords
 from pythia_fast.brokers.base import Partition, Reader, ReaderContext, Source
 from pythia_fast.brokers.checkpoint import (
@@ -29,7 +30,8 @@ from pythia_fast.brokers.checkpoint import (
     resume_position,
 )
 from pythia_fast.brokers.file_sink import FileProducer
-from pythia_fast.errors import ConfigError, SourceError, UnknownOptionError
+from pythia_fast.errors import ConfigError, SourceError
+from pythia_fast.options import named_options
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -38,8 +40,8 @@ __all__ = ["FileConsumer", "FileProducer"]
 
 STDIN = "-"
 NO_LIMIT = 2**63 - 1
+MAX_RECORD_BYTES = 2**32 - 1
 Start = Literal["checkpoint", "beginning", "end"]
-_OPTIONS = ("path", "consumer_group", "format", "record_size", "dtype", "follow", "start")
 _COMPRESSED = {
     b"\x1f\x8b": "gzip -dc",
     b"\x28\xb5\x2f\xfd": "zstd -dc",
@@ -63,6 +65,7 @@ class FileConsumer(Source):
     Raises ConfigError, UnknownOptionError.
     """
 
+    @named_options("FileConsumer")
     def __init__(
         self,
         path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -73,22 +76,20 @@ class FileConsumer(Source):
         dtype: DTypeLike | None = None,
         follow: bool = False,
         start: Start = "checkpoint",
-        **unknown: Any,
     ) -> None:
-        for name in unknown:
-            raise UnknownOptionError("FileConsumer", name, _OPTIONS)
-        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
-        self.paths = [os.fspath(each) for each in paths]
-        if not self.paths or not all(self.paths):
-            raise ConfigError("FileConsumer needs a path; an empty one was given")
-        if format not in FORMATS:
-            raise ConfigError(f"FileConsumer cannot read format={format!r}; it reads {', '.join(map(repr, FORMATS))}")
-        if start not in ("checkpoint", "beginning", "end"):
-            raise ConfigError(f'FileConsumer cannot start at {start!r}; it knows "checkpoint", "beginning" and "end"')
+        where = "FileConsumer"
+        takes = 'a path, a glob, a list of them, or "-" for standard input'
+        paths = [path] if isinstance(path, str | os.PathLike) else list(options.items(where, "path", path, takes))
+        self.paths = [options.path(where, "path", each, takes) for each in paths]
+        if not self.paths:
+            raise options.refusal(where, "path", path, takes)
         if STDIN in self.paths and len(self.paths) > 1:
             raise ConfigError('standard input, "-", cannot be read together with files')
-        if consumer_group is not None and not 0 < len(consumer_group) <= 200:
-            raise ConfigError(f"consumer_group must have 1 to 200 characters, not {len(consumer_group)}")
+        options.choice(where, "format", format, FORMATS)
+        options.choice(where, "start", start, get_args(Start))
+        options.flag(where, "follow", follow)
+        if consumer_group is not None:
+            options.text(where, "consumer_group", consumer_group, "1 to 200 characters", longest=200)
         self.consumer_group = consumer_group
         self.format = format
         self.record_bytes = _record_bytes(format, record_size, dtype)
@@ -134,10 +135,13 @@ def _record_bytes(format: str, record_size: int | None, dtype: DTypeLike | None)
         return 0
     if (record_size is None) == (dtype is None):
         raise ConfigError('format="fixed" needs either record_size= (bytes) or dtype=')
-    size = np.dtype(dtype).itemsize if record_size is None else record_size
-    if not 0 < size < 1 << 32:
-        raise ConfigError(f"a fixed record has between 1 and 2**32 - 1 bytes, not {size}")
-    return size
+    if dtype is not None:
+        try:
+            record_size = np.dtype(dtype).itemsize
+        except Exception as error:  # NumPy looks into what it is given, and raises whatever it finds there
+            takes = f"what numpy.dtype takes ({error})"
+            raise options.refusal("FileConsumer", "dtype", dtype, takes) from None
+    return options.whole("FileConsumer", "record_size", record_size, 1, MAX_RECORD_BYTES, "bytes")
 
 
 def is_stream(path: str) -> bool:
@@ -211,9 +215,16 @@ class StreamReader(FileReader):
             raise SourceError(f"{consumer.describe()}: a pipe cannot be read together with other files")
         super().__init__(consumer, context)
         spill_dir = context.state_dir / "spool"
-        spill_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=spill_dir) as spill:
-            self.native.spill_to(os.dup(spill.fileno()))
+        try:
+            spill_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=spill_dir) as spill:
+                self.native.spill_to(os.dup(spill.fileno()))
+        except OSError as error:
+            self.native.close()
+            raise SourceError(
+                f"cannot keep oversize payloads in {spill_dir}: {error.strerror}; "
+                "choose another folder with --state-dir"
+            ) from None
 
     def serve(self) -> None:
         if self.paths:

@@ -18,11 +18,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
+from pythia_fast import options
 from pythia_fast._ext.file_writer import payload_bytes, whole_frames
 from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext, Sink
-from pythia_fast.errors import ConfigError, SinkError, UnknownOptionError
+from pythia_fast.errors import SinkError
+from pythia_fast.options import named_options
 
 FileSinkFormat = Literal["ndjson", "msgpack-frames"]
 Fsync = Literal["batch", "interval", "never"]
@@ -31,7 +33,6 @@ FSYNC_INTERVAL_S = 1.0
 sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 1.0
-_OPTIONS = ("path", "format", "fsync")
 
 
 class FileLockedError(SinkError):
@@ -50,23 +51,17 @@ class FileProducer(Sink):
     Raises ConfigError, UnknownOptionError; open() raises SinkError when the file cannot be written by this run alone.
     """
 
+    @named_options("FileProducer")
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
         format: FileSinkFormat = "ndjson",  # noqa: A002 - the word for it
         fsync: Fsync = "batch",
-        **unknown: Any,
     ) -> None:
-        for name in unknown:
-            raise UnknownOptionError("FileProducer", name, _OPTIONS)
-        self.path = os.fspath(path)
-        if not self.path:
-            raise ConfigError("FileProducer needs a path; an empty one was given")
-        if format not in ("ndjson", "msgpack-frames"):
-            raise ConfigError(f'FileProducer cannot write format={format!r}; it writes "ndjson" and "msgpack-frames"')
-        if fsync not in ("batch", "interval", "never"):
-            raise ConfigError(f'FileProducer knows fsync="batch", "interval" and "never", not {fsync!r}')
+        self.path = options.path("FileProducer", "path", path)
+        options.choice("FileProducer", "format", format, get_args(FileSinkFormat))
+        options.choice("FileProducer", "fsync", fsync, get_args(Fsync))
         self.format = format
         self.fsync = fsync
 

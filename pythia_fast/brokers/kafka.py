@@ -15,10 +15,12 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
+from pythia_fast import options as options_  # the word is taken here by librdkafka's
 from pythia_fast.brokers.base import Publisher, PublisherContext, Reader, ReaderContext, Sink, Source
 from pythia_fast.errors import ConfigError, UnknownOptionError
+from pythia_fast.options import named_options
 
 DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
 
@@ -73,6 +75,7 @@ class KafkaConsumer(Source):
     Raises ConfigError, and UnknownOptionError for an option that librdkafka does not have.
     """
 
+    @named_options("KafkaConsumer")
     def __init__(
         self,
         topic: str | None = None,
@@ -85,15 +88,21 @@ class KafkaConsumer(Source):
         options: Mapping[str, object] | None = None,
         **librdkafka_options: object,
     ) -> None:
-        self.topics = _topics(topic, topics)
+        where = "KafkaConsumer"
+        self.topics = _topics(where, topic, topics)
+        for option, value in (("consumer_group", consumer_group), ("group_id", group_id)):
+            if value is not None:
+                options_.text(where, option, value, "the name of a group, 1 to 249 characters", longest=249)
         if consumer_group is not None and group_id is not None and consumer_group != group_id:
             raise ConfigError(
                 f"KafkaConsumer: consumer_group={consumer_group!r} and group_id={group_id!r} mean the same; give one"
             )
         named = _option_values("KafkaConsumer", options, librdkafka_options, CONSUMER_RESERVED)
         self._group = consumer_group or group_id or named.pop("group.id", None)
-        self._servers = _servers(bootstrap_servers) or named.pop("bootstrap.servers", None)
-        strategy = partition_assignment_strategy or named.pop("partition.assignment.strategy", None)
+        self._servers = _servers(where, bootstrap_servers) or named.pop("bootstrap.servers", None)
+        strategy: str | None = partition_assignment_strategy
+        if strategy is None:
+            strategy = named.pop("partition.assignment.strategy", None)
         self._options = _with_strategy(strategy, named)
         _check(self._options if named else {})
 
@@ -139,6 +148,7 @@ class KafkaProducer(Sink):
     Raises ConfigError, and UnknownOptionError for an option that librdkafka does not have.
     """
 
+    @named_options("KafkaProducer")
     def __init__(
         self,
         topic: str,
@@ -147,11 +157,11 @@ class KafkaProducer(Sink):
         options: Mapping[str, object] | None = None,
         **librdkafka_options: object,
     ) -> None:
-        (self.topic,) = _topics(topic, None)
+        (self.topic,) = _topics("KafkaProducer", topic, None)
         if self.topic.startswith("^"):
             raise ConfigError(f"KafkaProducer: topic={topic!r} is a pattern; a sink writes to one topic")
         named = _option_values("KafkaProducer", options, librdkafka_options, PRODUCER_RESERVED)
-        self._servers = _servers(bootstrap_servers) or named.pop("bootstrap.servers", None)
+        self._servers = _servers("KafkaProducer", bootstrap_servers) or named.pop("bootstrap.servers", None)
         self._options = named
         _check(named)
 
@@ -178,29 +188,33 @@ class KafkaProducer(Sink):
         return f"kafka topic {self.topic}"
 
 
-def _topics(topic: str | None, topics: Iterable[str] | None) -> tuple[str, ...]:
+def _topics(where: str, topic: str | None, topics: Iterable[str] | None) -> tuple[str, ...]:
     if (topic is None) == (topics is None):
-        raise ConfigError("Kafka: give topic='name' or topics=['name', ...], one of the two")
+        raise ConfigError(f"{where}: give topic='name' or topics=['name', ...], one of the two")
     if isinstance(topics, str):
-        raise ConfigError(f"Kafka: topics={topics!r} is one name; write topic={topics!r} or topics=[{topics!r}]")
-    names = tuple(cast("Iterable[str]", [topic] if topics is None else topics))
+        raise ConfigError(f"{where}: topics={topics!r} is one name; write topic={topics!r} or topics=[{topics!r}]")
+    names = tuple(options_.items(where, "topics", [topic] if topics is None else topics, "a list of topics' names"))
     if not names:
-        raise ConfigError("Kafka: topics=[] names no topic")
+        raise ConfigError(f"{where}: topics=[] names no topic")
     for name in names:
         if not isinstance(name, str):
-            raise ConfigError(f"Kafka: a topic is named by a string, not {name!r}")
+            raise ConfigError(f"{where}: a topic is named by a string, not {options_.spell(name)}")
         if not name.startswith("^") and (not _TOPIC.fullmatch(name) or name in (".", "..")):
             raise ConfigError(
-                f"Kafka: {name!r} cannot be a topic: 1 to 249 of the characters A-Z a-z 0-9 . _ -, "
+                f"{where}: {name!r} cannot be a topic: 1 to 249 of the characters A-Z a-z 0-9 . _ -, "
                 "or a regular expression that begins with ^"
             )
     return tuple(dict.fromkeys(names))
 
 
-def _servers(servers: str | Iterable[str] | None) -> str | None:
-    if servers is None or isinstance(servers, str):
-        return servers or None
-    return ",".join(servers) or None
+def _servers(where: str, servers: str | Iterable[str] | None) -> str | None:
+    if servers is None:
+        return None
+    takes = "host:port, several separated by commas or in a list"
+    names = [servers] if isinstance(servers, str) else list(options_.items(where, "bootstrap_servers", servers, takes))
+    if not names or not all(isinstance(name, str) and name.strip() and "\0" not in name for name in names):
+        raise options_.refusal(where, "bootstrap_servers", servers, takes)
+    return ",".join(names)
 
 
 def _option_values(
@@ -208,6 +222,8 @@ def _option_values(
 ) -> dict[str, str]:
     """librdkafka's names and texts of what the user gave, unknown names refused."""
     values: dict[str, str] = {}
+    if options is not None and not isinstance(options, Mapping):
+        raise options_.refusal(where, "options", options, "a mapping of librdkafka's options to their values")
     for given, value in [*(options or {}).items(), *keywords.items()]:
         name = _option_name(where, given)
         if name in reserved:
@@ -217,7 +233,9 @@ def _option_values(
         if name in values:
             raise ConfigError(f"{where}: {name} is given twice")
         if not isinstance(value, str | int | float):
-            raise ConfigError(f"{where}: {given}={value!r} must be a string, a number or a bool")
+            raise options_.refusal(where, given, value, "it must be a string, a number or a bool")
+        if "\0" in str(value):
+            raise options_.refusal(where, given, value, "no option of librdkafka holds a NUL")
         values[name] = str(value).lower() if isinstance(value, bool) else str(value)
     return values
 
@@ -226,6 +244,8 @@ def _option_name(where: str, given: str) -> str:
     from pythia_fast._ext import librdkafka
 
     known = librdkafka.option_names()
+    if not isinstance(given, str):
+        raise ConfigError(f"{where}: options={{{options_.spell(given)}: ...}}: options are named by strings")
     for name in (given, given.replace("_", ".")):
         if name in known:
             return name
@@ -234,10 +254,8 @@ def _option_name(where: str, given: str) -> str:
 
 
 def _with_strategy(strategy: str | None, options: dict[str, str]) -> dict[str, str]:
-    if strategy is not None and strategy not in get_args(Strategy):
-        raise ConfigError(
-            f"KafkaConsumer: partition_assignment_strategy={strategy!r} is not one of {', '.join(get_args(Strategy))}"
-        )
+    if strategy is not None:
+        options_.choice("KafkaConsumer", "partition_assignment_strategy", strategy, get_args(Strategy))
     if options.get("group.protocol") == "consumer":
         if strategy is not None:
             raise ConfigError(

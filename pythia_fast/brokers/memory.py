@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
+from pythia_fast import options
 from pythia_fast._ext.memory_reader import MemoryLog
 from pythia_fast.brokers.base import (
     Delivery,
@@ -25,9 +26,15 @@ from pythia_fast.brokers.base import (
 )
 from pythia_fast.brokers.framing import Headers, decode_headers, encode_headers, iterate_records
 from pythia_fast.errors import ConfigError, SourceError
+from pythia_fast.options import named_options
 
 if TYPE_CHECKING:
     from pythia_fast._ext.memory_reader import Entry
+
+
+MAX_PARTITIONS = 4096  #: that the arena keeps names of (PF_PARTITION_NAMES)
+MAX_ROOM_BYTES = 2**63 - 1
+MAX_TIMESTAMP_MS = 2**63 - 1
 
 
 class MemoryMessage(NamedTuple):
@@ -51,6 +58,7 @@ class MemoryConsumer(Source):
     ``room_bytes``: what messages sent and not yet committed may hold before ``send()`` waits.
     """
 
+    @named_options("MemoryConsumer")
     def __init__(
         self,
         payloads: Iterable[AnyMessage] = (),
@@ -60,16 +68,20 @@ class MemoryConsumer(Source):
         topic: str = "memory",
         room_bytes: int = 64 << 20,
     ) -> None:
-        if partitions < 1:
-            raise ConfigError(f"MemoryConsumer needs at least one partition, not partitions={partitions}")
-        _refuse_one_payload(payloads)
-        self.topic = topic
-        self.partitions = partitions
+        where = "MemoryConsumer"
+        messages = options.items(
+            where, "payloads", payloads, "a sequence of payloads or MemoryMessages: [payload] for one"
+        )
+        self.topic = options.text(where, "topic", topic, "a name, 1 to 1,000 characters", longest=1000)
+        self.partitions = options.whole(where, "partitions", partitions, 1, MAX_PARTITIONS, "partitions")
         self.log = MemoryLog(
-            (_entry(message, turn, partitions) for turn, message in enumerate(payloads)),
-            partitions,
-            keep_open,
-            room_bytes,
+            (
+                _entry(message, f"{where}: message {turn}", turn, self.partitions)
+                for turn, message in enumerate(messages)
+            ),
+            self.partitions,
+            options.flag(where, "keep_open", keep_open),
+            options.whole(where, "room_bytes", room_bytes, 1, MAX_ROOM_BYTES, "bytes"),
         )
 
     @property
@@ -90,11 +102,12 @@ class MemoryConsumer(Source):
         """Append a message while it is read. Any thread.
 
         Waits while the messages not yet committed hold ``room_bytes``, at most ``timeout`` seconds; raises
-        SourceError then, and after ``end()``.
+        SourceError then, and after ``end()``, ConfigError for what is no message.
         """
-        stamp = -1 if timestamp_ms is None else timestamp_ms
+        message = MemoryMessage(payload, key, headers, partition, timestamp_ms)
+        entry = _checked(message, "MemoryConsumer.send", 0, self.partitions)
         try:
-            self.log.send(payload, _key_bytes(key), encode_headers(headers), partition, stamp, timeout)
+            self.log.send(*entry, options.seconds("MemoryConsumer.send", "timeout", timeout))
         except BufferError:
             raise SourceError(
                 f"{self.describe()}: no room for {timeout} seconds: "
@@ -137,29 +150,41 @@ class MemoryReader(Reader):
         self._consumer.log.close()
 
 
-def _refuse_one_payload(payloads: object) -> None:
-    if isinstance(payloads, bytes | str):
-        raise ConfigError("MemoryConsumer takes a sequence of payloads, not one payload: write [payload]")
-
-
 def _key_bytes(key: bytes | str | None) -> bytes | None:
     return key.encode() if isinstance(key, str) else key
 
 
-def _entry(message: AnyMessage, turn: int, partitions: int) -> bytes | Entry | None:
+def _entry(message: AnyMessage, where: str, turn: int, partitions: int) -> bytes | Entry | None:
     if message is None or isinstance(message, bytes):
         return message
     if not isinstance(message, MemoryMessage):
+        if not isinstance(message, tuple) or len(message) != 3:
+            raise ConfigError(
+                f"{where} is {options.spell(message)}: it takes bytes, None, a MemoryMessage or (key, payload, headers)"
+            )
         key, payload, headers = message
         message = MemoryMessage(payload, key, headers)
+    return _checked(message, where, turn, partitions)
+
+
+def _checked(message: MemoryMessage, where: str, turn: int, partitions: int) -> Entry:
     key_bytes = _key_bytes(message.key)
+    for part, value in (("payload", message.payload), ("key", key_bytes)):
+        if value is not None and not isinstance(value, bytes):
+            raise options.refusal(where, part, value, "bytes or None")
     partition = message.partition
     if partition is None:
         partition = turn % partitions if key_bytes is None else crc32(key_bytes) % partitions
-    if not 0 <= partition < partitions:
-        raise ConfigError(f"message {turn} names partition {partition}; MemoryConsumer has partitions={partitions}")
-    stamp = -1 if message.timestamp_ms is None else message.timestamp_ms
-    return message.payload, key_bytes, encode_headers(message.headers), partition, stamp
+    partition = options.whole(where, "partition", partition, 0, partitions - 1, "")
+    stamp = -1
+    if message.timestamp_ms is not None:
+        stamp = options.whole(where, "timestamp_ms", message.timestamp_ms, -1, MAX_TIMESTAMP_MS, "milliseconds")
+    try:
+        encoded = encode_headers(message.headers)
+    except (TypeError, ValueError, AttributeError) as error:
+        takes = f"(name, bytes or None) pairs ({error})"
+        raise options.refusal(where, "headers", message.headers, takes) from None
+    return message.payload, key_bytes, encoded, partition, stamp
 
 
 class MemoryRecord(NamedTuple):
@@ -173,6 +198,7 @@ class MemoryRecord(NamedTuple):
 class MemoryProducer(Sink):
     """Keeps what it is given in ``records``, in the runtime process."""
 
+    @named_options("MemoryProducer")
     def __init__(self) -> None:
         self.records: list[MemoryRecord] = []
         self._changed = threading.Condition()

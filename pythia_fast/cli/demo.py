@@ -12,7 +12,8 @@ import typer
 
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.cli.run import Quiet, ReportPath, Workers
-from pythia_fast.cli.running import run_app, workers_of
+from pythia_fast.cli.running import path_value, rows_value, run_app, workers_of
+from pythia_fast.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from pythia_fast.cli.progress import Recorder
     from pythia_fast.report import RunReport
 
-Rows = Annotated[int, typer.Option("--rows", metavar="N", min=1, help="orders to generate")]
-Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="where orders, report and plot are kept")]
+Rows = Annotated[int, typer.Option("--rows", metavar="N", parser=rows_value, help="orders to generate")]
+Output = Annotated[
+    Path, typer.Option("--output", metavar="DIR", parser=path_value, help="where orders, report and plot are kept")
+]
 
 
 def demo(
@@ -43,8 +46,10 @@ def demo(
     from pythia_fast import FileConsumer
     from pythia_fast.cli.progress import Recorder
     from pythia_fast.demo.orders import app
+    from pythia_fast.runtime.state_dir import prepare_folder
 
     console = Console(file=sys.stderr, quiet=quiet)
+    prepare_folder(output, "orders, report and plot", "--output")
     path = order_file(output, rows, console)
     source = FileConsumer(path=path, consumer_group="demo")
     app.handlers["score"] = replace(app.handlers["score"], source=source)
@@ -85,7 +90,12 @@ def order_file(output: Path, rows: int, console: Console) -> Path:
     )
     with bar:
         task = bar.add_task("", total=rows)
-        path = write_order_file(output, rows, tell=lambda done: bar.update(task, completed=done))
+        try:
+            path = write_order_file(output, rows, tell=lambda done: bar.update(task, completed=done))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write the orders to {output}: {error.strerror}; choose another folder with --output"
+            ) from None
     console.print(f"orders: {path}, {path.stat().st_size / 1e6:,.0f} MB", highlight=False)
     return path
 
@@ -93,7 +103,6 @@ def order_file(output: Path, rows: int, console: Console) -> Path:
 def plot(path: Path, recorder: Recorder, report: RunReport, console: Console) -> None:
     """Draw the throughput; where that cannot be done, say why and go on."""
     from pythia_fast.cli.plot import write_plot
-    from pythia_fast.errors import ConfigError
 
     title = f"{report.rows:,} JSON orders, {report.workers} worker processes"
     try:

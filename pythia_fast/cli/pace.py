@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage
 from pythia_fast.errors import ConfigError, SourceError
 from pythia_fast.observer import Observer, RunInfo, Snapshot
 from pythia_fast.report import RunReport
-
-if TYPE_CHECKING:
-    from pythia_fast.brokers.memory import MemoryConsumer
 
 #: Fields in which the messages' own time is looked for, in this order.
 TIME_FIELDS = ("ts", "timestamp", "time", "event_time", "created_at")
@@ -26,6 +25,11 @@ _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3), (0.0, 1.0))
 
 #: Messages due within this time are sent together: a sleep is not more exact than that.
 TOGETHER_S = 0.001
+
+#: How long one try to send waits for room; a stop is noticed as soon.
+SEND_WAIT_S = 0.5
+
+Replayed = bytes | MemoryMessage  #: a line of a file, or all that a dead letter kept of a message
 
 
 class Pace(NamedTuple):
@@ -97,22 +101,27 @@ def seconds_of(value: object) -> float | None:
     return None
 
 
-def schedule(payloads: Iterable[bytes], pace: Pace, time_field: str) -> Iterator[tuple[float, bytes]]:
-    """(seconds after the start, payload) of each message.
+def schedule(messages: Iterable[Replayed], pace: Pace, time_field: str) -> Iterator[tuple[float, Replayed]]:
+    """(seconds after the start, message) of each message.
 
     A message without a readable time, or with one before its predecessor's, is due together with that one.
     """
     due = 0.0
     first: float | None = None
-    for number, payload in enumerate(payloads):
+    for number, message in enumerate(messages):
         if pace.rows_per_second is not None:
             due = number / pace.rows_per_second
         elif pace.factor is not None:
-            seconds = _time_in(payload, time_field)
+            seconds = _time_in(payload_of(message), time_field)
             if seconds is not None:
                 first = seconds if first is None else first
                 due = max(due, (seconds - first) / pace.factor)
-        yield due, payload
+        yield due, message
+
+
+def payload_of(message: Replayed) -> bytes:
+    """The message's payload; of a null value no bytes, which are no message with a time either."""
+    return message if isinstance(message, bytes) else message.payload or b""
 
 
 def _time_in(payload: bytes, field: str) -> float | None:
@@ -124,18 +133,22 @@ def _time_in(payload: bytes, field: str) -> float | None:
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """The lines of a file without their ends; empty ones are no messages."""
+    """The lines that a file has now, without their ends; empty ones are no messages, appended ones are not read."""
     with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
         for line in file:
+            size -= len(line)
             payload = line.removesuffix(b"\n").removesuffix(b"\r")
             if payload:
                 yield payload
+            if size <= 0:
+                break
 
 
 class Feeder:
     """Sends scheduled messages to a MemoryConsumer from a thread of its own, each when it is due."""
 
-    def __init__(self, consumer: MemoryConsumer, scheduled: Iterable[tuple[float, bytes]]) -> None:
+    def __init__(self, consumer: MemoryConsumer, scheduled: Iterable[tuple[float, Replayed]]) -> None:
         self._consumer = consumer
         self._scheduled = scheduled
         self._stop = threading.Event()
@@ -155,22 +168,24 @@ class Feeder:
     def _feed(self) -> None:
         started = time.monotonic()
         try:
-            for due, payload in self._scheduled:
+            for due, message in self._scheduled:
                 wait = started + due - time.monotonic()
                 if wait > TOGETHER_S:
-                    self._stop.wait(wait)
-                if self._stop.is_set() or not self._send(payload):
+                    self._stop.wait(min(wait, threading.TIMEOUT_MAX))
+                if self._stop.is_set() or not self._send(message):
                     break
-        except OSError as error:  # the file
+        except (OSError, SourceError) as error:  # the file
             self.failure = error
         finally:
             self._consumer.end()
 
-    def _send(self, payload: bytes) -> bool:
-        send: Callable[..., None] = self._consumer.send
+    def _send(self, message: Replayed) -> bool:
+        sent = MemoryMessage(message) if isinstance(message, bytes) else message
         while not self._stop.is_set():
             try:
-                send(payload, timeout=0.5)
+                self._consumer.send(
+                    sent.payload, sent.key, sent.headers, timestamp_ms=sent.timestamp_ms, timeout=SEND_WAIT_S
+                )
             except SourceError:  # no room yet: the handler is slower than the pace
                 continue
             return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 from datetime import datetime
@@ -17,9 +18,12 @@ from pythia_fast.cli.target import load_app
 from pythia_fast.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pythia_fast.app import App
     from pythia_fast.brokers.base import Source
-    from pythia_fast.cli.pace import Feeder, Pace
+    from pythia_fast.cli.dead_letters import LetterMessages
+    from pythia_fast.cli.pace import Feeder, Pace, Replayed
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="messages, one JSON object a line")]
 Target = Annotated[str, typer.Option("--app", metavar="MODULE:APP", help="whose handler gets the messages")]
@@ -34,7 +38,17 @@ TimeField = Annotated[
     str | None,
     typer.Option("--time-field", metavar="NAME", help="the messages' own time, for --speed 2x; else it is looked for"),
 ]
+AsLetters = Annotated[
+    bool | None,
+    typer.Option(
+        "--dead-letters/--no-dead-letters",
+        help="FILE holds dead letters: send the messages in them; else FILE is looked at",
+    ),
+]
 NoSink = Annotated[bool, typer.Option("--no-sink", help="drop what the handler returns")]
+
+
+TOPIC_CHARACTERS = 1000  #: of a path, where it stands for a topic
 
 
 def replay(
@@ -44,6 +58,7 @@ def replay(
     time_field: TimeField = None,
     handler: Handler = None,
     no_sink: NoSink = False,
+    dead_letters: AsLetters = None,
     workers: Workers = "auto",
     report: ReportPath = None,
     state_dir: StateDir = None,
@@ -55,22 +70,29 @@ def replay(
     Nothing is committed anywhere. Results go to the handler's sink unless --no-sink is given; dead letters go
     where the handler sends them, by default to a folder of this replay under .pythia.
 
+    A file of dead letters is told by its first record: the messages in it are sent, each with the payload, key, headers
+    and timestamp that it came with. --no-dead-letters sends its lines as they are.
+
     \b
     Examples:
       python -m pythia_fast replay orders.ndjson --app orders:app
       python -m pythia_fast replay orders.ndjson --speed 2x --app orders:app --no-sink
       python -m pythia_fast replay orders.ndjson --speed 500/s --app orders:app --handler score
+      python -m pythia_fast replay .pythia/orders/dead-letters/score.ndjson --app orders:app
     """
     from pythia_fast.cli.discard import Discard
     from pythia_fast.cli.pace import FeederStart, parse_speed
 
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise ConfigError(f"there is no file {file}")
     pace = parse_speed(speed)
     loaded = load_app(app)
     name = chosen_handler(loaded, handler)
     folder = state_dir or Path(".pythia") / loaded.name / f"replay-{datetime.now():%Y%m%d-%H%M%S}"
-    source, feeder = paced_source(file, pace, time_field)
+    letters = letters_in(file, dead_letters)
+    if letters is not None and not quiet:
+        print(f"{file} holds dead letters: sending the messages in them", file=sys.stderr)
+    source, feeder = paced_source(file, pace, time_field, letters)
     replayed = dataclasses.replace(loaded.handlers[name], source=source)
     if no_sink and replayed.sink is not None:
         replayed = dataclasses.replace(replayed, sink=Discard())
@@ -92,6 +114,11 @@ def replay(
             feeder.stop()
     if feeder is not None and feeder.failure is not None:
         raise SourceError(f"{file} could not be read to its end: {feeder.failure}")
+    if letters is not None and letters.left_out and not quiet:
+        print(
+            f"dead letters left out, because they hold results that a sink refused, not messages: {letters.left_out:,}",
+            file=sys.stderr,
+        )
     if result.dead_lettered == 0 and state_dir is None:
         shutil.rmtree(folder, ignore_errors=True)  # nothing but the position in FILE
     elif result.dead_lettered and not quiet:
@@ -109,17 +136,41 @@ def chosen_handler(app: App, name: str | None) -> str:
     return next(iter(app.handlers))
 
 
-def paced_source(file: Path, pace: Pace, time_field: str | None) -> tuple[Source, Feeder | None]:
+def letters_in(file: Path, asked: bool | None) -> LetterMessages | None:
+    """The messages in the file's dead letters, if it is to be read so; None: its lines are the messages.
+
+    Raises SourceError for a file that cannot be read, or does not begin with a dead letter although it was ``asked``.
+    """
+    from pythia_fast.cli.dead_letters import LetterMessages
+    from pythia_fast.runtime.dead_letter import holds_dead_letters
+
+    try:
+        if asked is False or not (asked or holds_dead_letters(file)):
+            return None
+        letters = LetterMessages(file)
+        next(iter(letters), None)
+    except OSError as error:
+        raise SourceError(f"cannot read {file}: {error.strerror}") from None
+    return letters
+
+
+def paced_source(
+    file: Path, pace: Pace, time_field: str | None, letters: LetterMessages | None
+) -> tuple[Source, Feeder | None]:
     """Where the messages come from: the file itself, or memory that a feeder fills at the pace."""
     from pythia_fast.brokers.file import FileConsumer
     from pythia_fast.brokers.memory import MemoryConsumer
-    from pythia_fast.cli.pace import Feeder, find_time_field, lines_of, schedule
+    from pythia_fast.cli.pace import Feeder, find_time_field, lines_of, payload_of, schedule
 
-    if pace.unbounded:
-        return FileConsumer(path=file, consumer_group="replay"), None
+    if pace.unbounded and letters is None:
+        return FileConsumer(path=str(file), consumer_group="replay"), None
+
+    def messages() -> Iterator[Replayed]:
+        return lines_of(file) if letters is None else iter(letters)
+
     field = ""
     if pace.factor is not None:
-        first = next(lines_of(file), None)
-        field = find_time_field(first, time_field) if first is not None else ""
-    consumer = MemoryConsumer(keep_open=True, topic=str(file))
-    return consumer, Feeder(consumer, schedule(lines_of(file), pace, field))
+        first = next(messages(), None)
+        field = find_time_field(payload_of(first), time_field) if first is not None else ""
+    consumer = MemoryConsumer(keep_open=True, topic=str(file)[-TOPIC_CHARACTERS:])
+    return consumer, Feeder(consumer, schedule(messages(), pace, field))

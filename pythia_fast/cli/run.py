@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pythia_fast.cli.running import report_value, run_app, seconds_value, workers_of, workers_value
+from pythia_fast.cli.running import path_value, report_value, run_app, seconds_value, workers_of, workers_value
 from pythia_fast.cli.target import load_app
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:APP", help="orders:app, shop.orders:app or orders.py:app")]
@@ -19,19 +19,26 @@ Handlers = Annotated[
 ]
 ReportPath = Annotated[
     Path | None,
-    typer.Option("--report", metavar="FILE.json", callback=report_value, help="write the run's figures to this file"),
+    typer.Option(
+        "--report",
+        metavar="FILE.json",
+        parser=path_value,
+        callback=report_value,
+        help="write the run's figures to this file",
+    ),
 ]
 StateDir = Annotated[
-    Path | None, typer.Option("--state-dir", metavar="DIR", help="where checkpoints and dead letters are kept")
+    Path | None,
+    typer.Option("--state-dir", metavar="DIR", parser=path_value, help="where checkpoints and dead letters are kept"),
 ]
 DrainTimeout = Annotated[
     float,
-    typer.Option("--drain-timeout", metavar="S", callback=seconds_value, help="seconds to finish work when stopped"),
+    typer.Option("--drain-timeout", metavar="S", parser=seconds_value, help="seconds to finish work when stopped"),
 ]
 ConnectTimeout = Annotated[
     float | None,
     typer.Option(
-        "--connect-timeout", metavar="S", callback=seconds_value, help="give up a broker after S seconds; else never"
+        "--connect-timeout", metavar="S", parser=seconds_value, help="give up a broker after S seconds; else never"
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress and no summary, errors only")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from pythia_fast.cli.exit_codes import ExitCode, code_of_report
+from pythia_fast.errors import PythiaError
+from pythia_fast.options import MAX_SECONDS, MAX_WORKERS
 
 if TYPE_CHECKING:
     from pythia_fast.app import App
@@ -17,10 +20,14 @@ if TYPE_CHECKING:
     from pythia_fast.report import RunReport
 
 
+MAX_ROWS = 10_000_000_000  #: of a demo: 1.8 TB
+
+
 def workers_value(text: str) -> str:
-    """Check a value of ``--workers``: a number from 1, or auto."""
-    if text != "auto" and not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise typer.BadParameter(f"{text!r} is neither 'auto' nor a number of processes from 1")
+    """Check a value of ``--workers``: a number within bounds, or auto."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if text != "auto" and not 0 < number <= MAX_WORKERS:
+        raise typer.BadParameter(f"{text!r} is neither 'auto' nor a number of processes from 1 to {MAX_WORKERS:,}")
     return text
 
 
@@ -29,18 +36,53 @@ def workers_of(text: str) -> int | Literal["auto"]:
     return "auto" if text == "auto" else int(text)
 
 
-def seconds_value(value: float | None) -> float | None:
-    """Check a number of seconds: not negative."""
-    if value is not None and not value >= 0:
-        raise typer.BadParameter(f"{value} is not a number of seconds from 0")
+def seconds_value(text: str | float) -> float:
+    """The number of seconds that was typed: not negative, and not without end."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= MAX_SECONDS:
+        raise typer.BadParameter(f"{str(text)!r} is not a number of seconds from 0 to {MAX_SECONDS:,}")
     return value
 
 
+def rows_value(text: str | int) -> int:
+    """The number of rows that was typed."""
+    digits = str(text)
+    number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= len(str(MAX_ROWS)) else 0
+    if not 0 < number <= MAX_ROWS:
+        raise typer.BadParameter(f"{digits!r} is not a number of rows from 1 to {MAX_ROWS:,}")
+    return number
+
+
+def path_value(text: str) -> Path:
+    """The path that was typed. Nothing would be the working folder, which nobody means by it."""
+    if not text:
+        raise typer.BadParameter("it is empty; write a path")
+    return Path(text)
+
+
 def report_value(path: Path | None) -> Path | None:
-    """Check a value of ``--report`` before hours of work go into it."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise typer.BadParameter(f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}")
+    """Check a value of ``--report``, by writing, before hours of work go into it."""
+    if path is None:
+        return None
+    if os.path.isdir(path):
+        raise typer.BadParameter(f"{path} is a folder")
+    if not os.path.isdir(path.parent):
+        raise typer.BadParameter(f"there is no folder {path.parent}")
+    fresh = _beside(path)
+    try:
+        fresh.write_bytes(b"{}\n")
+        fresh.unlink()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write {path}: {error.strerror}") from None
     return path
+
+
+def _beside(path: Path) -> Path:
+    """Where a report is written, to be renamed when it is whole."""
+    return path.with_name(path.name + ".new")
 
 
 def run_app(
@@ -72,13 +114,23 @@ def run_app(
         )
     finally:
         display.close()
-    if report_path is not None:
-        fresh = report_path.with_name(report_path.name + ".new")
-        fresh.write_bytes(report.to_json())
-        fresh.replace(report_path)
+    failure = write_report(report_path, report) if report_path is not None else None
     if not quiet:
         print_summary(report)
+    if failure is not None:
+        raise PythiaError(f"the run is over, but its report cannot be written to {report_path}: {failure.strerror}")
     return code_of_report(report), report
+
+
+def write_report(path: Path, report: RunReport) -> OSError | None:
+    """Replace the file as a whole; what went wrong, if something did."""
+    fresh = _beside(path)
+    try:
+        fresh.write_bytes(report.to_json())
+        fresh.replace(path)
+    except OSError as error:
+        return error
+    return None
 
 
 def print_summary(report: RunReport) -> None:

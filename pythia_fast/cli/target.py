@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -40,7 +41,7 @@ def load_app(target: str) -> App:
 
 def _import_file(where: str) -> ModuleType:
     path = Path(where).resolve()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise AppImportError(f"there is no file {path}{_near_files(path)}")
     root, parts = path.parent, [path.stem]
     while (root / "__init__.py").exists():
@@ -79,7 +80,7 @@ def _import_module(name: str, *, looked_in: str) -> ModuleType:
 
 
 def _near_files(path: Path) -> str:
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         return ""
     names = [entry.stem for entry in path.parent.glob("*.py")]
     near = get_close_matches(path.stem, names, n=1)

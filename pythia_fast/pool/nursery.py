@@ -4,6 +4,9 @@
        ▲                   │ waitpid            │
        └── launched, died ─┴──── boot_failed ───┘
 
+A channel holds some 280 packets. The runtime never waits for room in it: what does not fit is kept and sent while it
+receives. The nursery and its children do wait, so somebody always empties the other direction.
+
 It is made before the runtime opens a source or starts a thread. Where the calling process is clean
 already (one thread), the nursery is a fork of it and the app need not be imported again. Otherwise it is
 a new interpreter that imports the app; an app that starts threads when it is imported is imported by each
@@ -19,8 +22,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -66,6 +71,8 @@ class Nursery:
         self._channel = channel
         self._process = process
         self._channel.setblocking(False)
+        self._unsent: deque[Launch] = deque()  # those for which the channel had no room
+        self._sending = threading.Lock()
 
     @classmethod
     def fork(cls, child_main: ChildMain) -> Nursery:
@@ -108,17 +115,36 @@ class Nursery:
         return self._channel.fileno()
 
     def launch(self, pool_index: int, worker: int) -> None:
-        """Ask for a process; a Launched packet answers."""
+        """Ask for a process; a Launched packet answers. Any thread; the channel being full, ``receive`` sends it."""
+        with self._sending:
+            self._unsent.append(Launch(pool_index, worker))
+            self._send_unsent()
+
+    def _send_unsent(self) -> None:
+        """As many as there is room for. Under the lock: packets go out in the order they were asked for."""
         try:
-            send(self._channel, Launch(pool_index, worker))
+            while self._unsent:
+                send(self._channel, self._unsent[0])
+                self._unsent.popleft()
+        except BlockingIOError:  # the nursery is busy, perhaps waiting for us to receive what it has to say
+            return
         except OSError as error:
             raise PoolError(f"the pool's parent process {self.pid} is gone: {error}") from None
 
     def receive(self, timeout: float) -> list[Message]:
-        """Packets that have come, waiting up to ``timeout`` seconds for the first. Raises PoolError when it is gone."""
-        ready, _, _ = select.select([self._channel], [], [], timeout)
+        """Packets that have come, waiting up to ``timeout`` seconds for the first. Raises PoolError when it is gone.
+
+        Launches that found no room are sent here, so it is to be called again and again, whatever it returns.
+        """
+        wanted = select.POLLIN | (select.POLLOUT if self._unsent else 0)
+        poll = select.poll()
+        poll.register(self._channel, wanted)
+        events = sum(event for _, event in poll.poll(timeout * 1000))
+        if events & select.POLLOUT:
+            with self._sending:
+                self._send_unsent()
         found: list[Message] = []
-        while ready:
+        while events & ~select.POLLOUT:
             try:
                 message = receive(self._channel)
             except BlockingIOError:
@@ -161,6 +187,7 @@ def _wait_or_kill(pid: int, timeout: float) -> None:
 def _serve(channel: socket.socket, child_main: ChildMain, parent: int) -> None:
     """Fork on demand, reap, report; returns when the runtime closes its end."""
     pool.in_pool = True
+    channel.setblocking(True)  # whatever socket.setdefaulttimeout() says: a packet that finds no room waits
     die_with_parent()
     if os.getppid() != parent:  # it died before the line above could take effect
         return
@@ -243,6 +270,7 @@ def main(channel_fd: int) -> int:
     parent = os.getppid()
     channel = socket.socket(fileno=channel_fd)
     channel.set_inheritable(True)
+    channel.setblocking(True)
     setup = receive(channel)
     if not isinstance(setup, Setup):
         return 1

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pythia_fast.errors import PoolError
 from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, TeardownFailed
 from pythia_fast.pool.nursery import EXIT_BOOT_FAILED, Nursery
+from pythia_fast.pool.restart_budget import Death, RestartBudget
 
 if TYPE_CHECKING:
     from pythia_fast.runtime.handler_run import HandlerRun
 
-#: Restart budget: more unasked deaths than this within the period, without a batch completed between them,
-#: and the run ends: restarting does not help.
-RESTART_BUDGET = 20
-RESTART_PERIOD_S = 60.0
 #: Lines of teardown()'s traceback that are told: the place and the error stand last.
 TEARDOWN_LINES = 6
 
@@ -36,8 +32,7 @@ class Supervisor:
         self._log = log
         self._pids: dict[tuple[int, int], int] = {}
         self._stopping = False
-        self._deaths: deque[float] = deque()
-        self._batches_at_death = -1
+        self._budgets = [RestartBudget() for _ in runs]
 
     def processes(self) -> list[tuple[str, int]]:
         """(name, pid) of the nursery and of every pool process."""
@@ -125,26 +120,19 @@ class Supervisor:
         self._log(
             f"{run.handler.name}: process {message.worker} (pid {message.pid}) {how}; its batches are handled again"
         )
-        self._spend_budget(run, how)
+        self._spend_budget(message, run, how)
         if run.started:
             run.died(message.worker, how)
         else:
             self.launch(message.pool, message.worker)
 
-    def _spend_budget(self, run: HandlerRun, how: str) -> None:
-        now = time.monotonic()
-        batches = sum(other.counts.batches for other in self._runs)
-        if batches != self._batches_at_death:
-            self._deaths.clear()
-        self._batches_at_death = batches
-        self._deaths.append(now)
-        while self._deaths[0] < now - RESTART_PERIOD_S:
-            self._deaths.popleft()
-        if len(self._deaths) > RESTART_BUDGET:
-            raise PoolError(
-                f"{len(self._deaths)} processes of handler {run.handler.name!r} died within {RESTART_PERIOD_S:.0f} s "
-                f"and no batch was completed between (the last {how}); restarting does not help"
-            )
+    def _spend_budget(self, message: Died, run: HandlerRun, how: str) -> None:
+        counts = run.counts
+        row, handled = run.row_found(message.worker)
+        death = Death(time.monotonic(), counts.rows - counts.killed, row is not None, handled)
+        reason = self._budgets[message.pool].spend(death)
+        if reason is not None:
+            raise PoolError(f"handler {run.handler.name!r}: {reason} (the last {how}); restarting does not help")
 
 
 def describe_status(status: int) -> str:

@@ -40,6 +40,7 @@ class Counts:
     refused: int = 0
     rejected: int = 0
     failed: int = 0
+    killed: int = 0  #: rows given up because they kill, which are among the failed
     retried: int = 0
     dead_lettered: int = 0
     crashes: int = 0
@@ -53,6 +54,7 @@ class Pending:
     tickets: set[tuple[str, int]] = field(default_factory=set)  #: ("sink" | "dead", ticket)
     spilled: bool = False  #: its holder waits for the output region, the batch is not done
     dead: int = 0  #: dead letters under way
+    killed: int = 0  #: rows that killed
 
 
 class Completion:
@@ -184,6 +186,7 @@ class Completion:
                 raise HandlerError(f"handler {self._handler.name!r} ends the run:\n{notes.stop}")
             if notes.kept:
                 self._warn_kept(notes.kept)
+            self._pending[slot].killed = sum(len(error.indices()) for error in notes.errors if error.kind == "killed")
             letters = self._slots.dead_letters(slot, facts, notes, death)
             if letters:
                 self._publish_dead(slot, letters)
@@ -257,6 +260,7 @@ class Completion:
         counts.refused += facts.refused
         counts.rejected += facts.rejected
         counts.failed += facts.failed
+        counts.killed += pending.killed
         counts.retried += facts.retried
         counts.last_settled = time.monotonic()
 

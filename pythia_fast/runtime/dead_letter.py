@@ -10,7 +10,7 @@ import base64
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -160,18 +160,50 @@ def _cut(text: str) -> str:
     return text if len(text) <= MAX_HEADER_TEXT else "..." + text[-MAX_HEADER_TEXT:]
 
 
-def read_dead_letters(path: str | os.PathLike[str]) -> Iterator[StoredLetter]:
-    """Every dead letter of a file of JSON lines; ``.letter()`` gives the row byte for byte.
+def read_dead_letters(path: str | os.PathLike[str], size: int | None = None) -> Iterator[StoredLetter]:
+    """Every dead letter of a file of JSON lines or MessagePack frames, within its first ``size`` bytes.
 
-    Raises SourceError naming the line that is no dead letter.
+    By default those that it has when reading begins: what is appended meanwhile, perhaps because of what is read, is
+    left out. ``.letter()`` gives the row byte for byte. Raises SourceError naming the record that is no dead letter.
     """
-    decoder = msgspec.json.Decoder(StoredLetter)
     with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
+        size = os.fstat(file.fileno()).st_size if size is None else size
+        framed = _is_framed(file.read(5))
+        file.seek(0)
+        decode = (msgspec.msgpack if framed else msgspec.json).Decoder(StoredLetter).decode
+        number = 0
+        while file.tell() < size:
+            number += 1
+            record = _read_frame(file) if framed else file.readline()
             try:
-                yield decoder.decode(line)
+                yield decode(record)
             except msgspec.DecodeError as error:
-                raise SourceError(f"line {number} of {os.fspath(path)} is not a dead letter: {error}") from None
+                what = "record" if framed else "line"
+                raise SourceError(f"{what} {number} of {os.fspath(path)} is not a dead letter: {error}") from None
+
+
+def holds_dead_letters(path: str | os.PathLike[str]) -> bool:
+    """Whether the file's first record has the fields of a dead letter and no others."""
+    with open(path, "rb") as file:
+        framed = _is_framed(file.read(5))
+        file.seek(0)
+        record = _read_frame(file) if framed else file.readline()
+    codec = msgspec.msgpack if framed else msgspec.json
+    try:
+        codec.decode(record, type=StoredLetter)
+        return set(codec.decode(record)) <= set(StoredLetter.__struct_fields__)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+def _is_framed(head: bytes) -> bool:
+    """Frames: four bytes of size, then the head of a MessagePack map, which is no character of ASCII."""
+    return len(head) == 5 and head[4] >= 0x80
+
+
+def _read_frame(file: BinaryIO) -> bytes:
+    size = int.from_bytes(file.read(4), "little")
+    return file.read(size)
 
 
 class DeadLetterWriter:

@@ -31,6 +31,7 @@ from pythia_fast.process_stats import ProcessSampler
 from pythia_fast.report import Ending, RunReport
 from pythia_fast.runtime.handler_run import HandlerRun
 from pythia_fast.runtime.shutdown import StopRequest
+from pythia_fast.runtime.state_dir import prepare_folder
 
 if TYPE_CHECKING:
     from pythia_fast.app import App, StartMethod
@@ -42,7 +43,7 @@ CLOSE_TIMEOUT_S = 10.0
 
 
 class Engine:
-    """See the module's docstring; the parameters are those of ``App.run``."""
+    """See the module's docstring; the parameters are those of ``App.run``, which has checked them."""
 
     def __init__(
         self,
@@ -57,12 +58,6 @@ class Engine:
         observer: Observer | None,
         start_method: StartMethod,
     ) -> None:
-        if until not in ("end", "forever"):
-            raise ConfigError(f"until={until!r}: use 'end' or 'forever'")
-        if start_method not in ("auto", "fork", "forkserver", "spawn"):
-            raise ConfigError(f"start_method={start_method!r}: use 'auto', 'fork', 'forkserver' or 'spawn'")
-        if drain_timeout < 0:
-            raise ConfigError(f"drain_timeout={drain_timeout}: seconds, 0 or more")
         self._app = app
         self._until = until
         self._drain_timeout = drain_timeout
@@ -75,21 +70,27 @@ class Engine:
         self._ended_at = 0.0
         self._next_memory = 0.0
         occupy_standard_descriptors()
-        state_dir.mkdir(parents=True, exist_ok=True)
-        self._runs = [
-            HandlerRun(
-                handler,
-                pool=pool,
-                workers=share,
-                app=app.name,
-                until=until,
-                state_dir=state_dir.resolve(),
-                connect_timeout=connect_timeout,
-                log=self._event,
-                drain_timeout=drain_timeout,
-            )
-            for pool, (handler, share) in enumerate(zip(handlers, share_workers(handlers, workers), strict=True))
-        ]
+        state_dir = prepare_folder(state_dir, "checkpoints and dead letters", "--state-dir (state_dir= of App.run)")
+        self._runs: list[HandlerRun] = []
+        for pool, (handler, share) in enumerate(zip(handlers, share_workers(handlers, workers), strict=True)):
+            try:
+                run = HandlerRun(
+                    handler,
+                    pool=pool,
+                    workers=share,
+                    app=app.name,
+                    until=until,
+                    state_dir=state_dir,
+                    connect_timeout=connect_timeout,
+                    log=self._event,
+                    drain_timeout=drain_timeout,
+                )
+            except (OSError, ValueError, MemoryError) as error:
+                raise ConfigError(
+                    f"handler {handler.name!r}: no shared memory for the batches of {share} processes: {error}; "
+                    "lower batch_size, max_batch_bytes or workers"
+                ) from None
+            self._runs.append(run)
 
     def run(self) -> RunReport:
         with ExitStack() as stack:
@@ -171,7 +172,7 @@ class Engine:
         next_sample = 0.0
         deadline: float | None = None
         while True:
-            self._supervisor.serve(interval / 4)
+            self._supervisor.serve(min(interval, SAMPLE_INTERVAL_S) / 4)  # however seldom an observer wants to be told
             now = time.monotonic()
             if now >= next_sample:
                 next_sample = now + interval
@@ -290,8 +291,6 @@ def available_cores() -> int:
 
 def share_workers(handlers: Sequence[Handler], workers: int | Literal["auto"]) -> list[int]:
     """Pool processes per handler: what each asks for; the rest in equal parts, at least one each."""
-    if workers != "auto" and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
-        raise ConfigError(f"workers={workers!r}: a whole number from 1, or 'auto'")
     total = available_cores() if workers == "auto" else workers
     asked = sum(handler.workers for handler in handlers if handler.workers is not None)
     open_handlers = [handler for handler in handlers if handler.workers is None]

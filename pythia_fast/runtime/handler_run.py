@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pythia_fast._ext import intake as native
+from pythia_fast._ext.batch_memory import ROW_KILLED
 from pythia_fast._ext.intake import Intake
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Partition, Publisher, PublisherContext, Reader, ReaderContext
@@ -20,6 +21,7 @@ from pythia_fast.report import HandlerReport
 from pythia_fast.runtime.completion import Completion, Counts
 from pythia_fast.runtime.dead_letter import DeadLetterWriter
 from pythia_fast.runtime.slots import SlotReader
+from pythia_fast.runtime.spool import Spool
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
@@ -58,7 +60,6 @@ class HandlerRun:
         self._app = app
         self._until = until
         self._state_dir = state_dir
-        self._spool_dir = state_dir / "spool" / f"{handler.name}-{os.getpid()}"
         self._connect_timeout = connect_timeout
         self._log = log
         self._drain_timeout = drain_timeout
@@ -98,8 +99,9 @@ class HandlerRun:
         handler = self.handler
         context = PublisherContext(self._app, handler.name, self._state_dir, self._log, self._connect_timeout)
         opened = self._opened
-        self._spool_dir.mkdir(parents=True, exist_ok=True)
-        opened.callback(self._remove_spool)
+        spool = Spool(self._state_dir, handler.name, self._log)
+        opened.callback(spool.close)
+        self._spool_dir = spool.folder
         self._dead_letters = DeadLetterWriter(handler.dead_letter, context)
         opened.callback(self._dead_letters.close, CLOSE_TIMEOUT_S)
         if handler.sink is not None:
@@ -160,6 +162,18 @@ class HandlerRun:
         """A pool process of this handler, which has been started, is dead."""
         assert self._completion is not None
         self._completion.post_death(worker, how)
+
+    def row_found(self, worker: int) -> tuple[int | None, int]:
+        """(the row that the dead process of this place had in hand alone, rows that it went through before that one).
+
+        To be asked before ``died``: then the slot is the dead process's own still, and nobody writes it.
+        """
+        slot = self.arena.slot_in_hand(worker)
+        row = None if slot is None else self.arena.row_in_hand(slot)
+        if slot is None or row is None:
+            return None, 0
+        before = bytes(self.arena.view(slot, self.arena.offsets["status"], row))
+        return row, row - before.count(ROW_KILLED)
 
     def close(self) -> None:
         """Stop both threads, whatever is left; commit what is settled; close everything. May be called again."""
@@ -279,8 +293,3 @@ class HandlerRun:
             refused=counts.refused,
             crashes=counts.crashes,
         )
-
-    def _remove_spool(self) -> None:
-        for path in self._spool_dir.glob("oversize-*"):
-            path.unlink()
-        self._spool_dir.rmdir()

@@ -300,9 +300,13 @@ def test_records_that_are_none_stop_the_sink_with_a_reason(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"path": ""}, "needs a path"),
-        ({"path": "a", "format": "csv"}, 'writes "ndjson" and "msgpack-frames"'),
-        ({"path": "a", "fsync": "always"}, "not 'always'"),
+        ({"path": ""}, "path='': a path"),
+        ({"path": None}, "path=None: a path"),
+        ({"path": ["a"]}, "path=.*: a path"),
+        ({"path": "a", "format": "csv"}, "format='csv'; there are: msgpack-frames, ndjson"),
+        ({"path": "a", "fsync": "always"}, "fsync='always'; there are: batch, interval, never"),
+        ({"path": "a", "fsync": True}, "fsync=True; there are"),
+        ({}, "missing a required argument: 'path'"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -225,12 +226,64 @@ def test_two_readers_at_once_are_refused(tmp_path: Path) -> None:
     reader.close()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"payloads": 3}, "payloads=3: a sequence of payloads"),
+        ({"payloads": None}, "payloads=None: a sequence of payloads"),
+        ({"payloads": ["text"]}, "message 0 is 'text': it takes bytes, None, a MemoryMessage"),
+        ({"payloads": [b"", 5]}, "message 1 is 5: it takes bytes"),
+        ({"payloads": [MemoryMessage("text")]}, "message 0: payload='text': bytes or None"),
+        ({"payloads": [MemoryMessage(b"", key=5)]}, "message 0: key=5: bytes or None"),
+        ({"payloads": [MemoryMessage(b"", headers=[("a", "text")])]}, "message 0: headers=.*: \\(name, bytes or None"),
+        ({"payloads": [MemoryMessage(b"", headers=5)]}, "message 0: headers=5"),
+        ({"payloads": [MemoryMessage(b"", partition=-1)]}, "message 0: partition=-1: a whole number from 0 to 0"),
+        ({"payloads": [MemoryMessage(b"", partition="0")]}, "message 0: partition='0'"),
+        ({"payloads": [MemoryMessage(b"", timestamp_ms=1.5)]}, "message 0: timestamp_ms=1.5: a whole number"),
+        ({"partitions": "2"}, "partitions='2': a whole number of partitions from 1 to 4,096"),
+        ({"partitions": 2.0}, "partitions=2.0"),
+        ({"partitions": True}, "partitions=True"),
+        ({"partitions": 2**32}, "partitions=4294967296"),
+        ({"keep_open": 1}, "keep_open=1: True or False"),
+        ({"topic": ""}, "topic='': a name"),
+        ({"topic": None}, "topic=None: a name"),
+        ({"room_bytes": -1}, "room_bytes=-1: a whole number of bytes from 1"),
+        ({"keepopen": True}, "MemoryConsumer has no option 'keepopen'; did you mean 'keep_open'"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        MemoryConsumer(**options)
+
+
+@pytest.mark.parametrize(
+    ("message", "refusal"),
+    [
+        ({"payload": "text"}, "MemoryConsumer.send: payload='text': bytes or None"),
+        ({"payload": b"", "key": 3}, "key=3"),
+        ({"payload": b"", "partition": 1}, "partition=1: a whole number from 0 to 0"),
+        ({"payload": b"", "timeout": float("nan")}, "timeout=nan: seconds, from 0"),
+    ],
+)
+def test_what_is_no_message_is_not_sent(message: dict[str, Any], refusal: str) -> None:
+    consumer = MemoryConsumer(keep_open=True)
+    with pytest.raises(ConfigError, match=refusal):
+        consumer.send(**message)
+
+
+def test_a_sink_in_memory_takes_no_options() -> None:
+    with pytest.raises(ConfigError, match="MemoryProducer has no option 'path'"):
+        MemoryProducer(path="x")  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="too many positional arguments; it takes no options"):
+        MemoryProducer("x")  # type: ignore[call-arg]
+
+
 def test_wrong_options_are_named() -> None:
     with pytest.raises(ConfigError, match="partitions=0"):
         MemoryConsumer([], partitions=0)
-    with pytest.raises(ConfigError, match=r"write \[payload\]"):
+    with pytest.raises(ConfigError, match=r"\[payload\] for one"):
         MemoryConsumer(b"abc")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="message 1 names partition 3"):
+    with pytest.raises(ConfigError, match="message 1: partition=3: a whole number"):
         MemoryConsumer([b"a", MemoryMessage(b"b", partition=3)])
 
 

@@ -109,6 +109,17 @@ def test_lines_lose_their_ends_only(tmp_path: Path) -> None:
     assert list(lines_of(path)) == [b"a", b"b", b"last"]
 
 
+def test_lines_appended_while_they_are_read_are_left_for_later(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"a\nb\n")
+    found = []
+    for line in lines_of(path):
+        found.append(line)
+        with path.open("ab") as file:
+            file.write(b"more\n")
+    assert found == [b"a", b"b"]
+
+
 def test_feeder_sends_all_and_ends() -> None:
     consumer = MemoryConsumer(keep_open=True)
     feeder = Feeder(consumer, [(0.0, b"a"), (0.01, b"b"), (0.01, b"c")])

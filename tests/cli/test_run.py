@@ -3,7 +3,8 @@
 import json
 import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,41 @@ def project(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "orders.ndjson").write_text("\n".join(lines) + "\n")
     yield tmp_path
     assert processes_in(tmp_path) == []
+
+
+@pytest.fixture
+def mounted(project: Path) -> Iterator[Callable[[str, str], None]]:
+    """Mounts a small file system of memory in the project: as root, permissions forbid nothing."""
+    folders = []
+
+    def mount(name: str, options: str) -> None:
+        folder = project / name
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        if subprocess.run(command, check=False, capture_output=True).returncode != 0:
+            pytest.skip("file systems cannot be mounted here")
+        folders.append(folder)
+
+    yield mount
+    for folder in folders:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_more_processes_than_the_channel_of_the_nursery_holds_packets(project: Path) -> None:
+    (project / "shop.py").write_text(
+        HEAD
+        + """
+source = MemoryConsumer([b"%d" % i for i in range(1000)])
+
+@app.batch_handler(source=source, decoder="raw", batch_size=1, max_batch_bytes=4096)
+def look(batch: Batch) -> None:
+    pass
+"""
+    )
+    finished = run(project, "run", "shop:app", "--until-end", "--workers", "300", "--report", "run.json")
+    assert finished.returncode == ExitCode.DONE, finished.stderr
+    report = RunReport.from_json((project / "run.json").read_bytes())
+    assert (report.rows, report.workers, report.crashes) == (1000, 300, 0)
 
 
 def test_a_run_ends_with_a_summary_and_a_report(project: Path) -> None:
@@ -159,6 +195,71 @@ def score(batch: Batch[Order]) -> None:
     finished = run(project, "run", "shop:app", "--workers", "1", "--connect-timeout", "1")
     assert finished.returncode == ExitCode.UNREACHABLE, finished.stderr
     assert f"127.0.0.1:{port}" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("state_dir", "reason"),
+    [
+        ("file", "it is not a folder"),
+        ("file/below", "Not a directory"),
+        ("/proc/nothing", ""),
+        ("x" * 300, "File name too long"),
+        ("read-only", "Read-only file system"),
+        ("full", "No space left on device"),
+    ],
+)
+def test_a_state_folder_that_cannot_be_used_is_told(
+    project: Path, mounted: Callable[[str, str], None], state_dir: str, reason: str
+) -> None:
+    (project / "shop.py").write_text(TWO_HANDLERS)
+    (project / "file").touch()
+    if state_dir == "read-only":
+        mounted("read-only", "ro")
+    elif state_dir == "full":
+        mounted("full", "size=4096")
+        with (project / "full" / "filler").open("wb") as filler:
+            filler.write(bytes(4096))
+    finished = run(project, "run", "shop:app", "--until-end", "--state-dir", state_dir)
+    assert finished.returncode == ExitCode.USAGE, finished.stderr
+    assert finished.stderr.startswith(f"error: cannot keep checkpoints and dead letters in {state_dir}: {reason}")
+    assert "; choose another folder with --state-dir" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["spool", "spool.lock", "dead-letters", "checkpoints"])
+def test_something_in_the_way_of_a_folder_inside_is_told(project: Path, name: str) -> None:
+    (project / "shop.py").write_text(TWO_HANDLERS)
+    (project / "state").mkdir()
+    if name.endswith(".lock"):
+        (project / "state" / name).mkdir()
+    else:
+        (project / "state" / name).touch()
+    finished = run(project, "run", "shop:app", "--until-end", "--state-dir", "state", "--handler", "count")
+    assert finished.returncode in (ExitCode.USAGE, ExitCode.UNREACHABLE), finished.stderr
+    assert f"{project}/state/{name}: " in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_report_that_cannot_be_written_at_the_end_is_told_after_the_summary(project: Path) -> None:
+    (project / "shop.py").write_text(TWO_HANDLERS + "\nimport shutil\nshutil.rmtree('reports')\n")
+    (project / "reports").mkdir()
+    finished = run(
+        project,
+        "run",
+        "shop:app",
+        "--until-end",
+        "--workers",
+        "1",
+        "--handler",
+        "count",
+        "--report",
+        "reports/run.json",
+    )
+    assert finished.returncode == ExitCode.FAILED
+    assert "orders: done: the sources ended" in finished.stdout
+    told = "error: the run is over, but its report cannot be written to reports/run.json: No such file or directory"
+    assert finished.stderr.splitlines()[-1] == told
+    assert "Traceback" not in finished.stderr
 
 
 def test_a_file_that_is_not_there_has_its_own_exit_code(project: Path) -> None:

@@ -47,10 +47,10 @@ class Killer:
     def _run(self):
         parent = psutil.Process()
         while self.kills < KILLS and not self._done.wait(self._random.uniform(0.02, 0.2)):
-            nurseries = parent.children()
-            workers = [child for nursery in nurseries for child in nursery.children()]
-            if workers:
-                with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            # Whatever is looked at may end meanwhile: processes killed before, and all of them with the run.
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                workers = [child for nursery in parent.children() for child in nursery.children()]
+                if workers:
                     os.kill(self._random.choice(workers).pid, signal.SIGKILL)
                     self.kills += 1
 
@@ -85,5 +85,5 @@ def test_nothing_is_lost_whoever_is_killed(tmp_path, ordering):
     came = Counter(sink.payloads) + Counter(payload * 3 for payload in dead.payloads)
     assert set(came) == {b"%d" % i * 3 for i in range(ROWS)}
     assert killer.kills > 0
-    assert report.crashes > killer.kills // 2  # a zombie may have been shot again
+    assert report.crashes >= killer.kills // 2  # a zombie may have been shot again, or a process that was leaving
     assert source.committed == dict.fromkeys(range(3), ROWS // 3)

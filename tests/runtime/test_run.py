@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import resource
 import signal
 from collections import Counter
 
@@ -311,6 +313,39 @@ def test_a_process_that_dies_costs_one_row(tmp_path, death, ordering):
     assert sum(how in line for line in events.lines) == 3
 
 
+@pytest.mark.parametrize("killers", [range(0, 1000, 25), range(40), range(960, 1000)], ids=["spread", "first", "last"])
+def test_a_batch_may_hold_more_rows_that_kill_than_the_restart_budget(tmp_path, killers):
+    poison = {b"%d" % i for i in killers}
+
+    def die(batch):
+        rows = batch["payload"].tolist()
+        if not poison.isdisjoint(rows):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rows
+
+    report, sink, dead, source = run(tmp_path, die, numbers(1000), batch_size=1000, batch_timeout=5, workers=1)
+    assert set(dead.payloads) == poison
+    assert len(dead.records) == 40
+    assert sorted_ints(sink) == sorted(set(range(1000)) - set(killers))
+    assert report.crashes == 42
+    assert source.committed == {0: 1000}
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 1000])
+def test_a_handler_that_always_kills_ends_the_run_soon_and_commits_no_batch_in_hand(tmp_path, batch_size):
+    def die(batch):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    app = App("test")
+    source, dead = MemoryConsumer(numbers(1000)), MemoryProducer()
+    app.batch_handler(source=source, dead_letter=dead, decoder="raw", name="handler", batch_size=batch_size)(die)
+    events = Events()
+    with pytest.raises(PoolError, match=r"handler 'handler': .* rows, one after the other, .*SIGKILL.* does not help"):
+        app.run(workers=2, until="end", state_dir=tmp_path, observer=events)
+    assert source.committed[0] <= len(dead.records) <= 50
+    assert len(events.lines) <= 51 * 3 + 2
+
+
 def test_a_process_that_dies_now_and_then_loses_nothing(tmp_path):
     marker = tmp_path / "died"
 
@@ -386,12 +421,33 @@ def test_a_payload_larger_than_a_batch_is_dead_lettered_whole(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 0}, "workers=0"),
-        ({"until": "sometime"}, "until"),
+        ({"workers": 0}, "workers=0: a whole number of processes from 1 to 1,024, or 'auto'"),
+        ({"workers": "all"}, "workers='all': a whole number of processes from 1 to 1,024, or 'auto'"),
+        ({"workers": None}, "workers=None"),
+        ({"workers": True}, "workers=True"),
+        ({"workers": 10**9}, "workers=1000000000"),
+        ({"until": "sometime"}, "until='sometime'; there are: end, forever"),
+        ({"until": 3}, "until=3; there are: end, forever"),
         ({"handlers": ["handlr"]}, "did you mean 'handler'"),
+        ({"handlers": "handler"}, "handlers='handler': a list of handlers' names"),
+        ({"handlers": []}, "handlers=.*leave it out to run all"),
+        ({"handlers": ["handler", "handler"]}, "handlers=.*each once"),
+        ({"handlers": 3}, "handlers=3"),
+        ({"handlers": [3]}, "has no handler 3"),
         ({"start_method": "magic"}, "start_method"),
+        ({"start_method": None}, "start_method=None; there are: auto, fork"),
         ({"start_method": "spawn"}, "module-level name"),
-        ({"drain_timeout": -1}, "drain_timeout"),
+        ({"state_dir": ""}, "state_dir='': a path"),
+        ({"state_dir": 3}, "state_dir=3: a path"),
+        ({"drain_timeout": -1}, "drain_timeout=-1: seconds, from 0"),
+        ({"drain_timeout": math.nan}, "drain_timeout=nan"),
+        ({"drain_timeout": math.inf}, "drain_timeout=inf"),
+        ({"drain_timeout": None}, "drain_timeout=None"),
+        ({"drain_timeout": "30"}, "drain_timeout='30'"),
+        ({"connect_timeout": math.nan}, "connect_timeout=nan: seconds"),
+        ({"connect_timeout": False}, "connect_timeout=False"),
+        ({"observer": 3}, "observer=3: an object with the methods started"),
+        ({"wrokers": 3}, "App.run has no option 'wrokers'; did you mean 'workers'"),
     ],
 )
 def test_options_of_run_that_cannot_work_are_refused(tmp_path, options, message):
@@ -436,3 +492,15 @@ def test_rows_too_wide_for_the_slot_all_at_once_are_handled_once_each(tmp_path, 
     assert dead.payloads == [b"not json"]
     assert (report.rows, report.refused, report.dead_lettered, report.batches) == (100, 1, 1, 1)
     assert source.committed == {0: 100}
+
+
+def test_too_little_shared_memory_is_told_with_what_to_lower(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(
+            ConfigError, match=r"handler 'handler': no shared memory .* 2 processes: .*lower batch_size"
+        ):
+            run(tmp_path, echo, [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from typing import Annotated, Any, cast
 
 import msgspec
@@ -313,6 +314,23 @@ def test_extras_must_have_one_value_a_payload() -> None:
         Batch.decode([b"x"], decoder="raw", keys=[b"a", b"b"])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"payloads": b"x"}, r"payloads=b'x': a sequence of payloads: \[payload\] for one"),
+        ({"payloads": 3}, "payloads=3: a sequence"),
+        ({"payloads": [b"x"], "keys": b"k"}, "keys=b'k': a sequence with one of them for each of 1 payloads"),
+        ({"payloads": [b"x"], "headers": 3}, "headers=3: a sequence"),
+        ({"payloads": [b"x"], "timestamps": iter([1])}, "timestamps=.*: a sequence"),
+        ({"payloads": [b"x"], "decodr": "raw"}, "Batch.decode has no option 'decodr'; did you mean 'decoder'"),
+        ({}, "Batch.decode: missing a required argument: 'payloads'"),
+    ],
+)
+def test_what_cannot_be_decoded_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Batch.decode(**{"decoder": "raw", **options})
+
+
 # -- choosing a decoder
 
 
@@ -332,6 +350,13 @@ def test_an_unknown_decoder_is_refused_with_the_nearest() -> None:
         (np.dtype([("a", "i4")]), "msgpack", ConfigError, "pass it as decoder="),
         (None, np.dtype("i4"), SchemaError, "structured dtype"),
         (None, object(), SchemaError, "neither a decoder's name nor a NumPy dtype"),
+        (Order, None, SchemaError, "decoder=None is neither .*give one of 'json', 'msgpack', 'raw'"),
+        (Order, True, SchemaError, "decoder=True is neither"),
+        (Order, math.nan, SchemaError, "decoder=nan is neither"),
+        (None, [("a", "i4"), ("a", "i4")], SchemaError, "is neither"),
+        (math.nan, "json", SchemaError, "must be a msgspec.Struct type, not nan"),
+        ("Order", "json", SchemaError, "must be a msgspec.Struct type"),
+        (np.zeros(2), np.dtype([("a", "i4")]), ConfigError, "leave schema= out"),
     ],
 )
 def test_schema_and_decoder_must_fit(schema: Any, decoder: Any, error: type[Exception], message: str) -> None:

@@ -20,6 +20,7 @@ from pythia_fast.runtime.dead_letter import (
     DeadLetter,
     DeadLetterWriter,
     StoredLetter,
+    holds_dead_letters,
     read_dead_letters,
     stored_letter,
 )
@@ -210,3 +211,30 @@ def test_a_dead_letter_file_is_an_ndjson_source(tmp_path: Path) -> None:
     assert drain(reader, collected) == END
     reader.close()
     assert collected.count == 2
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_file_of_dead_letters_is_told_by_its_first_record(tmp_path: Path, framed: bool) -> None:
+    stored = stored_letter(LETTER, "orders", "score", "2026-01-01T00:00:00Z")
+    whole = msgspec.to_builtins(stored)
+    without = {name: value for name, value in whole.items() if name != "reason"}
+    path = tmp_path / "letters"
+    for record, holds in ((whole, True), (without, False), (whole | {"price": 1}, False), ({"price": 1}, False)):
+        encoded = msgspec.msgpack.encode(record) if framed else msgspec.json.encode(record)
+        path.write_bytes(len(encoded).to_bytes(4, "little") + encoded if framed else encoded + b"\n")
+        assert holds_dead_letters(path) is holds
+    for content in (b"", b"\n", b"{", b"[1]\n", b"\x01\x00\x00\x00", b"\xff" * 100, b"\x7b\x00\x00\x00\x80"):
+        path.write_bytes(content)
+        assert not holds_dead_letters(path)
+
+
+def test_letters_appended_while_a_file_is_read_are_left_for_later(tmp_path: Path) -> None:
+    path = tmp_path / "letters"
+    line = msgspec.json.encode(stored_letter(LETTER, "orders", "score", "2026-01-01T00:00:00Z")) + b"\n"
+    path.write_bytes(line * 2)
+    read = 0
+    for _ in read_dead_letters(path):
+        with path.open("ab") as file:
+            file.write(line)
+        read += 1
+    assert read == 2

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from pythia_fast import App, MemoryConsumer, MemoryProducer
@@ -64,11 +66,56 @@ def test_defaults():
         ({"schema": None}, ConfigError, "needs schema="),
         ({"schema": dict}, SchemaError, "Struct"),
         ({"name": "a b"}, ConfigError, "name="),
+        ({"name": ""}, ConfigError, "batch_handler: name='': letters, digits"),
+        ({"name": 3}, ConfigError, "batch_handler: name=3: letters, digits"),
+        ({"name": "..."}, ConfigError, "a letter or digit among them"),
+        ({"ordering": None}, ConfigError, "ordering=None; there are: key, partition, unordered"),
+        ({"ordering": np.zeros(2)}, ConfigError, "ordering=array"),
+        ({"on_error": ["stop"]}, ConfigError, "on_error="),
+        ({"batch_size": "many"}, ConfigError, "batch_size='many': a whole number of rows from 1 to 1,048,576"),
+        ({"batch_size": 4096.0}, ConfigError, "batch_size=4096.0"),
+        ({"batch_size": None}, ConfigError, "batch_size=None"),
+        ({"batch_size": 1 << 40}, ConfigError, "batch_size=1099511627776"),
+        ({"batch_timeout": math.nan}, ConfigError, "batch_timeout=nan: seconds, from 0 to 3,600"),
+        ({"batch_timeout": math.inf}, ConfigError, "batch_timeout=inf"),
+        ({"batch_timeout": True}, ConfigError, "batch_timeout=True"),
+        ({"batch_timeout": "5ms"}, ConfigError, "batch_timeout='5ms'"),
+        ({"batch_timeout": 10**400}, ConfigError, "batch_timeout=1000"),
+        ({"max_batch_bytes": 1.5}, ConfigError, "max_batch_bytes=1.5"),
+        ({"max_attempts": math.nan}, ConfigError, "max_attempts=nan"),
+        ({"workers": 1025}, ConfigError, "workers=1025: a whole number of processes from 1 to 1,024"),
+        ({"workers": "2"}, ConfigError, "workers='2'"),
+        ({"source": None}, ConfigError, "source=None: source must be a consumer"),
+        ({"source": MemoryConsumer}, ConfigError, "source=<class .*source must be a consumer"),
+        ({"sink": 3}, ConfigError, "sink=3: sink must be a producer"),
+        ({"decoder": None}, SchemaError, "decoder=None is neither a decoder's name nor a NumPy dtype"),
+        ({"decoder": True}, SchemaError, "decoder=True is neither"),
+        ({"decoder": ""}, UnknownOptionError, "has no option ''"),
+        ({"decoder": [("a", "i4"), ("a", "i4")], "schema": None}, SchemaError, "is neither"),
+        ({"schema": 3}, SchemaError, "schema must be a msgspec.Struct type, not 3"),
+        ({"schema": "Order"}, SchemaError, "schema must be a msgspec.Struct type"),
+        ({"schema": Order(1.0)}, SchemaError, "schema must be a msgspec.Struct type"),
+        ({"schema": np.zeros(2)}, SchemaError, "schema must be a msgspec.Struct type"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         register(**options)
+
+
+def test_numbers_of_numpy_are_numbers():
+    handler = register(batch_size=np.int64(7), batch_timeout=np.float32(0.5))
+    assert (handler.batch_size, type(handler.batch_size)) == (7, int)
+    assert (handler.batch_timeout, type(handler.batch_timeout)) == (0.5, float)
+
+
+def test_an_app_takes_a_name_and_no_more():
+    with pytest.raises(UnknownOptionError, match="App has no option 'nme'; did you mean 'name'"):
+        App(nme="orders")
+    with pytest.raises(ConfigError, match="App: missing a required argument: 'name'; it takes name"):
+        App()
+    with pytest.raises(ConfigError, match="batch_handler: too many positional arguments"):
+        App("orders").batch_handler(MemoryConsumer([]))
 
 
 def test_a_name_is_used_once():
@@ -91,9 +138,9 @@ def test_registering_leaves_the_function_as_it_is():
     assert app.batch_handler(source=MemoryConsumer([]), decoder="raw")(handler) is handler
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "white space"])
+@pytest.mark.parametrize("name", ["", "a/b", "white space", "..", "x" * 81, None, 3])
 def test_an_app_needs_a_name_that_can_be_a_folder(name):
-    with pytest.raises(ConfigError, match="App name"):
+    with pytest.raises(ConfigError, match="App: name="):
         App(name)
 
 
@@ -161,6 +208,13 @@ def test_app_test_runs_a_handler_in_this_process():
         app.test("Scor", [])
     with pytest.raises(ConfigError, match="is not a handler of app"):
         app.test(print, [])
+    with pytest.raises(ConfigError, match=r"payloads=b'x': a sequence of payloads: \[payload\] for one"):
+        app.test(Score, b"x")
+    with pytest.raises(UnknownOptionError, match=r"App.test has no option 'payload'; did you mean 'payloads'"):
+        app.test(Score, payload=[])
+    for name in (3, None, []):
+        with pytest.raises(ConfigError, match="has no handler"):
+            app.handler(name)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import pytest
 
 from pythia_fast.errors import PoolError
 from pythia_fast.pool.messages import BootFailed, Died, Launched, TeardownFailed
-from pythia_fast.pool.supervisor import RESTART_BUDGET, Supervisor, describe_status
+from pythia_fast.pool.restart_budget import DEATHS_IN_VAIN, ROWS_IN_A_ROW
+from pythia_fast.pool.supervisor import Supervisor, describe_status
+from pythia_fast.runtime.completion import Counts
 
 
 @pytest.mark.parametrize(
@@ -41,10 +43,7 @@ class FakeNursery:
 
 
 class FakeRun:
-    class counts:  # noqa: N801 - stands for an attribute
-        batches = 0
-
-    class handler:  # noqa: N801
+    class handler:  # noqa: N801 - stands for an attribute
         name = "score"
 
     class arena:  # noqa: N801
@@ -63,6 +62,11 @@ class FakeRun:
 
     def __init__(self):
         self.deaths = []
+        self.counts = Counts()
+        self.found = (None, 0)
+
+    def row_found(self, worker):
+        return self.found
 
     def died(self, worker, how):
         self.deaths.append((worker, how))
@@ -91,23 +95,61 @@ def test_a_death_before_the_run_begins_is_replaced_at_once():
     assert run.deaths == []
 
 
-def test_the_restart_budget_ends_a_run_that_makes_no_progress():
+def die(supervisor, nursery, times, pool=0):
+    for _ in range(times):
+        nursery.packets = [Died(pool, 0, 10, -9)]
+        supervisor.serve(0)
+
+
+def test_deaths_that_get_nowhere_end_the_run():
     nursery, _run, _, supervisor = make()
-    nursery.packets = [Died(0, 0, 10, -9)] * RESTART_BUDGET
-    supervisor.serve(0)
-    nursery.packets = [Died(0, 0, 10, -9)]
-    with pytest.raises(PoolError, match="restarting does not help"):
-        supervisor.serve(0)
+    die(supervisor, nursery, DEATHS_IN_VAIN)
+    with pytest.raises(PoolError, match=r"handler 'score': 21 of its processes died .*restarting does not help"):
+        die(supervisor, nursery, 1)
 
 
-def test_progress_fills_the_budget_again():
+def test_rows_that_are_settled_fill_the_budget_again():
     nursery, run, _, supervisor = make()
-    for batches in range(RESTART_BUDGET * 2):
-        run.counts.batches = batches
-        nursery.packets = [Died(0, 0, 10, -9)]
-        supervisor.serve(0)
-    assert len(run.deaths) == RESTART_BUDGET * 2
-    run.counts.batches = 0
+    for rows in range(DEATHS_IN_VAIN * 2):
+        run.counts.rows = rows
+        die(supervisor, nursery, 1)
+    assert len(run.deaths) == DEATHS_IN_VAIN * 2
+
+
+def test_rows_that_were_settled_by_killing_do_not():
+    nursery, run, _, supervisor = make()
+    for rows in range(DEATHS_IN_VAIN):
+        run.counts.rows = run.counts.killed = rows
+        die(supervisor, nursery, 1)
+    with pytest.raises(PoolError, match="restarting does not help"):
+        die(supervisor, nursery, 1)
+
+
+def test_deaths_that_find_a_row_each_are_no_loss():
+    nursery, run, _, supervisor = make()
+    run.found = (3, 1)
+    die(supervisor, nursery, ROWS_IN_A_ROW * 4)
+    assert len(run.deaths) == ROWS_IN_A_ROW * 4
+
+
+def test_rows_that_kill_one_after_the_other_end_the_run_in_the_end():
+    nursery, run, _, supervisor = make()
+    die(supervisor, nursery, 2)
+    run.found = (0, 0)
+    die(supervisor, nursery, ROWS_IN_A_ROW)
+    with pytest.raises(PoolError, match=f"{ROWS_IN_A_ROW + 1} rows, one after the other, each killed"):
+        die(supervisor, nursery, 1)
+
+
+def test_another_handlers_rows_are_no_progress_of_this_one():
+    nursery, lines, runs = FakeNursery(), [], [FakeRun(), FakeRun()]
+    supervisor = Supervisor(nursery, runs, lines.append)
+    for rows in range(DEATHS_IN_VAIN):
+        runs[0].counts.rows = rows
+        die(supervisor, nursery, 1, pool=1)
+    runs[0].counts.rows += 1
+    with pytest.raises(PoolError, match="restarting does not help"):
+        die(supervisor, nursery, 1, pool=1)
 
 
 def test_a_teardown_that_raised_is_told_with_the_end_of_its_traceback_and_is_no_death():

@@ -1,0 +1,61 @@
+"""How many deaths a handler may cost before the run gives up: those that get it nowhere are counted.
+
+    a row was settled, or handled before the death      it gets somewhere: everything is counted anew
+    the death found a row that kills                    that row is left out from now on; still, rows_in_a_row of them
+                                                        without one that is handled means that no row can be
+    neither                                             at most deaths_in_vain of these within period_s
+
+A row that kills costs three deaths at most and every further one of its batch one more (pool/rows.py), so a batch may
+cost hundreds of deaths and be worth them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+DEATHS_IN_VAIN = 20
+PERIOD_S = 60.0
+ROWS_IN_A_ROW = 50
+
+
+class Death(NamedTuple):
+    """What the death of a process tells about its handler."""
+
+    at_s: float  #: time.monotonic()
+    settled: int  #: rows settled in this run so far, those that killed not among them
+    found_row: bool  #: a row was in hand alone: it is the one that killed
+    handled: int  #: rows of the batch in hand that this process went through before that row
+
+
+@dataclass(slots=True)
+class RestartBudget:
+    """The deaths of one handler's processes since it last got somewhere."""
+
+    deaths_in_vain: int = DEATHS_IN_VAIN
+    period_s: float = PERIOD_S
+    rows_in_a_row: int = ROWS_IN_A_ROW
+    _settled: int = 0
+    _rows: int = 0
+    _in_vain: deque[float] = field(default_factory=deque)
+
+    def spend(self, death: Death) -> str | None:
+        """Count a death; why restarting does not help, or None where it may."""
+        if death.settled > self._settled or death.handled:
+            self._settled = death.settled
+            self._rows = 0
+            self._in_vain.clear()
+        if death.found_row:
+            self._rows += 1
+            self._in_vain.clear()
+            if self._rows > self.rows_in_a_row:
+                return f"{self._rows} rows, one after the other, each killed the process that handled it alone"
+            return None
+        self._in_vain.append(death.at_s)
+        while self._in_vain[0] < death.at_s - self.period_s:
+            self._in_vain.popleft()
+        if len(self._in_vain) > self.deaths_in_vain:
+            died = f"{len(self._in_vain)} of its processes died within {self.period_s:.0f} s"
+            return f"{died} and no row was settled between"
+        return None

@@ -1,0 +1,87 @@
+"""The spool: oversize payloads on their way to the dead letters, in a folder of this run and handler alone.
+
+    STATE_DIR/spool.lock            held while a folder is made, taken away or looked over
+    STATE_DIR/spool/score-4711-x/   one handler of one run (its pid is for people; pids are reused)
+                    owner.lock      locked as long as that run lives: the kernel lets go of it, however the run ends
+                    oversize-3-0    a payload (ext/intake.h writes it, runtime/slots.py reads and removes it)
+
+The positions of what lies there are not committed, so the next run reads those messages again: a folder whose owner is
+dead holds nothing that anybody needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pythia_fast.errors import ConfigError
+
+OWNER = "owner.lock"
+
+
+class Spool:
+    """The folder of one handler of this run; made when opened, with those of dead runs taken away."""
+
+    def __init__(self, state_dir: Path, handler: str, log: Callable[[str], None]) -> None:
+        """Raises ConfigError where no folder can be made."""
+        self._root = state_dir / "spool"
+        self._lock = state_dir / "spool.lock"
+        try:
+            self._root.mkdir(exist_ok=True)
+            with _locked(self._lock):
+                for folder in self._root.iterdir():
+                    if folder.is_dir() and not folder.is_symlink():
+                        _remove_if_dead(folder, log)
+                self.folder = Path(tempfile.mkdtemp(prefix=f"{handler}-{os.getpid()}-", dir=self._root))
+                self._owner = os.open(self.folder / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            place = error.filename if error.filename is not None else self._root
+            raise ConfigError(
+                f"cannot keep oversize payloads in {place}: {error.strerror}; choose another folder with --state-dir "
+                "(state_dir= of App.run)"
+            ) from None
+
+    def close(self) -> None:
+        """Take the folder away. What cannot be removed now is left to the next run."""
+        with contextlib.suppress(OSError), _locked(self._lock):
+            _remove(self.folder)
+        os.close(self._owner)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Alone among all runs with this state folder, for the moment that it takes to list, make or remove folders."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _remove_if_dead(folder: Path, log: Callable[[str], None]) -> None:
+    """Under the lock of all runs, so a folder without an owner's lock is none that is just being made."""
+    try:
+        fd = os.open(folder / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(folder)
+        finally:
+            os.close(fd)
+    except BlockingIOError:  # its run lives
+        return
+    except OSError as error:
+        log(f"cannot remove {folder}, which a run that was killed left behind: {error.strerror}")
+
+
+def _remove(folder: Path) -> None:
+    """Only what is ours: a file that somebody else put there keeps its folder."""
+    for path in folder.glob("oversize-*"):
+        path.unlink()
+    (folder / OWNER).unlink()
+    folder.rmdir()

@@ -141,12 +141,14 @@ typedef struct {
 } pf_slot;
 
 /* One pool process' place.  Queue indices only grow; index & (PF_QUEUE_CAPACITY - 1) is the cell.
- * completed <= taken <= tail always; tail - completed slots are in the process' hands. */
+ * collected <= completed <= taken <= tail always; tail - completed slots are in the process' hands.  A cell is used
+ * again only once it was collected, or the completion thread would miss a batch and meet another one twice. */
 typedef struct {
     _Alignas(PF_CACHE_LINE)
     uint32_t tail;            /* slots queued                                   I */
     uint32_t stop;            /* 1 = leave once the queue is empty              D */
     uint32_t signal;          /* futex word: added to by I and D whenever there is news for W */
+    uint32_t collected;       /* completions that the completion thread has seen  D */
     _Alignas(PF_CACHE_LINE)
     uint32_t taken;           /*                                                W, D after a death */
     uint32_t completed;       /*                                                W */

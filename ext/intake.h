@@ -90,12 +90,12 @@ static int pf_open(pf_intake *in, pf_open_batch *open) {
 /* The process the open batch of `lane` may go to now; PF_NO_SLOT while none has credit. */
 static uint32_t pf_worker_for(pf_intake *in, uint32_t lane) {
     pf_arena *arena = in->arena;
-    if (in->ordering != PF_UNORDERED) return pf_in_hand(arena, lane) < arena->credit ? lane : PF_NO_SLOT;
+    if (in->ordering != PF_UNORDERED) return pf_has_credit(arena, lane) ? lane : PF_NO_SLOT;
     uint32_t best = PF_NO_SLOT, least = arena->credit;
     for (uint32_t i = 0; i < arena->n_workers; i++) {
         uint32_t worker = (in->last_worker + i) % arena->n_workers;
         uint32_t in_hand = pf_in_hand(arena, worker);
-        if (in_hand < least) {
+        if (in_hand < least && pf_has_credit(arena, worker)) {
             least = in_hand;
             best = worker;
             if (in_hand == 0) break;

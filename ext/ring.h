@@ -45,13 +45,18 @@ static inline uint32_t pf_in_hand(pf_arena *arena, uint32_t worker) {
     return w->tail - pf_load(&w->completed);
 }
 
+/* Whether the worker may be given one more slot. */
+static inline int pf_has_credit(pf_arena *arena, uint32_t worker) {
+    pf_worker *w = pf_worker_at(arena, worker);
+    return pf_in_hand(arena, worker) < arena->credit && w->tail - pf_load(&w->collected) < PF_QUEUE_CAPACITY;
+}
+
 static inline void pf_notify_worker(pf_worker *w) {
     pf_add(&w->signal, 1);
     if (pf_load_sc(&w->waiting)) pf_wake(&w->signal);
 }
 
-/* publish: FILLING -> READY, and into the worker's queue. The caller has checked the credit, which is
- * smaller than the queue, so a cell is always free. */
+/* publish: FILLING -> READY, and into the worker's queue. The caller has checked pf_has_credit. */
 static inline void pf_publish(pf_arena *arena, uint32_t slot_index, uint32_t worker, uint64_t batch) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     pf_worker *w = pf_worker_at(arena, worker);

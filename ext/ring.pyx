@@ -91,7 +91,7 @@ cdef extern from "slot_decode.h" nogil:
         uint64_t taken_ns, completed_ns, output_bytes
         uint32_t output_records, error_bytes, rejected, retried, failed, row_in_hand
     ctypedef struct pf_worker:
-        uint32_t tail, stop, taken, completed, booted
+        uint32_t tail, stop, collected, taken, completed, booted
         int32_t pid
         uint64_t batches, rows, handler_ns, heartbeat_ns
         uint32_t queue[64]
@@ -462,21 +462,19 @@ cdef class Arena:
         """Wake the completion thread for something that is not a completion."""
         pf_notify_done(self.arena)
 
-    def collect(self, list seen):
-        """Slots completed since ``seen`` (a count per worker, brought up to date here), in each worker's order."""
+    def collect(self):
+        """Slots completed since the last call, in each worker's order."""
         cdef pf_worker *w
         cdef uint32_t worker, at, completed
         found = []
-        if len(seen) != self.arena.n_workers:
-            raise ValueError(f"{len(seen)} counts for {self.arena.n_workers} pool processes")
         for worker in range(self.arena.n_workers):
             w = pf_worker_at(self.arena, worker)
-            at = seen[worker]
+            at = w.collected
             completed = pf_load_sc(&w.completed)
             while at != completed:
                 found.append(w.queue[at & (PF_QUEUE_CAPACITY - 1)])
                 at += 1
-            seen[worker] = at
+            pf_store(&w.collected, at)
         if found:
             pf_signal_room(self.arena)
         return found

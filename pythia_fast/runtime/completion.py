@@ -85,7 +85,6 @@ class Completion:
         self._log = log
         self._tracker = Tracker()
         self._lock = threading.Condition()  # tracker and commits: this thread, and the intake thread at a rebalance
-        self._seen = [0] * arena.n_workers
         self._pending: dict[int, Pending] = {}
         self._ticket_slot: dict[tuple[str, int], int] = {}
         self._next_ticket = 1
@@ -161,7 +160,7 @@ class Completion:
             self._fail(error)
 
     def _turn(self) -> None:
-        for slot in self._arena.collect(self._seen):
+        for slot in self._arena.collect():
             self._completed(slot)
         for slot in self._arena.spilled():
             if slot not in self._pending:

@@ -60,7 +60,7 @@ class State(NamedTuple):
     spills: int = 0
     # completion thread: program counter, position in the queue, slot in hand, signal seen
     d_at: str = "sleep"
-    d_position: int = 0  #: completions seen
+    d_position: int = 0  #: completions seen: `collected` of the arena
     d_slot: int = NOBODY
     d_seen: int = 0
     # what the outside world saw
@@ -104,12 +104,11 @@ def intake(s: State, sizes: Sizes) -> Iterator[tuple[str, State]]:
                 return
         yield "I stalls", s._replace(i_at="see", i_seen=s.free_signal)
     elif s.i_at == "credit":
-        room = s.tail - s.completed < sizes.credit
-        yield "I looks for credit", s._replace(i_at="ready" if room else "see", i_seen=s.free_signal)
+        yield "I looks for credit", s._replace(i_at="ready" if has_credit(s, sizes) else "see", i_seen=s.free_signal)
     elif s.i_at == "see":
         yield "I says it waits", s._replace(free_waiting=True, i_at="look again")
     elif s.i_at == "look again":
-        room = FREE in s.slot if s.i_slot == NOBODY else s.tail - s.completed < sizes.credit
+        room = FREE in s.slot if s.i_slot == NOBODY else has_credit(s, sizes)
         yield "I looks again", s._replace(i_at="awake" if room else "futex")
     elif s.i_at == "futex":
         yield "I falls asleep", s._replace(i_at="asleep" if s.free_signal == s.i_seen else "awake")
@@ -132,6 +131,10 @@ def intake(s: State, sizes: Sizes) -> Iterator[tuple[str, State]]:
         yield "stop: signal", s._replace(signal=s.signal + 1, i_at="stop: wake")
     elif s.i_at == "stop: wake":
         yield "stop: wake", wake_process(s)._replace(i_at="ended")
+
+
+def has_credit(s: State, sizes: Sizes) -> bool:
+    return s.tail - s.completed < sizes.credit and s.tail - s.d_position < sizes.queue
 
 
 def wake_process(s: State) -> State:

@@ -51,6 +51,7 @@ def story(came_from: dict[State, tuple[State, str] | None], state: State) -> str
         Sizes(batches=2, slots=2, credit=1, queue=2, deaths=1, spills=1),
         Sizes(batches=3, slots=1, credit=1, queue=2, deaths=2, spills=0),
         Sizes(batches=1, slots=1, credit=1, queue=2, deaths=3, spills=2),
+        Sizes(batches=4, slots=3, credit=1, queue=2, deaths=0, spills=0),
     ],
     ids=str,
 )
@@ -60,6 +61,7 @@ def test_no_order_of_steps_and_deaths_loses_repeats_or_blocks_a_batch(sizes):
 
 #: fault -> the party that has it, and the step that it takes instead
 BROKEN = {
+    "credit: without a look at what was collected": ("intake", "credit"),
     "publish: tail before the state": ("intake", "ready"),
     "take: no state change": ("process", "held"),
     "complete: count before the state": ("process", "done"),
@@ -73,8 +75,11 @@ def test_the_model_sees_faults_of_the_protocol(monkeypatch, fault):
     party, where = BROKEN[fault]
     sound = getattr(ring_model, party)
     changes = {
+        "credit: without a look at what was collected": lambda s: s._replace(
+            i_at="ready" if s.tail - s.completed < 1 else "see", i_seen=s.free_signal
+        ),
         "publish: tail before the state": lambda s: s._replace(
-            cells=ring_model.put(s.cells, s.tail % 4, s.i_slot), tail=s.tail + 1, published=s.published + 1, i_at="late"
+            cells=ring_model.put(s.cells, s.tail % 2, s.i_slot), tail=s.tail + 1, published=s.published + 1, i_at="late"
         ),
         "take: no state change": lambda s: s._replace(w_at="taken"),
         "complete: count before the state": lambda s: s._replace(completed=s.completed + 1, w_at="late"),
@@ -94,7 +99,7 @@ def test_the_model_sees_faults_of_the_protocol(monkeypatch, fault):
 
     monkeypatch.setattr(ring_model, party, broken)
     with pytest.raises((AssertionError, ModelError)):
-        explore(Sizes(batches=2, slots=2, credit=2, deaths=0, spills=0))
+        explore(Sizes(batches=4, slots=3, credit=1, queue=2, deaths=0, spills=0))
 
 
 OPERATIONS = ("take", "complete", "die", "collect", "release")
@@ -108,7 +113,7 @@ def test_the_arena_does_what_the_model_does(tmp_path_factory, walk):
     feed = Feed(tmp_path_factory.mktemp("spool"), [b"m"] * 6, capacity=1, slots=6, credit=6)
     try:
         assert feed.run() == END
-        arena, seen, in_hand, done = feed.arena, [0], None, []
+        arena, in_hand, done = feed.arena, None, []
         model = drive(first(sizes), sizes, ring_model.intake, "stop")
         for operation in walk:
             if operation == "take" and in_hand is None:
@@ -125,7 +130,7 @@ def test_the_arena_does_what_the_model_does(tmp_path_factory, walk):
                 model = drive(model._replace(w_at="dead", d_at="sleep"), sizes, ring_model.completion, w_at="take")
                 in_hand = None
             elif operation == "collect":
-                done += arena.collect(seen)
+                done += arena.collect()
             elif operation == "release" and done:
                 arena.release(done.pop(0))
                 # The model collects one batch at a time, and releases it before the next.

@@ -125,7 +125,7 @@ def test_the_intake_decodes_what_waits_for_credit_and_nothing_else(bench):
     one = bench([order(i) for i in range(40)], credit=1, slots=4)
     thread = threading.Thread(target=one.publish)
     thread.start()
-    seen, numbers, handled = [0], [], 0
+    numbers, handled = [], 0
     while handled < 40:
         while one.intake.stalls == 0:
             thread.join(0.001)
@@ -134,7 +134,7 @@ def test_the_intake_decodes_what_waits_for_credit_and_nothing_else(bench):
         numbers += one.batch(slot)["number"].tolist()
         handled += one.arena.rows(slot)
         one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0)
-        for done in one.arena.collect(seen):
+        for done in one.arena.collect():
             one.arena.release(done)
     thread.join(10)
     assert numbers == list(range(40))
@@ -170,14 +170,14 @@ def test_decoding_needs_nothing_of_an_earlier_batch(bench):
     one = bench([order(i) for i in range(8)] + [b"{"] * 8 + [order(i) for i in range(8, 12)], slots=2, credit=1)
     thread = threading.Thread(target=one.publish)
     thread.start()
-    seen, rows, refused = [0], [], []
+    rows, refused = [], []
     for _ in range(3):
         slot = one.arena.take(0, 5.0)
         assert one.arena.decode(slot, one.decoder)
         rows.append(one.arena.rows(slot))
         refused.append(len(one.arena.refusals(slot)))
         one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0)
-        for done in one.arena.collect(seen):
+        for done in one.arena.collect():
             one.arena.release(done)
     thread.join(10)
     assert (rows, refused) == ([8, 0, 4], [0, 8, 0])

@@ -105,6 +105,19 @@ static uint32_t pf_worker_for(pf_intake *in, uint32_t lane) {
     return best;
 }
 
+/* Decode an open batch in this thread. */
+static void pf_decode_open(pf_intake *in, pf_open_batch *open) {
+    pf_slot *slot = pf_slot_at(in->arena, open->slot);
+    slot->messages = open->messages;
+    pf_decode_slot(in->arena, slot, in->columns, in->decoder);
+    open->decoded = 1;
+    pf_store64(&in->decoded, in->decoded + 1);
+}
+
+/* A few messages are decoded before they are published: where rows trickle in, the pool process has been asleep and
+ * its caches are cold, while ours have just seen the message. */
+#define PF_DECODE_FIRST 16
+
 static int pf_publish_open(pf_intake *in, uint32_t lane) {
     pf_open_batch *open = &in->open[lane];
     uint32_t worker = pf_worker_for(in, lane);
@@ -112,6 +125,7 @@ static int pf_publish_open(pf_intake *in, uint32_t lane) {
     pf_slot *slot = pf_slot_at(in->arena, open->slot);
     slot->messages = open->messages;
     if (!open->decoded) slot->decoded = PF_UNDECODED;
+    if (!open->decoded && open->messages <= PF_DECODE_FIRST) pf_decode_open(in, open);
     slot->raw_bytes = open->raw_bytes;
     slot->opened_ns = open->opened_ns;
     pf_publish(in->arena, open->slot, worker, ++in->batch);
@@ -265,11 +279,7 @@ static void pf_wait_for_room(pf_intake *in, uint32_t lane, int64_t timeout_ns) {
 static int pf_decode_waiting(pf_intake *in, uint32_t lane) {
     pf_open_batch *open = &in->open[lane];
     if (open->slot == PF_NO_SLOT || open->decoded) return 0;
-    pf_slot *slot = pf_slot_at(in->arena, open->slot);
-    slot->messages = open->messages;
-    pf_decode_slot(in->arena, slot, in->columns, in->decoder);
-    open->decoded = 1;
-    pf_store64(&in->decoded, in->decoded + 1);
+    pf_decode_open(in, open);
     return 1;
 }
 

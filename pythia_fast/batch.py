@@ -375,6 +375,11 @@ class Batch(Generic[T]):
         status[indices[status[indices] != ROW_REJECTED]] = ROW_RETRY
 
     @property
+    def marked(self) -> bool:
+        """Whether the handler has rejected rows or asked for them again."""
+        return self._status is not None
+
+    @property
     def rejected(self) -> list[tuple[npt.NDArray[np.int64], str]]:
         """(row indices, reason) of each call of ``reject``."""
         return list(self._reasons)

@@ -144,26 +144,30 @@ class RowKeeper:
         self, slot: int, memory: BatchMemory, status: npt.NDArray[np.uint8], part: _Part, outcome: Outcome
     ) -> list[_Part]:
         """Handle one part; the parts that it leaves to be handled next, in order."""
-        whole = part.rows is None
-        rows = np.arange(memory.rows, dtype=np.uint32) if part.rows is None else part.rows
-        try:
-            part_memory = memory if whole else decode_rows(memory, self._decoder, rows, part.attempt - 1)
-        except (ColumnTooLargeError, MemoryError):
-            if len(rows) == 1:
-                raise
-            return _halves(rows, part)
+        part_memory = memory
+        if part.rows is not None:
+            try:
+                part_memory = decode_rows(memory, self._decoder, part.rows, part.attempt - 1)
+            except (ColumnTooLargeError, MemoryError):
+                if len(part.rows) == 1:
+                    raise
+                return _halves(part.rows, part)
         batch: Batch[Any] = Batch(part_memory, self._handler.decoding, self._arena.partition_name)
-        if part.marked:
-            self._arena.set_row_in_hand(slot, int(rows[0]))
-        outcome.retried += 0 if part.attempt == 1 else len(rows)
+        if part.marked and part.rows is not None:
+            self._arena.set_row_in_hand(slot, int(part.rows[0]))
+        outcome.retried += 0 if part.attempt == 1 else part_memory.rows
         try:
             faults = self._call_and_emit(slot, batch, outcome)
         except BaseException as error:  # sys.exit() too is one batch's misfortune, not the end of the process
             leave_if_forked(self._pid, error)
-            return self._raised(error, rows, part, status, outcome)
+            return self._raised(error, _rows_of(part, memory), part, status, outcome)
         finally:
             if part.marked:
                 self._arena.set_row_in_hand(slot, None)
+        if not faults and not batch.marked:
+            batch.close()
+            return []
+        rows = _rows_of(part, memory)
         for same in _grouped(faults):
             faulty = rows[[fault.row for fault in same]]
             more = f" (and {len(same) - 1} more rows of the batch)" if len(same) > 1 else ""
@@ -238,9 +242,9 @@ class RowKeeper:
         """
         result = self._call(batch)
         leave_if_forked(self._pid)
-        result, kept = rows_to_send(self._handler, result, len(batch), batch.given_back)
         if result is None:
             return []
+        result, kept = rows_to_send(self._handler, result, len(batch), batch.given_back)
         records = self._encoder.open(result)
         if kept is None or self._handler.on_error != "isolate":
             self._emit_all(slot, records, outcome)
@@ -301,6 +305,10 @@ class RowKeeper:
     def _spill(self, slot: int, outcome: Outcome) -> None:
         self._arena.spill(slot, outcome.output_bytes, outcome.output_records)
         outcome.output_bytes = outcome.output_records = 0
+
+
+def _rows_of(part: _Part, memory: BatchMemory) -> RowIndices:
+    return np.arange(memory.rows, dtype=np.uint32) if part.rows is None else part.rows
 
 
 def _halves(rows: RowIndices, part: _Part) -> list[_Part]:

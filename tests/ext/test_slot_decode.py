@@ -122,11 +122,11 @@ def test_rows_and_refusals_are_told_apart_in_order(bench, which):
 
 
 def test_the_intake_decodes_what_waits_for_credit_and_nothing_else(bench):
-    one = bench([order(i) for i in range(40)], credit=1, slots=4)
+    one = bench([order(i) for i in range(200)], capacity=40, credit=1, slots=4)
     thread = threading.Thread(target=one.publish)
     thread.start()
     numbers, handled = [], 0
-    while handled < 40:
+    while handled < 200:
         while one.intake.stalls == 0:
             thread.join(0.001)
         slot = one.arena.take(0, 5.0)
@@ -137,8 +137,18 @@ def test_the_intake_decodes_what_waits_for_credit_and_nothing_else(bench):
         for done in one.arena.collect():
             one.arena.release(done)
     thread.join(10)
-    assert numbers == list(range(40))
+    assert numbers == list(range(200))
     assert 1 <= one.intake.decoded < one.intake.published
+
+
+def test_a_few_messages_are_decoded_before_they_wake_a_process(bench):
+    one = bench([order(1), b"{", order(2)])
+    one.publish()
+    assert one.intake.decoded == 1
+    slot = one.arena.take(0, 0.0)
+    assert one.arena.rows(slot) == 2
+    assert one.arena.decode(slot, one.decoder)
+    assert one.batch(slot)["number"].tolist() == [1, 2]
 
 
 def test_rows_that_fit_only_one_by_one_are_sifted(bench):
@@ -156,13 +166,13 @@ def test_rows_that_fit_only_one_by_one_are_sifted(bench):
 
 
 def test_a_message_whose_place_lies_outside_the_slot_is_refused(bench):
-    one = bench([order(1), order(2)])
+    one = bench([order(i) for i in range(20)], capacity=20)
     one.publish()
     slot = one.arena.take(0, 0.0)
     table = memoryview(one.arena.view(slot, one.arena.offsets["messages"], 96)).cast("I")
     table[5] = one.arena.raw_bytes - 3  # payload_at of the first: what a wild write could leave there
     assert one.arena.decode(slot, one.decoder)
-    assert one.batch(slot)["number"].tolist() == [2]
+    assert one.batch(slot)["number"].tolist() == list(range(1, 20))
     assert [refusal[:2] for refusal in one.arena.refusals(slot)] == [(0, 19)]
 
 

@@ -153,14 +153,19 @@ def test_no_process_is_given_more_than_its_credit(feed):
 
 def test_no_cell_of_a_queue_is_used_again_before_it_was_collected(feed):
     """A process that is quicker than the completion thread: its queue has 64 cells, the arena has more slots."""
-    one = feed([b"m"] * 200, capacity=1, credit=2, slots=100)
-    thread = threading.Thread(target=one.run)
+    one = feed([b"m"] * 200, capacity=1, credit=63, slots=100)
+
+    def run():
+        while one.run() not in (END, STOPPED):
+            continue  # BLOCKED, and ROOM after it
+
+    thread = threading.Thread(target=run)
     thread.start()
     batches = []
     try:
         for _ in range(64):
             one.arena.complete(0, one.take(timeout=5.0), 0, 0, 0, 0, 0, 0)
-        assert one.arena.take(0, 0.05) is None
+        assert one.arena.take(0, 0.25) is None
         while len(batches) < 200:
             done = one.arena.collect()
             batches += [one.arena.facts(slot).batch for slot in done]

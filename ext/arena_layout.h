@@ -1,11 +1,11 @@
 /* The arena: one anonymous shared mapping, made by the runtime before its pool exists.
  *
  *     +--------------+ 0
- *     | pf_arena     |  magic, sizes, stop word                     written once, then read only
+ *     | pf_arena     |  magic, sizes                                written once, then read only, but for signals
  *     +--------------+ workers_at
  *     | pf_worker[W] |  one queue and one set of counters a pool process
  *     +--------------+ names_at
- *     | pf_partition_name[PF_PARTITION_NAMES] | topic bytes          what partition indices stand for
+ *     | pf_partition_name[PF_PARTITION_NAMES]                       what partition indices stand for
  *     +--------------+ slots_at (page aligned)
  *     | slot 0       |  header | partitions | messages | good | refusals | status | columns | raw | errors | output
  *     | slot 1       |
@@ -28,7 +28,7 @@
  * the kernel has told the runtime that the holder is dead.
  *
  * A batch is published as messages; whoever owns the slot and has the time decodes them into its columns
- * (slot_decode.h): the pool process that takes it, or the intake thread while it waits for credit.
+ * (slot_decode.h): the pool process that takes it, or the intake thread, while it waits for credit or when there are few.
  */
 #ifndef PYTHIA_ARENA_LAYOUT_H
 #define PYTHIA_ARENA_LAYOUT_H
@@ -54,12 +54,12 @@ enum {
  * the partition is assigned, before any slot holds rows of it; read by pool processes.  An entry is used
  * again after that many assignments, when no row of the earlier one can be in flight any more. */
 #define PF_PARTITION_NAMES 4096
-#define PF_TOPIC_BYTES (256 * 1024)
+#define PF_TOPIC_BYTES 4096 /* of one name: the longest path that Linux opens; pages without a name take no memory */
 
 typedef struct {
     int32_t number;      /* the broker's own partition number */
-    uint32_t topic_at;   /* into the topic bytes, where every name stands once */
     uint32_t topic_size;
+    uint8_t topic[PF_TOPIC_BYTES];
 } pf_partition_name;
 
 /* What became of one row; the handler's process writes it, 0 = never handled. */
@@ -67,7 +67,7 @@ enum {
     PF_ROW_PENDING = 0,
     PF_ROW_OK = 1,
     PF_ROW_REJECTED = 2, /* batch.reject: to the dead letters, with a reason */
-    PF_ROW_RETRY = 3,    /* batch.retry, or attempts left after an exception */
+    PF_ROW_RETRY = 3,    /* batch.retry: to be handled again */
     PF_ROW_FAILED = 4,   /* the handler raised on it and no attempt is left */
     PF_ROW_KILLED = 5,   /* the process that handled it died on it */
 };
@@ -82,7 +82,8 @@ enum {
     PF_SIFTED = 2,     /* the columns have no room for all rows at once: only refusals and good rows are known */
 };
 
-/* One received message.  They stand in the order in which they came; the intake writes them, nobody changes them. */
+/* One received message.  They stand in the order in which they came; the intake writes them, and who decodes the batch
+ * writes `attempts`. */
 typedef struct {
     int64_t offset;        /* Kafka offset, byte offset in a file, sequence in memory */
     int64_t timestamp_ms;  /* milliseconds since the epoch, -1 when the source has none */
@@ -146,7 +147,7 @@ typedef struct {
 typedef struct {
     _Alignas(PF_CACHE_LINE)
     uint32_t tail;            /* slots queued                                   I */
-    uint32_t stop;            /* 1 = leave once the queue is empty              D */
+    uint32_t stop;            /* 1 = leave once the queue is empty    main thread */
     uint32_t signal;          /* futex word: added to by I and D whenever there is news for W */
     uint32_t collected;       /* completions that the completion thread has seen  D */
     _Alignas(PF_CACHE_LINE)
@@ -192,7 +193,7 @@ typedef struct {
     uint32_t done_signal;     /* futex word: completions and spills so far, every W adds */
     uint32_t done_waiting;    /* 1 while the completion thread sleeps           D */
     _Alignas(PF_CACHE_LINE)
-    uint32_t free_signal;     /* futex word: releases so far                    D */
+    uint32_t free_signal;     /* futex word: releases and collections so far    D */
     uint32_t free_waiting;    /* 1 while the intake thread sleeps               I */
 } pf_arena;
 

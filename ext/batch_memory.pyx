@@ -196,19 +196,12 @@ cdef class BatchMemory:
         """The raw region under the name of what is to be read from it."""
         return self._region(name, self.raw_at, self.raw_bytes)
 
-    def settle(self):
-        """Mark every pending row as handled; (ok, rejected, retried, failed) of all rows."""
-        cdef uint8_t *status = self.base + self.status_at
-        cdef uint32_t i
-        cdef uint32_t[5] found
-        found[:] = [0, 0, 0, 0, 0]
-        with nogil:
-            for i in range(self.rows):
-                if status[i] == PF_ROW_PENDING:
-                    status[i] = PF_ROW_OK
-                if status[i] <= PF_ROW_FAILED:
-                    found[status[i]] += 1
-        return found[PF_ROW_OK], found[PF_ROW_REJECTED], found[PF_ROW_RETRY], found[PF_ROW_FAILED]
+    def hand_over(self, owner):
+        """Have what is still looked at keep ``owner`` alive."""
+        cdef Region region
+        for region in self.regions:
+            if region.exports > 0:
+                region.owner = owner
 
     def kept(self):
         """Names of the columns and regions that something still looks at."""

@@ -1,8 +1,9 @@
 /* The intake thread's side: messages in, published batches out.
  *
  * A message is copied into the slot with its key and headers; the pool decodes it.  While all pool processes have
- * their hands full, so that a full batch cannot be published, the intake decodes that batch itself.  So the work of
- * decoding goes to whichever side has time for it (docs/decisions/where-to-decode.md).
+ * their hands full, so that a full batch cannot be published, the intake decodes that batch itself, and it decodes
+ * batches of a few short messages.  So the work of decoding goes to whichever side has time for it
+ * (docs/decisions/where-to-decode.md).
  *
  * One batch is open per lane group: one in all when rows are unordered, else one per pool process,
  * because a lane (a partition, or all keys with one hash) is handled by one process at a time and its
@@ -117,6 +118,7 @@ static void pf_decode_open(pf_intake *in, pf_open_batch *open) {
 /* A few messages are decoded before they are published: where rows trickle in, the pool process has been asleep and
  * its caches are cold, while ours have just seen the message. */
 #define PF_DECODE_FIRST 16
+#define PF_DECODE_FIRST_BYTES 8192
 
 static int pf_publish_open(pf_intake *in, uint32_t lane) {
     pf_open_batch *open = &in->open[lane];
@@ -125,7 +127,8 @@ static int pf_publish_open(pf_intake *in, uint32_t lane) {
     pf_slot *slot = pf_slot_at(in->arena, open->slot);
     slot->messages = open->messages;
     if (!open->decoded) slot->decoded = PF_UNDECODED;
-    if (!open->decoded && open->messages <= PF_DECODE_FIRST) pf_decode_open(in, open);
+    if (!open->decoded && open->messages <= PF_DECODE_FIRST && open->raw_bytes <= PF_DECODE_FIRST_BYTES)
+        pf_decode_open(in, open);
     slot->raw_bytes = open->raw_bytes;
     slot->opened_ns = open->opened_ns;
     pf_publish(in->arena, open->slot, worker, ++in->batch);

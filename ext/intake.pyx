@@ -146,7 +146,7 @@ cdef class Intake:
 
     @property
     def decoded(self):
-        """Batches decoded while they waited for credit; the pool decoded the others."""
+        """Batches decoded here: those that waited for credit, and small ones; the pool decoded the others."""
         return pf_load64(&self.intake.decoded)
 
     @property

@@ -22,6 +22,8 @@ from pythia_fast._ext.ring cimport pf_arena
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)
     int munmap(void *address, size_t length)
+    int madvise(void *address, size_t length, int advice)
+    int MADV_DONTNEED
     int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED
     void *MAP_FAILED
 
@@ -51,6 +53,33 @@ cdef extern from *:
     """
     int pf_memory_file()
     int pf_die_with_parent()
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <string.h>
+    #include <unistd.h>
+    /* Bytes begin .. end of a slot, from a shared mapping of it to a copy; what was never written is left out, because
+     * reading it would make the kernel give it memory. */
+    static void pf_copy_written(int fd, uint64_t slot_at, uint64_t begin, uint64_t end, uint8_t *to,
+                                const uint8_t *from) {
+    #ifdef SEEK_DATA
+        const off_t last = (off_t)(slot_at + end);
+        off_t at = lseek(fd, (off_t)(slot_at + begin), SEEK_DATA);
+        if (at >= 0 || errno == ENXIO) {
+            while (at >= 0 && at < last) {
+                off_t hole = lseek(fd, at, SEEK_HOLE);
+                if (hole < 0 || hole > last) hole = last;
+                memcpy(to + ((uint64_t)at - slot_at), from + ((uint64_t)at - slot_at), (size_t)(hole - at));
+                at = hole < last ? lseek(fd, hole, SEEK_DATA) : last;
+            }
+            return;
+        }
+    #endif
+        memcpy(to + begin, from + begin, end - begin);
+    }
+    """
+    void pf_copy_written(int fd, uint64_t slot_at, uint64_t begin, uint64_t end, uint8_t *to, const uint8_t *source)
 
 cdef extern from "slot_decode.h" nogil:
     enum:
@@ -84,7 +113,8 @@ cdef extern from "slot_decode.h" nogil:
         int64_t next_offset
     ctypedef struct pf_partition_name:
         int32_t number
-        uint32_t topic_at, topic_size
+        uint32_t topic_size
+        uint8_t topic[4096]
     ctypedef struct pf_slot:
         uint32_t state, worker, messages, decoded, rows, refused, raw_bytes, n_partitions, crashes
         uint64_t batch, opened_ns, published_ns, payload_bytes
@@ -180,10 +210,32 @@ cdef pf_slot *_slot(Arena self, uint32_t slot) except NULL:
     return pf_slot_at(self.arena, slot)
 
 
+cdef pf_partition_name *_partition_name(Arena self, uint32_t index) noexcept:
+    return <pf_partition_name *>(<uint8_t *>self.arena + self.arena.names_at) + index % PF_PARTITION_NAMES
+
+
 cdef pf_worker *_worker(Arena self, uint32_t worker) except NULL:
     if worker >= self.arena.n_workers:
         raise IndexError(f"worker {worker} of {self.arena.n_workers}")
     return pf_worker_at(self.arena, worker)
+
+
+cdef class DetachedSlot:
+    """A private copy of a slot, for views that outlived their batch. Its memory goes with it."""
+
+    cdef uint8_t *address
+    cdef uint64_t size
+    cdef uint64_t header  # bytes of the slot's header before the copy
+    cdef bint of_arena    # it lies within the arena's own mapping, whose addresses must stay taken
+    cdef Arena arena
+
+    def __dealloc__(self):
+        if self.address == NULL:
+            return
+        if self.of_arena:
+            madvise(self.address + self.header, self.size - self.header, MADV_DONTNEED)
+        else:
+            munmap(self.address, self.size)
 
 
 cdef class Arena:
@@ -202,7 +254,6 @@ cdef class Arena:
 
     def __cinit__(self):
         self.fd = -1
-        self._topics = {}
 
     def __init__(self, plan, *, capacity, raw_bytes, n_workers, credit, n_slots, output_bytes, fd=-1):
         cdef uint64_t at
@@ -238,7 +289,7 @@ cdef class Arena:
         sizes.slot_bytes = _aligned(at + sizes.output_bytes, PAGE)
         sizes.workers_at = _aligned(sizeof(pf_arena), PF_CACHE_LINE)
         sizes.names_at = _aligned(sizes.workers_at + <uint64_t>n_workers * sizeof(pf_worker), PF_CACHE_LINE)
-        at = sizes.names_at + PF_PARTITION_NAMES * sizeof(pf_partition_name) + PF_TOPIC_BYTES
+        at = sizes.names_at + PF_PARTITION_NAMES * sizeof(pf_partition_name)
         sizes.slots_at = _aligned(at, PAGE)
         sizes.arena_bytes = sizes.slots_at + <uint64_t>n_slots * sizes.slot_bytes
         _map(self, &sizes, fd)
@@ -308,27 +359,19 @@ cdef class Arena:
     def name_partition(self, uint32_t index, str topic not None, int32_t number):
         """Tell the pool which partition of which topic an index stands for. Intake thread, before its first row.
 
-        Raises ValueError when the names of all topics together exceed 256 KiB.
+        Raises ValueError for a name of more than 4,096 bytes.
         """
         cdef bytes name = topic.encode("utf-8", "surrogateescape")
-        cdef uint8_t *names = <uint8_t *>self.arena + self.arena.names_at
-        cdef uint8_t *topics = names + PF_PARTITION_NAMES * sizeof(pf_partition_name)
-        entry = <pf_partition_name *>names + index % PF_PARTITION_NAMES
-        place = self._topics.get(name)
-        if place is None:
-            place = sum(map(len, self._topics))
-            if place + len(name) > PF_TOPIC_BYTES:
-                raise ValueError(f"the names of {len(self._topics)} topics and {topic!r} exceed {PF_TOPIC_BYTES} bytes")
-            memcpy(topics + <uint64_t>place, <const char *>name, <size_t>len(name))
-            self._topics[name] = place
-        entry.number, entry.topic_at, entry.topic_size = number, place, <uint32_t>len(name)
+        cdef pf_partition_name *entry = _partition_name(self, index)
+        if len(name) > PF_TOPIC_BYTES:
+            raise ValueError(f"the name {topic!r} has {len(name)} bytes, more than {PF_TOPIC_BYTES}")
+        memcpy(entry.topic, <const char *>name, <size_t>len(name))
+        entry.number, entry.topic_size = number, <uint32_t>len(name)
 
     def partition_name(self, uint32_t index):
         """(topic, partition number) of a partition index that a live slot holds rows of."""
-        cdef uint8_t *names = <uint8_t *>self.arena + self.arena.names_at
-        cdef const char *topics = <const char *>names + PF_PARTITION_NAMES * sizeof(pf_partition_name)
-        entry = <pf_partition_name *>names + index % PF_PARTITION_NAMES
-        name = topics[entry.topic_at:entry.topic_at + entry.topic_size]
+        cdef pf_partition_name *entry = _partition_name(self, index)
+        name = (<const char *>entry.topic)[:entry.topic_size]
         return name.decode("utf-8", "surrogateescape"), entry.number
 
     # -- pool process --------------------------------------------------------------------------
@@ -424,12 +467,13 @@ cdef class Arena:
     def detach_slot(self, uint32_t slot):
         """Give whoever still looks at the slot's memory a private copy of it, at the address they look at.
 
-        The slot is mapped anew, elsewhere, for the batches to come; the copy stays until this process ends.
-        Only for a pool process: a view that outlived its batch then keeps its bytes and never sees another
+        The slot is mapped anew, elsewhere, for the batches to come; the copy lasts as long as the object that is
+        returned. Only for a pool process: a view that outlived its batch then keeps its bytes and never sees another
         batch's. The slot's header, which the ring uses, stays where it is.
         """
+        cdef DetachedSlot detached = DetachedSlot.__new__(DetachedSlot)
         cdef uint8_t *old
-        cdef uint8_t *copy
+        cdef void *copy
         cdef uint8_t *fresh
         cdef uint64_t size = self.arena.slot_bytes
         cdef uint64_t header = self.arena.messages_at
@@ -439,13 +483,17 @@ cdef class Arena:
             NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, self.arena.slots_at + slot * size)
         if fresh == MAP_FAILED:
             raise OSError(errno, "cannot map a slot a second time")
-        copy = <uint8_t *>mmap(
+        copy = mmap(
             old + header, size - header, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
         if copy == MAP_FAILED:
             munmap(fresh, size)
             raise OSError(errno, "cannot make a private copy of a slot")
-        memcpy(copy, fresh + header, self.arena.output_at - header)
+        pf_copy_written(self.fd, self.arena.slots_at + slot * size, header, self.arena.output_at, old, fresh)
         self._slot_address[slot] = fresh
+        detached.address, detached.size, detached.header = old, size, header
+        detached.of_arena = old == <uint8_t *>pf_slot_at(self.arena, slot)
+        detached.arena = self
+        return detached
 
     # -- completion thread ---------------------------------------------------------------------
 

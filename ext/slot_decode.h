@@ -45,7 +45,7 @@ static int pf_decode_message(const pf_arena *arena, pf_slot *slot, const pf_mess
  * the batch.  With `sift`, each row takes the place of the one before it, so that only one must fit (one that does
  * not is refused as too large): the columns are then good for nothing, but which messages are rows is known. */
 static int pf_decode_messages(const pf_arena *arena, pf_slot *slot, pf_columns columns, pf_decoder *decoder, int sift) {
-    const pf_message *messages = pf_slot_messages(arena, slot);
+    pf_message *messages = pf_slot_messages(arena, slot);
     pf_message *good = (pf_message *)((uint8_t *)slot + arena->good_at);
     pf_refused *refusals = pf_slot_refusals(arena, slot);
     uint32_t n = slot->messages < arena->slot_capacity ? slot->messages : arena->slot_capacity;
@@ -54,6 +54,7 @@ static int pf_decode_messages(const pf_arena *arena, pf_slot *slot, pf_columns c
     pf_columns_reset(&columns);
     for (uint32_t i = 0; i < n; i++) {
         pf_refusal why;
+        messages[i].attempts = slot->crashes;
         int outcome = pf_decode_message(arena, slot, &messages[i], &columns, decoder, &why);
         if (outcome == PF_FULL) {
             if (!sift) return 0;

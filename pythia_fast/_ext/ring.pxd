@@ -17,5 +17,4 @@ cdef class Arena:
     cdef pf_arena *arena
     cdef readonly int fd
     cdef readonly Layout layout
-    cdef dict _topics  # name -> place in the topic bytes; only where partitions are named
     cdef uint8_t **_slot_address  # of this process; a slot moves when its old views were given a copy

@@ -237,6 +237,10 @@ def _option_values(
         if "\0" in str(value):
             raise options_.refusal(where, given, value, "no option of librdkafka holds a NUL")
         values[name] = str(value).lower() if isinstance(value, bool) else str(value)
+        try:
+            values[name].encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{where}: {given}={value!r} is no text: {error.reason}") from None
     return values
 
 

@@ -73,6 +73,7 @@ class Nursery:
         self._channel.setblocking(False)
         self._unsent: deque[Launch] = deque()  # those for which the channel had no room
         self._sending = threading.Lock()
+        self._pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None  # readable once it has ended
 
     @classmethod
     def fork(cls, child_main: ChildMain) -> Nursery:
@@ -139,15 +140,22 @@ class Nursery:
         wanted = select.POLLIN | (select.POLLOUT if self._unsent else 0)
         poll = select.poll()
         poll.register(self._channel, wanted)
-        events = sum(event for _, event in poll.poll(timeout * 1000))
+        if self._pidfd is not None:
+            poll.register(self._pidfd, select.POLLIN)
+        ready = dict(poll.poll(timeout * 1000))
+        # A process that a handler started may hold the channel open: that its end is told does not depend on it.
+        ended = self._pidfd is not None and ready.pop(self._pidfd, 0) != 0
+        events = sum(ready.values())
         if events & select.POLLOUT:
             with self._sending:
                 self._send_unsent()
         found: list[Message] = []
-        while events & ~select.POLLOUT:
+        while ended or events & ~select.POLLOUT:
             try:
                 message = receive(self._channel)
             except BlockingIOError:
+                if ended and not found:
+                    raise PoolError(f"the pool's parent process {self.pid} is gone") from None
                 break
             if message is None:
                 if found:
@@ -159,6 +167,9 @@ class Nursery:
     def close(self, timeout: float) -> None:
         """Have it end, children included, and reap it."""
         self._channel.close()  # end of file: it kills what children are left and leaves
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
         if self._process is not None:
             try:
                 self._process.wait(timeout)

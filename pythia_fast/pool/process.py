@@ -75,8 +75,6 @@ def _handle(keeper: RowKeeper, arena: Arena, worker: int, slot: int) -> None:
     if outcome.notes:
         offsets = arena.offsets
         error_bytes = write_notes(outcome.notes, arena.view(slot, offsets["errors"], offsets["errors_bytes"]))
-    if outcome.notes.kept:
-        arena.detach_slot(slot)
     arena.complete(
         worker,
         slot,

@@ -17,6 +17,7 @@ Everything that is given up goes to the dead letters with its reason; nothing is
 
 from __future__ import annotations
 
+import gc
 import os
 import traceback
 from collections import deque
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     from pythia_fast.registration import Handler
 
 RowIndices = npt.NDArray[np.uint32]
+
+#: Which attempt it is of a row that is handled alone, however many deaths its neighbours cost: the whole came twice.
+ALONE_ATTEMPT = 3
 
 
 @dataclass(slots=True)
@@ -102,8 +106,18 @@ class RowKeeper:
                 return outcome
         status[status == 0] = ROW_OK
         del status
-        outcome.notes.kept = [*outcome.notes.kept, *memory.kept()]
+        outcome.notes.kept = self._detach_kept(slot, memory)
         return outcome
+
+    def _detach_kept(self, slot: int, memory: BatchMemory) -> list[str]:
+        """Leave views that are still looked at a copy of their own, which goes with the last of them; their names."""
+        if not memory.kept():
+            return []
+        gc.collect()  # a reference cycle, such as an exception that its own frame holds, keeps nothing
+        kept = memory.kept()
+        if kept:
+            memory.hand_over(self._arena.detach_slot(slot))
+        return kept
 
     def _memory(self, slot: int, rows: int) -> BatchMemory:
         at = self._offsets
@@ -132,13 +146,13 @@ class RowKeeper:
         killed = np.flatnonzero(status == ROW_KILLED).astype(np.uint32)
         if len(killed):
             outcome.notes.errors.append(
-                RowErrors("killed", killed.tobytes(), "the handler's process died on this row", attempts=crashes)
+                RowErrors("killed", killed.tobytes(), "the handler's process died on this row", ALONE_ATTEMPT)
             )
             outcome.failed += len(killed)
         if crashes == 1:
             return deque([_Part(everything, 2)])
         rest = np.flatnonzero(status == 0).astype(np.uint32)
-        return deque(_Part(rest[i : i + 1], crashes + 1, marked=True) for i in range(len(rest)))
+        return deque(_Part(rest[i : i + 1], ALONE_ATTEMPT, marked=True) for i in range(len(rest)))
 
     def _handle_part(
         self, slot: int, memory: BatchMemory, status: npt.NDArray[np.uint8], part: _Part, outcome: Outcome
@@ -160,7 +174,9 @@ class RowKeeper:
             faults = self._call_and_emit(slot, batch, outcome)
         except BaseException as error:  # sys.exit() too is one batch's misfortune, not the end of the process
             leave_if_forked(self._pid, error)
-            return self._raised(error, _rows_of(part, memory), part, status, outcome)
+            left = self._raised(error, _rows_of(part, memory), part, status, outcome)
+            batch.close()  # whoever kept it must not read the batches that come to lie there
+            return left
         finally:
             if part.marked:
                 self._arena.set_row_in_hand(slot, None)

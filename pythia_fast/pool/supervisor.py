@@ -77,6 +77,10 @@ class Supervisor:
             for message in self._nursery.receive(0.05):
                 if isinstance(message, Died):
                     self._pids.pop((message.pool, message.worker), None)
+                    if message.status:
+                        name = self._runs[message.pool].handler.name
+                        how = describe_status(message.status)
+                        self._log(f"{name}: process {message.worker} {how} after its last batch, in teardown()")
                 elif isinstance(message, TeardownFailed):
                     self._teardown_failed(message)
         for pool, worker in self._pids:
@@ -123,7 +127,8 @@ class Supervisor:
         self._spend_budget(message, run, how)
         if run.started:
             run.died(message.worker, how)
-        else:
+        else:  # no batch was ever queued for it
+            run.arena.return_taken(message.worker)
             self.launch(message.pool, message.worker)
 
     def _spend_budget(self, message: Died, run: HandlerRun, how: str) -> None:

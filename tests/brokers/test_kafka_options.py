@@ -131,3 +131,9 @@ assert not [name for name in sys.modules if name.startswith("confluent_kafka")]
 assert "librdkafka" not in open("/proc/self/maps").read() if sys.platform == "linux" else True
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+
+
+def test_a_value_that_is_no_text_is_refused_and_a_certificate_is_not() -> None:
+    with pytest.raises(ConfigError, match=r"session_timeout_ms='\\ud800' is no text"):
+        KafkaConsumer("orders", session_timeout_ms="\ud800")
+    KafkaConsumer("orders", ssl_key_password="two\nlines")

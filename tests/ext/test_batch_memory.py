@@ -74,13 +74,6 @@ def test_exports_are_counted_by_name(memory: BatchMemory) -> None:
     assert (region.exports, memory.kept()) == (0, [])
 
 
-def test_settle_marks_what_is_pending_and_counts_the_rest(memory: BatchMemory) -> None:
-    status = np.frombuffer(memory.status(), np.uint8)  # type: ignore[call-overload]
-    status[:] = [0, 1, 2, 3, 4]
-    assert memory.settle() == (2, 1, 1, 1)
-    assert status.tolist() == [1, 1, 2, 3, 4]
-
-
 def test_the_message_table_is_laid_out_as_the_c_struct_is(memory: BatchMemory) -> None:
     assert MESSAGE.itemsize == 48
     assert len(memory.messages()) == 5 * 48

@@ -313,17 +313,35 @@ def test_an_inherited_descriptor_gives_the_same_memory():
         Arena(plan, capacity=8, raw_bytes=4096, n_workers=1, credit=2, n_slots=4, output_bytes=256, fd=os.dup(arena.fd))
 
 
+def test_as_many_names_as_come_and_none_too_long():
+    """Files that rotate bring new names for ever: each index has a place of its own, and indices come round."""
+    arena = make_arena(Plan(None))
+    for index in range(6000):
+        arena.name_partition(index, f"/var/log/{'x' * 100}/{index}.ndjson", index % 7)
+    for index in (5999, 5000, 4096):
+        assert arena.partition_name(index) == (f"/var/log/{'x' * 100}/{index}.ndjson", index % 7)
+    arena.name_partition(1, "p" * 4096, 0)
+    assert arena.partition_name(1) == ("p" * 4096, 0)
+    with pytest.raises(ValueError, match="4097 bytes, more than 4096"):
+        arena.name_partition(1, "p" * 4097, 0)
+
+
 def test_a_detached_slot_leaves_its_bytes_to_whoever_looks_at_them():
     arena = make_arena(Plan(None))
     at = arena.offsets["raw"]
     old = arena.view(0, at, 4)
     old[:] = b"kept"
     before = arena.slot_address(0)
-    arena.detach_slot(0)
+    copy = arena.detach_slot(0)
     assert arena.slot_address(0) != before
-    arena.view(0, at, 4)[:] = b"next"
+    second = arena.view(0, at, 4)
+    second[:] = b"next"
     assert bytes(old) == b"kept"
-    assert bytes(arena.view(0, at, 4)) == b"next"
+    again = arena.detach_slot(0)
+    arena.view(0, at, 4)[:] = b"last"
+    assert (bytes(old), bytes(second), bytes(arena.view(0, at, 4))) == (b"kept", b"next", b"last")
+    del copy, again  # and with them the copies
+    assert bytes(arena.view(0, at, 4)) == b"last"
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,10 @@ class FakeRun:
         def stop_worker(worker):
             pass
 
+        @staticmethod
+        def return_taken(worker):
+            pass
+
     pool, workers, started = 0, 2, True
 
     def __init__(self):

@@ -45,7 +45,7 @@ typedef struct {
 typedef struct {
     pf_sink sink; /* first: the source calls back with a pointer to it */
     pf_arena *arena;
-    pf_decoder *decoder;  /* for batches that wait for credit */
+    pf_decoder *decoder;  /* for the batches that are decoded here */
     pf_columns columns;   /* where the columns of any slot lie */
     pf_open_batch *open;
     uint32_t n_open;
@@ -153,8 +153,19 @@ static pf_slot_partition *pf_partition_entry(pf_intake *in, pf_open_batch *open,
     return &table[n];
 }
 
-/* An oversize payload outlives its arrival in a file of its own, named by batch slot and place, until its
- * dead letter is durable. */
+static int pf_write_whole(int fd, const uint8_t *bytes, size_t size) {
+    while (size) {
+        ssize_t n = write(fd, bytes, size);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return 0;
+        bytes += n;
+        size -= (size_t)n;
+    }
+    return 1;
+}
+
+/* An oversize message outlives its arrival in a file of its own, named by batch slot and place, until its
+ * dead letter is durable: one record as brokers/framing.py has it, key and headers included. */
 static int pf_spool(pf_intake *in, uint32_t slot, uint32_t index, const pf_incoming *m) {
     char path[4096];
     if ((size_t)snprintf(path, sizeof path, "%s/oversize-%u-%u", in->spool_dir, slot, index) >= sizeof path) {
@@ -166,20 +177,17 @@ static int pf_spool(pf_intake *in, uint32_t slot, uint32_t index, const pf_incom
         in->spool_errno = (uint32_t)errno;
         return 0;
     }
-    size_t done = 0;
-    while (done < m->size) {
-        ssize_t n = write(fd, m->payload + done, m->size - done);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) {
-            in->spool_errno = (uint32_t)errno;
-            close(fd);
-            unlink(path);
-            return 0;
-        }
-        done += (size_t)n;
+    uint32_t key_size = m->key_size < 0 ? 0 : (uint32_t)m->key_size;
+    uint32_t sizes[3] = {m->key_size < 0 ? PF_NO_PAYLOAD : key_size, m->headers_size,
+                         m->payload == NULL ? PF_NO_PAYLOAD : (uint32_t)m->size};
+    int written = pf_write_whole(fd, (const uint8_t *)sizes, sizeof sizes) && pf_write_whole(fd, m->key, key_size) &&
+                  pf_write_whole(fd, m->headers, m->headers_size) && pf_write_whole(fd, m->payload, m->size);
+    if (!written) {
+        in->spool_errno = (uint32_t)errno;
+        unlink(path);
     }
     close(fd);
-    return 1;
+    return written;
 }
 
 static inline uint32_t pf_copy_in(uint8_t *raw, uint32_t *used, const uint8_t *bytes, size_t size) {
@@ -201,10 +209,8 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
     pf_open_batch *open = &in->open[lane];
     size_t key_size = m->key_size > 0 ? (size_t)m->key_size : 0;
     size_t rest = key_size + m->headers_size;
-    /* Key and headers of an oversize message are kept beside the row as long as they fit themselves. */
     int oversize = m->size > in->max_payload_bytes || m->size + rest > arena->raw_bytes;
-    int drop_rest = rest > arena->raw_bytes;
-    size_t need = (oversize ? 0 : m->size) + (drop_rest ? 0 : rest);
+    size_t need = oversize ? 0 : m->size + rest;
 
     for (;;) {
         if (open->slot == PF_NO_SLOT && !pf_open(in, open)) return pf_stalled(in, lane);
@@ -226,9 +232,9 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
         row->partition = m->partition;
         row->payload_size = m->payload == NULL ? PF_NO_PAYLOAD : (uint32_t)m->size;
         row->payload_at = oversize ? PF_SPOOLED : pf_copy_in(raw, &open->raw_bytes, m->payload, m->size);
-        row->key_size = drop_rest ? -1 : m->key_size;
-        row->key_at = pf_copy_in(raw, &open->raw_bytes, m->key, drop_rest ? 0 : key_size);
-        row->headers_size = drop_rest ? 0 : m->headers_size;
+        row->key_size = oversize ? -1 : m->key_size;
+        row->key_at = pf_copy_in(raw, &open->raw_bytes, m->key, oversize ? 0 : key_size);
+        row->headers_size = oversize ? 0 : m->headers_size;
         row->headers_at = pf_copy_in(raw, &open->raw_bytes, m->headers, row->headers_size);
         row->attempts = 0;
         entry->messages++;

@@ -56,7 +56,7 @@ cdef extern from "kafka_source.h" nogil:
         int64_t check_at_ns
         pf_kafka_topic *topics
         uint32_t n_topics
-    uint32_t pf_kafka_spent_waiting(const pf_kafka_spent *spent)
+    size_t pf_kafka_spent_bytes(const pf_kafka_spent *spent)
     int pf_kafka_source_init(pf_kafka_source *self, const pf_rdkafka *api)
     void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf)
     void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
@@ -331,9 +331,9 @@ cdef class KafkaReaderNative(NativeSource):
         return found
 
     @property
-    def spent(self):
-        """Groups of appended messages that wait to be freed where they were allocated (kafka_spent.h)."""
-        return pf_kafka_spent_waiting(&self._state.spent)
+    def spent_bytes(self):
+        """Bytes of appended messages that wait to be freed where they were allocated (kafka_spent.h)."""
+        return pf_kafka_spent_bytes(&self._state.spent)
 
     def pause(self, bint paused):
         """Fetch no more, or again; takes effect at the next poll."""

@@ -18,9 +18,10 @@
 #include <stdlib.h>
 #include "rdkafka_api.h"
 
-#define PF_SPENT_NODE 1022               /* messages a node holds at most */
-#define PF_SPENT_NODE_BYTES (256 * 1024) /* payload bytes after which it is handed over */
-#define PF_SPENT_NODES_WAITING 32        /* beyond that the intake frees by itself, so 8 MiB wait at most, or one message */
+#define PF_SPENT_NODE 1021                       /* messages a node holds at most */
+#define PF_SPENT_NODE_BYTES (512 * 1024)         /* after which it is handed over */
+#define PF_SPENT_WAITING_BYTES (16 * 1024 * 1024) /* beyond which the intake frees by itself: a node more may wait */
+#define PF_SPENT_OBJECT_BYTES 400                /* about what librdkafka needs for a message beside its bytes */
 
 typedef struct pf_spent_node pf_spent_node;
 struct pf_spent_node {
@@ -35,7 +36,7 @@ typedef struct {
     int handed_over;                  /* responses do call back */
     pf_spent_node *open;              /* intake thread */
     _Atomic(pf_spent_node *) waiting; /* pushed by the intake thread, taken by any */
-    _Atomic uint32_t n_waiting;
+    _Atomic size_t waiting_bytes;
 } pf_kafka_spent;
 
 /* Free what waits. Any thread. */
@@ -46,7 +47,7 @@ static void pf_kafka_spent_free_waiting(pf_kafka_spent *self)
         pf_spent_node *next = node->next;
         for (size_t i = 0; i < node->count; i++)
             self->api->message_destroy(node->messages[i]);
-        atomic_fetch_sub_explicit(&self->n_waiting, 1, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&self->waiting_bytes, node->bytes, memory_order_relaxed);
         free(node);
         node = next;
     }
@@ -56,7 +57,7 @@ static void pf_kafka_spent_push(pf_kafka_spent *self)
 {
     pf_spent_node *node = self->open;
     self->open = NULL;
-    atomic_fetch_add_explicit(&self->n_waiting, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&self->waiting_bytes, node->bytes, memory_order_relaxed);
     node->next = atomic_load_explicit(&self->waiting, memory_order_relaxed);
     while (!atomic_compare_exchange_weak_explicit(&self->waiting, &node->next, node, memory_order_release,
                                                   memory_order_relaxed))
@@ -68,7 +69,7 @@ static inline void pf_kafka_spent_put(pf_kafka_spent *self, rd_kafka_message_t *
 {
     if (self->open == NULL) {
         if (self->handed_over &&
-            atomic_load_explicit(&self->n_waiting, memory_order_relaxed) < PF_SPENT_NODES_WAITING)
+            atomic_load_explicit(&self->waiting_bytes, memory_order_relaxed) < PF_SPENT_WAITING_BYTES)
             self->open = malloc(sizeof *self->open);
         if (self->open == NULL) {
             self->api->message_destroy(message);
@@ -78,7 +79,7 @@ static inline void pf_kafka_spent_put(pf_kafka_spent *self, rd_kafka_message_t *
     }
     pf_spent_node *node = self->open;
     node->messages[node->count++] = message;
-    node->bytes += message->len + message->key_len;
+    node->bytes += PF_SPENT_OBJECT_BYTES + message->len + message->key_len;
     if (node->count == PF_SPENT_NODE || node->bytes >= PF_SPENT_NODE_BYTES)
         pf_kafka_spent_push(self);
 }
@@ -116,10 +117,10 @@ static void pf_kafka_spent_configure(pf_kafka_spent *self, const pf_rdkafka *api
     api->conf_interceptor_add_on_new(conf, "pythia_fast", pf_kafka_spent_on_new, self);
 }
 
-/* Messages (rather: nodes of them) that wait to be freed. */
-static uint32_t pf_kafka_spent_waiting(const pf_kafka_spent *self)
+/* Bytes that wait to be freed. */
+static size_t pf_kafka_spent_bytes(const pf_kafka_spent *self)
 {
-    return atomic_load_explicit(&self->n_waiting, memory_order_relaxed) + (self->open != NULL);
+    return atomic_load_explicit(&self->waiting_bytes, memory_order_relaxed) + (self->open ? self->open->bytes : 0);
 }
 
 #endif

@@ -27,58 +27,9 @@ cdef extern from "<sys/mman.h>" nogil:
     int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED
     void *MAP_FAILED
 
-cdef extern from *:
-    """
-    #ifdef __linux__
-    #include <signal.h>
-    #include <sys/prctl.h>
-    static int pf_memory_file(void) {
-        extern int memfd_create(const char *, unsigned);
-        return memfd_create("pythia-arena", 1u /* MFD_CLOEXEC */);
-    }
-    static int pf_die_with_parent(void) { return prctl(PR_SET_PDEATHSIG, SIGKILL); }
-    #else
-    #include <stdio.h>
-    #include <stdlib.h>
-    #include <unistd.h>
-    /* No anonymous memory file: one in the temporary folder that has lost its name at once. */
-    static int pf_memory_file(void) {
-        char path[] = "/tmp/pythia-arena-XXXXXX";
-        int fd = mkstemp(path);
-        if (fd >= 0) unlink(path);
-        return fd;
-    }
-    static int pf_die_with_parent(void) { return 0; }
-    #endif
-    """
+cdef extern from "memory_file.h":
     int pf_memory_file()
     int pf_die_with_parent()
-
-cdef extern from *:
-    """
-    #include <errno.h>
-    #include <string.h>
-    #include <unistd.h>
-    /* Bytes begin .. end of a slot, from a shared mapping of it to a copy; what was never written is left out, because
-     * reading it would make the kernel give it memory. */
-    static void pf_copy_written(int fd, uint64_t slot_at, uint64_t begin, uint64_t end, uint8_t *to,
-                                const uint8_t *from) {
-    #ifdef SEEK_DATA
-        const off_t last = (off_t)(slot_at + end);
-        off_t at = lseek(fd, (off_t)(slot_at + begin), SEEK_DATA);
-        if (at >= 0 || errno == ENXIO) {
-            while (at >= 0 && at < last) {
-                off_t hole = lseek(fd, at, SEEK_HOLE);
-                if (hole < 0 || hole > last) hole = last;
-                memcpy(to + ((uint64_t)at - slot_at), from + ((uint64_t)at - slot_at), (size_t)(hole - at));
-                at = hole < last ? lseek(fd, hole, SEEK_DATA) : last;
-            }
-            return;
-        }
-    #endif
-        memcpy(to + begin, from + begin, end - begin);
-    }
-    """
     void pf_copy_written(int fd, uint64_t slot_at, uint64_t begin, uint64_t end, uint8_t *to, const uint8_t *source)
 
 cdef extern from "slot_decode.h" nogil:

@@ -27,7 +27,7 @@ static inline uint64_t pf_rows_at(const pf_arena *arena, const pf_slot *slot) {
 static int pf_decode_message(const pf_arena *arena, pf_slot *slot, const pf_message *message, pf_columns *columns,
                              pf_decoder *decoder, pf_refusal *why) {
     *why = (pf_refusal){PF_REASON_NONE, PF_FOUND_NONE, 0, -1, 0};
-    if (message->payload_size == PF_NO_PAYLOAD) {
+    if (message->payload_size == PF_NO_PAYLOAD && message->payload_at != PF_SPOOLED) {
         why->reason = PF_REASON_NULL;
         return PF_REFUSED;
     }
@@ -54,7 +54,7 @@ static int pf_decode_messages(const pf_arena *arena, pf_slot *slot, pf_columns c
     pf_columns_reset(&columns);
     for (uint32_t i = 0; i < n; i++) {
         pf_refusal why;
-        messages[i].attempts = slot->crashes;
+        if (slot->crashes) messages[i].attempts = slot->crashes;
         int outcome = pf_decode_message(arena, slot, &messages[i], &columns, decoder, &why);
         if (outcome == PF_FULL) {
             if (!sift) return 0;

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from pythia_fast._ext.source import NativeSource
 
+#: Partitions that a reader may have at once: the arena keeps that many names (PF_PARTITION_NAMES).
+MAX_PARTITIONS = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Partition:

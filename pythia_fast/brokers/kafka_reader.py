@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_reader import KafkaReaderNative
-from pythia_fast.brokers.base import Partition, Reader, ReaderContext
+from pythia_fast.brokers.base import MAX_PARTITIONS, Partition, Reader, ReaderContext
 from pythia_fast.errors import SourceError
 
 if TYPE_CHECKING:
@@ -52,8 +52,9 @@ class KafkaReader(Reader):
         self._servers = consumer.bootstrap_servers
         self._group = consumer.group(context.app, context.handler)
         self._bounded = context.until == "end"
-        self._table: list[Partition] = []
+        self._next_index = 0
         self._current: dict[Key, Partition] = {}
+        self._by_index: dict[int, Partition] = {}  #: the same
         self._lost: set[Key] = set()
         self._committed: dict[Key, int] = {}
         self._bounds: dict[Key, tuple[int, int]] = {}
@@ -99,9 +100,15 @@ class KafkaReader(Reader):
         self._reached()
         if self._bounded:
             self._measure(keys)
-        gained = [Partition(len(self._table) + i, *key) for i, key in enumerate(keys)]
-        self._table.extend(gained)
+        if len(self._current) + len(keys) > MAX_PARTITIONS:
+            self._fail(
+                f"Kafka gives this member {len(self._current) + len(keys):,} partitions; it can hold "
+                f"{MAX_PARTITIONS:,}: start more members of the group"
+            )
+            return
+        gained = [Partition(index, *key) for index, key in zip(self._free_indices(len(keys)), keys, strict=True)]
         self._current.update(zip(keys, gained, strict=True))
+        self._by_index.update((partition.index, partition) for partition in gained)
         self._context.listener.assigned(gained)
         ends = [self._bounds[key][1] if self._bounded else None for key in keys]
         try:
@@ -113,6 +120,16 @@ class KafkaReader(Reader):
         if keys:
             self._context.log(f"kafka: assigned {_names(keys)}")
 
+    def _free_indices(self, count: int) -> list[int]:
+        """New indices whose places in the arena's table of names (index % MAX_PARTITIONS) no partition of ours has."""
+        taken = {index % MAX_PARTITIONS for index in self._by_index}
+        found: list[int] = []
+        while len(found) < count:
+            if self._next_index % MAX_PARTITIONS not in taken:
+                found.append(self._next_index)
+            self._next_index += 1
+        return found
+
     def _revoke(self, keys: Sequence[Key]) -> None:
         lost = self.native.assignment_lost
         gone = [self._current[key] for key in keys if key in self._current]
@@ -121,6 +138,8 @@ class KafkaReader(Reader):
             self._context.log(f"kafka: lost {_names(keys)}: the group went on without this member")
         self._last_positions.update(self.native.positions())
         self._context.listener.revoked(gone, lost=lost)
+        for partition in gone:
+            del self._by_index[partition.index]
         for key in keys:
             self._current.pop(key, None)
             self._committed.pop(key, None)
@@ -160,9 +179,8 @@ class KafkaReader(Reader):
     def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
         offsets = []
         for index, position in positions.items():
-            partition = self._table[index]
-            key = (partition.topic, partition.partition)
-            if self._current.get(key) is partition and key not in self._lost:
+            partition = self._by_index.get(index)
+            if partition is not None and (key := (partition.topic, partition.partition)) not in self._lost:
                 offsets.append((*key, position))
         if not offsets:
             return

@@ -14,6 +14,7 @@ from zlib import crc32
 from pythia_fast import options
 from pythia_fast._ext.memory_reader import MemoryLog
 from pythia_fast.brokers.base import (
+    MAX_PARTITIONS,
     Delivery,
     FailedRecord,
     Partition,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from pythia_fast._ext.memory_reader import Entry
 
 
-MAX_PARTITIONS = 4096  #: that the arena keeps names of (PF_PARTITION_NAMES)
 MAX_ROOM_BYTES = 2**63 - 1
 MAX_TIMESTAMP_MS = 2**63 - 1
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pythia_fast._ext.intake import NO_PAYLOAD, SPOOLED
 from pythia_fast.batch import MESSAGE
 from pythia_fast.brokers.base import FailedRecord, Partition
-from pythia_fast.brokers.framing import iterate_records
+from pythia_fast.brokers.framing import FramedRecord, iterate_records
 from pythia_fast.refusal import refusal_text
 from pythia_fast.runtime.dead_letter import DeadLetter
 from pythia_fast.runtime.notes import Notes, read_notes
@@ -120,10 +120,11 @@ class SlotReader:
         spooled: Path | None = None,
     ) -> DeadLetter:
         partition = self._partitions.get(int(message["partition"]))
+        record = self._record(slot, message, spooled)
         return DeadLetter(
-            payload=self._payload(slot, message, spooled),
-            key=None if message["key_size"] < 0 else self._raw(slot, message["key_at"], message["key_size"]),
-            headers=self._raw(slot, message["headers_at"], message["headers_size"]),
+            payload=record.payload,
+            key=record.key,
+            headers=record.headers,
             topic=partition.topic if partition is not None else "",
             partition=partition.partition if partition is not None else -1,
             offset=int(message["offset"]),
@@ -134,12 +135,16 @@ class SlotReader:
             attempts=attempts,
         )
 
-    def _payload(self, slot: int, message: Any, spooled: Path | None) -> bytes | None:
+    def _record(self, slot: int, message: Any, spooled: Path | None) -> FramedRecord:
         if message["payload_at"] == SPOOLED and spooled is not None:
-            return spooled.read_bytes()
-        if message["payload_size"] == NO_PAYLOAD:
-            return None
-        return self._raw(slot, message["payload_at"], message["payload_size"])
+            (record,) = iterate_records(spooled.read_bytes())
+            return record
+        null = message["payload_size"] == NO_PAYLOAD
+        return FramedRecord(
+            None if message["key_size"] < 0 else self._raw(slot, message["key_at"], message["key_size"]),
+            self._raw(slot, message["headers_at"], message["headers_size"]),
+            None if null else self._raw(slot, message["payload_at"], message["payload_size"]),
+        )
 
     def _raw(self, slot: int, at: int, size: int) -> bytes:
         return bytes(self._arena.view(slot, self._at["raw"] + int(at), int(size)))

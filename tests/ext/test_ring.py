@@ -11,6 +11,7 @@ from pythia_fast._ext.intake import END, STOPPED, Intake
 from pythia_fast._ext.plan import Plan
 from pythia_fast._ext.raw_decoder import RawDecoder
 from pythia_fast._ext.ring import Arena
+from pythia_fast.brokers.framing import decode_headers, frame_record, iterate_records
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage
 
 FREE, FILLING, READY, HELD, DONE, OUTPUT_FULL = range(6)
@@ -179,6 +180,23 @@ def test_no_cell_of_a_queue_is_used_again_before_it_was_collected(feed):
     assert batches == list(range(1, 201))
 
 
+def test_the_process_that_had_the_last_batch_gets_the_next_while_all_are_idle(feed):
+    one = feed([b"m"] * 9, capacity=1, workers=3, credit=1, slots=1)  # one slot: the next row waits for its release
+    thread = threading.Thread(target=one.run)
+    thread.start()
+    workers = []
+    while len(workers) < 9:
+        for worker in range(3):
+            slot = one.arena.take(worker, 0.001)
+            if slot is not None:
+                workers.append(worker)
+                one.arena.complete(worker, slot, 0, 0, 0, 0, 0, 0)
+        for slot in one.arena.collect():
+            one.arena.release(slot)
+    thread.join(10)
+    assert workers == [0] * 9
+
+
 @pytest.mark.parametrize("moment", ["queued", "held", "spilled", "done but not counted"])
 def test_what_a_dead_process_held_is_ready_again_in_order(feed, moment):
     one = feed([b"m"] * 8)
@@ -249,8 +267,24 @@ def test_a_payload_larger_than_a_slot_is_refused_and_kept_in_the_spool(feed, tmp
     facts = one.arena.facts(slot)
     assert (facts.rows, facts.refused) == (2, 1)
     assert one.arena.refusals(slot)[0][:2] == (1, 19)  # PF_REASON_TOO_LARGE
-    assert (tmp_path / f"oversize-{slot}-1").read_bytes() == big
+    assert (tmp_path / f"oversize-{slot}-1").read_bytes() == frame_record(big)
     assert one.arena.partitions(slot) == [(0, 3, 0, 3)]
+
+
+def test_key_and_headers_larger_than_a_slot_are_kept_with_their_message(feed, tmp_path):
+    messages = [
+        MemoryMessage(None, key=b"k" * 5000, headers=[("a", b"b")]),
+        MemoryMessage(b"x", headers=[("h", b"v" * 5000)]),
+    ]
+    one = feed(messages)
+    assert one.run() == END
+    assert one.intake.flush(1.0)
+    slot = one.take()
+    assert one.arena.facts(slot)[2:4] == (0, 2)
+    for index, message in enumerate(messages):
+        (kept,) = iterate_records((tmp_path / f"oversize-{slot}-{index}").read_bytes())
+        assert (kept.payload, kept.key) == (message.payload, message.key)
+        assert decode_headers(kept.headers) == list(message.headers)
 
 
 def test_null_values_are_refused_rows_and_count_as_positions(feed):

@@ -151,6 +151,12 @@ def test_a_few_messages_are_decoded_before_they_wake_a_process(bench):
     assert one.batch(slot)["number"].tolist() == [1, 2]
 
 
+def test_a_few_long_messages_are_left_to_the_pool(bench):
+    one = bench([b'{"number":1,"name":"%s"}' % (b"x" * 3000)] * 3, raw_bytes=65536)
+    one.publish()
+    assert one.intake.decoded == 0
+
+
 def test_rows_that_fit_only_one_by_one_are_sifted(bench):
     """Three default labels of 1,000 bytes a row, 4,096 bytes of column: one row fits, two do not, five never."""
     three, five = b'{"number":1,"items":[{},{},{}]}', b'{"number":2,"items":[{},{},{},{},{}]}'

@@ -72,3 +72,22 @@ def test_a_nursery_that_is_killed_is_told_to_be_gone() -> None:
         os.kill(nursery.pid, signal.SIGKILL)
         with pytest.raises(PoolError, match="the pool's parent process"):
             receive_until(nursery, Died, 1)
+
+
+def test_its_end_is_told_while_a_process_that_a_handler_forked_holds_the_channel() -> None:
+    read_end, write_end = os.pipe()
+
+    def fork_and_go(pool: int, worker: int) -> None:
+        if os.fork() == 0:
+            os.close(write_end)
+            os.read(read_end, 1)  # until the test has closed its end
+            os._exit(0)
+
+    with nursery_of(fork_and_go) as nursery:
+        nursery.launch(0, 0)
+        receive_until(nursery, Died, 1)
+        os.kill(nursery.pid, signal.SIGKILL)
+        with pytest.raises(PoolError, match="is gone"):
+            nursery.receive(30)
+    os.close(write_end)
+    os.close(read_end)

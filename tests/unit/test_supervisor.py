@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import ClassVar
 
 import pytest
 
@@ -58,9 +59,11 @@ class FakeRun:
         def stop_worker(worker):
             pass
 
-        @staticmethod
-        def return_taken(worker):
-            pass
+        returned: ClassVar[list[int]] = []
+
+        @classmethod
+        def return_taken(cls, worker):
+            cls.returned.append(worker)
 
     pool, workers, started = 0, 2, True
 
@@ -79,6 +82,15 @@ class FakeRun:
 def make():
     nursery, run, lines = FakeNursery(), FakeRun(), []
     return nursery, run, lines, Supervisor(nursery, [run], lines.append)
+
+
+def test_a_process_that_dies_before_the_run_has_begun_is_not_taken_for_one_that_is_up():
+    nursery, run, _, supervisor = make()
+    run.started = False
+    run.arena.returned.clear()
+    nursery.packets = [Launched(0, 1, 4711), Died(0, 1, 4711, -11)]
+    supervisor.serve(0)
+    assert (run.deaths, run.arena.returned, nursery.launched) == ([], [1], [(0, 1)])
 
 
 def test_a_death_is_told_and_handed_to_its_handler():

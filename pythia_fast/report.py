@@ -18,6 +18,7 @@ class HandlerReport(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     source: str = ""  #: as the source describes itself
     sink: str = ""  #: as the sink describes itself; empty without one
+    dead_letters: tuple[str, ...] = ()  #: where those of this run went: a sink, a file of the state folder, or both
     workers: int = 0  #: pool processes that ran this handler
     rows: int = 0
     batches: int = 0

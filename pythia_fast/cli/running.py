@@ -134,9 +134,11 @@ def write_report(path: Path, report: RunReport) -> OSError | None:
 
 
 def print_summary(report: RunReport) -> None:
-    """Print the table of figures on stdout."""
+    """Print the table of figures on stdout, and where the dead letters are."""
     from rich.console import Console
 
-    from pythia_fast.cli.summary import summary_table
+    from pythia_fast.cli.summary import dead_letter_lines, summary_table
 
     Console(file=sys.stdout).print(summary_table(report))
+    for line in dead_letter_lines(report):
+        print(line)

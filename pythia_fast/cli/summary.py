@@ -1,4 +1,4 @@
-"""The table after a run."""
+"""The table after a run, and what it leaves to look at."""
 
 from __future__ import annotations
 
@@ -51,3 +51,13 @@ def summary_table(report: RunReport) -> Table:
     if report.unfinished:
         table.add_row("unfinished, read again next time", f"{report.unfinished:,}")
     return table
+
+
+def dead_letter_lines(report: RunReport) -> list[str]:
+    """Where the dead letters of the run are, a line for each handler that has some."""
+    several = len(report.handlers) > 1
+    return [
+        f"dead letters{f' of {handler.name}' if several else ''}: {', '.join(handler.dead_letters)}"
+        for handler in report.handlers
+        if handler.dead_letters
+    ]

@@ -221,6 +221,8 @@ class DeadLetterWriter:
             raise SinkError(f"cannot keep dead letters in {self._folder}: {error.strerror}") from None
         self._file: Publisher | None = None
         self._publisher = sink.open(context) if sink is not None else None
+        self._sink = sink.describe() if sink is not None else ""
+        self._places: dict[str, None] = {}  #: where letters were sent, in the order of the first of each
         self._encode = self._encoder(sink)
         self._letters: dict[int, Sequence[DeadLetter]] = {}  # by ticket, until the sink has them
 
@@ -241,6 +243,7 @@ class DeadLetterWriter:
         if self._publisher is None:
             self._publish_to_file(letters, ticket)
             return
+        self._places[self._sink] = None
         time = _now()
         records = b"".join([self._encode(letter, time) for letter in letters])
         self._letters[ticket] = letters
@@ -259,9 +262,11 @@ class DeadLetterWriter:
         for number in range(MAX_FILES):
             path = self._folder / (f"{name}-{number}.ndjson" if number else f"{name}.ndjson")
             try:
-                return FileProducer(path, fsync="batch").open(self._context)
+                publisher = FileProducer(path, fsync="batch").open(self._context)
             except FileLockedError:
                 continue
+            self._places[f"file {path}"] = None
+            return publisher
         raise SinkError(f"{MAX_FILES} runs write dead letters into {self._folder} already")
 
     def deliveries(self, timeout: float = 0.0) -> Sequence[Delivery]:
@@ -289,6 +294,11 @@ class DeadLetterWriter:
             f"({delivery.failed[0].reason}); they are kept in {self._folder}"
         )
         return refused
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where letters of this run were sent."""
+        return tuple(self._places)
 
     def trouble(self) -> str | None:
         """What it is waiting for right now, as a sentence, or None when all is well."""

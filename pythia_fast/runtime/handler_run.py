@@ -283,6 +283,7 @@ class HandlerRun:
             name=self.handler.name,
             source=self.handler.source.describe(),
             sink=sink.describe() if sink is not None else "",
+            dead_letters=self._dead_letters.places,
             workers=self.workers,
             rows=counts.rows,
             batches=counts.batches,

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from pythia_fast.cli.summary import summary_table
+from pythia_fast.cli.summary import dead_letter_lines, summary_table
 from pythia_fast.report import HandlerReport, RunReport
 
 
@@ -64,3 +64,14 @@ def test_work_left_is_told() -> None:
     lines = text_of(RunReport(app="orders", ending="deadline", unfinished=4096))
     assert lines[0] == "orders: drain deadline passed with work left"
     assert "unfinished, read again next time 4,096" in lines
+
+
+def test_where_the_dead_letters_are_is_told_of_each_handler_that_has_some() -> None:
+    file = HandlerReport(name="score", dead_letters=("file .pythia/orders/dead-letters/score.ndjson",))
+    none = HandlerReport(name="archive")
+    assert dead_letter_lines(RunReport(handlers=(file,))) == [
+        "dead letters: file .pythia/orders/dead-letters/score.ndjson"
+    ]
+    assert dead_letter_lines(RunReport(handlers=(file, none))) == [
+        "dead letters of score: file .pythia/orders/dead-letters/score.ndjson"
+    ]

@@ -582,3 +582,19 @@ def test_a_teardown_that_ends_the_process_is_told(tmp_path):
     report = app.run(workers=1, until="end", state_dir=tmp_path, observer=events)
     assert (report.ending, report.rows) == ("done", 3)
     assert any("exit code 9 after its last batch, in teardown()" in line for line in events.lines)
+
+
+def test_the_report_tells_where_the_dead_letters_went(tmp_path):
+    def reject(batch):
+        batch.reject([0], reason="no")
+
+    app = App("test")
+    app.batch_handler(source=MemoryConsumer(numbers(2)), decoder="raw", name="one")(reject)
+    app.batch_handler(source=MemoryConsumer(numbers(2)), decoder="raw", name="two", dead_letter=MemoryProducer())(
+        reject
+    )
+    app.batch_handler(source=MemoryConsumer(numbers(2)), decoder="raw", name="three")(lambda batch: None)
+    one, two, three = app.run(workers=3, until="end", state_dir=tmp_path).handlers
+    assert one.dead_letters == (f"file {tmp_path / 'dead-letters' / 'one.ndjson'}",)
+    assert two.dead_letters == (MemoryProducer().describe(),)
+    assert three.dead_letters == ()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pythia_fast import App
+from pythia_fast.brokers.framing import frame_record
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryProducer
 from pythia_fast.errors import ConfigError
 from pythia_fast.runtime.spool import OWNER, Spool
@@ -36,7 +37,7 @@ HELD_UP = """
         def started(self, info): pass
         def sample(self, snapshot):
             for path in state.glob("spool/*/oversize-*"):
-                if path.stat().st_size == 10_000:
+                if path.stat().st_size == 10_012:  # with the sizes of key, headers and payload
                     print(path, flush=True)
         def event(self, text): pass
         def finished(self, report): pass
@@ -72,7 +73,7 @@ def test_the_next_run_removes_what_a_killed_run_left_and_nothing_of_a_live_one(t
         try:
             assert process.stdout is not None
             spooled = Path(process.stdout.readline().strip())
-            assert spooled.read_bytes() == BIG
+            assert spooled.read_bytes() == frame_record(BIG)
             assert run_over(state, [b"1"]).records == []
             assert spooled.read_bytes() == BIG, "a live run lost its spooled payload"
             assert folders(state) == [spooled.parent.name]

@@ -75,7 +75,7 @@ def test_the_next_run_removes_what_a_killed_run_left_and_nothing_of_a_live_one(t
             spooled = Path(process.stdout.readline().strip())
             assert spooled.read_bytes() == frame_record(BIG)
             assert run_over(state, [b"1"]).records == []
-            assert spooled.read_bytes() == BIG, "a live run lost its spooled payload"
+            assert spooled.read_bytes() == frame_record(BIG), "a live run lost its spooled payload"
             assert folders(state) == [spooled.parent.name]
         finally:
             process.send_signal(signal.SIGKILL)

@@ -19,12 +19,8 @@ cdef extern from "memory_log.h" nogil:
         int64_t next_offset
         int64_t timestamp_ms
 
-    ctypedef struct pf_wake:
-        int read_fd
-
     ctypedef struct pf_memory_log:
         pf_source source
-        pf_wake wake
         pf_incoming *fixed
         size_t n_fixed
         int64_t *committed
@@ -131,11 +127,8 @@ cdef class MemoryLog(NativeSource):
         pf_memory_end(&self.log)
 
     def open(self):
-        if self.log.wake.read_fd >= 0:
+        if not pf_memory_open(&self.log):
             raise RuntimeError("the log has a reader already")
-        cdef int error = pf_memory_open(&self.log)
-        if error:
-            raise OSError(error, "pipe")
 
     def close(self):
         pf_memory_close(&self.log)

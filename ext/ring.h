@@ -3,6 +3,8 @@
 #ifndef PYTHIA_RING_H
 #define PYTHIA_RING_H
 
+#include <string.h>
+
 #include "arena_layout.h"
 #include "atomics.h"
 
@@ -18,6 +20,11 @@ static inline pf_slot *pf_slot_at(pf_arena *arena, uint32_t slot) {
 
 static inline pf_slot_partition *pf_slot_partitions(pf_arena *arena, pf_slot *slot) {
     return (pf_slot_partition *)((uint8_t *)slot + arena->partitions_at);
+}
+
+/* Messages of the slot; never more than it has room for, should somebody have scribbled on it. */
+static inline uint32_t pf_slot_length(const pf_arena *arena, const pf_slot *slot) {
+    return slot->messages < arena->slot_capacity ? slot->messages : arena->slot_capacity;
 }
 
 /* ---- intake thread ------------------------------------------------------------------------- */
@@ -79,6 +86,7 @@ static inline uint32_t pf_take(pf_arena *arena, uint32_t worker) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     slot->output_bytes = 0;
     slot->output_records = slot->error_bytes = slot->rejected = slot->retried = slot->failed = 0;
+    if (!slot->crashes) memset((uint8_t *)slot + arena->status_at, PF_ROW_PENDING, pf_slot_length(arena, slot));
     slot->taken_ns = pf_now_ns();
     pf_store(&slot->state, PF_SLOT_HELD);
     pf_store(&w->taken, w->taken + 1);

@@ -48,7 +48,7 @@ static int pf_decode_messages(const pf_arena *arena, pf_slot *slot, pf_columns c
     pf_message *messages = pf_slot_messages(arena, slot);
     pf_message *good = (pf_message *)((uint8_t *)slot + arena->good_at);
     pf_refused *refusals = pf_slot_refusals(arena, slot);
-    uint32_t n = slot->messages < arena->slot_capacity ? slot->messages : arena->slot_capacity;
+    uint32_t n = pf_slot_length(arena, slot);
     uint32_t rows = 0, refused = 0;
     columns.base = (uint8_t *)slot;
     pf_columns_reset(&columns);

@@ -151,6 +151,11 @@ def one_each(where: str, option: str, value: object, count: int, what: str) -> N
 
 
 def _is(number: type, value: object) -> bool:
+    # The first two need no look at abstract classes, which costs more than all else that send() checks.
+    return type(value) is int or (type(value) is float and number is Real) or _counts_as(number, value)
+
+
+def _counts_as(number: type, value: object) -> bool:
     return isinstance(value, number) and not isinstance(value, bool)
 
 

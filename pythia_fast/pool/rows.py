@@ -69,6 +69,32 @@ class Outcome:
     notes: Notes = field(default_factory=Notes)
 
 
+class _Held:
+    """The batch in hand: its slot, its memory, and what has become of its rows."""
+
+    __slots__ = ("_status", "memory", "outcome", "slot")
+
+    def __init__(self, slot: int, memory: BatchMemory) -> None:
+        self.slot = slot
+        self.memory = memory
+        self.outcome = Outcome()
+        self._status: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def status(self) -> npt.NDArray[np.uint8]:
+        """uint8[rows], of the slot: made when it is asked for, which a batch that goes well never does."""
+        if self._status is None:
+            self._status = view(self.memory.status(), np.uint8)
+        return self._status
+
+    def rows_of(self, part: _Part) -> RowIndices:
+        return np.arange(self.memory.rows, dtype=np.uint32) if part.rows is None else part.rows
+
+    def close(self) -> None:
+        """Look at the slot no longer."""
+        self._status = None
+
+
 @dataclass(slots=True)
 class _Part:
     """Rows of the slot still to be handled. ``rows`` None: all of them, in the slot's own columns."""
@@ -95,28 +121,26 @@ class RowKeeper:
         rows = self._arena.rows(slot)
         if rows == 0:
             return Outcome()
-        outcome = Outcome()
-        memory = self._memory(slot, rows)
-        status = view(memory.status(), np.uint8)
-        parts = self._first_parts(slot, status, outcome, None if fits else np.arange(rows, dtype=np.uint32))
+        held = _Held(slot, self._memory(slot, rows))
+        parts = self._first_parts(held, None if fits else np.arange(rows, dtype=np.uint32))
         while parts:
             part = parts.popleft()
-            parts.extendleft(reversed(self._handle_part(slot, memory, status, part, outcome)))
-            if outcome.notes.stop:
-                return outcome
-        status[status == 0] = ROW_OK
-        del status
-        outcome.notes.kept = self._detach_kept(slot, memory)
-        return outcome
+            parts.extendleft(reversed(self._handle_part(held, part)))
+            if held.outcome.notes.stop:
+                return held.outcome
+        held.close()
+        held.outcome.notes.kept = self._detach_kept(held)
+        return held.outcome
 
-    def _detach_kept(self, slot: int, memory: BatchMemory) -> list[str]:
+    def _detach_kept(self, held: _Held) -> list[str]:
         """Leave views that are still looked at a copy of their own, which goes with the last of them; their names."""
+        memory = held.memory
         if not memory.kept():
             return []
         gc.collect()  # a reference cycle, such as an exception that its own frame holds, keeps nothing
         kept = memory.kept()
         if kept:
-            memory.hand_over(self._arena.detach_slot(slot))
+            memory.hand_over(self._arena.detach_slot(held.slot))
         return kept
 
     def _memory(self, slot: int, rows: int) -> BatchMemory:
@@ -131,18 +155,16 @@ class RowKeeper:
             self._arena.raw_bytes,
         )
 
-    def _first_parts(
-        self, slot: int, status: npt.NDArray[np.uint8], outcome: Outcome, everything: RowIndices | None
-    ) -> deque[_Part]:
-        crashes = self._arena.crashes(slot)
+    def _first_parts(self, held: _Held, everything: RowIndices | None) -> deque[_Part]:
+        crashes = self._arena.crashes(held.slot)
         if crashes == 0:
-            status[:] = 0
-            return deque([_Part(everything, 1)])
+            return deque((_Part(everything, 1),))
+        status, outcome = held.status, held.outcome
         status[status != ROW_KILLED] = 0
-        row = self._arena.row_in_hand(slot)
+        row = self._arena.row_in_hand(held.slot)
         if row is not None:
             status[row] = ROW_KILLED
-            self._arena.set_row_in_hand(slot, None)
+            self._arena.set_row_in_hand(held.slot, None)
         killed = np.flatnonzero(status == ROW_KILLED).astype(np.uint32)
         if len(killed):
             outcome.notes.errors.append(
@@ -154,43 +176,41 @@ class RowKeeper:
         rest = np.flatnonzero(status == 0).astype(np.uint32)
         return deque(_Part(rest[i : i + 1], ALONE_ATTEMPT, marked=True) for i in range(len(rest)))
 
-    def _handle_part(
-        self, slot: int, memory: BatchMemory, status: npt.NDArray[np.uint8], part: _Part, outcome: Outcome
-    ) -> list[_Part]:
+    def _handle_part(self, held: _Held, part: _Part) -> list[_Part]:
         """Handle one part; the parts that it leaves to be handled next, in order."""
-        part_memory = memory
+        part_memory = held.memory
         if part.rows is not None:
             try:
-                part_memory = decode_rows(memory, self._decoder, part.rows, part.attempt - 1)
+                part_memory = decode_rows(held.memory, self._decoder, part.rows, part.attempt - 1)
             except (ColumnTooLargeError, MemoryError):
                 if len(part.rows) == 1:
                     raise
                 return _halves(part.rows, part)
         batch: Batch[Any] = Batch(part_memory, self._handler.decoding, self._arena.partition_name)
         if part.marked and part.rows is not None:
-            self._arena.set_row_in_hand(slot, int(part.rows[0]))
-        outcome.retried += 0 if part.attempt == 1 else part_memory.rows
+            self._arena.set_row_in_hand(held.slot, int(part.rows[0]))
+        held.outcome.retried += 0 if part.attempt == 1 else part_memory.rows
         try:
-            faults = self._call_and_emit(slot, batch, outcome)
+            faults = self._call_and_emit(held.slot, batch, held.outcome)
         except BaseException as error:  # sys.exit() too is one batch's misfortune, not the end of the process
             leave_if_forked(self._pid, error)
-            left = self._raised(error, _rows_of(part, memory), part, status, outcome)
+            left = self._raised(error, held, part)
             batch.close()  # whoever kept it must not read the batches that come to lie there
             return left
         finally:
             if part.marked:
-                self._arena.set_row_in_hand(slot, None)
+                self._arena.set_row_in_hand(held.slot, None)
         if not faults and not batch.marked:
             batch.close()
             return []
-        rows = _rows_of(part, memory)
+        rows, status = held.rows_of(part), held.status
         for same in _grouped(faults):
             faulty = rows[[fault.row for fault in same]]
             more = f" (and {len(same) - 1} more rows of the batch)" if len(same) > 1 else ""
             name = type(same[0]).__name__
-            self._give_up("failed", faulty, status, outcome, f"{same[0]}{more}", part.attempt, name)
+            self._give_up(held, "failed", faulty, f"{same[0]}{more}", part.attempt, name)
         for indices, reason in batch.rejected:
-            self._give_up("rejected", rows[indices], status, outcome, reason, part.attempt)
+            self._give_up(held, "rejected", rows[indices], reason, part.attempt)
         again = rows[batch.retried]
         status[again] = 0
         batch.close()
@@ -198,43 +218,35 @@ class RowKeeper:
             return []
         if part.attempt >= self._handler.max_attempts:
             reason = f"the handler asked for another attempt after {part.attempt} of {self._handler.max_attempts}"
-            self._give_up("failed", again, status, outcome, reason, part.attempt)
+            self._give_up(held, "failed", again, reason, part.attempt)
             return []
         # What is left of this part is done; without this mark a whole batch's retry would do it again.
         done = rows[status[rows] == 0]
         status[np.setdiff1d(done, again, assume_unique=True)] = ROW_OK
         return [_Part(again, part.attempt + 1, part.marked and len(again) == 1)]
 
-    def _raised(
-        self, error: BaseException, rows: RowIndices, part: _Part, status: npt.NDArray[np.uint8], outcome: Outcome
-    ) -> list[_Part]:
+    def _raised(self, error: BaseException, held: _Held, part: _Part) -> list[_Part]:
+        rows = held.rows_of(part)
         text = "".join(traceback.format_exception(error))
         traceback.clear_frames(error.__traceback__)  # its frames hold views of the batch
         policy = self._handler.on_error
         of_a_row = isinstance(error, OutputValueError) or not isinstance(error, HandlerError)
         if policy == "stop" or not of_a_row:
-            outcome.notes.stop = shorten(text, TRACEBACK_CHARACTERS)
+            held.outcome.notes.stop = shorten(text, TRACEBACK_CHARACTERS)
             return []
         if policy == "dead_letter" or len(rows) == 1:
             name = type(error).__name__
             reason = str(error) if isinstance(error, OutputValueError) else reason_of(error)
-            self._give_up("failed", rows, status, outcome, reason, part.attempt, name, text)
+            self._give_up(held, "failed", rows, reason, part.attempt, name, text)
             return []
         return _halves(rows, part)
 
     def _give_up(
-        self,
-        kind: Any,
-        rows: RowIndices,
-        status: npt.NDArray[np.uint8],
-        outcome: Outcome,
-        reason: str,
-        attempts: int,
-        error: str = "",
-        text: str = "",
+        self, held: _Held, kind: Any, rows: RowIndices, reason: str, attempts: int, error: str = "", text: str = ""
     ) -> None:
         rejected = kind == "rejected"
-        status[rows] = ROW_REJECTED if rejected else ROW_FAILED
+        outcome = held.outcome
+        held.status[rows] = ROW_REJECTED if rejected else ROW_FAILED
         if rejected:
             outcome.rejected += len(rows)
         else:
@@ -321,10 +333,6 @@ class RowKeeper:
     def _spill(self, slot: int, outcome: Outcome) -> None:
         self._arena.spill(slot, outcome.output_bytes, outcome.output_records)
         outcome.output_bytes = outcome.output_records = 0
-
-
-def _rows_of(part: _Part, memory: BatchMemory) -> RowIndices:
-    return np.arange(memory.rows, dtype=np.uint32) if part.rows is None else part.rows
 
 
 def _halves(rows: RowIndices, part: _Part) -> list[_Part]:

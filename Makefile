@@ -57,8 +57,8 @@ demo: build/.stamp
 
 test: build/.stamp $(VENV)/.dev-stamp
 	@scripts/need.sh java maven
-	$(PYTHON) -m pytest tests $(PYTEST)
-	@$(MAKE) --no-print-directory smoke
+	$(PYTHON) -m pytest $(or $(PYTEST),tests)
+	@$(if $(PYTEST),,$(MAKE) --no-print-directory smoke)
 
 smoke: $(VENV)/.dev-stamp
 	@scripts/smoke.sh

@@ -298,16 +298,19 @@ static int pf_decode_waiting(pf_intake *in, uint32_t lane) {
 static int pf_intake_run(pf_intake *in, pf_source *source) {
     for (;;) {
         if (pf_load(&in->stop)) return PF_INTAKE_STOPPED;
+        /* Not left to the next message: the one that found no room may have gone with its partition, and a paused
+         * source has no other. */
+        if (in->paused && pf_has_room(in, in->stalled_lane)) {
+            in->paused = 0;
+            in->blocked_since_ns = 0;
+            return PF_INTAKE_ROOM;
+        }
         int64_t wait_ns = pf_publish_due(in, 0);
         if (wait_ns > PF_LONGEST_WAIT_NS) wait_ns = PF_LONGEST_WAIT_NS;
         int outcome = source->poll(source, &in->sink, in->arena->slot_capacity, (wait_ns + 999) / 1000);
         switch (outcome) {
         case PF_SOURCE_MORE:
             in->blocked_since_ns = 0;
-            if (in->paused) {
-                in->paused = 0;
-                return PF_INTAKE_ROOM;
-            }
             break;
         case PF_SOURCE_IDLE:
             break;

@@ -189,15 +189,23 @@ cdef class KafkaReaderNative(NativeSource):
                 raise MemoryError
             pf_kafka_source_gain(&self._state, place, index, PF_KAFKA_UNBOUNDED if end is None else end)
         self._tell_assignment([entry[:2] for entry in partitions], True)
+        # A new assignment begins unpaused. A pause that meets librdkafka between the two steps of its start would make
+        # it forget where to start (librdkafka issue 2190); the intake asks again if it still has no room.
+        self._state.want_paused = 0
         if self._state.is_paused:
             with nogil:
-                pf_kafka_source_pause(&self._state, 1)
+                pf_kafka_source_pause(&self._state, 0)
 
     def unassign(self, partitions):
         """Stop to fetch these and drop what was fetched of them: a list of (topic, partition)."""
         self._check_open()
         cdef pf_kafka_partition *place
         cdef bytes name
+        # librdkafka remembers the pause of a partition that is given back, and keeps it paused when it is assigned
+        # again (librdkafka issue 1849). Those that stay are paused again by the next poll.
+        if self._state.is_paused:
+            with nogil:
+                pf_kafka_source_pause(&self._state, 0)
         for topic, partition in partitions:
             name = topic.encode()
             place = pf_kafka_source_place(&self._state, name, partition, 0)

@@ -75,7 +75,7 @@ class Observer(Protocol):
         """Something worth a line: a process replaced, a rebalance, a broker that came back."""
 
     def finished(self, report: RunReport) -> None:
-        """The run is over. Not called when it ends by an exception."""
+        """The run is over; after a failure, before the exception leaves ``App.run``."""
 
 
 def check_observer(observer: object) -> None:

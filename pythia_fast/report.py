@@ -9,7 +9,8 @@ import msgspec
 
 #: How a run came to its end. "done": the sources ended. "drained": asked to stop, and everything read was
 #: finished. "deadline": asked to stop, and the drain deadline passed with work left. "killed": a second signal.
-Ending = Literal["done", "drained", "deadline", "killed"]
+#: "failed": an exception ended it.
+Ending = Literal["done", "drained", "deadline", "killed", "failed"]
 
 
 class HandlerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +40,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
 
     app: str = ""
     ending: Ending = "done"
+    error: str = ""  #: what ended a run that failed
     rows: int = 0  #: messages settled
     batches: int = 0  #: calls of handlers that returned
     seconds: float = 0.0

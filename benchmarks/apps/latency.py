@@ -18,7 +18,7 @@ import numpy as np
 
 from pythia_fast import App, Batch, MemoryConsumer
 
-FOLDER = Path(sys.argv[3]) if len(sys.argv) > 3 else Path()
+FOLDER = Path(sys.argv[3]) if __name__ in ("__main__", "__pythia_main__") else None
 WARMUP = 200
 
 
@@ -44,6 +44,7 @@ class Keep:
         self.latencies += (now - batch["sent_ns"]).tolist()
 
     def teardown(self) -> None:
+        assert FOLDER is not None, "run benchmarks.apps.latency as a script"
         np.save(FOLDER / f"{threading.get_native_id()}.npy", np.array(self.latencies, np.int64))
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import sys
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,7 +89,7 @@ def replay(
     pace = parse_speed(speed)
     loaded = load_app(app)
     name = chosen_handler(loaded, handler)
-    folder = state_dir or Path(".pythia") / loaded.name / f"replay-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = state_dir or own_folder(Path(".pythia") / loaded.name)
     letters = letters_in(file, dead_letters)
     if letters is not None and not quiet:
         print(f"{file} holds dead letters: sending the messages in them", file=sys.stderr)
@@ -124,6 +125,17 @@ def replay(
     elif result.dead_lettered and not quiet:
         print(f"dead letters, unless the handler sends them elsewhere: {folder}", file=sys.stderr)
     return code
+
+
+def own_folder(parent: Path) -> Path:
+    """A new folder that no other replay has, however soon it follows. Raises ConfigError."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"replay-{datetime.now():%Y%m%d-%H%M%S}-", dir=parent))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make a folder for this replay in {parent}: {error.strerror}; choose one with --state-dir"
+        ) from None
 
 
 def chosen_handler(app: App, name: str | None) -> str:

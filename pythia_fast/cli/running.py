@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from pythia_fast.cli.exit_codes import ExitCode, code_of_report
-from pythia_fast.errors import PythiaError
 from pythia_fast.options import MAX_SECONDS, MAX_WORKERS
 
 if TYPE_CHECKING:
@@ -71,18 +71,15 @@ def report_value(path: Path | None) -> Path | None:
         raise typer.BadParameter(f"{path} is a folder")
     if not os.path.isdir(path.parent):
         raise typer.BadParameter(f"there is no folder {path.parent}")
-    fresh = _beside(path)
+    from pythia_fast.cli.report_file import beside
+
+    fresh = beside(path)
     try:
         fresh.write_bytes(b"{}\n")
         fresh.unlink()
     except OSError as error:
         raise typer.BadParameter(f"cannot write {path}: {error.strerror}") from None
     return path
-
-
-def _beside(path: Path) -> Path:
-    """Where a report is written, to be renamed when it is whole."""
-    return path.with_name(path.name + ".new")
 
 
 def run_app(
@@ -98,10 +95,12 @@ def run_app(
     quiet: bool = False,
     observers: Sequence[Observer] = (),
 ) -> tuple[ExitCode, RunReport]:
-    """Run ``app`` with a display, print the summary, write the report."""
+    """Run ``app`` with a display, write the report, also that of a run that fails, and print the summary."""
     from pythia_fast.cli.progress import Observers, make_display
+    from pythia_fast.cli.report_file import ReportWriter
 
     display = make_display(quiet=quiet)
+    writers = [ReportWriter(report_path)] if report_path is not None else []
     try:
         report = app.run(
             workers=workers,
@@ -110,27 +109,18 @@ def run_app(
             state_dir=state_dir,
             drain_timeout=drain_timeout,
             connect_timeout=connect_timeout,
-            observer=Observers([display, *observers]),
+            observer=Observers([display, *observers, *writers]),
         )
     finally:
+        # A stop that comes now has nothing left to stop, and must not change the exit code.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         display.close()
-    failure = write_report(report_path, report) if report_path is not None else None
     if not quiet:
         print_summary(report)
-    if failure is not None:
-        raise PythiaError(f"the run is over, but its report cannot be written to {report_path}: {failure.strerror}")
+    for writer in writers:
+        writer.check()
     return code_of_report(report), report
-
-
-def write_report(path: Path, report: RunReport) -> OSError | None:
-    """Replace the file as a whole; what went wrong, if something did."""
-    fresh = _beside(path)
-    try:
-        fresh.write_bytes(report.to_json())
-        fresh.replace(path)
-    except OSError as error:
-        return error
-    return None
 
 
 def print_summary(report: RunReport) -> None:

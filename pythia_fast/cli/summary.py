@@ -13,6 +13,7 @@ _ENDINGS = {
     "drained": "drained: everything that was read is finished",
     "deadline": "drain deadline passed with work left",
     "killed": "stopped at once by a second signal",
+    "failed": "failed",
 }
 
 

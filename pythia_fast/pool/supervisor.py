@@ -18,6 +18,7 @@ from pythia_fast.pool.restart_budget import Death, RestartBudget
 
 if TYPE_CHECKING:
     from pythia_fast.runtime.handler_run import HandlerRun
+    from pythia_fast.runtime.shutdown import StopRequest
 
 #: Lines of teardown()'s traceback that are told: the place and the error stand last.
 TEARDOWN_LINES = 6
@@ -47,19 +48,25 @@ class Supervisor:
         if not self._stopping:
             self._nursery.launch(pool, worker)
 
-    def launch_all(self, timeout: float) -> None:
-        """Launch every place and wait until each has run its ``setup()``; else PoolError with its traceback."""
+    def launch_all(self, timeout: float, stop: StopRequest) -> bool:
+        """Launch every place and wait until each has run its ``setup()``; False: ``stop`` was asked for meanwhile.
+
+        Raises PoolError with the traceback of one that cannot start.
+        """
         for run in self._runs:
             for worker in range(run.workers):
                 self.launch(run.pool, worker)
         deadline = time.monotonic() + timeout
         while not all(run.booted() for run in self._runs):
+            if stop.asked:
+                return False
             if time.monotonic() > deadline:
                 raise PoolError(
                     f"the pool was not up after {timeout:.0f} seconds: setup() of a handler does not return"
                 )
             for message in self._nursery.receive(0.005):
                 self._take(message)
+        return True
 
     def serve(self, timeout: float) -> None:
         """Handle what the nursery has to say, waiting up to ``timeout`` seconds for it."""

@@ -67,7 +67,6 @@ class Engine:
         self._stop = StopRequest()
         self._ending: Ending = "done"
         self._started_at = 0.0
-        self._ended_at = 0.0
         self._next_memory = 0.0
         occupy_standard_descriptors()
         state_dir = prepare_folder(state_dir, "checkpoints and dead letters", "--state-dir (state_dir= of App.run)")
@@ -93,13 +92,25 @@ class Engine:
             self._runs.append(run)
 
     def run(self) -> RunReport:
+        """Run to the end. The observer gets the report of a run that fails as well."""
+        try:
+            self._run()
+        except Exception as error:
+            self._ending = "failed"
+            self._finish(str(error) or type(error).__name__)
+            raise
+        return self._finish()
+
+    def _run(self) -> None:
         with ExitStack() as stack:
             for run in self._runs:
                 stack.callback(run.arena.close)
+            stack.enter_context(self._stop.signals(self._event))
             nursery = stack.enter_context(self._nursery())
             self._supervisor = Supervisor(nursery, self._runs, self._event)
-            self._supervisor.launch_all(BOOT_TIMEOUT_S)
-            stack.enter_context(self._stop.signals(self._event))
+            if not self._supervisor.launch_all(BOOT_TIMEOUT_S, self._stop):
+                self._ending = "killed" if self._stop.killed else "drained"
+                return
             for run in self._runs:
                 stack.callback(run.close)
                 run.open(self._supervisor.launch)
@@ -111,11 +122,12 @@ class Engine:
             for run in self._runs:
                 run.close()
             self._next_memory = 0.0
-            self._ended_at = max([run.counts.last_settled for run in self._runs] + [self._started_at])
             self._sample()
             if self._ending in ("done", "drained"):  # else some process hangs or none is to be waited for
                 self._supervisor.stop_all(CLOSE_TIMEOUT_S)
-        report = self._report()
+
+    def _finish(self, error: str = "") -> RunReport:
+        report = self._report(error)
         if self._observer is not None:
             self._observer.finished(report)
         return report
@@ -159,7 +171,9 @@ class Engine:
     def _boot_threads(self, nursery: Nursery) -> int:
         deadline = time.monotonic() + BOOT_TIMEOUT_S
         while time.monotonic() < deadline:
-            for message in nursery.receive(1.0):
+            if self._stop.asked:
+                return 1  # there will be no pool
+            for message in nursery.receive(0.2):
                 if isinstance(message, Ready):
                     return message.threads
                 Supervisor.raise_if_boot_failed(message)
@@ -243,7 +257,8 @@ class Engine:
             )
         )
 
-    def _report(self) -> RunReport:
+    def _report(self, error: str) -> RunReport:
+        ended_at = max([run.counts.last_settled for run in self._runs] + [self._started_at])
         parts = tuple(run.report() for run in self._runs)
 
         def total(name: str) -> int:
@@ -252,9 +267,10 @@ class Engine:
         return RunReport(
             app=self._app.name,
             ending=self._ending,
+            error=error,
             rows=total("rows"),
             batches=total("batches"),
-            seconds=self._ended_at - self._started_at,
+            seconds=ended_at - self._started_at,
             bytes=total("bytes"),
             rejected=total("rejected"),
             dead_lettered=total("dead_lettered"),

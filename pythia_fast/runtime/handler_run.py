@@ -78,6 +78,7 @@ class HandlerRun:
         self._completion: Completion | None = None
         self._intake: Intake | None = None
         self._sink: Publisher | None = None
+        self._dead_letters: DeadLetterWriter | None = None
         self._thread: threading.Thread | None = None
         self._opened = ExitStack()
         self._closed = False
@@ -270,7 +271,8 @@ class HandlerRun:
         return self._reader.progress() if self._reader is not None else None
 
     def trouble(self) -> list[str]:
-        sentences = [self._sink.trouble() if self._sink is not None else None, self._dead_letters.trouble()]
+        waiting = (self._sink, self._dead_letters)
+        sentences = [part.trouble() for part in waiting if part is not None]
         return [f"{self.handler.name}: {sentence}" for sentence in sentences if sentence]
 
     def unfinished(self) -> int:
@@ -283,7 +285,7 @@ class HandlerRun:
             name=self.handler.name,
             source=self.handler.source.describe(),
             sink=sink.describe() if sink is not None else "",
-            dead_letters=self._dead_letters.places,
+            dead_letters=self._dead_letters.places if self._dead_letters is not None else (),
             workers=self.workers,
             rows=counts.rows,
             batches=counts.batches,

@@ -46,6 +46,7 @@ class Runtime:
             "ECHO_DEAD": dead,
             "ECHO_SINK_SERVERS": settings.get("sink_servers", ""),
             "ECHO_SECONDS": str(settings.get("seconds", 0)),
+            "ECHO_ROWS": str(settings.get("rows", 512)),
             "ECHO_OPTIONS": json.dumps(settings.get("options", {})),
         }
         command = [sys.executable, "-m", "pythia_fast", "run", "tests.support.echo_app:app"]
@@ -300,6 +301,28 @@ def test_members_come_and_go_under_load(
     assert set(ids) == set(range(sent))
     second.stop()
     fourth.stop()
+    assert committed(servers, f"group-of-{source}", source) == ends(servers, source)
+
+
+@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range"])
+def test_a_paused_source_goes_on_after_a_rebalance(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, strategy: str
+) -> None:
+    source, sink, _ = topics
+    servers = kafka.bootstrap_servers
+    total = 240
+    produce(servers, source, range(total))
+    # A batch takes three times as long as the intake has patience, so the source is paused two thirds of the time.
+    slow = {"seconds": 3, "rows": 20, "workers": 1, "options": {"partition.assignment.strategy": strategy}}
+    first = start(**slow)
+    first.wait_for("assigned")
+    with Sink(servers, sink) as written:
+        written.read(lambda: len(written.messages) >= 20, [first])
+        second = start(**slow)
+        second.wait_for(f"assigned {source}[")
+        second.stop()
+        assert set(written.read_ids(total, [first])) == set(range(total))
+    first.stop()
     assert committed(servers, f"group-of-{source}", source) == ends(servers, source)
 
 

@@ -9,7 +9,7 @@ import pytest
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.report import RunReport
 from pythia_fast.runtime.dead_letter import DeadLetter, stored_letter
-from tests.support.command_line import ENVIRONMENT, HEAD, TWO_HANDLERS, run
+from tests.support.command_line import ENVIRONMENT, HEAD, TWO_HANDLERS, run, running
 
 LETTER = DeadLetter(
     payload=b'{"price":1.5,"qty":2}',
@@ -65,6 +65,21 @@ def test_a_replay_can_be_repeated_and_can_drop_results(project: Path) -> None:
         assert finished.returncode == ExitCode.DONE, finished.stderr
         assert RunReport.from_json((project / "run.json").read_bytes()).rows == 10
     assert not (project / "scored.ndjson").exists()
+
+
+def test_two_replays_at_once_have_a_folder_each(project: Path) -> None:
+    with (project / "orders.ndjson").open("a") as file:
+        file.write('{"price":"high","qty":1}\n')
+    arguments = ("replay", "orders.ndjson", "--app", "shop:app", "--no-sink", "--workers", "1")
+    with running(project, *arguments) as first, running(project, *arguments) as second:
+        for process in (first, second):
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == ExitCode.DONE, err
+    folders = list((project / ".pythia" / "orders").iterdir())
+    assert len(folders) == 2
+    for folder in folders:
+        (letter,) = (folder / "dead-letters" / "score.ndjson").read_text().splitlines()
+        assert "high" in letter
 
 
 def test_dead_letters_are_kept_and_told(project: Path) -> None:

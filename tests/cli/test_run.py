@@ -172,10 +172,58 @@ class Score:
         pass
 """
     )
-    finished = run(project, "run", "shop:app", "--until-end", "--workers", "1")
+    finished = run(project, "run", "shop:app", "--until-end", "--workers", "1", "--report", "run.json")
     assert finished.returncode == ExitCode.FAILED
     assert "no model on this disk" in finished.stderr
     assert "shop.py" in finished.stderr
+    report = RunReport.from_json((project / "run.json").read_bytes())
+    assert (report.ending, report.rows) == ("failed", 0)
+    assert "no model on this disk" in report.error
+
+
+def test_a_run_that_fails_reports_what_it_did(project: Path) -> None:
+    (project / "shop.py").write_text(
+        HEAD
+        + """
+@app.batch_handler(
+    source=FileConsumer(path="orders.ndjson"), schema=Order, batch_size=4, on_error="stop", ordering="partition"
+)
+def score(batch: Batch[Order]) -> None:
+    if 9 in batch["qty"]:
+        raise ValueError("nine")
+"""
+    )
+    finished = run(project, "run", "shop:app", "--until-end", "--workers", "1", "--report", "run.json")
+    assert finished.returncode == ExitCode.FAILED
+    report = RunReport.from_json((project / "run.json").read_bytes())
+    assert (report.ending, report.rows, report.unfinished) == ("failed", 8, 2)
+    assert "ValueError: nine" in report.error
+
+
+def test_a_signal_ends_a_pool_that_is_not_up_yet(project: Path) -> None:
+    (project / "shop.py").write_text(
+        HEAD
+        + """
+import time
+
+@app.batch_handler(source=MemoryConsumer([b'{"price":1,"qty":1}']), schema=Order)
+class Score:
+    def setup(self) -> None:
+        print("in setup", flush=True)
+        time.sleep(3600)
+
+    def __call__(self, batch: Batch[Order]) -> None:
+        pass
+"""
+    )
+    with running(project, "run", "shop:app", "--workers", "1", "--report", "run.json") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in setup\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.DONE, err
+    report = RunReport.from_json((project / "run.json").read_bytes())
+    assert (report.ending, report.rows) == ("drained", 0)
 
 
 def test_a_broker_that_is_not_there_has_its_own_exit_code(project: Path) -> None:

@@ -2,7 +2,8 @@
 
 ``ECHO_TOPICS``: topics, comma separated, one handler each (``TOPIC`` is read by the handler ``echo-TOPIC``).
 ``ECHO_TO``, ``ECHO_DEAD``: the topics that results and dead letters go to. ``ECHO_SINK_SERVERS``: their broker.
-``ECHO_SECONDS``: how long a batch takes. ``ECHO_OPTIONS``: librdkafka options of the consumers, as JSON.
+``ECHO_SECONDS``: how long a batch takes. ``ECHO_ROWS``: of how many rows it is at most.
+``ECHO_OPTIONS``: librdkafka options of the consumers, as JSON.
 """
 
 from __future__ import annotations
@@ -43,6 +44,6 @@ for topic in os.environ["ECHO_TOPICS"].split(","):
         sink=KafkaProducer(os.environ["ECHO_TO"], bootstrap_servers=SINK_SERVERS),
         dead_letter=KafkaProducer(os.environ["ECHO_DEAD"], bootstrap_servers=SINK_SERVERS),
         schema=Row,
-        batch_size=512,
+        batch_size=int(os.environ.get("ECHO_ROWS", "512")),
         ordering="partition",
     )(echo)

@@ -18,10 +18,11 @@ import numpy.typing as npt
 from pythia_fast import options
 from pythia_fast._ext import arrow
 from pythia_fast._ext.batch_memory import ROW_REJECTED, ROW_RETRY, BatchMemory, decode_private
-from pythia_fast.brokers.framing import decode_headers, encode_headers
+from pythia_fast.brokers.framing import decode_headers
 from pythia_fast.columns import BoolArray, bits_to_mask, read_bits, read_column, row_indices, view
 from pythia_fast.decoders import DecoderLike, Decoding, choose_decoder
 from pythia_fast.errors import HandlerError, UnknownColumnError
+from pythia_fast.message_extras import header_bytes, key_bytes, timestamps_ms
 from pythia_fast.options import named_options
 from pythia_fast.refusal import refusal_text
 from pythia_fast.schema import ColumnSpec, Kind
@@ -185,7 +186,7 @@ class Batch(Generic[T]):
             keys, headers, timestamps: one a payload; timestamps in milliseconds since the epoch, -1 for none.
 
         The batch holds the good rows, ``batch.bad`` the refused payloads. Raises ConfigError where schema and
-        decoder do not fit and for extras of another length, TypeError for a payload that is not bytes-like,
+        decoder do not fit and for extras of another length or type, TypeError for a payload that is not bytes-like,
         ValueError for more than 2 GiB of payloads.
         """
         decoding = choose_decoder(schema, decoder)
@@ -193,8 +194,14 @@ class Batch(Generic[T]):
         for name, extra in (("keys", keys), ("headers", headers), ("timestamps", timestamps)):
             if extra is not None:
                 options.one_each("Batch.decode", name, extra, len(given), "payloads")
-        encoded = None if headers is None else [encode_headers((pairs or {}).items()) for pairs in headers]
-        memory, refusals = decode_private(decoding.plan, decoding.native(), given, keys, encoded, timestamps)
+        memory, refusals = decode_private(
+            decoding.plan,
+            decoding.native(),
+            given,
+            None if keys is None else key_bytes("Batch.decode", keys),
+            None if headers is None else header_bytes("Batch.decode", headers),
+            None if timestamps is None else timestamps_ms("Batch.decode", timestamps),
+        )
         batch: Batch[Any] = Batch(memory, decoding)
         batch._bad = tuple(
             BadPayload(index, at, refusal_text(decoding.schema, reason, found, column, at), given[index])

@@ -27,14 +27,13 @@ from pythia_fast.brokers.base import (
 )
 from pythia_fast.brokers.framing import Headers, decode_headers, encode_headers, iterate_records
 from pythia_fast.errors import ConfigError, SourceError
+from pythia_fast.message_extras import MAX_TIMESTAMP_MS
 from pythia_fast.options import named_options
 
 if TYPE_CHECKING:
     from pythia_fast._ext.memory_reader import Entry
 
-
 MAX_ROOM_BYTES = 2**63 - 1
-MAX_TIMESTAMP_MS = 2**63 - 1
 
 
 class MemoryMessage(NamedTuple):

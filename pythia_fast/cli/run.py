@@ -67,6 +67,8 @@ def run(
       python -m pythia_fast run orders.py:app --until-end --report run.json
       python -m pythia_fast run shop.orders:app --handler score --handler archive
     """
+    if handler and len(set(handler)) < len(handler):
+        raise typer.BadParameter(f"--handler: {max(handler, key=handler.count)!r} is given more than once")
     code, _ = run_app(
         load_app(target),
         workers=workers_of(workers),

@@ -111,6 +111,24 @@ def test_a_handler_that_is_not_there_is_refused_with_the_nearest(project: Path) 
     assert "has no handler 'scor'; did you mean 'score'?" in finished.stderr
 
 
+def test_a_handler_named_twice_is_refused(project: Path) -> None:
+    (project / "shop.py").write_text(TWO_HANDLERS)
+    finished = run(project, "run", "shop:app", "--handler", "score", "--handler", "count", "--handler", "score")
+    assert finished.returncode == ExitCode.USAGE
+    assert "--handler: 'score' is given more than once" in finished.stderr
+
+
+def test_a_signal_after_the_end_of_a_run_does_not_change_the_exit_code(project: Path) -> None:
+    at_exit = "\nimport atexit, sys\natexit.register(lambda: (print('leaving', flush=True), sys.stdin.read()))\n"
+    (project / "shop.py").write_text(TWO_HANDLERS + at_exit)
+    with running(project, "run", "shop:app", "--until-end", "--handler", "count") as process:
+        assert process.stdout is not None
+        assert any(line == "leaving\n" for line in iter(process.stdout.readline, ""))
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == ExitCode.DONE
+
+
 def test_too_few_workers_are_refused(project: Path) -> None:
     (project / "shop.py").write_text(TWO_HANDLERS)
     finished = run(project, "run", "shop:app", "--until-end", "--workers", "1")

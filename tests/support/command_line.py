@@ -58,7 +58,13 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def running(project: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The command, running in this folder; killed with its pool if it still is at the end."""
     with subprocess.Popen(
-        command(*arguments), cwd=project, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*arguments),
+        cwd=project,
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             yield process

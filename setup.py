@@ -34,6 +34,7 @@ HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.
 # module -> further C sources. The module's own source is ext/<module>.pyx.
 MODULES: dict[str, list[str]] = {
     "ring": [],
+    "journal": [],
     "intake": [],
     "source": [],
     "decoder": [],
@@ -49,6 +50,7 @@ MODULES: dict[str, list[str]] = {
     "msgpack_decoder": [],
     "fixed_decoder": [],
     "batch_memory": [],
+    "part_memory": [],
     "text_ops": [],
     "librdkafka": [],
     "kafka_reader": ["kafka_source.c"],

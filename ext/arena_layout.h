@@ -7,7 +7,7 @@
  *     +--------------+ names_at
  *     | pf_partition_name[PF_PARTITION_NAMES]                       what partition indices stand for
  *     +--------------+ slots_at (page aligned)
- *     | slot 0       |  header | partitions | messages | good | refusals | status | columns | raw | errors | output
+ *     | slot 0       |  header | partitions | messages | good | refusals | status | columns | raw | errors (2) | output
  *     | slot 1       |
  *     | ...          |  slot_bytes each, page aligned, so that a process can map one alone
  *     +--------------+ arena_bytes
@@ -69,7 +69,6 @@ enum {
     PF_ROW_REJECTED = 2, /* batch.reject: to the dead letters, with a reason */
     PF_ROW_RETRY = 3,    /* batch.retry: to be handled again */
     PF_ROW_FAILED = 4,   /* the handler raised on it and no attempt is left */
-    PF_ROW_KILLED = 5,   /* the process that handled it died on it */
 };
 
 #define PF_SPOOLED 0xffffffffu
@@ -113,6 +112,24 @@ typedef struct {
     int64_t next_offset;      /* where to go on once every message of the batch is done */
 } pf_slot_partition;
 
+/* How far a batch has come, for whoever goes on with it after a death: its rows are handled in order, in parts of
+ * consecutive rows, and what is counted here is done for good.  See ext/journal.h. */
+typedef struct {
+    uint32_t rows_done;       /* rows before this one are done: their records and notes lie in the regions below */
+    uint32_t suspect_end;     /* rows from rows_done to this one are in the handler's hands; 0: none are */
+    uint32_t deaths;          /* holders that died while just those rows were in their hands */
+    uint32_t deaths_before;   /* holders that died while more rows than those, and they too, were */
+    uint64_t output_bytes;    /* used of the output region */
+    uint32_t output_records;
+    uint32_t error_half;      /* of the error region: where the notes are; the other one is scratch */
+    uint32_t error_bytes;     /* used of that half */
+    uint32_t rejected;
+    uint32_t retried;
+    uint32_t failed;
+    uint32_t killed;          /* of the failed: those that killed their holder */
+    uint32_t reserved;
+} pf_progress;
+
 typedef struct {
     _Alignas(PF_CACHE_LINE)
     uint32_t state;           /* futex word; PF_SLOT_... ; see the life above */
@@ -137,8 +154,9 @@ typedef struct {
     uint32_t rejected;        /*                                                W */
     uint32_t retried;         /*                                                W */
     uint32_t failed;          /*                                                W */
-    uint32_t row_in_hand;     /* row the handler has, + 1, when a batch that killed its holder
-                               * is handled a row at a time; else 0   W */
+    uint32_t error_half;      /* of the error region: the one that error_bytes are in   W */
+    uint32_t journal_at;      /* which progress record counts; the other one is scratch   W while HELD, D after a death */
+    pf_progress journal[2];
 } pf_slot;
 
 /* One pool process' place.  Queue indices only grow; index & (PF_QUEUE_CAPACITY - 1) is the cell.
@@ -186,7 +204,7 @@ typedef struct {
     uint64_t raw_at;
     uint64_t raw_bytes;
     uint64_t errors_at;
-    uint64_t errors_bytes;
+    uint64_t errors_bytes;    /* of each of the two halves */
     uint64_t output_at;
     uint64_t output_bytes;
     _Alignas(PF_CACHE_LINE)
@@ -199,6 +217,7 @@ typedef struct {
 
 _Static_assert(sizeof(pf_message) == 48, "pf_message is part of the shared layout");
 _Static_assert(sizeof(pf_slot_partition) == 24, "pf_slot_partition is part of the shared layout");
+_Static_assert(sizeof(pf_progress) == 56, "pf_progress is part of the shared layout");
 _Static_assert(sizeof(pf_refused) == 24, "pf_refused is part of the shared layout");
 _Static_assert(sizeof(pf_slot) % PF_CACHE_LINE == 0, "slots must not share cache lines");
 

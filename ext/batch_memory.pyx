@@ -29,7 +29,6 @@ cdef extern from "arena_layout.h" nogil:
         PF_ROW_REJECTED
         PF_ROW_RETRY
         PF_ROW_FAILED
-        PF_ROW_KILLED
         PF_DECODED
         PF_REFUSED
         PF_FULL
@@ -60,7 +59,6 @@ ROW_OK = PF_ROW_OK
 ROW_REJECTED = PF_ROW_REJECTED
 ROW_RETRY = PF_ROW_RETRY
 ROW_FAILED = PF_ROW_FAILED
-ROW_KILLED = PF_ROW_KILLED
 
 cdef enum:
     ALIGNMENT = 64
@@ -194,6 +192,8 @@ cdef class BatchMemory:
 
     def raw(self, str name):
         """The raw region under the name of what is to be read from it."""
+        if self.raw_of is not None:
+            return self.raw_of.raw(name)
         return self._region(name, self.raw_at, self.raw_bytes)
 
     def hand_over(self, owner):

@@ -7,6 +7,7 @@
 
 #include "arena_layout.h"
 #include "atomics.h"
+#include "journal.h"
 
 #define PF_NO_SLOT 0xffffffffu
 
@@ -38,7 +39,8 @@ static inline uint32_t pf_claim(pf_arena *arena) {
         slot->decoded = PF_UNDECODED;
         slot->rows = slot->refused = 0;
         slot->payload_bytes = 0;
-        slot->row_in_hand = 0;
+        slot->journal_at = 0;
+        memset(slot->journal, 0, sizeof slot->journal);
         pf_store(&slot->n_partitions, 0);
         pf_store(&slot->state, PF_SLOT_FILLING);
         return i;
@@ -86,7 +88,7 @@ static inline uint32_t pf_take(pf_arena *arena, uint32_t worker) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     slot->output_bytes = 0;
     slot->output_records = slot->error_bytes = slot->rejected = slot->retried = slot->failed = 0;
-    if (!slot->crashes) memset((uint8_t *)slot + arena->status_at, PF_ROW_PENDING, pf_slot_length(arena, slot));
+    memset((uint8_t *)slot + arena->status_at, PF_ROW_PENDING, pf_slot_length(arena, slot));
     slot->taken_ns = pf_now_ns();
     pf_store(&slot->state, PF_SLOT_HELD);
     pf_store(&w->taken, w->taken + 1);
@@ -155,6 +157,7 @@ static inline void pf_return(pf_arena *arena, uint32_t worker) {
     for (uint32_t at = w->completed; at != w->taken; at++) {
         pf_slot *slot = pf_slot_at(arena, w->queue[at & (PF_QUEUE_CAPACITY - 1)]);
         slot->crashes++;
+        pf_progress_bury(slot);
         slot->decoded = PF_UNDECODED; /* whatever killed the process may have written there */
         pf_store(&slot->state, PF_SLOT_READY);
     }

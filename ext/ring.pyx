@@ -70,7 +70,7 @@ cdef extern from "slot_decode.h" nogil:
         uint32_t state, worker, messages, decoded, rows, refused, raw_bytes, n_partitions, crashes
         uint64_t batch, opened_ns, published_ns, payload_bytes
         uint64_t taken_ns, completed_ns, output_bytes
-        uint32_t output_records, error_bytes, rejected, retried, failed, row_in_hand
+        uint32_t output_records, error_bytes, rejected, retried, failed, error_half
     ctypedef struct pf_worker:
         uint32_t tail, stop, collected, taken, completed, booted
         int32_t pid
@@ -107,8 +107,8 @@ PAGE = os.sysconf("SC_PAGESIZE")
 #: What a slot holds, read once when the batch is completed (counts, and CLOCK_MONOTONIC nanoseconds).
 SlotFacts = namedtuple(
     "SlotFacts",
-    "batch worker rows refused rejected retried failed payload_bytes output_bytes output_records error_bytes crashes "
-    "opened_ns published_ns taken_ns completed_ns",
+    "batch worker rows refused rejected retried failed payload_bytes output_bytes output_records error_at error_bytes "
+    "crashes opened_ns published_ns taken_ns completed_ns",
 )
 
 #: One pool process' counters (nanoseconds are of CLOCK_MONOTONIC).
@@ -235,7 +235,7 @@ cdef class Arena:
         at = _aligned(at + sizes.raw_bytes, PF_CACHE_LINE)
         # Every row index once, and room for reasons and tracebacks (runtime/notes.py).
         sizes.errors_at, sizes.errors_bytes = at, 65536 + 4 * <uint64_t>capacity
-        at = _aligned(at + sizes.errors_bytes, PF_CACHE_LINE)
+        at = _aligned(at + 2 * sizes.errors_bytes, PF_CACHE_LINE)
         sizes.output_at, sizes.output_bytes = at, output_bytes
         sizes.slot_bytes = _aligned(at + sizes.output_bytes, PAGE)
         sizes.workers_at = _aligned(sizeof(pf_arena), PF_CACHE_LINE)
@@ -285,7 +285,10 @@ cdef class Arena:
 
     @property
     def offsets(self):
-        """Where the regions of a slot begin, in bytes from the slot's start, and how long the last two are."""
+        """Where the regions of a slot begin, in bytes from the slot's start, and how long the last two are.
+
+        There are two halves of errors, one behind the other, of ``errors_bytes`` each.
+        """
         return {
             "messages": self.arena.messages_at, "status": self.arena.status_at, "columns": self.arena.columns_at,
             "raw": self.arena.raw_at, "errors": self.arena.errors_at, "errors_bytes": self.arena.errors_bytes,
@@ -357,11 +360,12 @@ cdef class Arena:
         return pf_load_sc(&_worker(self, worker).stop) != 0
 
     def complete(self, uint32_t worker, uint32_t slot, uint64_t output_bytes, uint32_t output_records,
-                 uint32_t error_bytes, uint32_t rejected, uint32_t retried, uint32_t failed):
+                 uint32_t error_half, uint32_t error_bytes, uint32_t rejected, uint32_t retried, uint32_t failed):
         """Hand the slot back with what became of it."""
         _worker(self, worker)
         s = _slot(self, slot)
-        s.output_bytes, s.output_records, s.error_bytes = output_bytes, output_records, error_bytes
+        s.output_bytes, s.output_records = output_bytes, output_records
+        s.error_half, s.error_bytes = error_half & 1, error_bytes
         s.rejected, s.retried, s.failed = rejected, retried, failed
         pf_complete(self.arena, worker, slot)
 
@@ -380,20 +384,13 @@ cdef class Arena:
         """Holders that have died on the batch in this slot."""
         return _slot(self, slot).crashes
 
-    def row_in_hand(self, uint32_t slot):
-        """The row that was handled alone when its holder died, or None."""
-        row = _slot(self, slot).row_in_hand
-        return row - 1 if row else None
-
-    def set_row_in_hand(self, uint32_t slot, row):
-        _slot(self, slot).row_in_hand = 0 if row is None else row + 1
-
     def facts(self, uint32_t slot):
         """SlotFacts of a slot that this process holds."""
         s = _slot(self, slot)
         return SlotFacts(
             s.batch, s.worker, s.rows, s.refused, s.rejected, s.retried, s.failed, s.payload_bytes, s.output_bytes,
-            s.output_records, s.error_bytes, s.crashes, s.opened_ns, s.published_ns, s.taken_ns, s.completed_ns,
+            s.output_records, self.arena.errors_at + (s.error_half & 1) * self.arena.errors_bytes, s.error_bytes,
+            s.crashes, s.opened_ns, s.published_ns, s.taken_ns, s.completed_ns,
         )
 
     def decode(self, uint32_t slot, NativeDecoder decoder not None):

@@ -24,6 +24,7 @@ cdef class BatchMemory:
     cdef readonly uint64_t raw_at
     cdef readonly uint64_t raw_bytes
     cdef readonly object owner
+    cdef BatchMemory raw_of  # whose raw region the messages point into; None: this one's
     cdef list regions
 
     cdef Region _region(self, str name, uint64_t at, uint64_t size, bint writable=*)

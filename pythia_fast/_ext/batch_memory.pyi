@@ -9,7 +9,6 @@ ROW_OK: int
 ROW_REJECTED: int
 ROW_RETRY: int
 ROW_FAILED: int
-ROW_KILLED: int
 
 class ColumnTooLargeError(ValueError): ...
 

@@ -74,12 +74,14 @@ def _handle(keeper: RowKeeper, arena: Arena, worker: int, slot: int) -> None:
     error_bytes = 0
     if outcome.notes:
         offsets = arena.offsets
-        error_bytes = write_notes(outcome.notes, arena.view(slot, offsets["errors"], offsets["errors_bytes"]))
+        size = offsets["errors_bytes"]
+        error_bytes = write_notes(outcome.notes, arena.view(slot, offsets["errors"] + outcome.error_half * size, size))
     arena.complete(
         worker,
         slot,
-        outcome.output_bytes,
-        outcome.output_records,
+        outcome.output.bytes,
+        outcome.output.records,
+        outcome.error_half,
         error_bytes,
         outcome.rejected,
         outcome.retried,

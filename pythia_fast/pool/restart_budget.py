@@ -1,23 +1,26 @@
 """How many deaths a handler may cost before the run gives up: those that get it nowhere are counted.
 
-    a row was settled, or handled before the death      it gets somewhere: everything is counted anew
-    the death found a row that kills                    that row is left out from now on; still, rows_in_a_row of them
-                                                        without one that is handled means that no row can be
-    neither                                             at most deaths_in_vain of these within period_s
+    a row was settled, or handled before the death   it gets somewhere: everything is counted anew
+    the death convicted a row                        that row is left out from now on; still, rows_in_a_row of them
+                                                     without one that is handled means that no row can be
+    the death narrowed the search for such a row     not counted: the search comes to an end (pool/parts.py)
+    nothing of this                                  at most deaths_in_vain of these within period_s
 
-A row that kills costs three deaths at most and every further one of its batch one more (pool/rows.py), so a batch may
-cost hundreds of deaths and be worth them.
+A row that kills costs some six deaths, so a batch may cost hundreds of deaths and be worth them.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 DEATHS_IN_VAIN = 20
 PERIOD_S = 60.0
 ROWS_IN_A_ROW = 50
+
+#: What a death tells about the rows: one is convicted, those in hand are fewer now, or nothing.
+Found = Literal["row", "part", "nothing"]
 
 
 class Death(NamedTuple):
@@ -25,8 +28,8 @@ class Death(NamedTuple):
 
     at_s: float  #: time.monotonic()
     settled: int  #: rows settled in this run so far, those that killed not among them
-    found_row: bool  #: a row was in hand alone: it is the one that killed
-    handled: int  #: rows of the batch in hand that this process went through before that row
+    found: Found
+    handled: bool  #: rows of the batch in hand were handled since the death before
 
 
 @dataclass(slots=True)
@@ -46,11 +49,12 @@ class RestartBudget:
             self._settled = death.settled
             self._rows = 0
             self._in_vain.clear()
-        if death.found_row:
+        if death.found == "row":
             self._rows += 1
             self._in_vain.clear()
             if self._rows > self.rows_in_a_row:
-                return f"{self._rows} rows, one after the other, each killed the process that handled it alone"
+                return f"{self._rows} rows, one after the other, each killed the processes that handled it alone"
+        if death.found != "nothing":
             return None
         self._in_vain.append(death.at_s)
         while self._in_vain[0] < death.at_s - self.period_s:

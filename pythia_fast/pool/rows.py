@@ -3,14 +3,14 @@
 The batch is given to the handler whole. What then is not done is handled in parts of it, decoded again from
 the payloads that the slot keeps:
 
-    raised              on_error="isolate": halves, and halves of those, until the rows that raise are alone
+    raised              on_error="isolate": the rows that raise are searched by halves, in their order
     returned what       on_error="isolate": that row is left out of what is sent on, if it is known which row a record
     cannot be encoded   is of (output_rows="same"); else as if the handler had raised, before anything is sent on
-    asked for retry     those rows, at once, while attempts are left
+    asked for retry     those rows, when the others are done, while attempts are left
     too wide            the rows' columns do not fit the slot all at once (defaults can make a row much larger than
                         its payload): in memory of their own, in halves where that exceeds 2 GiB
-    killed its holder   the first time whole again; then a row at a time, each noted in the slot before it is
-                        begun, so that the next holder knows which row killed this one and leaves it out
+    killed its holder   in parts (pool/parts.py), each noted in the slot's journal before it is begun and when it is
+                        done, so that the next holder begins there and knows which rows killed this one
 
 Everything that is given up goes to the dead letters with its reason; nothing is tried for ever.
 """
@@ -20,31 +20,24 @@ from __future__ import annotations
 import gc
 import os
 import traceback
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from pythia_fast._ext.batch_memory import (
-    ROW_FAILED,
-    ROW_KILLED,
-    ROW_OK,
-    ROW_REJECTED,
-    BatchMemory,
-    ColumnTooLargeError,
-    decode_rows,
-)
+from pythia_fast._ext.batch_memory import BatchMemory, ColumnTooLargeError, decode_rows
+from pythia_fast._ext.journal import Journal
+from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast.batch import Batch
-from pythia_fast.columns import view
 from pythia_fast.errors import HandlerError, OutputValueError
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.pool.messages import shorten
-from pythia_fast.runtime.kept_rows import rows_to_send
-from pythia_fast.runtime.notes import TRACEBACK_CHARACTERS, Notes, RowErrors, reason_of
-from pythia_fast.runtime.outputs import Encoded, OutputEncoder, Records
+from pythia_fast.pool.parts import Suspects, convicted, parts_after
+from pythia_fast.pool.records import RecordWriter, Written
+from pythia_fast.pool.search import Search
+from pythia_fast.runtime.notes import TRACEBACK_CHARACTERS, Notes, RowErrors, read_notes, reason_of, write_notes
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
@@ -53,55 +46,31 @@ if TYPE_CHECKING:
 
 RowIndices = npt.NDArray[np.uint32]
 
-#: Which attempt it is of a row that is handled alone, however many deaths its neighbours cost: the whole came twice.
-ALONE_ATTEMPT = 3
-
 
 @dataclass(slots=True)
 class Outcome:
     """What became of one batch."""
 
-    output_bytes: int = 0
-    output_records: int = 0
+    output: Written = field(default_factory=Written)
     rejected: int = 0
     retried: int = 0
     failed: int = 0
+    killed: int = 0  #: of the failed
     notes: Notes = field(default_factory=Notes)
-
-
-class _Held:
-    """The batch in hand: its slot, its memory, and what has become of its rows."""
-
-    __slots__ = ("_status", "memory", "outcome", "slot")
-
-    def __init__(self, slot: int, memory: BatchMemory) -> None:
-        self.slot = slot
-        self.memory = memory
-        self.outcome = Outcome()
-        self._status: npt.NDArray[np.uint8] | None = None
-
-    @property
-    def status(self) -> npt.NDArray[np.uint8]:
-        """uint8[rows], of the slot: made when it is asked for, which a batch that goes well never does."""
-        if self._status is None:
-            self._status = view(self.memory.status(), np.uint8)
-        return self._status
-
-    def rows_of(self, part: _Part) -> RowIndices:
-        return np.arange(self.memory.rows, dtype=np.uint32) if part.rows is None else part.rows
-
-    def close(self) -> None:
-        """Look at the slot no longer."""
-        self._status = None
+    error_half: int = 0  #: half of the error region that the notes belong in
 
 
 @dataclass(slots=True)
-class _Part:
-    """Rows of the slot still to be handled. ``rows`` None: all of them, in the slot's own columns."""
+class _Held:
+    """The batch in hand: its slot, its memory, and what has become of its rows."""
 
-    rows: RowIndices | None
-    attempt: int  #: 1 the first time
-    marked: bool = False  #: note the row in the slot while it is handled
+    slot: int
+    memory: BatchMemory
+    fits: bool  #: the columns in the slot hold all rows
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def rows(self, rows: RowIndices | None) -> RowIndices:
+        return np.arange(self.memory.rows, dtype=np.uint32) if rows is None else rows
 
 
 class RowKeeper:
@@ -110,26 +79,24 @@ class RowKeeper:
     def __init__(self, handler: Handler, arena: Arena, call: HandlerCall) -> None:
         self._handler = handler
         self._arena = arena
-        self._call = call
         self._pid = os.getpid()
         self._offsets = arena.offsets
         self._decoder = handler.decoding.native()
-        self._encoder = OutputEncoder(handler.sink.encoding() if handler.sink is not None else "json")
+        self._writer = RecordWriter(handler, arena, call)
+        self._parts: PartMemory | None = None  #: made when a batch is first handled in parts
 
     def handle(self, slot: int) -> Outcome:
         fits = self._arena.decode(slot, self._decoder)
         rows = self._arena.rows(slot)
         if rows == 0:
             return Outcome()
-        held = _Held(slot, self._memory(slot, rows))
-        parts = self._first_parts(held, None if fits else np.arange(rows, dtype=np.uint32))
-        while parts:
-            part = parts.popleft()
-            parts.extendleft(reversed(self._handle_part(held, part)))
-            if held.outcome.notes.stop:
-                return held.outcome
-        held.close()
-        held.outcome.notes.kept = self._detach_kept(held)
+        held = _Held(slot, self._memory(slot, rows), fits)
+        if self._arena.crashes(slot):
+            self._go_on(held)
+        else:
+            self._handle_rows(held, None if fits else held.rows(None), 0)
+        if not held.outcome.notes.stop:
+            held.outcome.notes.kept = self._detach_kept(held)
         return held.outcome
 
     def _detach_kept(self, held: _Held) -> list[str]:
@@ -155,102 +122,194 @@ class RowKeeper:
             self._arena.raw_bytes,
         )
 
-    def _first_parts(self, held: _Held, everything: RowIndices | None) -> deque[_Part]:
-        crashes = self._arena.crashes(held.slot)
-        if crashes == 0:
-            return deque((_Part(everything, 1),))
-        status, outcome = held.status, held.outcome
-        status[status != ROW_KILLED] = 0
-        row = self._arena.row_in_hand(held.slot)
-        if row is not None:
-            status[row] = ROW_KILLED
-            self._arena.set_row_in_hand(held.slot, None)
-        killed = np.flatnonzero(status == ROW_KILLED).astype(np.uint32)
-        if len(killed):
-            outcome.notes.errors.append(
-                RowErrors("killed", killed.tobytes(), "the handler's process died on this row", ALONE_ATTEMPT)
-            )
-            outcome.failed += len(killed)
-        if crashes == 1:
-            return deque([_Part(everything, 2)])
-        rest = np.flatnonzero(status == 0).astype(np.uint32)
-        return deque(_Part(rest[i : i + 1], ALONE_ATTEMPT, marked=True) for i in range(len(rest)))
+    # -- after a death ---------------------------------------------------------------------------
 
-    def _handle_part(self, held: _Held, part: _Part) -> list[_Part]:
-        """Handle one part; the parts that it leaves to be handled next, in order."""
-        part_memory = held.memory
-        if part.rows is not None:
-            try:
-                part_memory = decode_rows(held.memory, self._decoder, part.rows, part.attempt - 1)
-            except (ColumnTooLargeError, MemoryError):
-                if len(part.rows) == 1:
-                    raise
-                return _halves(part.rows, part)
-        batch: Batch[Any] = Batch(part_memory, self._handler.decoding, self._arena.partition_name)
-        if part.marked and part.rows is not None:
-            self._arena.set_row_in_hand(held.slot, int(part.rows[0]))
-        held.outcome.retried += 0 if part.attempt == 1 else part_memory.rows
+    def _go_on(self, held: _Held) -> None:
+        """Go on where the dead holder's journal ends."""
+        rows = held.memory.rows
+        journal = Journal(self._arena, held.slot)
+        done = journal.read()
+        held.outcome = Outcome(
+            Written(done.output_bytes, done.output_records),
+            done.rejected,
+            done.retried,
+            done.failed,
+            done.killed,
+            read_notes(self._errors(held.slot, done.error_half)[: done.error_bytes]),
+            done.error_half,
+        )
+        end = min(max(done.suspect_end, done.rows_done), rows)
+        suspects = Suspects(done.rows_done, end, done.deaths, done.deaths_before)
+        if convicted(suspects):
+            deaths = done.deaths_before + done.deaths
+            guilty = np.array([suspects.begin], np.uint32)
+            self._give_up(held, "killed", guilty, "the handler's process died on this row", deaths)
+            self._commit(held, journal, suspects.end)
+        for part in parts_after(suspects, rows, held.outcome.killed):
+            again = (part.begin, part.end) == suspects[:2]
+            journal.begin(part.end, part.deaths_before)
+            self._handle_rows(
+                held,
+                np.arange(part.begin, part.end, dtype=np.uint32),
+                part.deaths_before + (suspects.deaths if again else 0),
+            )
+            if held.outcome.notes.stop:
+                break
+            self._commit(held, journal, part.end)
+        held.outcome.error_half = 1 - held.outcome.error_half  # the final notes leave those that count alone, too
+
+    def _commit(self, held: _Held, journal: Journal, rows_done: int) -> None:
+        outcome = held.outcome
+        half = 1 - outcome.error_half
+        error_bytes = write_notes(outcome.notes, self._errors(held.slot, half)) if outcome.notes else 0
+        journal.commit(
+            rows_done,
+            outcome.output.bytes,
+            outcome.output.records,
+            half,
+            error_bytes,
+            outcome.rejected,
+            outcome.retried,
+            outcome.failed,
+            outcome.killed,
+        )
+        outcome.error_half = half
+
+    def _errors(self, slot: int, half: int) -> memoryview:
+        size = self._offsets["errors_bytes"]
+        return self._arena.view(slot, self._offsets["errors"] + half * size, size)
+
+    # -- rows in the handler's hands ---------------------------------------------------------------
+
+    def _handle_rows(self, held: _Held, rows: RowIndices | None, given_before: int) -> None:
+        """Handle rows until each is done or given up. None: all of them, in the slot's own columns.
+
+        ``given_before``: times that they have been given to a handler.
+        """
+        attempt = 1
+        left = self._round(held, rows, given_before, attempt)
+        while len(left) and not held.outcome.notes.stop:
+            attempt += 1
+            left = self._round(held, left, given_before, attempt)
+
+    def _round(self, held: _Held, rows: RowIndices | None, given_before: int, attempt: int) -> RowIndices:
+        """Handle rows once each, as far as they do not raise; those that are to be handled again."""
+        again: list[RowIndices] = []
+        given = given_before + attempt
+
+        def call(some: RowIndices | None) -> BaseException | None:
+            return self._call(held, some, given, attempt, again)
+
+        error = call(rows)
+        if error is not None:
+            every = held.rows(rows)
+            if self._stops(error, held):
+                return every[:0]
+            if self._handler.on_error == "dead_letter" or len(every) == 1:
+                self._failed(held, every, error, given)
+            else:
+                self._isolate(held, every, given, call)
+        return np.concatenate(again) if again else np.empty(0, np.uint32)
+
+    def _isolate(self, held: _Held, rows: RowIndices, given: int, call: Any) -> None:
+        """Find the rows that raise, and handle the others."""
+        search: Search[BaseException] = Search(len(rows))
+        while (span := search.next()) is not None:
+            error = call(rows[span[0] : span[1]])
+            if error is not None and self._stops(error, held):
+                return
+            found = search.tell(error)
+            if found is not None:
+                row, cause = found
+                self._failed(held, rows[row : row + 1], cause, given)
+
+    def _call(
+        self, held: _Held, rows: RowIndices | None, given: int, attempt: int, again: list[RowIndices]
+    ) -> BaseException | None:
+        """Give rows to the handler once: what it raised, or None, and then they are done but for those in ``again``."""
         try:
-            faults = self._call_and_emit(held.slot, batch, held.outcome)
+            memory = held.memory if rows is None else self._decode(held, rows, given - 1)
+        except (ColumnTooLargeError, MemoryError) as error:
+            return error
+        batch: Batch[Any] = Batch(memory, self._handler.decoding, self._arena.partition_name)
+        outcome = held.outcome
+        outcome.retried += memory.rows if given > 1 else 0
+        try:
+            faults = self._writer.call_and_write(held.slot, batch, outcome.output)
         except BaseException as error:  # sys.exit() too is one batch's misfortune, not the end of the process
             leave_if_forked(self._pid, error)
-            left = self._raised(error, held, part)
+            traceback.clear_frames(error.__traceback__)  # its frames hold views of the batch
             batch.close()  # whoever kept it must not read the batches that come to lie there
-            return left
-        finally:
-            if part.marked:
-                self._arena.set_row_in_hand(held.slot, None)
-        if not faults and not batch.marked:
-            batch.close()
-            return []
-        rows, status = held.rows_of(part), held.status
+            return error
+        if faults or batch.marked:
+            self._take_marks(held, held.rows(rows), batch, faults, given, attempt, again)
+        batch.close()
+        return None
+
+    def _decode(self, held: _Held, rows: RowIndices, attempts: int) -> BatchMemory:
+        if self._parts is None:
+            arena = self._arena
+            self._parts = PartMemory(self._handler.decoding.plan, arena.capacity, arena.raw_bytes)
+        memory = self._parts.decode(held.memory, self._decoder, rows, attempts)
+        return memory if memory is not None else decode_rows(held.memory, self._decoder, rows, attempts)
+
+    def _take_marks(
+        self,
+        held: _Held,
+        rows: RowIndices,
+        batch: Batch[Any],
+        faults: list[OutputValueError],
+        given: int,
+        attempt: int,
+        again: list[RowIndices],
+    ) -> None:
+        """Give up the rows that the handler rejected, or returned something for that cannot be sent on."""
         for same in _grouped(faults):
             faulty = rows[[fault.row for fault in same]]
             more = f" (and {len(same) - 1} more rows of the batch)" if len(same) > 1 else ""
-            name = type(same[0]).__name__
-            self._give_up(held, "failed", faulty, f"{same[0]}{more}", part.attempt, name)
+            self._give_up(held, "failed", faulty, f"{same[0]}{more}", given, type(same[0]).__name__)
         for indices, reason in batch.rejected:
-            self._give_up(held, "rejected", rows[indices], reason, part.attempt)
-        again = rows[batch.retried]
-        status[again] = 0
-        batch.close()
-        if not len(again):
-            return []
-        if part.attempt >= self._handler.max_attempts:
-            reason = f"the handler asked for another attempt after {part.attempt} of {self._handler.max_attempts}"
-            self._give_up(held, "failed", again, reason, part.attempt)
-            return []
-        # What is left of this part is done; without this mark a whole batch's retry would do it again.
-        done = rows[status[rows] == 0]
-        status[np.setdiff1d(done, again, assume_unique=True)] = ROW_OK
-        return [_Part(again, part.attempt + 1, part.marked and len(again) == 1)]
+            self._give_up(held, "rejected", rows[indices], reason, given)
+        wanted = rows[batch.retried]
+        if not len(wanted):
+            return
+        if attempt < self._handler.max_attempts:
+            again.append(wanted)
+            return
+        reason = f"the handler asked for another attempt after {attempt} of {self._handler.max_attempts}"
+        self._give_up(held, "failed", wanted, reason, given)
 
-    def _raised(self, error: BaseException, held: _Held, part: _Part) -> list[_Part]:
-        rows = held.rows_of(part)
-        text = "".join(traceback.format_exception(error))
-        traceback.clear_frames(error.__traceback__)  # its frames hold views of the batch
-        policy = self._handler.on_error
+    # -- rows that are given up --------------------------------------------------------------------
+
+    def _stops(self, error: BaseException, held: _Held) -> bool:
+        """Whether the exception ends the run: then it is noted as its end."""
         of_a_row = isinstance(error, OutputValueError) or not isinstance(error, HandlerError)
-        if policy == "stop" or not of_a_row:
-            held.outcome.notes.stop = shorten(text, TRACEBACK_CHARACTERS)
-            return []
-        if policy == "dead_letter" or len(rows) == 1:
-            name = type(error).__name__
-            reason = str(error) if isinstance(error, OutputValueError) else reason_of(error)
-            self._give_up(held, "failed", rows, reason, part.attempt, name, text)
-            return []
-        return _halves(rows, part)
+        if of_a_row and self._handler.on_error != "stop":
+            return False
+        held.outcome.notes.stop = shorten(_text(error), TRACEBACK_CHARACTERS)
+        return True
+
+    def _failed(self, held: _Held, rows: RowIndices, error: BaseException, given: int) -> None:
+        reason = str(error) if isinstance(error, OutputValueError) else reason_of(error)
+        self._give_up(held, "failed", rows, reason, given, type(error).__name__, _text(error))
 
     def _give_up(
-        self, held: _Held, kind: Any, rows: RowIndices, reason: str, attempts: int, error: str = "", text: str = ""
+        self,
+        held: _Held,
+        kind: Literal["rejected", "failed", "killed"],
+        rows: RowIndices,
+        reason: str,
+        attempts: int,
+        error: str = "",
+        text: str = "",
     ) -> None:
-        rejected = kind == "rejected"
         outcome = held.outcome
-        held.status[rows] = ROW_REJECTED if rejected else ROW_FAILED
-        if rejected:
+        if kind == "rejected":
             outcome.rejected += len(rows)
         else:
             outcome.failed += len(rows)
+        if kind == "killed":
+            outcome.killed += len(rows)
         outcome.notes.errors.append(
             RowErrors(
                 kind,
@@ -262,82 +321,9 @@ class RowKeeper:
             )
         )
 
-    def _call_and_emit(self, slot: int, batch: Batch[Any], outcome: Outcome) -> list[OutputValueError]:
-        """Call the handler and encode what it returned; the rows of the batch whose records cannot be sent on.
 
-        Whatever it raises, nothing of the result is sent on. Only its frame holds the result, which may look at the
-        batch.
-        """
-        result = self._call(batch)
-        leave_if_forked(self._pid)
-        if result is None:
-            return []
-        result, kept = rows_to_send(self._handler, result, len(batch), batch.given_back)
-        records = self._encoder.open(result)
-        if kept is None or self._handler.on_error != "isolate":
-            self._emit_all(slot, records, outcome)
-            return []
-        faults = self._emit_good(slot, records, outcome)
-        places = np.flatnonzero(kept) if faults else kept
-        return [OutputValueError(int(places[fault.row]), fault.why, fault.column) for fault in faults]
-
-    def _emit_good(self, slot: int, records: Records, outcome: Outcome) -> list[OutputValueError]:
-        """Write the records behind what the slot's output region holds already; those that cannot be sent on."""
-        faults: list[OutputValueError] = []
-        start, done = 0, False
-        while not done:
-            written = self._write(slot, records, start, outcome)
-            start, done = written.resume, written.done
-            if written.fault is not None:
-                faults.append(written.fault)
-                start += 1
-            elif not done:
-                self._spill(slot, outcome)
-        return faults
-
-    def _emit_all(self, slot: int, records: Records, outcome: Outcome) -> None:
-        """Write all records behind what the slot's output region holds already, or none of them.
-
-        Raises OutputValueError for one that cannot be sent on: the rows are then handled again, or given up. What
-        was spilled cannot be taken back, so a result that does not fit in the region is gone through once before.
-        """
-        before = outcome.output_bytes, outcome.output_records
-        written = self._write(slot, records, 0, outcome)
-        if written.done:
-            return
-        outcome.output_bytes, outcome.output_records = before
-        if written.fault is not None:
-            raise written.fault
-        if outcome.output_bytes:
-            self._spill(slot, outcome)
-        self._go_through(slot, records, written.resume)
-        self._emit_good(slot, records, outcome)
-
-    def _go_through(self, slot: int, records: Records, start: int) -> None:
-        """Raise OutputValueError if a record from ``start`` on cannot be sent on. The output region is overwritten."""
-        region = self._arena.view(slot, self._offsets["output"], self._offsets["output_bytes"])
-        done = False
-        while not done:
-            written = records.write(region, start)
-            if written.fault is not None:
-                raise written.fault
-            start, done = written.resume, written.done
-
-    def _write(self, slot: int, records: Records, start: int, outcome: Outcome) -> Encoded:
-        at, size, used = self._offsets["output"], self._offsets["output_bytes"], outcome.output_bytes
-        written = records.write(self._arena.view(slot, at + used, size - used), start, whole=used == 0)
-        outcome.output_bytes += written.bytes
-        outcome.output_records += written.records
-        return written
-
-    def _spill(self, slot: int, outcome: Outcome) -> None:
-        self._arena.spill(slot, outcome.output_bytes, outcome.output_records)
-        outcome.output_bytes = outcome.output_records = 0
-
-
-def _halves(rows: RowIndices, part: _Part) -> list[_Part]:
-    middle = len(rows) // 2
-    return [_Part(rows[:middle], part.attempt), _Part(rows[middle:], part.attempt)]
+def _text(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 def _grouped(faults: Iterable[OutputValueError]) -> Iterable[list[OutputValueError]]:

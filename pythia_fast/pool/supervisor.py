@@ -140,8 +140,7 @@ class Supervisor:
 
     def _spend_budget(self, message: Died, run: HandlerRun, how: str) -> None:
         counts = run.counts
-        row, handled = run.row_found(message.worker)
-        death = Death(time.monotonic(), counts.rows - counts.killed, row is not None, handled)
+        death = Death(time.monotonic(), counts.rows - counts.killed, *run.found_by_death(message.worker))
         reason = self._budgets[message.pool].spend(death)
         if reason is not None:
             raise PoolError(f"handler {run.handler.name!r}: {reason} (the last {how}); restarting does not help")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Delivery, Publisher, Reader
 from pythia_fast.errors import HandlerError
@@ -89,7 +90,7 @@ class Completion:
         self._ticket_slot: dict[tuple[str, int], int] = {}
         self._next_ticket = 1
         self._deaths: deque[tuple[int, str]] = deque()
-        self._killed_by: dict[int, str] = {}  #: slot -> how its last holder died
+        self._killed_by: dict[int, dict[int, str]] = {}  #: slot -> row -> how the last holder died that had it alone
         self._kept: set[str] = set()
         self._stop = threading.Event()
         self._next_commit = 0.0
@@ -176,7 +177,7 @@ class Completion:
 
     def _completed(self, slot: int) -> None:
         facts = self._arena.facts(slot)
-        death = self._killed_by.pop(slot, "")
+        deaths = self._killed_by.pop(slot, {})
         self._pending[slot] = Pending()
         if facts.error_bytes or facts.refused:
             notes = self._slots.notes(slot, facts)
@@ -186,7 +187,7 @@ class Completion:
             if notes.kept:
                 self._warn_kept(notes.kept)
             self._pending[slot].killed = sum(len(error.indices()) for error in notes.errors if error.kind == "killed")
-            letters = self._slots.dead_letters(slot, facts, notes, death)
+            letters = self._slots.dead_letters(slot, facts, notes, deaths)
             if letters:
                 self._publish_dead(slot, letters)
         self._publish_output(slot)
@@ -275,7 +276,8 @@ class Completion:
                 self._deaths.append((worker, how))
                 continue
             if slot is not None:
-                self._killed_by[slot] = how
+                progress = Journal(self._arena, slot).read()
+                self._killed_by.setdefault(slot, {})[progress.rows_done] = how
             self._arena.return_taken(worker)
             self.counts.crashes += 1
             self._launch(worker)

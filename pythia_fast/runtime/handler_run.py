@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pythia_fast._ext import intake as native
-from pythia_fast._ext.batch_memory import ROW_KILLED
 from pythia_fast._ext.intake import Intake
+from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Partition, Publisher, PublisherContext, Reader, ReaderContext
 from pythia_fast.errors import SourceError
 from pythia_fast.pool.messages import ArenaShape
+from pythia_fast.pool.parts import DEATHS_ALONE
+from pythia_fast.pool.restart_budget import Found
 from pythia_fast.report import HandlerReport
 from pythia_fast.runtime.completion import Completion, Counts
 from pythia_fast.runtime.dead_letter import DeadLetterWriter
@@ -65,6 +67,7 @@ class HandlerRun:
         self._drain_timeout = drain_timeout
         self._reader: Reader | None = None
         self._partitions: dict[int, Partition] = {}
+        self._handled: dict[int, tuple[int, int]] = {}  #: slot -> (batch, rows of it handled) at the last death there
         self._giving_up = threading.Event()
         self._shape = {
             "capacity": handler.batch_size,
@@ -164,17 +167,24 @@ class HandlerRun:
         assert self._completion is not None
         self._completion.post_death(worker, how)
 
-    def row_found(self, worker: int) -> tuple[int | None, int]:
-        """(the row that the dead process of this place had in hand alone, rows that it went through before that one).
+    def found_by_death(self, worker: int) -> tuple[Found, bool]:
+        """(what the death of this place's process tells about its rows, whether it had handled any since the last one).
 
         To be asked before ``died``: then the slot is the dead process's own still, and nobody writes it.
         """
         slot = self.arena.slot_in_hand(worker)
-        row = None if slot is None else self.arena.row_in_hand(slot)
-        if slot is None or row is None:
-            return None, 0
-        before = bytes(self.arena.view(slot, self.arena.offsets["status"], row))
-        return row, row - before.count(ROW_KILLED)
+        if slot is None:
+            return "nothing", False
+        progress = Journal(self.arena, slot).read()
+        batch = self.arena.facts(slot).batch
+        handled = progress.rows_done - progress.killed
+        before = self._handled.get(slot, (0, 0))
+        self._handled[slot] = batch, handled
+        more = handled > (before[1] if before[0] == batch else 0)
+        if not progress.suspect_end:
+            return "part" if self.arena.crashes(slot) == 0 else "nothing", more
+        alone = progress.suspect_end - progress.rows_done == 1 and progress.deaths + 1 >= DEATHS_ALONE
+        return "row" if alone else "part", more
 
     def close(self) -> None:
         """Stop both threads, whatever is left; commit what is settled; close everything. May be called again."""

@@ -38,23 +38,23 @@ class SlotReader:
 
     def notes(self, slot: int, facts: SlotFacts) -> Notes:
         """What the pool process had to say about the batch."""
-        return read_notes(self._arena.view(slot, self._at["errors"], facts.error_bytes))
+        return read_notes(self._arena.view(slot, facts.error_at, facts.error_bytes))
 
-    def dead_letters(self, slot: int, facts: SlotFacts, notes: Notes, death: str) -> list[DeadLetter]:
+    def dead_letters(self, slot: int, facts: SlotFacts, notes: Notes, deaths: Mapping[int, str]) -> list[DeadLetter]:
         """Every row given up: refused by the decoder, rejected or failed in the handler, or fatal to its process.
 
-        ``death``: how the last process that held the batch ended, for the rows that killed it.
+        ``deaths``: by row, how the process ended that had it in hand.
         """
         letters = self._refused(slot, facts) if facts.refused else []
         if notes.errors:
             table = self._messages(slot, self._arena.rows_at(slot))
             for error in notes.errors:
-                reason = f"{error.reason} ({death})" if error.kind == "killed" and death else error.reason
+                killed = error.kind == "killed"
                 letters.extend(
                     self._letter(
                         slot,
                         table[row],
-                        reason=reason,
+                        reason=f"{error.reason} ({deaths[row]})" if killed and row in deaths else error.reason,
                         error=error.error,
                         traceback=error.traceback,
                         attempts=error.attempts,

@@ -80,7 +80,7 @@ def feed(tmp_path):
 def take_and_complete(arena: Arena, worker: int = 0) -> int:
     slot = arena.take(worker, 1.0)
     assert slot is not None
-    arena.complete(worker, slot, 0, 0, 0, 0, 0, 0)
+    arena.complete(worker, slot, 0, 0, 0, 0, 0, 0, 0)
     return slot
 
 
@@ -94,7 +94,7 @@ def test_a_slot_goes_round(feed):
     assert arena.states()[slot] == HELD
     facts = arena.facts(slot)
     assert (facts.rows, facts.payload_bytes, facts.batch, facts.refused) == (4, 10, 1, 0)
-    arena.complete(0, slot, 0, 0, 0, 0, 0, 0)
+    arena.complete(0, slot, 0, 0, 0, 0, 0, 0, 0)
     assert arena.states()[slot] == DONE
     assert arena.collect() == [slot]
     assert arena.partitions(slot) == [(0, 4, 0, 4)]
@@ -127,7 +127,7 @@ def test_a_full_arena_stalls_the_source_until_a_release(feed):
     while handled < 40:
         slot = one.take(timeout=5.0)
         handled += one.arena.facts(slot).rows
-        one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0)
+        one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0, 0)
         for done in one.arena.collect():
             one.arena.release(done)
     thread.join(10)
@@ -165,7 +165,7 @@ def test_no_cell_of_a_queue_is_used_again_before_it_was_collected(feed):
     batches = []
     try:
         for _ in range(64):
-            one.arena.complete(0, one.take(timeout=5.0), 0, 0, 0, 0, 0, 0)
+            one.arena.complete(0, one.take(timeout=5.0), 0, 0, 0, 0, 0, 0, 0)
         assert one.arena.take(0, 0.25) is None
         while len(batches) < 200:
             done = one.arena.collect()
@@ -173,7 +173,7 @@ def test_no_cell_of_a_queue_is_used_again_before_it_was_collected(feed):
             for slot in done:
                 one.arena.release(slot)
             while (slot := one.arena.take(0, 0.001)) is not None:
-                one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0)
+                one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0, 0)
     finally:
         one.intake.stop()
         thread.join(10)
@@ -190,7 +190,7 @@ def test_the_process_that_had_the_last_batch_gets_the_next_while_all_are_idle(fe
             slot = one.arena.take(worker, 0.001)
             if slot is not None:
                 workers.append(worker)
-                one.arena.complete(worker, slot, 0, 0, 0, 0, 0, 0)
+                one.arena.complete(worker, slot, 0, 0, 0, 0, 0, 0, 0)
         for slot in one.arena.collect():
             one.arena.release(slot)
     thread.join(10)
@@ -219,7 +219,7 @@ def test_what_a_dead_process_held_is_ready_again_in_order(feed, moment):
     again = arena.take(0, 0.0)
     assert arena.facts(again).batch == 1
     assert arena.crashes(again) == (0 if moment == "queued" else 1)
-    arena.complete(0, again, 0, 0, 0, 0, 0, 0)
+    arena.complete(0, again, 0, 0, 0, 0, 0, 0, 0)
     assert arena.facts(arena.take(0, 0.0)).batch == 2
 
 
@@ -240,7 +240,7 @@ def test_a_lane_stays_with_one_process_and_in_order(feed, ordering, messages, la
             assert one.arena.decode(slot, one.decoder)
             for row in payloads_of(one.arena, slot):
                 came.setdefault(worker, []).append(int(row))
-            one.arena.complete(worker, slot, 0, 0, 0, 0, 0, 0)
+            one.arena.complete(worker, slot, 0, 0, 0, 0, 0, 0, 0)
     assert sorted(came[0] + came[1]) == list(range(30))
     for rows in came.values():
         assert rows == sorted(rows)

@@ -122,7 +122,7 @@ def test_the_arena_does_what_the_model_does(tmp_path_factory, walk):
                 if in_hand is None:
                     model = model._replace(w_at="take", waiting=False)  # take(0, 0.0) does not wait
             elif operation == "complete" and in_hand is not None:
-                arena.complete(0, in_hand, 0, 0, 0, 0, 0, 0)
+                arena.complete(0, in_hand, 0, 0, 0, 0, 0, 0, 0)
                 model = drive(model, sizes, ring_model.process, "take")
                 in_hand = None
             elif operation == "die":

@@ -133,7 +133,7 @@ def test_the_intake_decodes_what_waits_for_credit_and_nothing_else(bench):
         assert one.arena.decode(slot, one.decoder)
         numbers += one.batch(slot)["number"].tolist()
         handled += one.arena.rows(slot)
-        one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0)
+        one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0, 0)
         for done in one.arena.collect():
             one.arena.release(done)
     thread.join(10)
@@ -192,7 +192,7 @@ def test_decoding_needs_nothing_of_an_earlier_batch(bench):
         assert one.arena.decode(slot, one.decoder)
         rows.append(one.arena.rows(slot))
         refused.append(len(one.arena.refusals(slot)))
-        one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0)
+        one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0, 0)
         for done in one.arena.collect():
             one.arena.release(done)
     thread.join(10)

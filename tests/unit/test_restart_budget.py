@@ -10,11 +10,15 @@ def spend(budget, *deaths):
 
 
 def in_vain(at_s=0.0, settled=0):
-    return Death(at_s, settled, found_row=False, handled=0)
+    return Death(at_s, settled, "nothing", handled=False)
 
 
-def found(handled=0, settled=0):
-    return Death(0.0, settled, found_row=True, handled=handled)
+def found(handled=False, settled=0):
+    return Death(0.0, settled, "row", handled)
+
+
+def narrowed():
+    return Death(0.0, 0, "part", handled=False)
 
 
 def test_deaths_in_vain_are_counted_within_the_period_only():
@@ -38,13 +42,19 @@ def test_a_row_found_begins_the_count_of_deaths_in_vain_anew():
 
 def test_rows_in_a_row_count_until_one_is_handled():
     budget = RestartBudget(rows_in_a_row=2)
-    assert spend(budget, found(), found(), found(handled=1), found()) == [None] * 4
-    assert budget.spend(found()) == "3 rows, one after the other, each killed the process that handled it alone"
+    assert spend(budget, found(), found(), found(handled=True), found()) == [None] * 4
+    assert budget.spend(found()) == "3 rows, one after the other, each killed the processes that handled it alone"
 
 
 def test_deaths_between_rows_in_a_row_do_not_break_the_row():
-    """Batches of one row: two deaths in vain, then the row is found; the next batch is the same."""
+    """Batches of one row: two deaths, then the row is found; the next batch is the same."""
     budget = RestartBudget(rows_in_a_row=2)
-    batch = [in_vain(), in_vain(), found()]
+    batch = [narrowed(), narrowed(), found()]
     assert spend(budget, *batch, *batch) == [None] * 6
     assert spend(budget, *batch)[2] is not None
+
+
+def test_deaths_that_narrow_the_search_are_not_counted():
+    budget = RestartBudget(deaths_in_vain=1)
+    assert spend(budget, *[narrowed()] * 50) == [None] * 50
+    assert spend(budget, in_vain(), in_vain())[1] is not None

@@ -70,9 +70,9 @@ class FakeRun:
     def __init__(self):
         self.deaths = []
         self.counts = Counts()
-        self.found = (None, 0)
+        self.found = ("nothing", False)
 
-    def row_found(self, worker):
+    def found_by_death(self, worker):
         return self.found
 
     def died(self, worker, how):
@@ -143,7 +143,7 @@ def test_rows_that_were_settled_by_killing_do_not():
 
 def test_deaths_that_find_a_row_each_are_no_loss():
     nursery, run, _, supervisor = make()
-    run.found = (3, 1)
+    run.found = ("row", True)
     die(supervisor, nursery, ROWS_IN_A_ROW * 4)
     assert len(run.deaths) == ROWS_IN_A_ROW * 4
 
@@ -151,7 +151,7 @@ def test_deaths_that_find_a_row_each_are_no_loss():
 def test_rows_that_kill_one_after_the_other_end_the_run_in_the_end():
     nursery, run, _, supervisor = make()
     die(supervisor, nursery, 2)
-    run.found = (0, 0)
+    run.found = ("row", False)
     die(supervisor, nursery, ROWS_IN_A_ROW)
     with pytest.raises(PoolError, match=f"{ROWS_IN_A_ROW + 1} rows, one after the other, each killed"):
         die(supervisor, nursery, 1)

@@ -1,0 +1,44 @@
+/* The journal of a batch that has killed a holder: what of it is done, and which rows were in hand.
+ *
+ * There are two records in a slot, and `journal_at` says which one counts.  A change is written to the other one
+ * whole, and then the word is turned over: so whatever instruction a process dies at, one record is right, and
+ * the records and notes that it counts are complete, because they are written first, behind what counted before
+ * (output region) or into the half that does not count (error region).
+ *
+ * The holder writes it; after its death, when the kernel has said so, the completion thread does (pf_bury). */
+#ifndef PYTHIA_JOURNAL_H
+#define PYTHIA_JOURNAL_H
+
+#include "arena_layout.h"
+#include "atomics.h"
+
+static inline const pf_progress *pf_progress_of(const pf_slot *slot) {
+    return &slot->journal[pf_load(&slot->journal_at) & 1];
+}
+
+static inline void pf_progress_write(pf_slot *slot, pf_progress progress) {
+    uint32_t other = ~pf_load(&slot->journal_at) & 1;
+    slot->journal[other] = progress;
+    pf_store(&slot->journal_at, other);
+}
+
+/* begin: the rows from rows_done to `end` go into the handler's hands.  Those that a holder has died on before keep
+ * its count. */
+static inline void pf_progress_begin(pf_slot *slot, uint32_t end, uint32_t deaths_before) {
+    pf_progress progress = *pf_progress_of(slot);
+    if (progress.suspect_end != end) progress.deaths = 0;
+    progress.suspect_end = end;
+    progress.deaths_before = deaths_before;
+    pf_progress_write(slot, progress);
+}
+
+/* bury: the holder is dead.  The first one had all rows in its hands and kept no journal. */
+static inline void pf_progress_bury(pf_slot *slot) {
+    pf_progress progress = *pf_progress_of(slot);
+    if (slot->crashes == 1 && slot->decoded != PF_UNDECODED) progress.suspect_end = slot->rows;
+    if (progress.suspect_end == 0) return;
+    progress.deaths++;
+    pf_progress_write(slot, progress);
+}
+
+#endif

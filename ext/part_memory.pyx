@@ -1,0 +1,123 @@
+# cython: language_level=3
+"""PartMemory: where some rows of a batch are decoded once more, in memory of the pool process that is used again.
+
+The payloads, keys and headers stay where they are, in the slot: only the columns and the table of messages are made.
+"""
+
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memset
+
+from pythia_fast._ext.batch_memory cimport BatchMemory, OwnedMemory
+from pythia_fast._ext.decoder cimport NativeDecoder
+from pythia_fast._ext.plan cimport Layout, Plan, pf_columns, pf_columns_reset
+
+cdef extern from "arena_layout.h" nogil:
+    enum:
+        PF_DECODED
+        PF_REFUSED
+        PF_FULL
+    ctypedef struct pf_refusal:
+        uint8_t reason
+        uint8_t found
+        uint16_t reserved
+        int32_t column
+        uint64_t at
+    ctypedef struct pf_message:
+        int64_t offset
+        int64_t timestamp_ms
+        uint32_t partition
+        uint32_t payload_at
+        uint32_t payload_size
+        uint32_t attempts
+    ctypedef struct pf_decoder_calls "pf_decoder":
+        int (*decode)(pf_decoder_calls *self, pf_columns *batch, const uint8_t *payload, size_t size,
+                      pf_refusal *why) noexcept nogil
+
+cdef enum:
+    ALIGNMENT = 64
+
+
+cdef class PartMemory:
+    """Memory for parts of batches, one part at a time.
+
+    Parameters:
+        plan: of the columns.
+        capacity: most rows of a part.
+        raw_bytes: room that each column of texts has.
+    """
+
+    cdef Layout layout
+    cdef uint64_t status_at
+    cdef uint64_t bytes
+    cdef OwnedMemory memory
+    cdef BatchMemory last  # the part that was made last
+
+    def __init__(self, Plan plan not None, uint32_t capacity, uint64_t raw_bytes):
+        self.status_at = _aligned(<uint64_t>capacity * sizeof(pf_message))
+        self.layout = Layout(
+            plan, capacity, min(raw_bytes, <uint64_t>INT32_MAX), _aligned(self.status_at + <uint64_t>capacity))
+        self.bytes = self.layout.base + self.layout.bytes
+
+    def decode(self, BatchMemory whole not None, NativeDecoder decoder not None, const uint32_t[::1] rows not None,
+               uint32_t attempts):
+        """The rows of ``whole``, which have been given to a handler ``attempts`` times before. None: there is no room
+        for their columns. What was made here before is gone then, but for views that are still looked at.
+
+        Raises IndexError for a row that the batch does not have, MemoryError.
+        """
+        cdef Py_ssize_t i, n = rows.shape[0]
+        cdef BatchMemory part
+        cdef pf_columns columns
+        cdef int outcome
+        if n > self.layout.capacity:
+            raise IndexError(f"{n} rows in memory for {self.layout.capacity}")
+        for i in range(n):
+            if rows[i] >= whole.rows:
+                raise IndexError(f"row {rows[i]} of {whole.rows}")
+        if self.last is not None and self.last.kept():
+            self.memory = None  # those who look at it keep it
+        if self.memory is None:
+            self.memory = OwnedMemory(self.bytes)
+        part = BatchMemory(
+            self.layout, <uintptr_t>self.memory.base, 0, 0, self.status_at, whole.raw_at, whole.raw_bytes, self.memory)
+        part.raw_of = whole
+        self.last = part
+        columns = self.layout.empty_columns()
+        columns.base = part.base
+        with nogil:
+            outcome = _decode(
+                part, whole, columns, <pf_decoder_calls *>decoder.decoder, &rows[0] if n else NULL, n, attempts)
+        if outcome == PF_FULL:
+            return None
+        if outcome != PF_DECODED:
+            raise RuntimeError("a payload that was a row is refused when it is decoded again")
+        part.rows = <uint32_t>n
+        return part
+
+
+cdef int _decode(
+    BatchMemory part, BatchMemory whole, pf_columns columns, pf_decoder_calls *decoder, const uint32_t *rows,
+    Py_ssize_t n, uint32_t attempts,
+) noexcept nogil:
+    cdef const pf_message *table = <const pf_message *>(whole.base + whole.messages_at)
+    cdef pf_message *messages = <pf_message *>(part.base + part.messages_at)
+    cdef const uint8_t *raw = whole.base + whole.raw_at
+    cdef pf_refusal why
+    cdef Py_ssize_t i
+    cdef int outcome
+    pf_columns_reset(&columns)
+    memset(part.base + part.status_at, 0, <size_t>n)
+    for i in range(n):
+        messages[i] = table[rows[i]]
+        messages[i].attempts = attempts
+        if <uint64_t>messages[i].payload_at + messages[i].payload_size > whole.raw_bytes:
+            return PF_REFUSED  # cannot come from the intake: somebody has scribbled on the slot
+        outcome = decoder.decode(
+            decoder, &columns, raw + messages[i].payload_at, messages[i].payload_size, &why)
+        if outcome != PF_DECODED:
+            return outcome
+    return PF_DECODED
+
+
+cdef inline uint64_t _aligned(uint64_t at) noexcept:
+    return (at + (ALIGNMENT - 1)) & ~<uint64_t>(ALIGNMENT - 1)

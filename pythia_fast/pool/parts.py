@@ -1,0 +1,61 @@
+"""Which rows of a batch that has killed a holder are handled next, and in which parts. Pure: it knows rows by number.
+
+The rows that were in the dead holder's hands are cut into sixteen parts, those are handled one after the other, and
+the one that kills again is cut into sixteen, until a row is alone. One death may be chance (the kernel was short of
+memory), so a row is convicted when holders have died on it alone three times. The rows behind those that were in hand
+are one part again, for most killers are alone in their batch; where two were found, they are cut into parts that
+begin with twice the distance between two so far and double.
+
+For one killer in 4,096 rows that is six deaths: with the batch, with 256 rows, with 16, and three alone.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+PARTS = 16
+DEATHS_ALONE = 3
+
+
+class Suspects(NamedTuple):
+    """What a death leaves to be found out. The rows before ``begin`` are done."""
+
+    begin: int
+    end: int  #: rows from begin to here were in hand
+    deaths: int  #: of holders that had just these in hand
+    deaths_before: int  #: of holders that had these and more in hand
+
+
+class Part(NamedTuple):
+    """Consecutive rows to be handled in one call."""
+
+    begin: int
+    end: int
+    deaths_before: int
+
+
+def convicted(suspects: Suspects) -> bool:
+    """Whether the one row that was in hand is given up."""
+    return suspects.end - suspects.begin == 1 and suspects.deaths >= DEATHS_ALONE
+
+
+def parts_after(suspects: Suspects, rows: int, killers: int) -> list[Part]:
+    """The parts, in order, that make up the rows from ``suspects.begin`` on; without the row that is convicted.
+
+    ``killers``: rows of the batch that were convicted, this one among them.
+    """
+    begin, end = suspects.begin, min(suspects.end, rows)
+    size = end - begin
+    parts = []
+    if size == 1 and not convicted(suspects):
+        parts.append(Part(begin, end, suspects.deaths_before))
+    elif size > 1:
+        deaths = suspects.deaths_before + suspects.deaths
+        edges = [begin + size * i // PARTS for i in range(PARTS + 1)]
+        parts += [Part(first, last, deaths) for first, last in pairwise(edges) if first < last]
+    step = rows if killers < 2 else max(1, 2 * end // killers)
+    while end < rows:
+        parts.append(Part(end, min(end + step, rows), 1))  # the whole batch was in the first holder's hands
+        end, step = parts[-1].end, 2 * step
+    return parts

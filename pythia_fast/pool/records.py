@@ -1,0 +1,113 @@
+"""RecordWriter: calls the handler, and writes what it returned into the slot's output region."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pythia_fast.errors import OutputValueError
+from pythia_fast.pool.forked import leave_if_forked
+from pythia_fast.runtime.kept_rows import rows_to_send
+from pythia_fast.runtime.outputs import Encoded, OutputEncoder, Records
+
+if TYPE_CHECKING:
+    from pythia_fast._ext.ring import Arena
+    from pythia_fast.batch import Batch
+    from pythia_fast.handlers import HandlerCall
+    from pythia_fast.registration import Handler
+
+
+@dataclass(slots=True)
+class Written:
+    """What the slot's output region holds."""
+
+    bytes: int = 0
+    records: int = 0
+
+
+class RecordWriter:
+    """One pool process' way from a batch to records; holds no state between two of them."""
+
+    def __init__(self, handler: Handler, arena: Arena, call: HandlerCall) -> None:
+        self._handler = handler
+        self._arena = arena
+        self._call = call
+        self._pid = os.getpid()
+        self._at = arena.offsets["output"]
+        self._size = arena.offsets["output_bytes"]
+        self._encoder = OutputEncoder(handler.sink.encoding() if handler.sink is not None else "json")
+
+    def call_and_write(self, slot: int, batch: Batch[Any], region: Written) -> list[OutputValueError]:
+        """Call the handler and encode what it returned; the rows of the batch whose records cannot be sent on.
+
+        Whatever it raises, nothing of the result is sent on. Only its frame holds the result, which may look at the
+        batch.
+        """
+        result = self._call(batch)
+        leave_if_forked(self._pid)
+        if result is None:
+            return []
+        result, kept = rows_to_send(self._handler, result, len(batch), batch.given_back)
+        records = self._encoder.open(result)
+        if kept is None or self._handler.on_error != "isolate":
+            self._write_all(slot, records, region)
+            return []
+        faults = self._write_good(slot, records, region)
+        places = np.flatnonzero(kept) if faults else kept
+        return [OutputValueError(int(places[fault.row]), fault.why, fault.column) for fault in faults]
+
+    def _write_good(self, slot: int, records: Records, region: Written) -> list[OutputValueError]:
+        """Write the records behind what the region holds already; those that cannot be sent on."""
+        faults: list[OutputValueError] = []
+        start, done = 0, False
+        while not done:
+            written = self._write(slot, records, start, region)
+            start, done = written.resume, written.done
+            if written.fault is not None:
+                faults.append(written.fault)
+                start += 1
+            elif not done:
+                self._spill(slot, region)
+        return faults
+
+    def _write_all(self, slot: int, records: Records, region: Written) -> None:
+        """Write all records behind what the region holds already, or none of them.
+
+        Raises OutputValueError for one that cannot be sent on: the rows are then handled again, or given up. What
+        was spilled cannot be taken back, so a result that does not fit in the region is gone through once before.
+        """
+        before = region.bytes, region.records
+        written = self._write(slot, records, 0, region)
+        if written.done:
+            return
+        region.bytes, region.records = before
+        if written.fault is not None:
+            raise written.fault
+        if region.bytes:
+            self._spill(slot, region)
+        self._go_through(slot, records, written.resume)
+        self._write_good(slot, records, region)
+
+    def _go_through(self, slot: int, records: Records, start: int) -> None:
+        """Raise OutputValueError if a record from ``start`` on cannot be sent on. The region is overwritten."""
+        whole = self._arena.view(slot, self._at, self._size)
+        done = False
+        while not done:
+            written = records.write(whole, start)
+            if written.fault is not None:
+                raise written.fault
+            start, done = written.resume, written.done
+
+    def _write(self, slot: int, records: Records, start: int, region: Written) -> Encoded:
+        used = region.bytes
+        written = records.write(self._arena.view(slot, self._at + used, self._size - used), start, whole=used == 0)
+        region.bytes += written.bytes
+        region.records += written.records
+        return written
+
+    def _spill(self, slot: int, region: Written) -> None:
+        self._arena.spill(slot, region.bytes, region.records)
+        region.bytes = region.records = 0

@@ -87,7 +87,7 @@ class App:
                 retried rows are left out. "any": it may have fewer or more, for handlers that filter or explode;
                 where it is as long as the batch, rejected and retried rows are left out all the same.
             max_attempts: times a row is given to the handler before it is dead-lettered, where ``batch.retry``
-                asks for another. A row whose handling kills the process is given up after the third death.
+                asks for another. A row is given up when three processes have died on it alone.
             workers: this handler's share of the pool; default: what the others leave, in equal parts.
             name: default: the function's or class's name.
 

@@ -13,68 +13,9 @@ from pythia_fast._ext.raw_decoder import RawDecoder
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.framing import decode_headers, frame_record, iterate_records
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage
+from tests.support.ring_feed import make_arena
 
 FREE, FILLING, READY, HELD, DONE, OUTPUT_FULL = range(6)
-
-
-def make_arena(plan: Plan, *, capacity=4, workers=1, credit=2, slots=4, raw_bytes=4096, output_bytes=256) -> Arena:
-    return Arena(
-        plan,
-        capacity=capacity,
-        raw_bytes=raw_bytes,
-        n_workers=workers,
-        credit=credit,
-        n_slots=slots,
-        output_bytes=output_bytes,
-    )
-
-
-class Feed:
-    """An intake over a MemoryConsumer, run step by step."""
-
-    def __init__(
-        self, tmp_path, messages, *, ordering="unordered", linger_ns=0, partitions=1, max_payload=4096, **sizes
-    ):
-        self.plan = Plan(None)
-        self.decoder = RawDecoder(self.plan)
-        self.arena = make_arena(self.plan, **sizes)
-        self.consumer = MemoryConsumer(messages, partitions=partitions)
-        self.consumer.log.open()
-        self.consumer.log.announced()
-        self.intake = Intake(
-            self.arena,
-            RawDecoder(self.plan),
-            self.consumer.log,
-            ordering=ordering,
-            linger_ns=linger_ns,
-            spool_dir=tmp_path,
-            max_payload_bytes=max_payload,
-        )
-
-    def run(self):
-        return self.intake.run()
-
-    def take(self, worker=0, timeout=0.0):
-        slot = self.arena.take(worker, timeout)
-        assert slot is not None
-        assert self.arena.decode(slot, self.decoder)
-        return slot
-
-    def close(self):
-        self.consumer.log.close()
-
-
-@pytest.fixture
-def feed(tmp_path):
-    made = []
-
-    def make(messages, **options):
-        made.append(Feed(tmp_path, messages, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 def take_and_complete(arena: Arena, worker: int = 0) -> int:

@@ -51,6 +51,7 @@ MODULES: dict[str, list[str]] = {
     "fixed_decoder": [],
     "batch_memory": [],
     "part_memory": [],
+    "lanes": [],
     "text_ops": [],
     "librdkafka": [],
     "kafka_reader": ["kafka_source.c"],

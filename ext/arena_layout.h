@@ -7,7 +7,7 @@
  *     +--------------+ names_at
  *     | pf_partition_name[PF_PARTITION_NAMES]                       what partition indices stand for
  *     +--------------+ slots_at (page aligned)
- *     | slot 0       |  header | partitions | messages | good | refusals | status | columns | raw | errors (2) | output
+ *     | slot 0       |  header | partitions | messages | good | refusals | status | retries | columns | raw | errors (2) | output
  *     | slot 1       |
  *     | ...          |  slot_bytes each, page aligned, so that a process can map one alone
  *     +--------------+ arena_bytes
@@ -23,6 +23,10 @@
  *                                                  ^                |  ^ |
  *                                                  |                |  | +--spill(W)--> OUTPUT_FULL
  *                                                  +---return(D)----+  +---resume(D)--------+
+ *
+ * A batch some of whose rows are to be handled again later:
+ *
+ *     HELD --park(W)--> PARKED --wait(D)--> WAITING --requeue(I)--> READY
  *
  * `return` (from HELD, OUTPUT_FULL or a DONE that was not yet counted in `completed`) happens only after
  * the kernel has told the runtime that the holder is dead.
@@ -48,6 +52,8 @@ enum {
     PF_SLOT_HELD = 3,
     PF_SLOT_DONE = 4,
     PF_SLOT_OUTPUT_FULL = 5,
+    PF_SLOT_PARKED = 6,  /* as DONE, but for rows that are to be handled again */
+    PF_SLOT_WAITING = 7, /* what the others gave rise to is durable; due_ns says when it goes on */
 };
 
 /* What a partition index stands for; entry index % PF_PARTITION_NAMES.  Written by the intake thread when
@@ -103,6 +109,13 @@ typedef struct {
     uint32_t reserved;
 } pf_refused;
 
+/* The word of a row in the retries region, once a batch has rows that wait: in the upper half the last round of the
+ * batch that the row takes part in, in the lower one how often it was given to a handler.  A row is done in round r if
+ * its round is below r.  What a holder writes for the round to come does not change who takes part in this one, so it
+ * may die while it writes. */
+#define PF_RETRY_ROUND_SHIFT 16
+#define PF_RETRY_GIVEN_MASK 0xffffu
+
 /* What one batch holds of one partition.  first_offset is written once, before n_partitions counts
  * the entry, so the completion thread may read it while the slot is still filling. */
 typedef struct {
@@ -155,6 +168,9 @@ typedef struct {
     uint32_t retried;         /*                                                W */
     uint32_t failed;          /*                                                W */
     uint32_t error_half;      /* of the error region: the one that error_bytes are in   W */
+    uint32_t round;           /* from 1; more when rows of the batch are handled again   I */
+    uint32_t waits_from;      /* rows whose word tells this round or a later one wait    W at park */
+    uint64_t due_ns;          /* CLOCK_MONOTONIC when a parked batch goes on             W */
     uint32_t journal_at;      /* which progress record counts; the other one is scratch   W while HELD, D after a death */
     pf_progress journal[2];
 } pf_slot;
@@ -200,6 +216,7 @@ typedef struct {
     uint64_t good_at;         /* the messages that are rows, copied when some are not; else messages_at has just them */
     uint64_t refusals_at;
     uint64_t status_at;
+    uint64_t retries_at;
     uint64_t columns_at;
     uint64_t raw_at;
     uint64_t raw_bytes;
@@ -213,6 +230,7 @@ typedef struct {
     _Alignas(PF_CACHE_LINE)
     uint32_t free_signal;     /* futex word: releases and collections so far    D */
     uint32_t free_waiting;    /* 1 while the intake thread sleeps               I */
+    uint32_t n_waiting;       /* batches in state WAITING                D adds, I subtracts */
 } pf_arena;
 
 _Static_assert(sizeof(pf_message) == 48, "pf_message is part of the shared layout");

@@ -20,10 +20,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lane.h"
 #include "slot_decode.h"
 #include "source.h"
-
-enum { PF_UNORDERED = 0, PF_BY_PARTITION = 1, PF_BY_KEY = 2 };
 
 /* What pf_intake_run returns besides PF_SOURCE_END, PF_SOURCE_FAILED and PF_SOURCE_CALL. */
 enum {
@@ -52,6 +51,7 @@ typedef struct {
     uint32_t ordering;
     uint32_t last_worker; /* had the last batch: among equals it is the warmest */
     uint32_t stop;        /* set by another thread */
+    uint32_t hurry;       /* set by another thread: what waits to be handled again is due now */
     uint64_t batch;       /* sequence number of the batch published last */
     uint64_t linger_ns;
     uint64_t patience_ns;
@@ -68,17 +68,9 @@ typedef struct {
     uint64_t decoded; /* batches decoded here */
 } pf_intake;
 
-/* FNV-1a, 64 bit (http://www.isthe.com/chongo/tech/comp/fnv/): spreads short keys well enough for lanes. */
-static inline uint64_t pf_key_hash(const uint8_t *key, int32_t size) {
-    uint64_t hash = 0xcbf29ce484222325ull;
-    for (int32_t i = 0; i < size; i++) hash = (hash ^ key[i]) * 0x100000001b3ull;
-    return hash ^ (hash >> 32);
-}
-
 static inline uint32_t pf_lane_of(const pf_intake *in, const pf_incoming *m) {
     if (in->n_open == 1) return 0;
-    if (in->ordering == PF_BY_KEY && m->key_size >= 0) return (uint32_t)(pf_key_hash(m->key, m->key_size) % in->n_open);
-    return m->partition % in->n_open;
+    return (uint32_t)(pf_lane(in->ordering, m->key, m->key_size, m->partition) % in->n_open);
 }
 
 static int pf_open(pf_intake *in, pf_open_batch *open) {
@@ -250,9 +242,40 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
     }
 }
 
+/* The oldest batch that waits to be handled again, is due, and whose process has credit; PF_NO_SLOT: none.  `next`:
+ * nanoseconds until another one is due. */
+static uint32_t pf_oldest_due(pf_intake *in, uint64_t now, int64_t *next) {
+    pf_arena *arena = in->arena;
+    uint32_t oldest = PF_NO_SLOT;
+    for (uint32_t i = 0; i < arena->n_slots; i++) {
+        pf_slot *slot = pf_slot_at(arena, i);
+        if (pf_load(&slot->state) != PF_SLOT_WAITING) continue;
+        if (slot->due_ns > now && !pf_load(&in->hurry)) {
+            int64_t left = (int64_t)(slot->due_ns - now);
+            if (left < *next) *next = left;
+            continue;
+        }
+        if (pf_worker_for(in, slot->worker) == PF_NO_SLOT) continue; /* looked at again when credit comes back */
+        if (oldest == PF_NO_SLOT || slot->batch < pf_slot_at(arena, oldest)->batch) oldest = i;
+    }
+    return oldest;
+}
+
+/* Queue what waited long enough to be handled again, in the order in which it came, so that batches of one lane stay
+ * in theirs; the time until the next one is due. */
+static int64_t pf_requeue_due(pf_intake *in) {
+    int64_t next = INT64_MAX;
+    if (pf_load(&in->arena->n_waiting) == 0) return next;
+    uint64_t now = pf_now_ns();
+    uint32_t slot;
+    while ((slot = pf_oldest_due(in, now, &next)) != PF_NO_SLOT)
+        pf_requeue(in->arena, slot, pf_worker_for(in, pf_slot_at(in->arena, slot)->worker));
+    return next;
+}
+
 /* Publish what has lingered long enough (or all, at a flush); the time until the next one is due. */
 static int64_t pf_publish_due(pf_intake *in, int everything) {
-    int64_t next = INT64_MAX;
+    int64_t next = pf_requeue_due(in);
     uint64_t now = 0;
     for (uint32_t lane = 0; lane < in->n_open; lane++) {
         pf_open_batch *open = &in->open[lane];
@@ -334,6 +357,7 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
 
 /* Publish every open batch, waiting for credit until `deadline_ns`; 1 when nothing is left open. */
 static int pf_intake_flush(pf_intake *in, uint64_t deadline_ns) {
+    pf_requeue_due(in);
     for (uint32_t lane = 0; lane < in->n_open; lane++) {
         pf_open_batch *open = &in->open[lane];
         while (open->slot != PF_NO_SLOT && open->messages > 0) {

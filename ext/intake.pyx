@@ -36,7 +36,7 @@ cdef extern from "intake.h" nogil:
         pf_decoder *decoder
         pf_columns columns
         pf_open_batch *open
-        uint32_t n_open, ordering, stop, spool_errno
+        uint32_t n_open, ordering, stop, hurry, spool_errno
         uint64_t linger_ns, patience_ns, max_payload_bytes
         const char *spool_dir
         uint64_t messages, bytes, stalls, batch, decoded
@@ -117,7 +117,10 @@ cdef class Intake:
         return outcome
 
     def flush(self, double timeout):
-        """Publish every open batch; False when ``timeout`` seconds were not enough. Only while run() is not running."""
+        """Publish every open batch, and what waited long enough to be handled again.
+
+        False when ``timeout`` seconds were not enough. Only while run() is not running.
+        """
         cdef uint64_t deadline_ns = pf_now_ns() + <uint64_t>(timeout * 1e9)
         cdef int done
         with nogil:
@@ -127,8 +130,16 @@ cdef class Intake:
     def stop(self):
         """Make run() return STOPPED soon. Any thread."""
         pf_store(&self.intake.stop, 1)
+        self.wake()
+
+    def wake(self):
+        """Make run() look around. Any thread."""
         if (<pf_source_calls *>self.source.source).wake != NULL:
             (<pf_source_calls *>self.source.source).wake(self.source.source)
+
+    def hurry(self, bint hurry):
+        """Whether batches that wait to be handled again are due now. Any thread."""
+        pf_store(&self.intake.hurry, hurry)
 
     def spool_error(self):
         """The errno that made run() return SPOOL, which is thereby forgotten: the next run() tries again."""

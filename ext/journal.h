@@ -32,10 +32,10 @@ static inline void pf_progress_begin(pf_slot *slot, uint32_t end, uint32_t death
     pf_progress_write(slot, progress);
 }
 
-/* bury: the holder is dead.  The first one had all rows in its hands and kept no journal. */
+/* bury: the holder is dead.  The first one of the first round had all rows in its hands and kept no journal. */
 static inline void pf_progress_bury(pf_slot *slot) {
     pf_progress progress = *pf_progress_of(slot);
-    if (slot->crashes == 1 && slot->decoded != PF_UNDECODED) progress.suspect_end = slot->rows;
+    if (slot->crashes == 1 && slot->round == 1 && slot->decoded != PF_UNDECODED) progress.suspect_end = slot->rows;
     if (progress.suspect_end == 0) return;
     progress.deaths++;
     pf_progress_write(slot, progress);

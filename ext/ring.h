@@ -39,6 +39,7 @@ static inline uint32_t pf_claim(pf_arena *arena) {
         slot->decoded = PF_UNDECODED;
         slot->rows = slot->refused = 0;
         slot->payload_bytes = 0;
+        slot->round = 1;
         slot->journal_at = 0;
         memset(slot->journal, 0, sizeof slot->journal);
         pf_store(&slot->n_partitions, 0);
@@ -65,17 +66,33 @@ static inline void pf_notify_worker(pf_worker *w) {
     if (pf_load_sc(&w->waiting)) pf_wake(&w->signal);
 }
 
-/* publish: FILLING -> READY, and into the worker's queue. The caller has checked pf_has_credit. */
-static inline void pf_publish(pf_arena *arena, uint32_t slot_index, uint32_t worker, uint64_t batch) {
+/* Into the worker's queue, READY. The caller has checked pf_has_credit. */
+static inline void pf_queue_slot(pf_arena *arena, uint32_t slot_index, uint32_t worker) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     pf_worker *w = pf_worker_at(arena, worker);
     slot->worker = worker;
-    slot->batch = batch;
     slot->published_ns = pf_now_ns();
     pf_store(&slot->state, PF_SLOT_READY);
     w->queue[w->tail & (PF_QUEUE_CAPACITY - 1)] = slot_index;
     pf_store_sc(&w->tail, w->tail + 1);
     pf_notify_worker(w);
+}
+
+/* publish: FILLING -> READY. */
+static inline void pf_publish(pf_arena *arena, uint32_t slot_index, uint32_t worker, uint64_t batch) {
+    pf_slot_at(arena, slot_index)->batch = batch;
+    pf_queue_slot(arena, slot_index, worker);
+}
+
+/* requeue: WAITING -> READY: its rows that wait are handled once more, by a holder that finds no journal. */
+static inline void pf_requeue(pf_arena *arena, uint32_t slot_index, uint32_t worker) {
+    pf_slot *slot = pf_slot_at(arena, slot_index);
+    slot->round = slot->waits_from;
+    slot->crashes = 0;
+    slot->journal_at = 0;
+    memset(slot->journal, 0, sizeof slot->journal);
+    pf_add(&arena->n_waiting, (uint32_t)-1);
+    pf_queue_slot(arena, slot_index, worker);
 }
 
 /* ---- pool process -------------------------------------------------------------------------- */
@@ -109,18 +126,30 @@ static inline void pf_notify_done(pf_arena *arena) {
     if (pf_load_sc(&arena->done_waiting)) pf_wake(&arena->done_signal);
 }
 
-/* complete: HELD -> DONE. `completed` is what makes it final: a process that dies between the two
- * stores has its batch handled again. */
-static inline void pf_complete(pf_arena *arena, uint32_t worker, uint32_t slot_index) {
+/* `completed` is what makes it final: a process that dies between the two stores has its batch handled again. */
+static inline void pf_hand_back(pf_arena *arena, uint32_t worker, uint32_t slot_index, uint32_t state) {
     pf_worker *w = pf_worker_at(arena, worker);
     pf_slot *slot = pf_slot_at(arena, slot_index);
     slot->completed_ns = pf_now_ns();
     pf_store64(&w->batches, w->batches + 1);
     pf_store64(&w->rows, w->rows + slot->rows);
     pf_store64(&w->handler_ns, w->handler_ns + (slot->completed_ns - slot->taken_ns));
-    pf_store(&slot->state, PF_SLOT_DONE);
+    pf_store(&slot->state, state);
     pf_store_sc(&w->completed, w->completed + 1);
     pf_notify_done(arena);
+}
+
+/* complete: HELD -> DONE. */
+static inline void pf_complete(pf_arena *arena, uint32_t worker, uint32_t slot_index) {
+    pf_hand_back(arena, worker, slot_index, PF_SLOT_DONE);
+}
+
+/* park: HELD -> PARKED: out of the queue, until `due_ns`. */
+static inline void pf_park(pf_arena *arena, uint32_t worker, uint32_t slot_index, uint64_t due_ns) {
+    pf_slot *slot = pf_slot_at(arena, slot_index);
+    slot->waits_from = slot->round + 1;
+    slot->due_ns = due_ns;
+    pf_hand_back(arena, worker, slot_index, PF_SLOT_PARKED);
 }
 
 /* spill: HELD -> OUTPUT_FULL: what the output region holds is complete records; take them away. */
@@ -142,6 +171,14 @@ static inline void pf_resume(pf_arena *arena, uint32_t slot_index) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     pf_store(&slot->state, PF_SLOT_HELD);
     pf_wake(&slot->state);
+}
+
+/* wait: PARKED -> WAITING, after outputs and dead letters of the rows that are done are durable: the next round begins
+ * when it is due. */
+static inline void pf_wait_until_due(pf_arena *arena, uint32_t slot_index) {
+    pf_add(&arena->n_waiting, 1);
+    pf_store(&pf_slot_at(arena, slot_index)->state, PF_SLOT_WAITING);
+    pf_signal_room(arena);
 }
 
 /* release: DONE -> FREE, after outputs and dead letters of the batch are durable. */

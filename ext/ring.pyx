@@ -42,9 +42,12 @@ cdef extern from "slot_decode.h" nogil:
         PF_PARTITION_NAMES
         PF_TOPIC_BYTES
         PF_SLOT_FREE
+        PF_SLOT_READY
         PF_SLOT_HELD
         PF_SLOT_DONE
         PF_SLOT_OUTPUT_FULL
+        PF_SLOT_PARKED
+        PF_SLOT_WAITING
         PF_UNDECODED
         PF_SIFTED
     ctypedef struct pf_message:
@@ -70,7 +73,8 @@ cdef extern from "slot_decode.h" nogil:
         uint32_t state, worker, messages, decoded, rows, refused, raw_bytes, n_partitions, crashes
         uint64_t batch, opened_ns, published_ns, payload_bytes
         uint64_t taken_ns, completed_ns, output_bytes
-        uint32_t output_records, error_bytes, rejected, retried, failed, error_half
+        uint32_t output_records, error_bytes, rejected, retried, failed, error_half, round, waits_from
+        uint64_t due_ns
     ctypedef struct pf_worker:
         uint32_t tail, stop, collected, taken, completed, booted
         int32_t pid
@@ -86,6 +90,8 @@ cdef extern from "slot_decode.h" nogil:
     uint32_t pf_take(pf_arena *arena, uint32_t worker)
     void pf_worker_sleep(pf_arena *arena, uint32_t worker, int64_t timeout_ns)
     void pf_complete(pf_arena *arena, uint32_t worker, uint32_t slot)
+    void pf_park(pf_arena *arena, uint32_t worker, uint32_t slot, uint64_t due_ns)
+    void pf_wait_until_due(pf_arena *arena, uint32_t slot)
     void pf_spill(pf_arena *arena, uint32_t slot)
     void pf_resume(pf_arena *arena, uint32_t slot)
     void pf_release(pf_arena *arena, uint32_t slot)
@@ -108,7 +114,7 @@ PAGE = os.sysconf("SC_PAGESIZE")
 SlotFacts = namedtuple(
     "SlotFacts",
     "batch worker rows refused rejected retried failed payload_bytes output_bytes output_records error_at error_bytes "
-    "crashes opened_ns published_ns taken_ns completed_ns",
+    "crashes round opened_ns published_ns taken_ns completed_ns",
 )
 
 #: One pool process' counters (nanoseconds are of CLOCK_MONOTONIC).
@@ -228,6 +234,8 @@ cdef class Arena:
         at = _aligned(at + <uint64_t>capacity * sizeof(pf_refused), PF_CACHE_LINE)
         sizes.status_at = at
         at = _aligned(at + <uint64_t>capacity, PF_CACHE_LINE)
+        sizes.retries_at = at
+        at = _aligned(at + <uint64_t>capacity * sizeof(uint32_t), PF_CACHE_LINE)
         sizes.columns_at = at
         self.layout = Layout(plan, capacity, raw_bytes, at)
         at = _aligned(at + self.layout.bytes, PF_CACHE_LINE)
@@ -290,7 +298,8 @@ cdef class Arena:
         There are two halves of errors, one behind the other, of ``errors_bytes`` each.
         """
         return {
-            "messages": self.arena.messages_at, "status": self.arena.status_at, "columns": self.arena.columns_at,
+            "messages": self.arena.messages_at, "status": self.arena.status_at, "retries": self.arena.retries_at,
+            "columns": self.arena.columns_at,
             "raw": self.arena.raw_at, "errors": self.arena.errors_at, "errors_bytes": self.arena.errors_bytes,
             "output": self.arena.output_at, "output_bytes": self.arena.output_bytes,
             "slot_bytes": self.arena.slot_bytes,
@@ -360,14 +369,19 @@ cdef class Arena:
         return pf_load_sc(&_worker(self, worker).stop) != 0
 
     def complete(self, uint32_t worker, uint32_t slot, uint64_t output_bytes, uint32_t output_records,
-                 uint32_t error_half, uint32_t error_bytes, uint32_t rejected, uint32_t retried, uint32_t failed):
-        """Hand the slot back with what became of it."""
+                 uint32_t error_half, uint32_t error_bytes, uint32_t rejected, uint32_t retried, uint32_t failed,
+                 uint64_t due_ns=0):
+        """Hand the slot back with what became of it. ``due_ns``: CLOCK_MONOTONIC when the rows that wait are handled
+        again; 0: there are none."""
         _worker(self, worker)
         s = _slot(self, slot)
         s.output_bytes, s.output_records = output_bytes, output_records
         s.error_half, s.error_bytes = error_half & 1, error_bytes
         s.rejected, s.retried, s.failed = rejected, retried, failed
-        pf_complete(self.arena, worker, slot)
+        if due_ns:
+            pf_park(self.arena, worker, slot, due_ns)
+        else:
+            pf_complete(self.arena, worker, slot)
 
     def spill(self, uint32_t slot, uint64_t output_bytes, uint32_t output_records):
         """The output region is full: have it emptied. Returns when it is."""
@@ -380,6 +394,28 @@ cdef class Arena:
         s.output_bytes = 0
         s.output_records = 0
 
+    def round(self, uint32_t slot):
+        """Which time it is, from 1, that rows of the batch are handled."""
+        return _slot(self, slot).round
+
+    def parked_before(self, uint32_t slot):
+        """[(slot, waits_from, due_ns)] of the batches of the same process that came before this one and have rows that
+        wait. Asked by the holder of ``slot``, to whose queue alone they come back: nobody writes these meanwhile."""
+        cdef pf_slot *mine = _slot(self, slot)
+        cdef pf_slot *other
+        cdef uint32_t i, state
+        found = []
+        for i in range(self.arena.n_slots):
+            other = pf_slot_at(self.arena, i)
+            state = pf_load(&other.state)
+            if state != PF_SLOT_PARKED and state != PF_SLOT_WAITING and state != PF_SLOT_READY:
+                continue
+            if other.worker != mine.worker or other.batch >= mine.batch:
+                continue
+            if state != PF_SLOT_READY or other.round > 1:
+                found.append((i, other.waits_from, other.due_ns))
+        return found
+
     def crashes(self, uint32_t slot):
         """Holders that have died on the batch in this slot."""
         return _slot(self, slot).crashes
@@ -390,7 +426,7 @@ cdef class Arena:
         return SlotFacts(
             s.batch, s.worker, s.rows, s.refused, s.rejected, s.retried, s.failed, s.payload_bytes, s.output_bytes,
             s.output_records, self.arena.errors_at + (s.error_half & 1) * self.arena.errors_bytes, s.error_bytes,
-            s.crashes, s.opened_ns, s.published_ns, s.taken_ns, s.completed_ns,
+            s.crashes, s.round, s.opened_ns, s.published_ns, s.taken_ns, s.completed_ns,
         )
 
     def decode(self, uint32_t slot, NativeDecoder decoder not None):
@@ -500,6 +536,15 @@ cdef class Arena:
         """The spilled records are delivered: let the holder go on."""
         _slot(self, slot)
         pf_resume(self.arena, slot)
+
+    def parked(self, uint32_t slot):
+        """Whether a collected batch has rows that wait."""
+        return pf_load(&_slot(self, slot).state) == PF_SLOT_PARKED
+
+    def wait_until_due(self, uint32_t slot):
+        """What the other rows of a parked batch gave rise to is durable: it goes on when it is due."""
+        _slot(self, slot)
+        pf_wait_until_due(self.arena, slot)
 
     def release(self, uint32_t slot):
         """The batch is done with for good."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
     from pythia_fast.errors import PythiaError
     from pythia_fast.report import RunReport
+    from pythia_fast.retry import RetryPolicy
 
 __version__ = "0.1.0.dev0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "MemoryMessage",
     "MemoryProducer",
     "PythiaError",
+    "RetryPolicy",
     "RunReport",
     "__version__",
 ]
@@ -46,6 +48,7 @@ _HOMES = {
     "MemoryMessage": "brokers.memory",
     "MemoryProducer": "brokers.memory",
     "PythiaError": "errors",
+    "RetryPolicy": "retry",
     "RunReport": "report",
 }
 

@@ -12,6 +12,7 @@ from pythia_fast import options
 from pythia_fast.errors import ConfigError
 from pythia_fast.options import named_options, nearest
 from pythia_fast.registration import Handler, OnError, Ordering, OutputRows, make_handler
+from pythia_fast.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.base import Sink, Source
@@ -61,7 +62,7 @@ class App:
         ordering: Ordering = "unordered",
         on_error: OnError = "isolate",
         output_rows: OutputRows = "same",
-        max_attempts: int = 3,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - it cannot be changed
         workers: int | None = None,
         name: str | None = None,
     ) -> Callable[[AnyHandler], AnyHandler]:
@@ -86,8 +87,8 @@ class App:
             output_rows: "same": a result has one row for each row of its batch, and the records of rejected and
                 retried rows are left out. "any": it may have fewer or more, for handlers that filter or explode;
                 where it is as long as the batch, rejected and retried rows are left out all the same.
-            max_attempts: times a row is given to the handler before it is dead-lettered, where ``batch.retry``
-                asks for another. A row is given up when three processes have died on it alone.
+            retry: how often, and after which wait, rows are handled again that ``batch.retry`` asks another attempt
+                for, or whose exception it names. A row is given up, too, when three processes have died on it alone.
             workers: this handler's share of the pool; default: what the others leave, in equal parts.
             name: default: the function's or class's name.
 
@@ -112,7 +113,7 @@ class App:
                 ordering=ordering,
                 on_error=on_error,
                 output_rows=output_rows,
-                max_attempts=max_attempts,
+                retry=retry,
                 workers=workers,
             )
             if handler.name in self.handlers:

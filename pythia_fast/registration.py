@@ -10,6 +10,7 @@ from pythia_fast import options
 from pythia_fast.brokers.base import Sink, Source
 from pythia_fast.decoders import Decoding, choose_decoder
 from pythia_fast.handlers import Adapter, inspect_handler
+from pythia_fast.retry import RetryPolicy
 from pythia_fast.schema import SchemaLike, check_schema
 
 Ordering = Literal["unordered", "partition", "key"]
@@ -40,7 +41,7 @@ class Handler:
     ordering: Ordering
     on_error: OnError
     output_rows: OutputRows
-    max_attempts: int
+    retry: RetryPolicy
     workers: int | None
 
 
@@ -60,7 +61,7 @@ def make_handler(
     ordering: str,
     on_error: str,
     output_rows: str,
-    max_attempts: int,
+    retry: Any,
     workers: int | None,
 ) -> Handler:
     """Check everything and compile the schema. Raises ConfigError or SchemaError with what to do."""
@@ -75,7 +76,8 @@ def make_handler(
     options.choice(where, "on_error", on_error, get_args(OnError))
     options.choice(where, "output_rows", output_rows, get_args(OutputRows))
     batch_size = options.whole(where, "batch_size", batch_size, 1, MAX_BATCH_SIZE, "rows")
-    max_attempts = options.whole(where, "max_attempts", max_attempts, 1, 1000, "attempts")
+    if not isinstance(retry, RetryPolicy):
+        raise options.refusal(where, "retry", retry, "a RetryPolicy(max_attempts, backoff, jitter, retry_on)")
     if workers is not None:
         workers = options.whole(where, "workers", workers, 1, options.MAX_WORKERS, "processes")
     batch_timeout = options.seconds(where, "batch_timeout", batch_timeout, high=3600)
@@ -99,6 +101,6 @@ def make_handler(
         ordering=ordering,  # type: ignore[arg-type]  # checked above
         on_error=on_error,  # type: ignore[arg-type]
         output_rows=output_rows,  # type: ignore[arg-type]
-        max_attempts=max_attempts,
+        retry=retry,
         workers=workers,
     )

@@ -40,6 +40,11 @@ def convicted(suspects: Suspects) -> bool:
     return suspects.end - suspects.begin == 1 and suspects.deaths >= DEATHS_ALONE
 
 
+def convicts_next(rows_in_hand: int, deaths: int) -> bool:
+    """Whether one more death, after ``deaths`` with just these rows in hand, gives up the row that is in hand."""
+    return rows_in_hand == 1 and deaths + 1 >= DEATHS_ALONE
+
+
 def parts_after(suspects: Suspects, rows: int, killers: int) -> list[Part]:
     """The parts, in order, that make up the rows from ``suspects.begin`` on; without the row that is convicted.
 

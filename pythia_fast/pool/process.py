@@ -86,4 +86,5 @@ def _handle(keeper: RowKeeper, arena: Arena, worker: int, slot: int) -> None:
         outcome.rejected,
         outcome.retried,
         outcome.failed,
+        outcome.due_ns,
     )

@@ -6,7 +6,8 @@ the payloads that the slot keeps:
     raised              on_error="isolate": the rows that raise are searched by halves, in their order
     returned what       on_error="isolate": that row is left out of what is sent on, if it is known which row a record
     cannot be encoded   is of (output_rows="same"); else as if the handler had raised, before anything is sent on
-    asked for retry     those rows, when the others are done, while attempts are left
+    asked for retry,    those rows, when the others are done, while attempts are left: at once, or after a backoff, and
+    or retry_on=        then the batch waits in its slot while others are handled (pool/waiting.py)
     too wide            the rows' columns do not fit the slot all at once (defaults can make a row much larger than
                         its payload): in memory of their own, in halves where that exceeds 2 GiB
     killed its holder   in parts (pool/parts.py), each noted in the slot's journal before it is begun and when it is
@@ -30,13 +31,15 @@ import numpy.typing as npt
 from pythia_fast._ext.batch_memory import BatchMemory, ColumnTooLargeError, decode_rows
 from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.part_memory import PartMemory
+from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
 from pythia_fast.errors import HandlerError, OutputValueError
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.pool.messages import shorten
-from pythia_fast.pool.parts import Suspects, convicted, parts_after
+from pythia_fast.pool.parts import Part, Suspects, convicted, parts_after
 from pythia_fast.pool.records import RecordWriter, Written
 from pythia_fast.pool.search import Search
+from pythia_fast.pool.waiting import LanesThatWait, WaitingRows
 from pythia_fast.runtime.notes import TRACEBACK_CHARACTERS, Notes, RowErrors, read_notes, reason_of, write_notes
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ class Outcome:
     killed: int = 0  #: of the failed
     notes: Notes = field(default_factory=Notes)
     error_half: int = 0  #: half of the error region that the notes belong in
+    due_ns: int = 0  #: when the batch goes on with rows that wait; 0: there are none
 
 
 @dataclass(slots=True)
@@ -66,8 +70,11 @@ class _Held:
 
     slot: int
     memory: BatchMemory
-    fits: bool  #: the columns in the slot hold all rows
     outcome: Outcome = field(default_factory=Outcome)
+    waiting: WaitingRows | None = None  #: the notes of rows that are handled again later; None: none are
+    noted: list[tuple[RowIndices, int]] = field(default_factory=list)  #: rows for them, and times they were given
+    journaled: bool = False  #: what is done is written down, row by row
+    behind_due_ns: int = 0  #: when rows that wait for others are looked at again; 0: none do
 
     def rows(self, rows: RowIndices | None) -> RowIndices:
         return np.arange(self.memory.rows, dtype=np.uint32) if rows is None else rows
@@ -84,20 +91,53 @@ class RowKeeper:
         self._decoder = handler.decoding.native()
         self._writer = RecordWriter(handler, arena, call)
         self._parts: PartMemory | None = None  #: made when a batch is first handled in parts
+        self._retry = handler.retry
+        ordered = handler.ordering != "unordered" and self._retry.waits
+        self._lanes = LanesThatWait(arena, by_key=handler.ordering == "key") if ordered else None
 
     def handle(self, slot: int) -> Outcome:
         fits = self._arena.decode(slot, self._decoder)
         rows = self._arena.rows(slot)
         if rows == 0:
             return Outcome()
-        held = _Held(slot, self._memory(slot, rows), fits)
-        if self._arena.crashes(slot):
-            self._go_on(held)
+        held = _Held(slot, self._memory(slot))
+        if self._retry.waits:
+            held.waiting = WaitingRows(self._arena, slot, rows)
+        behind = self._behind(held)
+        if self._arena.crashes(slot) or self._arena.round(slot) > 1:
+            self._go_on(held, behind)
         else:
-            self._handle_rows(held, None if fits else held.rows(None), 0)
-        if not held.outcome.notes.stop:
-            held.outcome.notes.kept = self._detach_kept(held)
-        return held.outcome
+            every = None if fits and behind is None else held.rows(None)
+            self._handle_some(held, every, behind, 0)
+            if held.noted and held.waiting is not None:
+                held.waiting.settle(held.rows(None), held.noted)
+        outcome = held.outcome
+        if not outcome.notes.stop:
+            outcome.notes.kept = self._detach_kept(held)
+            outcome.due_ns = self._due_ns(held)
+        return outcome
+
+    def _due_ns(self, held: _Held) -> int:
+        """When the rows go on that were noted; 0: none were."""
+        if held.waiting is None or not (held.noted or held.journaled):
+            return 0
+        given = held.waiting.left
+        if not len(given):
+            return 0
+        tried = given[given > 0]
+        if not len(tried):
+            return held.behind_due_ns
+        return monotonic_ns() + int(self._retry.wait_s(int(tried.min())) * 1e9)
+
+    def _behind(self, held: _Held) -> npt.NDArray[np.bool_] | None:
+        """bool[rows]: which rows come behind others in their lane that wait to be handled again; None: none do."""
+        if self._lanes is None:
+            return None
+        found = self._lanes.behind(held.slot, held.memory, self._memory)
+        if found is None:
+            return None
+        behind, held.behind_due_ns = found
+        return behind
 
     def _detach_kept(self, held: _Held) -> list[str]:
         """Leave views that are still looked at a copy of their own, which goes with the last of them; their names."""
@@ -110,12 +150,12 @@ class RowKeeper:
             memory.hand_over(self._arena.detach_slot(held.slot))
         return kept
 
-    def _memory(self, slot: int, rows: int) -> BatchMemory:
+    def _memory(self, slot: int) -> BatchMemory:
         at = self._offsets
         return BatchMemory(
             self._arena.layout,
             self._arena.slot_address(slot),
-            rows,
+            self._arena.rows(slot),
             self._arena.rows_at(slot),
             at["status"],
             at["raw"],
@@ -124,9 +164,10 @@ class RowKeeper:
 
     # -- after a death ---------------------------------------------------------------------------
 
-    def _go_on(self, held: _Held) -> None:
-        """Go on where the dead holder's journal ends."""
-        rows = held.memory.rows
+    def _go_on(self, held: _Held, behind: npt.NDArray[np.bool_] | None) -> None:
+        """Go on where the dead holder's journal ends, or begin a later round; what is done is written down."""
+        held.journaled = True
+        todo = held.rows(None) if held.waiting is None else held.waiting.takes_part
         journal = Journal(self._arena, held.slot)
         done = journal.read()
         held.outcome = Outcome(
@@ -138,28 +179,32 @@ class RowKeeper:
             read_notes(self._errors(held.slot, done.error_half)[: done.error_bytes]),
             done.error_half,
         )
-        end = min(max(done.suspect_end, done.rows_done), rows)
+        end = min(max(done.suspect_end, done.rows_done), len(todo))
         suspects = Suspects(done.rows_done, end, done.deaths, done.deaths_before)
         if convicted(suspects):
+            guilty = todo[suspects.begin : suspects.end]
             deaths = done.deaths_before + done.deaths
-            guilty = np.array([suspects.begin], np.uint32)
             self._give_up(held, "killed", guilty, "the handler's process died on this row", deaths)
-            self._commit(held, journal, suspects.end)
-        for part in parts_after(suspects, rows, held.outcome.killed):
+            self._commit(held, journal, guilty, suspects.end)
+        parts = [Part(0, len(todo), 0)]
+        if self._arena.crashes(held.slot):
+            parts = parts_after(suspects, len(todo), held.outcome.killed)
+        for part in parts:
+            rows = todo[part.begin : part.end]
             again = (part.begin, part.end) == suspects[:2]
             journal.begin(part.end, part.deaths_before)
-            self._handle_rows(
-                held,
-                np.arange(part.begin, part.end, dtype=np.uint32),
-                part.deaths_before + (suspects.deaths if again else 0),
-            )
+            self._handle_some(held, rows, behind, part.deaths_before + (suspects.deaths if again else 0))
             if held.outcome.notes.stop:
                 break
-            self._commit(held, journal, part.end)
+            self._commit(held, journal, rows, part.end)
         held.outcome.error_half = 1 - held.outcome.error_half  # the final notes leave those that count alone, too
 
-    def _commit(self, held: _Held, journal: Journal, rows_done: int) -> None:
+    def _commit(self, held: _Held, journal: Journal, rows: RowIndices, rows_done: int) -> None:
+        """The rows, up to ``rows_done``, are done, or noted for the next round."""
         outcome = held.outcome
+        if held.waiting is not None:
+            held.waiting.settle(rows, held.noted)
+            held.noted.clear()
         half = 1 - outcome.error_half
         error_bytes = write_notes(outcome.notes, self._errors(held.slot, half)) if outcome.notes else 0
         journal.commit(
@@ -181,24 +226,60 @@ class RowKeeper:
 
     # -- rows in the handler's hands ---------------------------------------------------------------
 
-    def _handle_rows(self, held: _Held, rows: RowIndices | None, given_before: int) -> None:
-        """Handle rows until each is done or given up. None: all of them, in the slot's own columns.
+    def _handle_some(
+        self, held: _Held, rows: RowIndices | None, behind: npt.NDArray[np.bool_] | None, deaths: int
+    ) -> None:
+        """Handle rows that take part in this round, but for those behind others that wait. None: all of the batch, in
+        the slot's own columns.
 
-        ``given_before``: times that they have been given to a handler.
+        ``deaths``: holders that died with them in hand.
         """
-        attempt = 1
-        left = self._round(held, rows, given_before, attempt)
+        if rows is not None and behind is not None:
+            held.noted += self._grouped_by_given(held, rows[behind[rows]])
+            rows = rows[~behind[rows]]
+        if rows is None or held.waiting is None or held.waiting.first_round:
+            if rows is None or len(rows):
+                self._handle_rows(held, rows, deaths, 0)
+            return
+        for some, given in self._grouped_by_given(held, rows):
+            self._handle_rows(held, some, deaths, given)
+
+    @staticmethod
+    def _grouped_by_given(held: _Held, rows: RowIndices) -> list[tuple[RowIndices, int]]:
+        """The rows, by how often they were given to the handler in earlier rounds."""
+        assert held.waiting is not None
+        given = held.waiting.given(rows)
+        return [(rows[given == times], int(times)) for times in np.unique(given)]
+
+    def _handle_rows(self, held: _Held, rows: RowIndices | None, deaths: int, attempt: int) -> None:
+        """Handle rows until each is done, given up, or noted for the next round. None: all of them.
+
+        ``deaths``, ``attempt``: times that they were given to the handler, by holders that died and by others.
+        """
+        left = self._round(held, rows, deaths, attempt + 1)
         while len(left) and not held.outcome.notes.stop:
             attempt += 1
-            left = self._round(held, left, given_before, attempt)
+            if held.waiting is not None and held.waiting.may_wait:
+                held.noted.append((left, attempt))
+                return
+            left = self._round(held, left, deaths, attempt + 1)
 
-    def _round(self, held: _Held, rows: RowIndices | None, given_before: int, attempt: int) -> RowIndices:
+    def _round(self, held: _Held, rows: RowIndices | None, deaths: int, attempt: int) -> RowIndices:
         """Handle rows once each, as far as they do not raise; those that are to be handled again."""
         again: list[RowIndices] = []
-        given = given_before + attempt
+        given = deaths + attempt
 
         def call(some: RowIndices | None) -> BaseException | None:
-            return self._call(held, some, given, attempt, again)
+            error = self._call(held, some, given, attempt, again)
+            if error is None or not isinstance(error, self._retry.retry_on):
+                return error
+            if attempt < self._retry.max_attempts:
+                again.append(held.rows(some))
+            elif self._handler.on_error == "stop":
+                return error
+            else:
+                self._failed(held, held.rows(some), error, given)
+            return None
 
         error = call(rows)
         if error is not None:
@@ -273,10 +354,10 @@ class RowKeeper:
         wanted = rows[batch.retried]
         if not len(wanted):
             return
-        if attempt < self._handler.max_attempts:
+        if attempt < self._retry.max_attempts:
             again.append(wanted)
             return
-        reason = f"the handler asked for another attempt after {attempt} of {self._handler.max_attempts}"
+        reason = f"the handler asked for another attempt after {attempt} of {self._retry.max_attempts}"
         self._give_up(held, "failed", wanted, reason, given)
 
     # -- rows that are given up --------------------------------------------------------------------

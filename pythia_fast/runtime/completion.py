@@ -19,6 +19,7 @@ from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Delivery, Publisher, Reader
 from pythia_fast.errors import HandlerError
+from pythia_fast.pool.parts import convicts_next
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.tracker import Tracker
 
@@ -56,6 +57,7 @@ class Pending:
     spilled: bool = False  #: its holder waits for the output region, the batch is not done
     dead: int = 0  #: dead letters under way
     killed: int = 0  #: rows that killed
+    parked: bool = False  #: some of its rows are handled again later
 
 
 class Completion:
@@ -71,6 +73,7 @@ class Completion:
         *,
         slots: SlotReader,
         launch: Callable[[int], None],
+        wake_intake: Callable[[], None],
         fail: Callable[[BaseException], None],
         log: Callable[[str], None],
     ) -> None:
@@ -82,6 +85,7 @@ class Completion:
         self._dead_letters = dead_letters
         self._slots = slots
         self._launch = launch
+        self._wake_intake = wake_intake
         self._fail = fail
         self._log = log
         self._tracker = Tracker()
@@ -90,7 +94,7 @@ class Completion:
         self._ticket_slot: dict[tuple[str, int], int] = {}
         self._next_ticket = 1
         self._deaths: deque[tuple[int, str]] = deque()
-        self._killed_by: dict[int, dict[int, str]] = {}  #: slot -> row -> how the last holder died that had it alone
+        self._killed_by: dict[int, list[str]] = {}  #: slot -> how the last holder of each row died that is given up
         self._kept: set[str] = set()
         self._stop = threading.Event()
         self._next_commit = 0.0
@@ -121,6 +125,12 @@ class Completion:
         with self._lock:
             for partition in partitions:
                 self._tracker.assign(partition)
+
+    def settled(self, partitions: Sequence[int], timeout: float) -> bool:
+        """Wait at most so many seconds until no batch holds rows of these."""
+        wanted = set(partitions)
+        with self._lock:
+            return self._lock.wait_for(lambda: not any(part in wanted for part, _ in self._arena.live()), timeout)
 
     def settle_and_forget(self, partitions: Sequence[int], deadline: float) -> bool:
         """Wait until no batch holds rows of these, commit, forget them. False: the deadline came first."""
@@ -177,8 +187,8 @@ class Completion:
 
     def _completed(self, slot: int) -> None:
         facts = self._arena.facts(slot)
-        deaths = self._killed_by.pop(slot, {})
-        self._pending[slot] = Pending()
+        deaths = self._killed_by.pop(slot, [])
+        self._pending[slot] = Pending(parked=self._arena.parked(slot))
         if facts.error_bytes or facts.refused:
             notes = self._slots.notes(slot, facts)
             if notes.stop:
@@ -247,21 +257,25 @@ class Completion:
                 self._arena.resume(slot)
             return
         facts = self._arena.facts(slot)
+        counts = self.counts
+        counts.batches += 1
+        counts.rejected += facts.rejected
+        counts.failed += facts.failed
+        counts.killed += pending.killed
+        counts.retried += facts.retried
+        if pending.parked:
+            self._arena.wait_until_due(slot)
+            self._wake_intake()
+            return
         self._slots.discard_spooled(slot, facts)
         with self._lock:
             for partition, _messages, _first, next_offset in self._arena.partitions(slot):
                 self._tracker.settle(partition, next_offset)
             self._arena.release(slot)
             self._lock.notify_all()
-        counts = self.counts
         counts.rows += facts.rows + facts.refused
-        counts.batches += 1
         counts.bytes += facts.payload_bytes
         counts.refused += facts.refused
-        counts.rejected += facts.rejected
-        counts.failed += facts.failed
-        counts.killed += pending.killed
-        counts.retried += facts.retried
         counts.last_settled = time.monotonic()
 
     def _buried_slots(self) -> set[int]:
@@ -277,7 +291,8 @@ class Completion:
                 continue
             if slot is not None:
                 progress = Journal(self._arena, slot).read()
-                self._killed_by.setdefault(slot, {})[progress.rows_done] = how
+                if convicts_next(progress.suspect_end - progress.rows_done, progress.deaths):
+                    self._killed_by.setdefault(slot, []).append(how)
             self._arena.return_taken(worker)
             self.counts.crashes += 1
             self._launch(worker)

@@ -17,7 +17,7 @@ from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Partition, Publisher, PublisherContext, Reader, ReaderContext
 from pythia_fast.errors import SourceError
 from pythia_fast.pool.messages import ArenaShape
-from pythia_fast.pool.parts import DEATHS_ALONE
+from pythia_fast.pool.parts import convicts_next
 from pythia_fast.pool.restart_budget import Found
 from pythia_fast.report import HandlerReport
 from pythia_fast.runtime.completion import Completion, Counts
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 CREDIT = 3
 #: Slots beyond what the processes hold: open batches, and batches whose outputs are being delivered.
 SPARE_SLOTS = 4
+#: Slots for batches some of whose rows wait to be handled again; when they are all taken, the source is read no more.
+WAITING_SLOTS = 32
 DRAIN_TURN_S = 0.5  #: longest time without a look at the source while its last batches wait for credit
 SETTLE_TURN_S = 0.002
+REVOKE_TURN_S = 0.05
 SPOOL_RETRY_S = 1.0
 CLOSE_TIMEOUT_S = 10.0
 
@@ -74,7 +77,7 @@ class HandlerRun:
             "raw_bytes": handler.max_batch_bytes,
             "n_workers": workers,
             "credit": CREDIT,
-            "n_slots": workers * (CREDIT + 1) + SPARE_SLOTS,
+            "n_slots": workers * (CREDIT + 1) + SPARE_SLOTS + (WAITING_SLOTS if handler.retry.waits else 0),
             "output_bytes": handler.max_batch_bytes if handler.sink is not None else 4096,
         }
         self.arena = Arena(handler.decoding.plan, **self._shape)
@@ -85,6 +88,7 @@ class HandlerRun:
         self._thread: threading.Thread | None = None
         self._opened = ExitStack()
         self._closed = False
+        self._stopped = False
 
     @property
     def counts(self) -> Counts:
@@ -134,6 +138,7 @@ class HandlerRun:
             self._dead_letters,
             slots=SlotReader(self.arena, handler, self._partitions, self._spool_dir),
             launch=lambda worker: launch(self.pool, worker),
+            wake_intake=self._wake_intake,
             fail=self._fail,
             log=self._log,
         )
@@ -158,9 +163,15 @@ class HandlerRun:
         return self._thread is not None
 
     def stop(self) -> None:
-        """Read no more; what was read is finished."""
+        """Read no more; what was read is finished, and what waits to be handled again is due now."""
         assert self._intake is not None
+        self._stopped = True
+        self._intake.hurry(True)
         self._intake.stop()
+
+    def _wake_intake(self) -> None:
+        if self._intake is not None:
+            self._intake.wake()
 
     def died(self, worker: int, how: str) -> None:
         """A pool process of this handler, which has been started, is dead."""
@@ -183,7 +194,7 @@ class HandlerRun:
         more = handled > (before[1] if before[0] == batch else 0)
         if not progress.suspect_end:
             return "part" if self.arena.crashes(slot) == 0 else "nothing", more
-        alone = progress.suspect_end - progress.rows_done == 1 and progress.deaths + 1 >= DEATHS_ALONE
+        alone = convicts_next(progress.suspect_end - progress.rows_done, progress.deaths)
         return "row" if alone else "part", more
 
     def close(self) -> None:
@@ -270,7 +281,12 @@ class HandlerRun:
             self._completion.forget(indices)
             return
         deadline = time.monotonic() + self._drain_timeout
-        self._intake.flush(self._drain_timeout)
+        self._intake.hurry(True)  # rows that wait would have the group wait for them
+        while (left := deadline - time.monotonic()) > 0:
+            self._intake.flush(min(left, REVOKE_TURN_S))
+            if self._completion.settled(indices, min(left, REVOKE_TURN_S)):
+                break
+        self._intake.hurry(self._stopped)
         if not self._completion.settle_and_forget(indices, deadline):
             names = ", ".join(f"{partition.topic}[{partition.partition}]" for partition in partitions)
             self._log(f"{self.handler.name}: {names} revoked with rows in hand after {self._drain_timeout:.0f} s")

@@ -40,21 +40,23 @@ class SlotReader:
         """What the pool process had to say about the batch."""
         return read_notes(self._arena.view(slot, facts.error_at, facts.error_bytes))
 
-    def dead_letters(self, slot: int, facts: SlotFacts, notes: Notes, deaths: Mapping[int, str]) -> list[DeadLetter]:
-        """Every row given up: refused by the decoder, rejected or failed in the handler, or fatal to its process.
+    def dead_letters(self, slot: int, facts: SlotFacts, notes: Notes, deaths: Sequence[str]) -> list[DeadLetter]:
+        """Every row given up in this round: refused by the decoder, rejected or failed in the handler, or fatal to its
+        process.
 
-        ``deaths``: by row, how the process ended that had it in hand.
+        ``deaths``: how the process ended that had it in hand, for each row that killed, in their order.
         """
-        letters = self._refused(slot, facts) if facts.refused else []
+        letters = self._refused(slot, facts) if facts.refused and facts.round == 1 else []
         if notes.errors:
             table = self._messages(slot, self._arena.rows_at(slot))
+            hows = iter(deaths)
             for error in notes.errors:
-                killed = error.kind == "killed"
+                death = f" ({next(hows)})" if error.kind == "killed" else ""
                 letters.extend(
                     self._letter(
                         slot,
                         table[row],
-                        reason=f"{error.reason} ({deaths[row]})" if killed and row in deaths else error.reason,
+                        reason=f"{error.reason}{death}",
                         error=error.error,
                         traceback=error.traceback,
                         attempts=error.attempts,

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from pythia_fast import App, Batch
+from pythia_fast import App, Batch, RetryPolicy
 from pythia_fast._ext.batch_memory import ColumnTooLargeError, decode_rows
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
 from pythia_fast.errors import ConfigError, HandlerError, PoolError
@@ -201,7 +201,7 @@ def test_retried_rows_come_again_until_their_attempts_are_spent(tmp_path):
         batch.retry(rows == 55)  # always
         return [b"%d %d" % pair for pair in zip(rows[~(rows % 10 == 1) | ~first], batch.attempts, strict=False)]
 
-    report, _, dead, _ = run(tmp_path, handler, numbers(100), max_attempts=3, output_rows="any")
+    report, _, dead, _ = run(tmp_path, handler, numbers(100), retry=RetryPolicy(max_attempts=3), output_rows="any")
     assert dead.payloads == [b"55"]
     assert "3 of 3" in repr(dead.records[0].headers)
     assert report.retried == 10 + 2

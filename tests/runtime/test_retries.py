@@ -1,0 +1,238 @@
+"""Rows that are handled again: how often, when, and what goes on meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from pythia_fast import App, MemoryConsumer, RetryPolicy
+from pythia_fast.brokers.memory import MemoryMessage, MemoryProducer
+from tests.support import memory_run
+from tests.support.memory_run import Events, numbers, sorted_ints
+
+
+class Journal:
+    """What handlers in several processes did, one line each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, *words: object) -> None:
+        with self.path.open("a") as file:
+            file.write(" ".join(map(str, words)) + "\n")
+
+    @property
+    def lines(self) -> list[list[str]]:
+        return [line.split() for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
+
+def rows_of(batch) -> list[int]:
+    return [int(payload) for payload in batch["payload"].tolist()]
+
+
+def test_rows_wait_before_they_are_handled_again_and_the_others_go_on(tmp_path):
+    journal = Journal(tmp_path / "journal")
+
+    def handler(batch):
+        rows = rows_of(batch)
+        for row in rows:
+            if row % 50 == 7:
+                journal.add(row, time.monotonic(), *batch.attempts[:1])
+        batch.retry([row % 50 == 7 and batch.attempts[0] < 2 for row in rows])
+        return [b"%d" % row for row in rows]
+
+    policy = RetryPolicy(max_attempts=5, backoff=0.2, jitter=0.0)
+    report, sink, dead, source = memory_run.run(tmp_path, handler, numbers(500), batch_size=100, retry=policy)
+    assert sorted_ints(sink) == list(range(500))
+    assert dead.records == []
+    assert (report.rows, report.retried) == (500, 20)
+    assert source.committed == {0: 500}
+    calls = defaultdict(list)
+    for row, at, attempts in journal.lines:
+        calls[row].append((float(at), int(attempts)))
+    assert len(calls) == 10
+    for times in calls.values():
+        assert [attempts for _, attempts in times] == [0, 1, 2]
+        (first, _), (second, _), (third, _) = times
+        assert second - first >= 0.2
+        assert third - second >= 0.4
+
+
+def test_a_row_that_never_goes_well_is_given_up_after_its_attempts(tmp_path):
+    def handler(batch):
+        rows = rows_of(batch)
+        batch.retry([row == 3 for row in rows])
+        return [b"%d" % row for row in rows]
+
+    policy = RetryPolicy(max_attempts=3, backoff=0.01)
+    report, sink, dead, source = memory_run.run(tmp_path, handler, numbers(10), retry=policy, workers=1)
+    assert dead.payloads == [b"3"]
+    headers = dict(dead.records[0].headers)
+    assert headers["pf-reason"] == b"the handler asked for another attempt after 3 of 3"
+    assert headers["pf-attempts"] == b"3"
+    assert sorted_ints(sink) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert (report.retried, source.committed) == (2, {0: 10})
+
+
+@pytest.mark.parametrize("backoff", [0.0, 0.05])
+def test_an_exception_of_retry_on_has_the_whole_call_tried_again(tmp_path, backoff):
+    journal = Journal(tmp_path / "journal")
+
+    def handler(batch):
+        journal.add(len(batch), *batch.attempts[:1])
+        if batch.attempts[0] < 2:
+            raise TimeoutError("the service is busy")
+        return [b"%d" % row for row in rows_of(batch)]
+
+    policy = RetryPolicy(max_attempts=3, backoff=backoff, retry_on=(TimeoutError, ConnectionError))
+    report, sink, dead, _ = memory_run.run(tmp_path, handler, numbers(64), batch_size=64, retry=policy)
+    assert sorted_ints(sink) == list(range(64))
+    assert dead.records == []
+    assert journal.lines == [["64", "0"], ["64", "1"], ["64", "2"]]
+    assert report.retried == 128
+
+
+def test_what_raises_it_to_the_last_attempt_is_given_up_without_a_search(tmp_path):
+    journal = Journal(tmp_path / "journal")
+
+    def handler(batch):
+        journal.add(len(batch))
+        raise ConnectionError("no service")
+
+    policy = RetryPolicy(max_attempts=2, retry_on=ConnectionError)
+    report, _, dead, _ = memory_run.run(tmp_path, handler, numbers(64), batch_size=64, retry=policy)
+    assert len(dead.records) == 64
+    assert dict(dead.records[0].headers)["pf-error"] == b"ConnectionError"
+    assert journal.lines == [["64"], ["64"]]
+    assert report.dead_lettered == 64
+
+
+@pytest.mark.parametrize("ordering", ["partition", "key"])
+def test_rows_behind_one_that_waits_wait_for_it_and_other_lanes_go_on(tmp_path, ordering):
+    """One process, lanes A and B; A's first row is not done until B's last one is."""
+    app = App("test")
+    messages = [
+        MemoryMessage(b"%d" % i, key=b"A" if i % 2 == 0 else b"B", partition=i % 2 if ordering == "partition" else 0)
+        for i in range(200)
+    ]
+    source = MemoryConsumer(messages, partitions=2)
+    sink, dead = MemoryProducer(), MemoryProducer()
+    handled = tmp_path / "handled"
+
+    @app.batch_handler(
+        source=source,
+        sink=sink,
+        dead_letter=dead,
+        decoder="raw",
+        batch_size=10,
+        ordering=ordering,
+        retry=RetryPolicy(max_attempts=100, backoff=0.05, jitter=0.0, max_backoff=0.05),
+    )
+    def handler(batch):
+        rows = rows_of(batch)
+        with handled.open("a") as file:
+            file.write("".join(f"{row}\n" for row in rows))
+        last_of_b = "199" in handled.read_text().split()
+        batch.retry([row == 0 and not last_of_b for row in rows])
+        return [b"%d" % row for row in rows]
+
+    app.run(workers=1, until="end", state_dir=tmp_path / "state")
+    assert dead.records == []
+    sent = [int(payload) for payload in sink.payloads]
+    assert sorted(sent) == list(range(200))
+    assert [row for row in sent if row % 2] == [row for row in range(200) if row % 2]
+    behind = [row for row in sent if row % 2 == 0]
+    # Of its own batch, row 0 was handled together with the rows behind it, and only its record comes later.
+    first = {0, 2, 4, 6, 8}
+    assert [row for row in behind if row not in first] == [row for row in range(0, 200, 2) if row not in first]
+    assert sent.index(0) > sent.index(199)
+    assert sent.index(10) > sent.index(0)
+
+
+def test_rows_that_wait_outlive_the_processes_that_handled_them(tmp_path):
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+
+    def handler(batch):
+        rows = rows_of(batch)
+        if batch.attempts[0] and len(list(deaths.iterdir())) < 3:
+            (deaths / str(len(list(deaths.iterdir())))).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        batch.retry([row % 10 == 3 and attempts == 0 for row, attempts in zip(rows, batch.attempts, strict=True)])
+        return [b"%d" % row for row in rows]
+
+    policy = RetryPolicy(max_attempts=9, backoff=0.05)
+    options = {"batch_size": 50, "ordering": "key", "retry": policy}
+    messages = [MemoryMessage(b"%d" % i, key=b"%d" % (i % 10)) for i in range(300)]
+    report, sink, dead, source = memory_run.run(tmp_path, handler, messages, **options)
+    assert sorted_ints(sink) == list(range(300))
+    assert dead.records == []
+    assert (report.crashes, source.committed) == (3, {0: 300})
+    for key in range(10):
+        rows = [int(payload) for payload in sink.payloads if int(payload) % 10 == key]
+        assert sorted(rows) == list(range(key, 300, 10))
+
+
+def test_a_killer_among_rows_that_wait_is_found(tmp_path):
+    def handler(batch):
+        rows = rows_of(batch)
+        if batch.attempts[0] and 33 in rows:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        batch.retry([attempts == 0 for attempts in batch.attempts])
+        return [b"%d" % row for row in rows]
+
+    policy = RetryPolicy(max_attempts=20, backoff=0.01)
+    _, sink, dead, source = memory_run.run(tmp_path, handler, numbers(100), batch_size=50, retry=policy)
+    assert dead.payloads == [b"33"]
+    assert "SIGSEGV" in repr(dead.records[0].headers)
+    assert sorted_ints(sink) == sorted(set(range(100)) - {33})
+    assert source.committed == {0: 100}
+
+
+def test_a_run_that_is_stopped_has_rows_that_wait_handled_at_once(tmp_path):
+    app, events = App("test"), Events()
+    source = MemoryConsumer(numbers(10), keep_open=True)
+    sink, dead = MemoryProducer(), MemoryProducer()
+    seen = tmp_path / "seen"
+
+    @app.batch_handler(
+        source=source, sink=sink, dead_letter=dead, decoder="raw", retry=RetryPolicy(backoff=3600, max_backoff=3600)
+    )
+    def handler(batch):
+        batch.retry(batch.attempts == 0)
+        seen.touch()
+        return [b"%d" % row for row in rows_of(batch)]
+
+    def stop() -> None:
+        while not seen.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    started = time.monotonic()
+    report = app.run(workers=1, until="forever", state_dir=tmp_path / "state", observer=events)
+    thread.join()
+    assert time.monotonic() - started < 60
+    assert report.ending == "drained"
+    assert sorted_ints(sink) == list(range(10))
+    assert source.committed == {0: 10}
+
+
+def test_batches_that_wait_beyond_the_slots_for_them_hold_the_source_back_and_lose_nothing(tmp_path):
+    policy = RetryPolicy(max_attempts=2, backoff=0.3, jitter=0.0)
+
+    def handler(batch):
+        batch.retry(batch.attempts == 0)
+        return [b"%d" % row for row in rows_of(batch)]
+
+    report, sink, dead, source = memory_run.run(tmp_path, handler, numbers(200), batch_size=1, retry=policy)
+    assert sorted_ints(sink) == list(range(200))
+    assert dead.records == []
+    assert (report.retried, source.committed) == (200, {0: 200})

@@ -239,6 +239,22 @@ def test_files_between_two_rotations_while_stopped_are_named(log: Path, tmp_path
     again.stop()
 
 
+def test_stopped_within_the_old_file_of_a_rotation_loses_nothing(log: Path, tmp_path: Path) -> None:
+    run = Following(log, tmp_path)
+    run.until(2)
+    run.stop()
+    append(log, b"3\n4\n")
+    log.rename(log.with_name("app.log.1"))
+    log.write_bytes(b"5\n")
+    second = Following(log, tmp_path)
+    assert second.until(3) == [b"3", b"4", b"5"]
+    second.reader.commit({0: 6, 1: 0}, wait=True)
+    second.reader.close()
+    third = Following(log, tmp_path)
+    assert third.until(2) == [b"4", b"5"]
+    third.stop()
+
+
 def test_rotated_away_while_stopped_is_refused(log: Path, tmp_path: Path) -> None:
     run = Following(log, tmp_path)
     run.until(2)

@@ -25,6 +25,10 @@ HEAD_BYTES = 1024
 Identity = tuple[int, int]  #: device, inode
 
 
+def identity_of(facts: os.stat_result) -> Identity:
+    return facts.st_dev, facts.st_ino
+
+
 class FilePosition(msgspec.Struct):
     """Where to go on in one file."""
 
@@ -170,7 +174,7 @@ def known_position(path: str, fd: int, known: Iterable[FilePosition]) -> int | N
     """
     facts = os.fstat(fd)
     for entry in known:
-        if entry.identity == (facts.st_dev, facts.st_ino):
+        if entry.identity == identity_of(facts):
             same_head = entry.has_same_head(fd)
             if facts.st_size < entry.position and (entry.path == path or same_head):
                 lost = entry.size - entry.position

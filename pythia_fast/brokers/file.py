@@ -28,6 +28,7 @@ from pythia_fast.brokers.checkpoint import (
     FilePosition,
     Identity,
     identify,
+    identity_of,
     known_position,
     not_found,
     written_anew,
@@ -153,7 +154,7 @@ def find_in_folder(folder: str, identity: Identity) -> str | None:
         for sibling in siblings:
             if sibling.inode() == identity[1] and sibling.is_file(follow_symlinks=False):
                 with suppress(FileNotFoundError):  # it was removed meanwhile
-                    if sibling.stat(follow_symlinks=False).st_dev == identity[0]:
+                    if identity_of(sibling.stat(follow_symlinks=False)) == identity:
                         return sibling.path
     return None
 
@@ -304,7 +305,7 @@ class CheckpointedReader(FileReader):
             elif position is None:
                 position = known_position(path, fd, self.known)
             facts = os.fstat(fd)
-            own = (facts.st_dev, facts.st_ino)
+            own = identity_of(facts)
             for entry in self.known:
                 if entry.path != path or entry.identity in listed - {own}:
                     continue
@@ -356,7 +357,7 @@ class CheckpointedReader(FileReader):
                 if sibling.name.startswith(stem) and sibling.is_file(follow_symlinks=False):
                     with suppress(FileNotFoundError):  # it was removed meanwhile
                         facts = sibling.stat(follow_symlinks=False)
-                        if facts.st_mtime_ns >= changed_ns and (facts.st_dev, facts.st_ino) not in known:
+                        if facts.st_mtime_ns >= changed_ns and identity_of(facts) not in known:
                             between.append(sibling.path)
         if between:
             self.tell(
@@ -373,7 +374,7 @@ class CheckpointedReader(FileReader):
             except OSError:
                 self.missing(path)
                 continue
-            found[path] = (facts.st_dev, facts.st_ino)
+            found[path] = identity_of(facts)
         return found
 
     def missing(self, path: str) -> None:
@@ -434,8 +435,33 @@ class _Waiting:
 
     path: str
     name: str
+    identity: Identity
     position: int
     size: int
+
+    def open(self) -> Planned:
+        """The file that was planned, which may have been rotated since."""
+        fd = open_regular(self._path_now())
+        if identity_of(os.fstat(fd)) != self.identity:
+            os.close(fd)
+            raise self._gone()
+        return Planned(self.path, self.name, fd, self.position, last=True)
+
+    def _path_now(self) -> str:
+        with suppress(FileNotFoundError):
+            if identity_of(os.stat(self.path)) == self.identity:
+                return self.path
+        path = find_in_folder(os.path.dirname(self.path), self.identity)
+        if path is None:
+            raise self._gone()
+        return path
+
+    def _gone(self) -> SourceError:
+        return SourceError(
+            f"{self.path} was moved away before this run came to it, and could not be found in "
+            f"{os.path.dirname(self.path)}: {self.size - self.position:,} bytes of it were not read. Move it back into "
+            "that folder, under any name, and start again"
+        )
 
 
 class ListReader(CheckpointedReader):
@@ -458,7 +484,8 @@ class ListReader(CheckpointedReader):
         self.listed = set(found.values())
         for path in found:
             for file in self.plan(path, open_regular(path), self.consumer.start, self.listed):
-                waiting.append(_Waiting(file.path, file.name, file.position, os.fstat(file.fd).st_size))
+                facts = os.fstat(file.fd)
+                waiting.append(_Waiting(file.path, file.name, identity_of(facts), file.position, facts.st_size))
                 os.close(file.fd)
         if not waiting:
             raise SourceError(f"no file matches {', '.join(self.consumer.paths)}")
@@ -474,8 +501,7 @@ class ListReader(CheckpointedReader):
             self.native.exhausted()
             return
         waiting = self._waiting.popleft()
-        fd = open_regular(waiting.path)
-        self.take_up(Planned(waiting.path, waiting.name, fd, waiting.position, last=True), limit=waiting.size)
+        self.take_up(waiting.open(), limit=waiting.size)
 
     def _let_go(self, index: int) -> None:
         """Its last record was appended: close it, and remember whether that was its end."""

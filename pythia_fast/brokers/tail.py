@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pythia_fast.brokers.base import ReaderContext
-from pythia_fast.brokers.checkpoint import FilePosition, Identity
+from pythia_fast.brokers.checkpoint import FilePosition, Identity, identity_of
 from pythia_fast.brokers.file import CheckpointedReader, FileConsumer, Planned, Start, open_regular
 from pythia_fast.errors import SourceError
 
@@ -63,7 +63,7 @@ class TailReader(CheckpointedReader):
     def _position_read(self, fd: int) -> int | None:
         facts = os.fstat(fd)
         for entry in self._read:
-            same = entry.identity == (facts.st_dev, facts.st_ino)
+            same = entry.identity == identity_of(facts)
             if same and facts.st_size >= entry.position and entry.has_same_head(fd):
                 return entry.position
         return None

@@ -158,6 +158,32 @@ def test_progress_counts_bytes_to_the_total(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_a_file_rotated_before_its_turn_is_read_under_its_new_name(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a\n")
+    (tmp_path / "b").write_bytes(b"b1\nb2\n")
+    files = [tmp_path / "a", tmp_path / "b"]
+    reader = FileConsumer(files, consumer_group="g").open(reader_context(tmp_path))
+    (tmp_path / "b").rename(tmp_path / "b.1")
+    (tmp_path / "b").write_bytes(b"new\n")
+    sink = CollectingSink(stall_after=2)
+    assert drain(reader, sink) == STALLED
+    reader.commit({0: 2, 1: 3}, wait=True)
+    reader.close()
+    assert sink.payloads == [b"a", b"b1"]
+    again = FileConsumer(files, consumer_group="g").open(reader_context(tmp_path))
+    assert read_all(again).payloads == [b"b2", b"new"]
+
+
+def test_a_file_moved_away_before_its_turn_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a\n")
+    reader = FileConsumer(tmp_path / "a").open(reader_context(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a").rename(tmp_path / "elsewhere" / "a")
+    with pytest.raises(SourceError, match=r"a was moved away .*: 2 bytes of it were not read\. Move it back"):
+        drain(reader, CollectingSink())
+    reader.close()
+
+
 def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "shrinks"
     path.write_bytes(b"x" * 50 + b"\n")

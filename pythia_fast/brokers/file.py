@@ -366,15 +366,21 @@ class CheckpointedReader(FileReader):
             )
 
     def look(self) -> dict[str, Identity]:
-        """The files there are now, in order of their names."""
-        found = {}
+        """The files there are now, in order of their names; of one with several names (links) the first."""
+        found: dict[str, Identity] = {}
+        names: dict[Identity, str] = {}
         for path in self.consumer.list_files():
             try:
                 facts = os.stat(path)
             except OSError:
                 self.missing(path)
                 continue
-            found[path] = identity_of(facts)
+            identity = identity_of(facts)
+            first = names.setdefault(identity, path)
+            if first == path:
+                found[path] = identity
+            else:
+                self.tell(f"{path} is left out: it is another name of {first}, and is read once")
         return found
 
     def missing(self, path: str) -> None:

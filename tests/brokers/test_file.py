@@ -63,6 +63,24 @@ def test_a_list_with_a_name_twice_reads_it_once(tmp_path: Path) -> None:
     assert read_all(FileConsumer([path, str(path)]).open(reader_context(tmp_path))).payloads == [b"x"]
 
 
+def test_a_file_with_several_names_is_read_once_under_the_first(tmp_path: Path) -> None:
+    (tmp_path / "b.log").write_bytes(b"x\n")
+    (tmp_path / "a.log").symlink_to("b.log")
+    os.link(tmp_path / "b.log", tmp_path / "c.log")
+    (tmp_path / "same").symlink_to(tmp_path)
+    lines: list[str] = []
+    listener = RememberingListener()
+    context = reader_context(tmp_path, listener=listener, log=lines.append)
+    paths = [str(tmp_path / "*.log"), str(tmp_path / "same" / "b.log")]
+    assert read_all(FileConsumer(paths).open(context)).payloads == [b"x"]
+    first = tmp_path / "a.log"
+    assert [partition.topic for partition in listener.table.values()] == [str(first)]
+    assert lines == [
+        f"{other} is left out: it is another name of {first}, and is read once"
+        for other in (tmp_path / "b.log", tmp_path / "c.log", tmp_path / "same" / "b.log")
+    ]
+
+
 def test_an_empty_file_ends_at_once(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     assert read_all(FileConsumer(tmp_path / "empty").open(reader_context(tmp_path))).count == 0

@@ -106,7 +106,7 @@ class FileConsumer(Source):
                 f"{self.describe()}: a record of {self.record_bytes:,} bytes does not fit a batch of at most "
                 f"{context.max_payload_bytes:,}; raise max_batch_bytes of the handler"
             )
-        if self.paths == [STDIN] or any(is_stream(path) for path in self.paths):
+        if self._reads_stream():
             return StreamReader(self, context)
         if self.follow and context.until == "forever":
             from pythia_fast.brokers.tail import TailReader
@@ -114,8 +114,14 @@ class FileConsumer(Source):
             return TailReader(self, context)
         return ListReader(self, context)
 
-    def group(self, context: ReaderContext) -> str:
-        return self.consumer_group or f"{context.app}.{context.handler}"
+    def _reads_stream(self) -> bool:
+        return self.paths == [STDIN] or any(is_stream(path) for path in self.paths)
+
+    def group(self, app: str, handler: str) -> str:
+        return self.consumer_group or f"{app}.{handler}"
+
+    def checkpoint_group(self, app: str, handler: str) -> str | None:
+        return None if self._reads_stream() else self.group(app, handler)
 
     def describe(self) -> str:
         what = "standard input" if self.paths == [STDIN] else ", ".join(self.paths[:3])
@@ -274,7 +280,7 @@ class CheckpointedReader(FileReader):
     def __init__(self, consumer: FileConsumer, context: ReaderContext, *, follow: bool = False) -> None:
         super().__init__(consumer, context, follow=follow)
         forget = consumer.start != "checkpoint"
-        self.checkpoint = Checkpoint(context.state_dir, consumer.group(context), forget=forget)
+        self.checkpoint = Checkpoint(context.state_dir, consumer.group(context.app, context.handler), forget=forget)
         self.lock = threading.Lock()  #: what is below: the intake thread, and the thread that commits
         self.known: list[FilePosition] = self.checkpoint.files
         self.positions: dict[int, FilePosition] = {}  #: by partition index

@@ -78,6 +78,15 @@ def identify(path: str, fd: int, position: int) -> FilePosition:
     return FilePosition(path, facts.st_dev, facts.st_ino, len(head), sha256, position, size=facts.st_size)
 
 
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Bring the names in a folder to the disk: a file that was synced is lost with its name."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 class _Stored(msgspec.Struct):
     version: int
     group: str
@@ -146,11 +155,7 @@ class Checkpoint:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, self.path)
-            folder_fd = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder_fd)
-            finally:
-                os.close(folder_fd)
+            sync_folder(self._folder)
         except OSError as error:
             raise SourceError(f"cannot write the checkpoint {self.path}: {error.strerror}") from error
 

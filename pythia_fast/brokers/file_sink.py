@@ -24,6 +24,7 @@ from typing import Literal, NamedTuple, get_args
 from pythia_fast import options
 from pythia_fast._ext.file_writer import payload_bytes, whole_frames
 from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext, Sink
+from pythia_fast.brokers.checkpoint import sync_folder
 from pythia_fast.errors import SinkError
 from pythia_fast.options import named_options
 
@@ -254,6 +255,11 @@ class FilePublisher(Publisher):
 
     def _open(self) -> tuple[int, int]:
         """The file, locked, and the end of its last whole record."""
+        made_in = []  # folders that get a name
+        at = os.path.abspath(self._path)
+        while not os.path.exists(at):
+            at = os.path.dirname(at)
+            made_in.append(at)
         try:
             os.makedirs(os.path.dirname(os.path.abspath(self._path)), exist_ok=True)
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -269,17 +275,25 @@ class FilePublisher(Publisher):
                     f"{self._path} is being written by another sink or run: give each its own file"
                 ) from None
             end = self._whole_end(fd)
-            if self._fsync == "interval" and end:
-                self._sync_earlier(fd)
+            if self._fsync != "never":
+                self._sync_opened(fd, end, made_in)
             return fd, end
         except BaseException:
             os.close(fd)
             raise
 
-    def _sync_earlier(self, fd: int) -> None:
-        """A run that was killed may have left delivered records that it had not synced yet."""
+    def _sync_opened(self, fd: int, end: int, made_in: Sequence[str]) -> None:
+        for folder in made_in:
+            try:
+                sync_folder(folder)
+            except OSError as error:  # not allowed to read it, or a file system that cannot: written it can be
+                self._log(
+                    f"cannot sync the folder {folder}: {error.strerror}; a crash of the machine soon after this can "
+                    f"lose the name of {self._path}"
+                )
         try:
-            sync_data(fd)
+            if self._fsync == "interval" and end:  # a killed run may have left what it had not synced yet
+                sync_data(fd)
         except OSError as error:
             raise SinkError(
                 f"cannot sync {self._path}: {error.strerror}; an earlier run's last second of it may be lost"

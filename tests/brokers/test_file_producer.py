@@ -259,6 +259,31 @@ def test_opening_syncs_what_a_killed_run_delivered_and_did_not_sync(disk: Losing
         open_sink(disk.path, fsync="interval")
 
 
+@pytest.mark.parametrize(("fsync", "expected"), [("batch", ["a/b", "a", ""]), ("never", [])])
+def test_the_folders_of_a_new_file_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, expected: list[str]
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(file_sink, "sync_folder", synced.append)
+    for _ in range(2):  # the second time all the names are there
+        open_sink(tmp_path / "a" / "b" / "out", fsync=fsync).close(10)
+    assert synced == [str(tmp_path / folder) for folder in expected]
+
+
+def test_a_folder_that_cannot_be_synced_is_told_and_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sync_folder(folder: str) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(file_sink, "sync_folder", sync_folder)
+    lines: list[str] = []
+    sink = open_sink(tmp_path / "out", lines.append)
+    sink.publish(framed(b"a"), 1, 0)
+    wait_delivered(sink, 1)
+    sink.close(10)
+    (line,) = lines
+    assert line.startswith(f"cannot sync the folder {tmp_path}: Invalid argument")
+
+
 @contextmanager
 def limited_files(folder: Path) -> Iterator[Callable[[], None]]:
     """A folder, while no file of this process can hold more than 1 MiB; the yielded call lifts the limit."""

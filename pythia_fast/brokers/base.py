@@ -112,6 +112,10 @@ class Source(ABC):
     def describe(self) -> str:
         """One short phrase for logs: ``kafka topic orders as group order-processors``."""
 
+    def checkpoint_group(self, app: str, handler: str) -> str | None:
+        """The group whose positions it keeps in the state folder; None: it keeps none there."""
+        return None
+
 
 #: Framing of the records a publisher is given, little endian, back to back without padding:
 #: key size u32 (0xFFFFFFFF = no key), headers size u32, payload size u32 (0xFFFFFFFF = null),

@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterable
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,6 +25,10 @@ HEAD_BYTES = 1024
 Identity = tuple[int, int]  #: device, inode
 
 
+def identity_of(facts: os.stat_result) -> Identity:
+    return facts.st_dev, facts.st_ino
+
+
 class FilePosition(msgspec.Struct):
     """Where to go on in one file."""
 
@@ -35,12 +38,21 @@ class FilePosition(msgspec.Struct):
     head_bytes: int  #: length of the head that was hashed: the file may have been short
     head_sha256: str
     position: int
-    end: int | None = None  #: where its last record ends, once it is known that nothing will be appended
+    end: int | None = None  #: where its last record ends, once it was read to its end
+    size: int = 0  #: bytes it had when it was last looked at
 
     @property
     def finished(self) -> bool:
-        """Nothing will be appended, and all of it is done."""
+        """It was read to its end, and all of it is done. Should something have been appended since, it is longer."""
         return self.end is not None and self.position >= self.end
+
+    @property
+    def extent(self) -> str:
+        """How much of it was read, for a sentence about the rest."""
+        if self.size <= self.position:
+            return f"it was read up to byte {self.position:,}, its end then; what was appended since was not read"
+        unread = self.size - self.position
+        return f"it was read up to byte {self.position:,} of {self.size:,}; {unread:,} bytes were not read"
 
     @property
     def identity(self) -> Identity:
@@ -62,7 +74,17 @@ def identify(path: str, fd: int, position: int) -> FilePosition:
     """The open file as a position that begins now."""
     facts = os.fstat(fd)
     head = os.pread(fd, HEAD_BYTES, 0)
-    return FilePosition(path, facts.st_dev, facts.st_ino, len(head), hashlib.sha256(head).hexdigest(), position)
+    sha256 = hashlib.sha256(head).hexdigest()
+    return FilePosition(path, facts.st_dev, facts.st_ino, len(head), sha256, position, size=facts.st_size)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Bring the names in a folder to the disk: a file that was synced is lost with its name."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class _Stored(msgspec.Struct):
@@ -133,11 +155,7 @@ class Checkpoint:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, self.path)
-            folder_fd = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder_fd)
-            finally:
-                os.close(folder_fd)
+            sync_folder(self._folder)
         except OSError as error:
             raise SourceError(f"cannot write the checkpoint {self.path}: {error.strerror}") from error
 
@@ -151,38 +169,44 @@ class Checkpoint:
 _RESTART = 'remove it, or read everything again with start="beginning"'
 
 
-def resume_position(
-    path: str, fd: int, known: Iterable[FilePosition], listed: AbstractSet[Identity] = frozenset()
-) -> int | None:
-    """Where to go on in the open file: 0 when it is new, None when ``path`` was another file before.
+_GIVE_UP = 'give it up with start="beginning", which reads every file of the run from its beginning'
 
-    ``listed``: the files there are; one that was renamed among them was not replaced.
+
+def known_position(path: str, fd: int, known: Iterable[FilePosition]) -> int | None:
+    """Where to go on in the open file, whatever its name was; None when it is none of those that are known.
+
     Raises SourceError when it is the same file but what was read is no longer in it.
     """
     facts = os.fstat(fd)
-    identity = (facts.st_dev, facts.st_ino)
-    same_path = None
     for entry in known:
-        if entry.identity == identity:
-            if facts.st_size < entry.position and (entry.path == path or entry.has_same_head(fd)):
+        if entry.identity == identity_of(facts):
+            same_head = entry.has_same_head(fd)
+            if facts.st_size < entry.position and (entry.path == path or same_head):
+                lost = entry.size - entry.position
                 raise SourceError(
                     f"{path} shrank: it was read up to byte {entry.position:,} and has {facts.st_size:,} now; "
-                    'if it was written anew, read it with start="beginning"'
+                    + (f"{lost:,} bytes behind that, which were not read, are gone; " if lost > 0 else "")
+                    + 'if it was written anew, read it with start="beginning"'
                 )
-            if entry.has_same_head(fd):
+            if same_head:
                 return entry.position
-        if entry.path == path:
-            same_path = entry
-    if same_path is None or same_path.identity in listed - {identity} or same_path.finished:
-        return 0
-    if same_path.position <= facts.st_size and same_path.has_same_head(fd):
-        return same_path.position  # copied back, or another mount of the same files
     return None
 
 
-def replaced(path: str) -> SourceError:
-    """The refusal to guess what became of the rows that were not read yet."""
+def written_anew(entry: FilePosition) -> SourceError:
+    """The refusal to pass over the rows that were not read before the file got other bytes."""
     return SourceError(
-        f"{path} is not the file that this group read: its first bytes have changed, and the old file is not in its "
-        'folder any more; read the new one from its start with start="beginning"'
+        f"{entry.path} is not the file that this group read: it was written anew, its first bytes have changed. "
+        f"Of what was in it: {entry.extent}. If there is a copy of that, let another consumer_group read the copy "
+        f"first; then {_GIVE_UP}"
+    )
+
+
+def not_found(entry: FilePosition) -> SourceError:
+    """The refusal to pass over the rows of a file that was moved away."""
+    folder = os.path.dirname(entry.path)
+    return SourceError(
+        f"{entry.path} is not the file that this group read, and that file could not be found in {folder}: "
+        f"{entry.extent}. Move it back into that folder, under any name, and its rest is read first (moved, not "
+        f"copied: it is known by its inode); or {_GIVE_UP}"
     )

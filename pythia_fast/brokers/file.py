@@ -12,8 +12,10 @@ import stat
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -26,8 +28,10 @@ from pythia_fast.brokers.checkpoint import (
     FilePosition,
     Identity,
     identify,
-    replaced,
-    resume_position,
+    identity_of,
+    known_position,
+    not_found,
+    written_anew,
 )
 from pythia_fast.brokers.file_sink import FileProducer
 from pythia_fast.errors import ConfigError, SourceError
@@ -102,7 +106,7 @@ class FileConsumer(Source):
                 f"{self.describe()}: a record of {self.record_bytes:,} bytes does not fit a batch of at most "
                 f"{context.max_payload_bytes:,}; raise max_batch_bytes of the handler"
             )
-        if self.paths == [STDIN] or any(is_stream(path) for path in self.paths):
+        if self._reads_stream():
             return StreamReader(self, context)
         if self.follow and context.until == "forever":
             from pythia_fast.brokers.tail import TailReader
@@ -110,8 +114,14 @@ class FileConsumer(Source):
             return TailReader(self, context)
         return ListReader(self, context)
 
-    def group(self, context: ReaderContext) -> str:
-        return self.consumer_group or f"{context.app}.{context.handler}"
+    def _reads_stream(self) -> bool:
+        return self.paths == [STDIN] or any(is_stream(path) for path in self.paths)
+
+    def group(self, app: str, handler: str) -> str:
+        return self.consumer_group or f"{app}.{handler}"
+
+    def checkpoint_group(self, app: str, handler: str) -> str | None:
+        return None if self._reads_stream() else self.group(app, handler)
 
     def describe(self) -> str:
         what = "standard input" if self.paths == [STDIN] else ", ".join(self.paths[:3])
@@ -142,6 +152,17 @@ def _record_bytes(format: str, record_size: int | None, dtype: DTypeLike | None)
             takes = f"what numpy.dtype takes ({error})"
             raise options.refusal("FileConsumer", "dtype", dtype, takes) from None
     return options.whole("FileConsumer", "record_size", record_size, 1, MAX_RECORD_BYTES, "bytes")
+
+
+def find_in_folder(folder: str, identity: Identity) -> str | None:
+    """The name in ``folder`` of the file with this identity."""
+    with os.scandir(folder) as siblings:
+        for sibling in siblings:
+            if sibling.inode() == identity[1] and sibling.is_file(follow_symlinks=False):
+                with suppress(FileNotFoundError):  # it was removed meanwhile
+                    if identity_of(sibling.stat(follow_symlinks=False)) == identity:
+                        return sibling.path
+    return None
 
 
 def is_stream(path: str) -> bool:
@@ -242,52 +263,149 @@ class StreamReader(FileReader):
         """A stream has no position to come back to."""
 
 
+@dataclass(slots=True)
+class Planned:
+    """A file to read, open already."""
+
+    path: str
+    name: str  #: path in the list of files: where a rotated file was before
+    fd: int
+    position: int
+    last: bool  #: read it to its end, and wait for no more
+
+
 class CheckpointedReader(FileReader):
     """Files whose positions are kept."""
 
     def __init__(self, consumer: FileConsumer, context: ReaderContext, *, follow: bool = False) -> None:
         super().__init__(consumer, context, follow=follow)
         forget = consumer.start != "checkpoint"
-        self.checkpoint = Checkpoint(context.state_dir, consumer.group(context), forget=forget)
+        self.checkpoint = Checkpoint(context.state_dir, consumer.group(context.app, context.handler), forget=forget)
         self.lock = threading.Lock()  #: what is below: the intake thread, and the thread that commits
         self.known: list[FilePosition] = self.checkpoint.files
         self.positions: dict[int, FilePosition] = {}  #: by partition index
+        self.listed: AbstractSet[Identity] = frozenset()
+        self.told: set[str] = set()
         self._unsaved = False
         self._save_fails = False
 
-    def start_position(self, path: str, fd: int, start: Start, listed: AbstractSet[Identity]) -> int | None:
-        """Where to begin in a file this run meets for the first time; None: it replaced one that was read."""
-        if start == "end":
-            return last_record_end(fd, self.consumer.format, self.consumer.record_bytes)
-        return resume_position(path, fd, self.known, listed)
+    def tell(self, line: str) -> None:
+        """Log a line, once."""
+        if line not in self.told:
+            self.told.add(line)
+            self.context.log(line)
+
+    def plan(
+        self, path: str, fd: int, start: Start, listed: AbstractSet[Identity], position: int | None = None
+    ) -> list[Planned]:
+        """What to read for a name not met before: the rests of files it stood for earlier, then the open file.
+
+        ``listed``: the files there are; one that was renamed among them is read under its new name.
+        ``position``: where to go on in the open file, if that is known. ``fd`` changes hands.
+        Raises SourceError where rows that were not read can be read no more.
+        """
+        rests: list[Planned] = []
+        try:
+            if start == "end":
+                position = last_record_end(fd, self.consumer.format, self.consumer.record_bytes)
+            elif position is None:
+                position = known_position(path, fd, self.known)
+            facts = os.fstat(fd)
+            own = identity_of(facts)
+            for entry in self.known:
+                if entry.path != path or entry.identity in listed - {own}:
+                    continue
+                if entry.identity == own:
+                    if position is None:
+                        self._pass_over(entry, "was written anew", written_anew)
+                elif (rest := self._find(entry)) is not None:
+                    rests.append(rest)
+                    self._tell_between(entry, rest, listed | {own})
+                elif position is None and entry.position <= facts.st_size and entry.has_same_head(fd):
+                    position = entry.position  # copied back, or another mount of the same files
+                else:
+                    self._pass_over(entry, "is another file now", not_found)
+        except BaseException:
+            for opened in (fd, *(rest.fd for rest in rests)):
+                os.close(opened)
+            raise
+        return [*rests, Planned(path, path, fd, position or 0, last=False)]
+
+    def _pass_over(self, entry: FilePosition, what: str, refusal: Callable[[FilePosition], SourceError]) -> None:
+        """The file of ``entry`` cannot be read on: no loss when it was read to its end, as far as anybody can know."""
+        if not entry.finished:
+            raise refusal(entry)
+        self.tell(
+            f"{entry.path} {what}; the one before was read to its end, byte {entry.position:,}, and is not in its "
+            "folder any more: reading the new one from its beginning"
+        )
+
+    def _find(self, entry: FilePosition) -> Planned | None:
+        """The file of ``entry``, wherever it is in its folder now."""
+        path = find_in_folder(os.path.dirname(entry.path), entry.identity)
+        if path is None:
+            return None
+        fd = open_regular(path)
+        if entry.has_same_head(fd) and os.fstat(fd).st_size >= entry.position:
+            return Planned(path, entry.path, fd, entry.position, last=True)
+        os.close(fd)
+        return None
+
+    def _tell_between(self, entry: FilePosition, rest: Planned, listed: AbstractSet[Identity]) -> None:
+        """Name the files that may have borne the name, and been renamed too, since the one that was read."""
+        changed_ns = os.fstat(rest.fd).st_mtime_ns
+        folder, name = os.path.split(entry.path)
+        stem = name.partition(".")[0]
+        known = {other.identity for other in self.known} | listed
+        between = []
+        with os.scandir(folder) as siblings:
+            for sibling in siblings:
+                if sibling.name.startswith(stem) and sibling.is_file(follow_symlinks=False):
+                    with suppress(FileNotFoundError):  # it was removed meanwhile
+                        facts = sibling.stat(follow_symlinks=False)
+                        if facts.st_mtime_ns >= changed_ns and identity_of(facts) not in known:
+                            between.append(sibling.path)
+        if between:
+            self.tell(
+                f"{entry.path} was rotated more than once while no run was up, so this run does not read "
+                f"{', '.join(sorted(between))}; if they are its, read them with a glob or a run of their own"
+            )
 
     def look(self) -> dict[str, Identity]:
-        """The files there are now, in order of their names."""
-        found = {}
+        """The files there are now, in order of their names; of one with several names (links) the first."""
+        found: dict[str, Identity] = {}
+        names: dict[Identity, str] = {}
         for path in self.consumer.list_files():
             try:
                 facts = os.stat(path)
             except OSError:
                 self.missing(path)
                 continue
-            found[path] = (facts.st_dev, facts.st_ino)
+            identity = identity_of(facts)
+            first = names.setdefault(identity, path)
+            if first == path:
+                found[path] = identity
+            else:
+                self.tell(f"{path} is left out: it is another name of {first}, and is read once")
         return found
 
     def missing(self, path: str) -> None:
         raise SourceError(f"cannot read {path}: no such file")
 
-    def take_up(self, path: str, fd: int, position: int, *, last: bool, limit: int = NO_LIMIT) -> int:
-        """Announce the open file and read it from ``position``; its descriptor changes hands."""
+    def take_up(self, file: Planned, *, limit: int = NO_LIMIT) -> int:
+        """Announce the open file and read it from its position; its descriptor changes hands."""
         try:
-            entry = identify(path, fd, position)
-            index = self.announce(path)
+            # Under its name in the list: a run that ends before this file does must make the next one look for it.
+            entry = identify(file.name, file.fd, file.position)
+            index = self.announce(file.path)
+            superseded = file.name if file.path == file.name else None
             with self.lock:
-                self.known = [old for old in self.known if old.path != path and old.identity != entry.identity]
+                self.known = [old for old in self.known if old.path != superseded and old.identity != entry.identity]
                 self.positions[index] = entry
         except BaseException:
-            os.close(fd)
+            os.close(file.fd)
             raise
-        self.native.add(fd, index, position, last=last, limit=limit)
+        self.native.add(file.fd, index, file.position, last=file.last, limit=limit)
         return index
 
     def save_soon(self) -> None:
@@ -302,6 +420,9 @@ class CheckpointedReader(FileReader):
                 if entry is not None and position > entry.position:
                     entry.position = position
                     self._unsaved = True
+            for index, entry in list(self.positions.items()):
+                if entry.finished and entry.identity not in self.listed:  # its position serves nobody
+                    del self.positions[index]
             if not self._unsaved:
                 return
             try:
@@ -320,6 +441,41 @@ class CheckpointedReader(FileReader):
         self.checkpoint.close()
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """A file that is read later; it is not kept open, for there may be more of them than descriptors."""
+
+    path: str
+    name: str
+    identity: Identity
+    position: int
+    size: int
+
+    def open(self) -> Planned:
+        """The file that was planned, which may have been rotated since."""
+        fd = open_regular(self._path_now())
+        if identity_of(os.fstat(fd)) != self.identity:
+            os.close(fd)
+            raise self._gone()
+        return Planned(self.path, self.name, fd, self.position, last=True)
+
+    def _path_now(self) -> str:
+        with suppress(FileNotFoundError):
+            if identity_of(os.stat(self.path)) == self.identity:
+                return self.path
+        path = find_in_folder(os.path.dirname(self.path), self.identity)
+        if path is None:
+            raise self._gone()
+        return path
+
+    def _gone(self) -> SourceError:
+        return SourceError(
+            f"{self.path} was moved away before this run came to it, and could not be found in "
+            f"{os.path.dirname(self.path)}: {self.size - self.position:,} bytes of it were not read. Move it back into "
+            "that folder, under any name, and start again"
+        )
+
+
 class ListReader(CheckpointedReader):
     """Files to their ends, one after the other: the list, and the ends, are those when the reader is opened."""
 
@@ -330,38 +486,45 @@ class ListReader(CheckpointedReader):
         except BaseException:
             self.checkpoint.close()
             raise
-        self._total = sum(size for _, _, size in self._waiting)
-        self._skipped = sum(position for _, position, _ in self._waiting)
+        self._total = sum(waiting.size for waiting in self._waiting)
+        self._skipped = sum(waiting.position for waiting in self._waiting)
 
-    def _plan(self) -> list[tuple[str, int, int]]:
-        """(path, position to start from, size) of every file; every file is checked before the first is read."""
-        plan = []
+    def _plan(self) -> list[_Waiting]:
+        """Every file is checked before the first is read."""
+        waiting = []
         found = self.look()
-        listed = set(found.values())
+        self.listed = set(found.values())
         for path in found:
-            fd = open_regular(path)
-            try:
-                position = self.start_position(path, fd, self.consumer.start, listed)
-                if position is None:
-                    raise replaced(path)
-                plan.append((path, position, os.fstat(fd).st_size))
-            finally:
-                os.close(fd)
-        if not plan:
+            for file in self.plan(path, open_regular(path), self.consumer.start, self.listed):
+                facts = os.fstat(file.fd)
+                waiting.append(_Waiting(file.path, file.name, identity_of(facts), file.position, facts.st_size))
+                os.close(file.fd)
+        if not waiting:
             raise SourceError(f"no file matches {', '.join(self.consumer.paths)}")
-        return plan
+        return waiting
 
     def serve(self) -> None:
         for index, position, done, shrunk, _error in self.native.states():
             if shrunk:
                 raise SourceError(f"{self.paths[index]} shrank while it was read: it ends before byte {position:,} now")
             if done:
-                self.native.remove(index)
+                self._let_go(index)
         if not self._waiting:
             self.native.exhausted()
             return
-        path, position, size = self._waiting.popleft()
-        self.take_up(path, open_regular(path), position, last=True, limit=size)
+        waiting = self._waiting.popleft()
+        self.take_up(waiting.open(), limit=waiting.size)
+
+    def _let_go(self, index: int) -> None:
+        """Its last record was appended: close it, and remember whether that was its end."""
+        size = os.fstat(self.native.fd(index)).st_size
+        position, end = self.native.remove(index)
+        with self.lock:
+            entry = self.positions[index]
+            entry.size = size
+            if position == size:
+                entry.end = end
+        self.save_soon()
 
     def progress(self) -> tuple[int, int]:
         return min(self._skipped + self.native.bytes_read, self._total), self._total

@@ -4,7 +4,8 @@
 
 Records are written from the shared memory that holds them, and count as delivered once they are as safe as
 ``fsync`` promises. A write or sync that fails is cut back to the last good end and done again, for ever: a record
-is in the file whole or not at all, and after a failed sync its pages may be gone, so nothing is trusted to be there.
+is in the file whole or not at all, and after a failed sync its pages may be gone, so nothing is trusted to be there:
+what was written since the last good one is written again, for which ``fsync="interval"`` keeps it in memory.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from typing import Literal, NamedTuple, get_args
 from pythia_fast import options
 from pythia_fast._ext.file_writer import payload_bytes, whole_frames
 from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext, Sink
+from pythia_fast.brokers.checkpoint import sync_folder
 from pythia_fast.errors import SinkError
 from pythia_fast.options import named_options
 
 FileSinkFormat = Literal["ndjson", "msgpack-frames"]
 Fsync = Literal["batch", "interval", "never"]
 FSYNC_INTERVAL_S = 1.0
+UNSYNCED_MOST_BYTES = 64 << 20  #: what is kept in memory until it is synced; beyond it a sync comes early
 #: Does not wait for times of change; macOS has fsync only.
 sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 RETRY_FIRST_S = 0.05
@@ -45,8 +48,9 @@ class FileProducer(Sink):
     ``format``: ``"ndjson"`` (each payload a line) or ``"msgpack-frames"`` (payload size u32 little endian, payload).
     Keys and headers have no place in either and are dropped.
     ``fsync``: ``"batch"``: a record is delivered once it is on the disk (one fsync for all that waits);
-    ``"interval"``: once it is written, with an fsync every second, so a crash of the machine, not of the process, can
-    lose the last second; ``"never"``: the system decides when.
+    ``"interval"``: once it is written; an fsync follows within a second (sooner after 64 MiB), and while it fails what
+    was written since the last one is kept, written again and synced before anything else, so a crash of the machine,
+    not of the process, can lose what was written since the last good fsync; ``"never"``: the system decides when.
 
     Raises ConfigError, UnknownOptionError; open() raises SinkError when the file cannot be written by this run alone.
     """
@@ -89,10 +93,11 @@ class FilePublisher(Publisher):
         self._log = log
         self._fd, self._end = self._open()
         self._synced = self._end
+        self._unsynced: list[bytearray] = []  # fsync="interval": the bytes from _synced to _end
+        self._distrusted = False  # a sync failed: the file may not hold them
         self._next_sync = time.monotonic() + FSYNC_INTERVAL_S
         self._changed = threading.Condition()  # guards what is below
         self._queue: deque[_Batch] = deque()
-        self._in_hand = False
         self._delivered: list[Delivery] = []
         self._trouble: str | None = None
         self._failure: BaseException | None = None
@@ -124,7 +129,7 @@ class FilePublisher(Publisher):
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._failure or not (self._queue or self._in_hand), timeout)
+        self._thread.join(timeout)  # it ends by itself once all is written, and synced
         self._giving_up.set()
         self._thread.join(max(timeout, RETRY_MOST_S))
         if not self._thread.is_alive() and self._fd >= 0:
@@ -137,12 +142,15 @@ class FilePublisher(Publisher):
         try:
             while self._turn():
                 pass
-            if self._fsync != "never":
-                self._retried(self._sync)
         except BaseException as error:
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
+        if self._fsync == "interval" and (trouble := self._retried(self._sync)) is not None:
+            self._log(
+                f"the last {self._end - self._synced:,} bytes of {self._path}, which count as delivered, could not be "
+                f"synced before the run ended, so they can be lost: {trouble.strerror}"
+            )
 
     def _turn(self) -> bool:
         """Write what waits, or sync what is due; False once there is nothing more to do."""
@@ -150,7 +158,6 @@ class FilePublisher(Publisher):
             self._changed.wait_for(lambda: self._queue or self._closing, self._sync_wait())
             batches = list(self._queue)
             self._queue.clear()
-            self._in_hand = bool(batches)
             if not batches and self._closing:
                 return False
         if batches:
@@ -160,7 +167,6 @@ class FilePublisher(Publisher):
             self._retried(self._sync)
         with self._changed:
             self._delivered += delivered
-            self._in_hand = False
             self._changed.notify_all()
         return bool(delivered) or not self._giving_up.is_set()
 
@@ -168,6 +174,8 @@ class FilePublisher(Publisher):
         """Seconds until written bytes are to be synced; None: there are none."""
         if self._fsync != "interval" or self._synced == self._end:
             return None
+        if self._end - self._synced >= UNSYNCED_MOST_BYTES:
+            return 0.0
         return max(0.0, self._next_sync - time.monotonic())
 
     def _write(self, batches: Sequence[_Batch]) -> list[Delivery]:
@@ -180,19 +188,19 @@ class FilePublisher(Publisher):
             delivered.append(Delivery(batch.ticket, failed))
 
         def append() -> None:
+            if self._sync_wait() == 0.0:  # also while the disk is full: what was written before is to be synced
+                self._sync()
             end = self._end
             for part in parts:
                 end += self._write_at(memoryview(part), end)
             if self._fsync == "batch" and end > self._end:
                 sync_data(self._fd)
                 self._synced = end
+            elif self._fsync == "interval" and end > self._end:
+                self._unsynced += parts
             self._end = end
 
-        if not self._retried(append):
-            return []
-        if self._fsync == "interval" and time.monotonic() >= self._next_sync:
-            self._retried(self._sync)
-        return delivered
+        return delivered if self._retried(append) is None else []
 
     def _write_at(self, part: memoryview, at: int) -> int:
         done = 0
@@ -201,25 +209,35 @@ class FilePublisher(Publisher):
         return done
 
     def _sync(self) -> None:
+        """Bring what is written to the disk; after a failure the next call writes it again first."""
+        if self._synced == self._end:
+            return
+        if self._distrusted:
+            at = self._synced
+            for part in self._unsynced:
+                at += self._write_at(memoryview(part), at)
+        self._distrusted = True
+        sync_data(self._fd)
+        self._distrusted = False
+        self._synced = self._end
+        self._unsynced.clear()
         self._next_sync = time.monotonic() + FSYNC_INTERVAL_S
-        if self._synced != self._end:
-            sync_data(self._fd)
-            self._synced = self._end
 
-    def _retried(self, action: Callable[[], None]) -> bool:
-        """Do it until it works; False: the run ended first. What failed leaves the file as it was before."""
+    def _retried(self, action: Callable[[], None]) -> OSError | None:
+        """Do it until it works, or until the run ends: then its last error. What failed leaves the file as it was."""
         wait = RETRY_FIRST_S
         while True:
             try:
                 action()
             except OSError as error:
+                failure = error
                 self._trouble = self._sentence(error)
             else:
                 self._trouble = None
-                return True
+                return None
             self._cut_back()
             if self._giving_up.wait(wait):
-                return False
+                return failure
             wait = min(wait * 2, RETRY_MOST_S)
 
     def _cut_back(self) -> None:
@@ -237,6 +255,11 @@ class FilePublisher(Publisher):
 
     def _open(self) -> tuple[int, int]:
         """The file, locked, and the end of its last whole record."""
+        made_in = []  # folders that get a name
+        at = os.path.abspath(self._path)
+        while not os.path.exists(at):
+            at = os.path.dirname(at)
+            made_in.append(at)
         try:
             os.makedirs(os.path.dirname(os.path.abspath(self._path)), exist_ok=True)
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -251,10 +274,30 @@ class FilePublisher(Publisher):
                 raise FileLockedError(
                     f"{self._path} is being written by another sink or run: give each its own file"
                 ) from None
-            return fd, self._whole_end(fd)
+            end = self._whole_end(fd)
+            if self._fsync != "never":
+                self._sync_opened(fd, end, made_in)
+            return fd, end
         except BaseException:
             os.close(fd)
             raise
+
+    def _sync_opened(self, fd: int, end: int, made_in: Sequence[str]) -> None:
+        for folder in made_in:
+            try:
+                sync_folder(folder)
+            except OSError as error:  # not allowed to read it, or a file system that cannot: written it can be
+                self._log(
+                    f"cannot sync the folder {folder}: {error.strerror}; a crash of the machine soon after this can "
+                    f"lose the name of {self._path}"
+                )
+        try:
+            if self._fsync == "interval" and end:  # a killed run may have left what it had not synced yet
+                sync_data(fd)
+        except OSError as error:
+            raise SinkError(
+                f"cannot sync {self._path}: {error.strerror}; an earlier run's last second of it may be lost"
+            ) from None
 
     def _whole_end(self, fd: int) -> int:
         """Cut off half a record that a killed run left; its bytes are kept beside the file."""

@@ -19,19 +19,11 @@ from dataclasses import dataclass
 import msgspec
 
 from pythia_fast.brokers.base import ReaderContext
-from pythia_fast.brokers.checkpoint import FilePosition, Identity, replaced
-from pythia_fast.brokers.file import CheckpointedReader, FileConsumer, Start, open_regular
+from pythia_fast.brokers.checkpoint import FilePosition, Identity, identity_of
+from pythia_fast.brokers.file import CheckpointedReader, FileConsumer, Planned, Start, open_regular
 from pythia_fast.errors import SourceError
 
 ROTATION_GRACE_S = 1.0  #: a writer may keep writing to the renamed file until it has opened the new one
-
-
-@dataclass(slots=True)
-class _Planned:
-    path: str
-    fd: int
-    position: int
-    last: bool  #: it is the old file of a rotation: read it to its end
 
 
 @dataclass(slots=True)
@@ -50,8 +42,7 @@ class TailReader(CheckpointedReader):
         super().__init__(consumer, context, follow=True)
         self._followed: dict[int, _Followed] = {}
         self._read: deque[FilePosition] = deque(maxlen=1000)  # files let go in this run, at the position that was read
-        self._told: set[str] = set()
-        self._planned: list[_Planned] = []
+        self._planned: list[Planned] = []
         try:
             found = self.look()
             for path in found:
@@ -60,80 +51,22 @@ class TailReader(CheckpointedReader):
             self.close()
             raise
 
-    def _tell(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
-            self.context.log(line)
-
-    def _plan(self, path: str, listed: AbstractSet[Identity], start: Start = "checkpoint") -> list[_Planned]:
+    def _plan(self, path: str, listed: AbstractSet[Identity], start: Start = "checkpoint") -> list[Planned]:
         """What to read for a name not met before: the file, and before it those it replaced while nobody watched."""
         try:
             fd = open_regular(path)
         except SourceError as error:
-            self._tell(f"{error}; not followed")
+            self.tell(f"{error}; not followed")
             return []
-        try:
-            position = self._position_read(fd)
-            if position is None:
-                position = self.start_position(path, fd, start, listed)
-            facts = os.fstat(fd)
-            earlier = self._replaced_files(path, listed | {(facts.st_dev, facts.st_ino)})
-            if position is None and not earlier:
-                raise replaced(path)
-        except BaseException:
-            os.close(fd)
-            raise
-        return [*earlier, _Planned(path, fd, position or 0, last=False)]
+        return self.plan(path, fd, start, listed, self._position_read(fd))
 
     def _position_read(self, fd: int) -> int | None:
         facts = os.fstat(fd)
         for entry in self._read:
-            same = entry.identity == (facts.st_dev, facts.st_ino)
+            same = entry.identity == identity_of(facts)
             if same and facts.st_size >= entry.position and entry.has_same_head(fd):
                 return entry.position
         return None
-
-    def _replaced_files(self, path: str, listed: AbstractSet[Identity]) -> list[_Planned]:
-        """Files that were read under this name, not to their ends, found in the same folder by their identity."""
-        gone = [
-            entry for entry in self.known if entry.path == path and not entry.finished and entry.identity not in listed
-        ]
-        found = [self._find(entry) for entry in gone]
-        for entry, planned in zip(gone, found, strict=True):
-            self._tell_between(entry, planned, listed)
-        return found
-
-    def _tell_between(self, entry: FilePosition, planned: _Planned, listed: AbstractSet[Identity]) -> None:
-        """Name the files that may have borne the name, and been renamed too, since the one that was read."""
-        changed_ns = os.fstat(planned.fd).st_mtime_ns
-        folder, name = os.path.split(entry.path)
-        stem = name.partition(".")[0]
-        known = {other.identity for other in self.known} | listed
-        with os.scandir(folder) as siblings:
-            between = [
-                sibling.path
-                for sibling in siblings
-                if sibling.name.startswith(stem)
-                and sibling.is_file(follow_symlinks=False)
-                and (facts := sibling.stat(follow_symlinks=False)).st_mtime_ns >= changed_ns
-                and (facts.st_dev, facts.st_ino) not in known
-            ]
-        if between:
-            self._tell(
-                f"{entry.path} was rotated more than once while no run was up, so this run does not read "
-                f"{', '.join(sorted(between))}; if they are its, read them with a glob or a run of their own"
-            )
-
-    def _find(self, entry: FilePosition) -> _Planned:
-        with os.scandir(os.path.dirname(entry.path)) as siblings:
-            for sibling in siblings:
-                facts = sibling.stat(follow_symlinks=False)
-                if entry.identity == (facts.st_dev, facts.st_ino) and sibling.is_file(follow_symlinks=False):
-                    fd = open_regular(sibling.path)
-                    if entry.has_same_head(fd) and facts.st_size >= entry.position:
-                        return _Planned(sibling.path, fd, entry.position, last=True)
-                    os.close(fd)
-        raise replaced(entry.path)
 
     def serve(self) -> None:
         self.native.attended()
@@ -149,29 +82,28 @@ class TailReader(CheckpointedReader):
         now = time.monotonic()
         for index, file in self._followed.items():
             self._watch_rotation(index, file, found, now)
-        listed = set(found.values())
-        self._forget_finished(listed)
+        self.listed = listed = set(found.values())
         names = {file.path for file in self._followed.values()}
         for path in found:
             if path not in names:
                 for planned in self._plan(path, listed):
                     self._follow(planned)
 
-    def _take_planned(self) -> list[_Planned]:
+    def _take_planned(self) -> list[Planned]:
         planned, self._planned = self._planned, []
         return planned
 
-    def _follow(self, planned: _Planned) -> None:
-        index = self.take_up(planned.path, planned.fd, planned.position, last=planned.last)
+    def _follow(self, planned: Planned) -> None:
+        index = self.take_up(planned)
         entry = self.positions[index]
         # Saved before its first row is committed: after a kill the next run must know the file by more than its name.
         self.save_soon()
         self.commit({})
         self._followed[index] = _Followed(planned.path, entry.identity, finishing=planned.last)
-        self._told.discard(f"waiting for {planned.path}")
+        self.told.discard(f"waiting for {planned.path}")
 
     def missing(self, path: str) -> None:
-        self._tell(f"waiting for {path}")
+        self.tell(f"waiting for {path}")
 
     def _recognise(self, found: dict[str, Identity]) -> None:
         """Files that were renamed within the list keep their place under the new name."""
@@ -187,6 +119,7 @@ class TailReader(CheckpointedReader):
         if facts.st_size != file.size:
             file.size, file.grew_at = facts.st_size, now
             with self.lock:
+                self.positions[index].size = facts.st_size
                 self.positions[index].learn_head(self.native.fd(index))
         name_taken = file.path in found and found[file.path] != file.identity
         if (name_taken or facts.st_nlink == 0) and not file.finishing and now - file.grew_at >= ROTATION_GRACE_S:
@@ -199,16 +132,11 @@ class TailReader(CheckpointedReader):
         with self.lock:
             entry = self.positions[index]
             entry.learn_head(fd)
+            entry.size = os.fstat(fd).st_size
             position, entry.end = self.native.remove(index)
             self._read.append(msgspec.structs.replace(entry, position=position))
+        self.save_soon()
         del self._followed[index]
-
-    def _forget_finished(self, listed: set[Identity]) -> None:
-        """Positions of files that are done and no longer in the list serve nobody."""
-        with self.lock:
-            for index, entry in list(self.positions.items()):
-                if entry.finished and entry.identity not in listed:
-                    del self.positions[index]
 
     def _read_again(self, index: int, position: int) -> None:
         """The file was truncated and written anew."""
@@ -218,7 +146,7 @@ class TailReader(CheckpointedReader):
         self.native.remove(index)
         with self.lock:
             del self.positions[index]
-        self._follow(_Planned(file.path, fd, 0, last=False))
+        self._follow(Planned(file.path, file.path, fd, 0, last=False))
 
     def close(self) -> None:
         for planned in self._take_planned():

@@ -118,8 +118,94 @@ def test_another_file_under_the_name_is_refused(numbers: Path, tmp_path: Path) -
     other = tmp_path / "other"
     other.write_bytes(b"x" * 5000)
     os.replace(other, numbers)
-    with pytest.raises(SourceError, match=r'is not the file that this group read.*start="beginning"'):
+    with pytest.raises(
+        SourceError,
+        match=r"not the file that this group read, and that file could not be found in .*: it was read up to byte 20 "
+        r'of 3,890; 3,870 bytes were not read\. Move it back into that folder.*give it up with start="beginning"',
+    ):
         read(numbers, tmp_path)
+
+
+def rotate(path: Path, text: bytes, number: int = 1) -> Path:
+    old = path.with_name(f"{path.name}.{number}")
+    path.rename(old)
+    path.write_bytes(text)
+    return old
+
+
+def test_the_rest_of_a_rotated_file_is_read_before_the_new_one(numbers: Path, tmp_path: Path) -> None:
+    read(numbers, tmp_path, commit=10)
+    rotate(numbers, b"new\n")
+    assert read(numbers, tmp_path, commit=5) == payloads(10, 15)
+    assert read(numbers, tmp_path) == [*payloads(15, 1000), b"new"]  # the run between stopped within the old file
+    assert read(numbers, tmp_path) == []
+    stored = json.loads((tmp_path / "checkpoints" / "g.json").read_text())
+    assert [(entry["path"], entry["position"], entry["end"]) for entry in stored["files"]] == [(str(numbers), 4, 4)]
+
+
+def test_what_was_appended_to_a_file_read_to_its_end_is_read_after_its_rotation(numbers: Path, tmp_path: Path) -> None:
+    read(numbers, tmp_path)
+    with numbers.open("ab") as file:
+        file.write(b"1000\n")
+    rotate(numbers, b"new\n")
+    assert read(numbers, tmp_path) == [b"1000", b"new"]
+
+
+def test_a_file_moved_back_into_its_folder_is_read_on(numbers: Path, tmp_path: Path) -> None:
+    read(numbers, tmp_path, commit=10)
+    away = tmp_path / "away"
+    away.mkdir()
+    numbers.rename(away / "numbers")
+    numbers.write_bytes(b"new\n")
+    with pytest.raises(SourceError, match="could not be found"):
+        read(numbers, tmp_path)
+    (away / "numbers").rename(tmp_path / "back")
+    assert read(numbers, tmp_path) == [*payloads(10, 1000), b"new"]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_file_that_replaces_one_read_to_its_end_is_read_from_its_beginning(
+    numbers: Path, tmp_path: Path, in_place: bool
+) -> None:
+    read(numbers, tmp_path)
+    if not in_place:
+        (tmp_path / "away").mkdir()
+        numbers.rename(tmp_path / "away" / "numbers")
+    numbers.write_bytes(b"x" * 5000)
+    lines: list[str] = []
+    reader = FileConsumer(numbers, consumer_group="g").open(reader_context(tmp_path, log=lines.append))
+    sink = CollectingSink()
+    drain(reader, sink)
+    reader.close()
+    assert sink.payloads == [b"x" * 5000]
+    (line,) = lines
+    assert "the one before was read to its end, byte 3,890" in line
+
+
+def test_bytes_of_a_file_that_grew_while_it_was_read_are_no_end(numbers: Path, tmp_path: Path) -> None:
+    reader = FileConsumer(numbers, consumer_group="g").open(reader_context(tmp_path))
+    with numbers.open("ab") as file:
+        file.write(b"1000\n")
+    sink = CollectingSink()
+    drain(reader, sink)
+    assert sink.count == 1000
+    reader.commit({0: 3890}, wait=True)
+    reader.close()
+    numbers.unlink()
+    numbers.write_bytes(b"x" * 5000)
+    with pytest.raises(SourceError, match="read up to byte 3,890 of 3,895; 5 bytes were not read"):
+        read(numbers, tmp_path)
+
+
+def test_files_between_two_rotations_are_named(numbers: Path, tmp_path: Path) -> None:
+    read(numbers, tmp_path, commit=10)
+    rotate(numbers, b"between\n", 2)
+    between = rotate(numbers, b"new\n", 1)
+    lines: list[str] = []
+    reader = FileConsumer(numbers, consumer_group="g").open(reader_context(tmp_path, log=lines.append))
+    reader.close()
+    (line,) = lines
+    assert f"does not read {between};" in line
 
 
 def test_a_renamed_file_and_a_copied_back_file_are_known(numbers: Path, tmp_path: Path) -> None:
@@ -139,7 +225,9 @@ def test_a_file_written_anew_in_place_is_refused(numbers: Path, tmp_path: Path, 
     read(numbers, tmp_path, commit=10)
     numbers.write_bytes(b"x" * 5000)
     consumer = FileConsumer(numbers, consumer_group="g", follow=follow)
-    with pytest.raises(SourceError, match=r'is not the file that this group read.*start="beginning"'):
+    with pytest.raises(
+        SourceError, match=r'written anew.*up to byte 20 of 3,890; 3,870 bytes were not read.*start="beginning"'
+    ):
         consumer.open(reader_context(tmp_path, until="forever"))
 
 

@@ -63,6 +63,24 @@ def test_a_list_with_a_name_twice_reads_it_once(tmp_path: Path) -> None:
     assert read_all(FileConsumer([path, str(path)]).open(reader_context(tmp_path))).payloads == [b"x"]
 
 
+def test_a_file_with_several_names_is_read_once_under_the_first(tmp_path: Path) -> None:
+    (tmp_path / "b.log").write_bytes(b"x\n")
+    (tmp_path / "a.log").symlink_to("b.log")
+    os.link(tmp_path / "b.log", tmp_path / "c.log")
+    (tmp_path / "same").symlink_to(tmp_path)
+    lines: list[str] = []
+    listener = RememberingListener()
+    context = reader_context(tmp_path, listener=listener, log=lines.append)
+    paths = [str(tmp_path / "*.log"), str(tmp_path / "same" / "b.log")]
+    assert read_all(FileConsumer(paths).open(context)).payloads == [b"x"]
+    first = tmp_path / "a.log"
+    assert [partition.topic for partition in listener.table.values()] == [str(first)]
+    assert lines == [
+        f"{other} is left out: it is another name of {first}, and is read once"
+        for other in (tmp_path / "b.log", tmp_path / "c.log", tmp_path / "same" / "b.log")
+    ]
+
+
 def test_an_empty_file_ends_at_once(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     assert read_all(FileConsumer(tmp_path / "empty").open(reader_context(tmp_path))).count == 0
@@ -155,6 +173,32 @@ def test_progress_counts_bytes_to_the_total(tmp_path: Path) -> None:
     assert reader.progress() == (0, 300)
     drain(reader, CountingSink())
     assert reader.progress() == (300, 300)
+    reader.close()
+
+
+def test_a_file_rotated_before_its_turn_is_read_under_its_new_name(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a\n")
+    (tmp_path / "b").write_bytes(b"b1\nb2\n")
+    files = [tmp_path / "a", tmp_path / "b"]
+    reader = FileConsumer(files, consumer_group="g").open(reader_context(tmp_path))
+    (tmp_path / "b").rename(tmp_path / "b.1")
+    (tmp_path / "b").write_bytes(b"new\n")
+    sink = CollectingSink(stall_after=2)
+    assert drain(reader, sink) == STALLED
+    reader.commit({0: 2, 1: 3}, wait=True)
+    reader.close()
+    assert sink.payloads == [b"a", b"b1"]
+    again = FileConsumer(files, consumer_group="g").open(reader_context(tmp_path))
+    assert read_all(again).payloads == [b"b2", b"new"]
+
+
+def test_a_file_moved_away_before_its_turn_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a\n")
+    reader = FileConsumer(tmp_path / "a").open(reader_context(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a").rename(tmp_path / "elsewhere" / "a")
+    with pytest.raises(SourceError, match=r"a was moved away .*: 2 bytes of it were not read\. Move it back"):
+        drain(reader, CollectingSink())
     reader.close()
 
 

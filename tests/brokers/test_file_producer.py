@@ -144,6 +144,146 @@ def test_a_sync_that_fails_is_not_believed_the_second_time(tmp_path: Path, monke
     assert path.read_bytes() == b"kept\n"
 
 
+class LosingDisk:
+    """Syncs that can be made to fail as Linux's do: once, and what was not on the disk yet is gone."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = path
+        self.fail = 0  #: so many of the next syncs
+        self.kept = b""  #: what is on the disk
+        self.synced = threading.Event()
+        monkeypatch.setattr(file_sink, "sync_data", self.sync)
+        monkeypatch.setattr(file_sink, "FSYNC_INTERVAL_S", 3600.0)
+
+    def sync(self, fd: int) -> None:
+        if self.fail:
+            self.fail -= 1
+            os.pwrite(fd, bytes(self.path.stat().st_size - len(self.kept)), len(self.kept))
+            raise OSError(5, "Input/output error")
+        self.kept = self.path.read_bytes()
+        self.synced.set()
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LosingDisk:
+    return LosingDisk(tmp_path / "out", monkeypatch)
+
+
+def test_what_a_failed_interval_sync_lost_is_written_again(disk: LosingDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_sink, "FSYNC_INTERVAL_S", 0.02)
+    sink = open_sink(disk.path, fsync="interval")
+    sink.publish(framed(b"synced"), 1, 0)
+    wait_delivered(sink, 1)
+    assert disk.synced.wait(30)
+    disk.synced.clear()
+    disk.fail = 2
+    sink.publish(framed(b"delivered"), 1, 1)
+    sink.publish(framed(b"before", b"it"), 2, 2)
+    wait_delivered(sink, 2)
+    while b"it" not in disk.kept:
+        assert disk.synced.wait(30)
+    sink.close(10)
+    assert disk.kept == b"synced\ndelivered\nbefore\nit\n"
+    assert disk.fail == 0
+
+
+def test_an_interval_sync_comes_while_later_records_wait_for_room(
+    disk: LosingDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = open_sink(disk.path, fsync="interval")
+    assert isinstance(sink, file_sink.FilePublisher)
+    sink.publish(framed(b"first"), 1, 0)
+    wait_delivered(sink, 1)
+    real_write = os.pwrite
+
+    def pwrite(fd: int, data: bytes, at: int) -> int:
+        if not disk.synced.is_set():
+            raise OSError(28, "No space left on device")
+        return real_write(fd, data, at)
+
+    monkeypatch.setattr(file_sink.os, "pwrite", pwrite)
+    sink.publish(framed(b"second"), 1, 1)
+    while sink.trouble() is None:
+        assert sink.deliveries(0.01) == []
+    sink._next_sync = 0.0
+    wait_delivered(sink, 1)
+    sink.close(10)
+    assert disk.kept == b"first\nsecond\n"
+
+
+def test_an_interval_sync_comes_early_when_much_is_unsynced(disk: LosingDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_sink, "UNSYNCED_MOST_BYTES", 10)
+    sink = open_sink(disk.path, fsync="interval")
+    sink.publish(framed(b"0123456789"), 1, 0)
+    assert disk.synced.wait(30)
+    sink.close(10)
+
+
+def test_closing_syncs_what_the_interval_left_until_it_works(disk: LosingDisk) -> None:
+    sink = open_sink(disk.path, fsync="interval")
+    sink.publish(framed(b"a"), 1, 0)
+    wait_delivered(sink, 1)
+    disk.fail = 2
+    sink.close(10)
+    assert disk.kept == b"a\n"
+
+
+def test_closing_tells_what_could_not_be_synced(disk: LosingDisk) -> None:
+    lines: list[str] = []
+    sink = open_sink(disk.path, lines.append, fsync="interval")
+    sink.publish(framed(b"a"), 1, 0)
+    wait_delivered(sink, 1)
+    disk.fail = 1000
+    sink.close(0.01)
+    (line,) = lines
+    assert line.startswith(f"the last 2 bytes of {disk.path}, which count as delivered, could not be synced")
+    assert line.endswith("so they can be lost: Input/output error")
+
+
+def test_a_sink_that_stops_syncs_what_it_delivered(disk: LosingDisk) -> None:
+    sink = open_sink(disk.path, fsync="interval")
+    sink.publish(framed(b"a"), 1, 0)
+    wait_delivered(sink, 1)
+    sink.publish(memoryview(b"garbage"), 1, 1)
+    assert disk.synced.wait(30)
+    sink.close(10)
+    assert disk.kept == b"a\n"
+
+
+def test_opening_syncs_what_a_killed_run_delivered_and_did_not_sync(disk: LosingDisk) -> None:
+    disk.path.write_bytes(b"a\n")
+    open_sink(disk.path, fsync="interval").close(10)
+    assert disk.kept == b"a\n"
+    disk.fail = 1
+    with pytest.raises(SinkError, match=r"cannot sync .*out: Input/output error"):
+        open_sink(disk.path, fsync="interval")
+
+
+@pytest.mark.parametrize(("fsync", "expected"), [("batch", ["a/b", "a", ""]), ("never", [])])
+def test_the_folders_of_a_new_file_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, expected: list[str]
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(file_sink, "sync_folder", synced.append)
+    for _ in range(2):  # the second time all the names are there
+        open_sink(tmp_path / "a" / "b" / "out", fsync=fsync).close(10)
+    assert synced == [str(tmp_path / folder) for folder in expected]
+
+
+def test_a_folder_that_cannot_be_synced_is_told_and_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sync_folder(folder: str) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(file_sink, "sync_folder", sync_folder)
+    lines: list[str] = []
+    sink = open_sink(tmp_path / "out", lines.append)
+    sink.publish(framed(b"a"), 1, 0)
+    wait_delivered(sink, 1)
+    sink.close(10)
+    (line,) = lines
+    assert line.startswith(f"cannot sync the folder {tmp_path}: Invalid argument")
+
+
 @contextmanager
 def limited_files(folder: Path) -> Iterator[Callable[[], None]]:
     """A folder, while no file of this process can hold more than 1 MiB; the yielded call lifts the limit."""

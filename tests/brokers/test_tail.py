@@ -163,6 +163,26 @@ def test_new_files_of_a_glob_are_picked_up(log: Path, tmp_path: Path) -> None:
     run.stop()
 
 
+def test_a_file_with_several_names_is_followed_once(log: Path, tmp_path: Path) -> None:
+    run = Following(str(log.parent / "*.log"), tmp_path)
+    run.until(2)
+    (log.parent / "link.log").symlink_to(log)
+    os.link(log, log.parent / "0.log")
+    run.until_true(lambda: len(run.lines) == 2)
+    append(log, b"3\n")
+    assert run.until(3) == [b"1", b"2", b"3"]
+    (log.parent / "link.log").unlink()
+    log.unlink()
+    append(log.parent / "0.log", b"4\n")
+    assert run.until(4)[-1] == b"4"
+    assert len(run.listener.table) == 1
+    assert run.lines == [
+        f"{path} is left out: it is another name of {log.parent / '0.log'}, and is read once"
+        for path in (log, log.parent / "link.log")
+    ]
+    run.stop()
+
+
 def test_a_file_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "later.log"
     run = Following(path, tmp_path)
@@ -237,6 +257,22 @@ def test_files_between_two_rotations_while_stopped_are_named(log: Path, tmp_path
     assert again.until(2) == [b"3", b"5"]
     assert any(str(between) in line and "rotated more than once" in line for line in again.lines)
     again.stop()
+
+
+def test_stopped_within_the_old_file_of_a_rotation_loses_nothing(log: Path, tmp_path: Path) -> None:
+    run = Following(log, tmp_path)
+    run.until(2)
+    run.stop()
+    append(log, b"3\n4\n")
+    log.rename(log.with_name("app.log.1"))
+    log.write_bytes(b"5\n")
+    second = Following(log, tmp_path)
+    assert second.until(3) == [b"3", b"4", b"5"]
+    second.reader.commit({0: 6, 1: 0}, wait=True)
+    second.reader.close()
+    third = Following(log, tmp_path)
+    assert third.until(2) == [b"4", b"5"]
+    third.stop()
 
 
 def test_rotated_away_while_stopped_is_refused(log: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pythia_fast import App, FileConsumer, FileProducer
-from pythia_fast.errors import SourceError
+from pythia_fast.errors import ConfigError, SourceError
 from pythia_fast.runtime.dead_letter import read_dead_letters
 
 ROWS = 200_000
@@ -142,6 +142,30 @@ def test_a_file_that_shrank_under_its_checkpoint_stops_the_run_with_the_way_out(
         echo(FileConsumer(path)).run(workers=1, until="end", state_dir=state)
     again = echo(FileConsumer(path, start="beginning"))
     assert again.run(workers=1, until="end", state_dir=state).rows == 10
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+def test_two_handlers_of_one_group_of_files_are_refused_before_the_run(tmp_path: Path, group: str | None) -> None:
+    (tmp_path / "in").write_bytes(b"a row\n")
+    app = App("files")
+    # Without a group the first one's is made of the names, "files.first": the second one may not take that either.
+    for name, consumer_group in (("first", group), ("second", group or "files.first")):
+        source = FileConsumer(tmp_path / "in", consumer_group=consumer_group)
+        app.batch_handler(source=source, decoder="raw", name=name)(lambda batch: None)
+    with pytest.raises(
+        ConfigError,
+        match=f"'first' and 'second' both read files as consumer group '{group or 'files.first'}'.*give each",
+    ):
+        app.run(workers=2, until="end", state_dir=tmp_path / "state")
+    assert not (tmp_path / "state").exists()
+    assert app.run(workers=1, until="end", handlers=["second"], state_dir=tmp_path / "state").rows == 1
+
+
+def test_handlers_of_pipes_keep_no_positions_and_may_share_a_group(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    source = FileConsumer(tmp_path / "pipe", consumer_group="g")
+    assert source.checkpoint_group("app", "handler") is None
+    assert FileConsumer("-").checkpoint_group("app", "handler") is None
 
 
 def test_rows_given_up_are_in_the_state_folder_byte_for_byte(tmp_path: Path) -> None:

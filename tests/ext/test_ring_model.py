@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_fast._ext.intake import END
+from tests.support.ring_feed import Feed
 
 from . import ring_model
 from .ring_model import ModelError, Sizes, State, finished, first, successors
-from .test_ring import Feed
 
 
 def explore(sizes: Sizes) -> int:

@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test smoke crash bench lint sanitize fuzz clean
+.PHONY: help build demo test smoke crash soak bench lint sanitize fuzz clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -14,6 +14,7 @@ help:
 	@echo 'make demo      build, generate 5 million orders once, score them in a pool, draw a plot into demo-output/'
 	@echo 'make test      every test, a Kafka broker included, then each Python 3.11 to 3.13 found on this machine'
 	@echo 'make crash     the whole crash table: fault x moment x ordering x start method'
+	@echo 'make soak      ten minutes at load with random kills (SOAK="--minutes 60")'
 	@echo 'make bench     the benchmarks, each with its ratio and its bar'
 	@echo 'make lint      ruff, mypy --strict, cython-lint'
 	@echo 'make sanitize  the tests of the extension under AddressSanitizer and UndefinedBehaviorSanitizer'
@@ -66,6 +67,9 @@ smoke: $(VENV)/.dev-stamp
 
 crash: build/.stamp $(VENV)/.dev-stamp
 	PYTHIA_FAST_CRASH_TABLE=full $(PYTHON) -m pytest -q tests/crash
+
+soak: build/.stamp $(VENV)/.dev-stamp
+	$(PYTHON) scripts/soak.py $(SOAK)
 
 bench: build/.stamp $(VENV)/.dev-stamp
 	$(PYTHON) -m pythia_fast bench $(BENCH)

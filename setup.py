@@ -35,6 +35,7 @@ HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.
 MODULES: dict[str, list[str]] = {
     "ring": [],
     "journal": [],
+    "spare": [],
     "intake": [],
     "source": [],
     "decoder": [],

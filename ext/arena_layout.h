@@ -4,6 +4,8 @@
  *     | pf_arena     |  magic, sizes                                written once, then read only, but for signals
  *     +--------------+ workers_at
  *     | pf_worker[W] |  one queue and one set of counters a pool process
+ *     +--------------+ spares_at
+ *     | pf_spare[]   |  one a process that waits for a place
  *     +--------------+ names_at
  *     | pf_partition_name[PF_PARTITION_NAMES]                       what partition indices stand for
  *     +--------------+ slots_at (page aligned)
@@ -195,9 +197,20 @@ typedef struct {
     uint64_t rows;
     uint64_t handler_ns;
     uint64_t heartbeat_ns;    /* CLOCK_MONOTONIC of its last sign of life       W */
+    uint64_t began_ns;        /* CLOCK_MONOTONIC when the handler was called; 0 while it is not.  W, D after a death */
     _Alignas(PF_CACHE_LINE)
     uint32_t queue[PF_QUEUE_CAPACITY]; /*                                       I */
 } pf_worker;
+
+/* A process that has run setup() and waits for one of its pool to die. */
+#define PF_SPARE_WAITS 0u
+#define PF_SPARE_LEAVES 0xffffffffu
+
+typedef struct {
+    _Alignas(PF_CACHE_LINE)
+    uint32_t place;           /* futex word: PF_SPARE_..., or the place to take + 1    who gives it, see pool/places.py */
+    uint32_t up;              /* 1 while it waits                                      the spare */
+} pf_spare;
 
 typedef struct {
     _Alignas(PF_CACHE_LINE)
@@ -207,8 +220,10 @@ typedef struct {
     uint32_t n_slots;
     uint32_t slot_capacity;   /* messages a slot can hold */
     uint32_t credit;          /* slots one pool process may have in hand and in its queue */
+    uint32_t n_spares;
     uint64_t slot_bytes;
     uint64_t workers_at;
+    uint64_t spares_at;
     uint64_t names_at;
     uint64_t slots_at;
     uint64_t partitions_at;   /* from here on: offsets within a slot */

@@ -205,6 +205,7 @@ static inline void pf_return(pf_arena *arena, uint32_t worker) {
     }
     pf_store(&w->waiting, 0);
     pf_store(&w->booted, 0);
+    pf_store64(&w->began_ns, 0);
     pf_store_sc(&w->taken, w->completed);
 }
 

@@ -75,10 +75,12 @@ cdef extern from "slot_decode.h" nogil:
         uint64_t taken_ns, completed_ns, output_bytes
         uint32_t output_records, error_bytes, rejected, retried, failed, error_half, round, waits_from
         uint64_t due_ns
+    ctypedef struct pf_spare:
+        uint32_t place
     ctypedef struct pf_worker:
         uint32_t tail, stop, collected, taken, completed, booted
         int32_t pid
-        uint64_t batches, rows, handler_ns, heartbeat_ns
+        uint64_t batches, rows, handler_ns, heartbeat_ns, began_ns
         uint32_t queue[64]
     pf_worker *pf_worker_at(pf_arena *arena, uint32_t worker)
     pf_slot *pf_slot_at(pf_arena *arena, uint32_t slot)
@@ -118,7 +120,7 @@ SlotFacts = namedtuple(
 )
 
 #: One pool process' counters (nanoseconds are of CLOCK_MONOTONIC).
-WorkerFacts = namedtuple("WorkerFacts", "pid booted in_hand batches rows handler_ns heartbeat_ns")
+WorkerFacts = namedtuple("WorkerFacts", "pid booted in_hand batches rows handler_ns heartbeat_ns began_ns")
 
 
 def die_with_parent():
@@ -204,6 +206,7 @@ cdef class Arena:
         credit: slots a pool process may have in hand and queued; 1 to 63.
         n_slots: slots in all.
         output_bytes: room a slot has for encoded results.
+        n_spares: processes that may wait for a place.
 
     The memory has no name: it is inherited by fork, or through ``fd``. Raises OSError when the kernel
     gives none, ValueError for sizes that make no sense.
@@ -212,7 +215,8 @@ cdef class Arena:
     def __cinit__(self):
         self.fd = -1
 
-    def __init__(self, plan, *, capacity, raw_bytes, n_workers, credit, n_slots, output_bytes, fd=-1):
+    def __init__(self, plan, *, capacity, raw_bytes, n_workers, credit, n_slots, output_bytes, n_spares=0,
+                 fd=-1):
         cdef uint64_t at
         cdef pf_arena sizes
         if n_workers < 1 or n_slots < 1:
@@ -222,6 +226,7 @@ cdef class Arena:
         memset(&sizes, 0, sizeof(sizes))
         sizes.magic = PF_ARENA_MAGIC
         sizes.n_workers, sizes.n_slots, sizes.slot_capacity, sizes.credit = n_workers, n_slots, capacity, credit
+        sizes.n_spares = n_spares
         at = _aligned(sizeof(pf_slot), PF_CACHE_LINE)
         sizes.partitions_at = at
         # A page of its own for what handlers look at: detach_slot() takes it away from under the header.
@@ -247,7 +252,8 @@ cdef class Arena:
         sizes.output_at, sizes.output_bytes = at, output_bytes
         sizes.slot_bytes = _aligned(at + sizes.output_bytes, PAGE)
         sizes.workers_at = _aligned(sizeof(pf_arena), PF_CACHE_LINE)
-        sizes.names_at = _aligned(sizes.workers_at + <uint64_t>n_workers * sizeof(pf_worker), PF_CACHE_LINE)
+        sizes.spares_at = _aligned(sizes.workers_at + <uint64_t>n_workers * sizeof(pf_worker), PF_CACHE_LINE)
+        sizes.names_at = _aligned(sizes.spares_at + <uint64_t>n_spares * sizeof(pf_spare), PF_CACHE_LINE)
         at = sizes.names_at + PF_PARTITION_NAMES * sizeof(pf_partition_name)
         sizes.slots_at = _aligned(at, PAGE)
         sizes.arena_bytes = sizes.slots_at + <uint64_t>n_slots * sizes.slot_bytes
@@ -363,6 +369,14 @@ cdef class Arena:
                     now = pf_now_ns()
         pf_store64(&w.heartbeat_ns, pf_now_ns())
         return None if slot == PF_NO_SLOT else slot
+
+    def call_begins(self, uint32_t worker):
+        """The handler is called now: the clock of batch_deadline starts."""
+        pf_store64(&_worker(self, worker).began_ns, pf_now_ns())
+
+    def call_ends(self, uint32_t worker):
+        """The handler is back."""
+        pf_store64(&_worker(self, worker).began_ns, 0)
 
     def stopped(self, uint32_t worker):
         """The worker was told to leave; it still empties its queue."""
@@ -599,7 +613,7 @@ cdef class Arena:
         w = _worker(self, worker)
         return WorkerFacts(
             w.pid, bool(pf_load(&w.booted)), pf_in_hand(self.arena, worker), pf_load64(&w.batches),
-            pf_load64(&w.rows), pf_load64(&w.handler_ns), pf_load64(&w.heartbeat_ns),
+            pf_load64(&w.rows), pf_load64(&w.handler_ns), pf_load64(&w.heartbeat_ns), pf_load64(&w.began_ns),
         )
 
     def refusals(self, uint32_t slot):

@@ -63,6 +63,10 @@ class App:
         on_error: OnError = "isolate",
         output_rows: OutputRows = "same",
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - it cannot be changed
+        batch_deadline: float | None = None,
+        max_batches_per_process: int | None = None,
+        max_memory_mb: float | None = None,
+        spares: int = 1,
         workers: int | None = None,
         name: str | None = None,
     ) -> Callable[[AnyHandler], AnyHandler]:
@@ -89,6 +93,12 @@ class App:
                 where it is as long as the batch, rejected and retried rows are left out all the same.
             retry: how often, and after which wait, rows are handled again that ``batch.retry`` asks another attempt
                 for, or whose exception it names. A row is given up, too, when three processes have died on it alone.
+            batch_deadline: seconds that one call of the handler may take; a process that takes longer is ended, with
+                all its stacks told, and its batch handled again as after a crash. Default: no limit.
+            max_batches_per_process: batches after which a process makes room for a fresh one.
+            max_memory_mb: memory of its own (10**6 bytes, the arena not counted) beyond which a process makes room for
+                a fresh one, after its batch; half as much again, and it is ended within the batch.
+            spares: processes that are kept up behind the pool, to take the place of one that dies within milliseconds.
             workers: this handler's share of the pool; default: what the others leave, in equal parts.
             name: default: the function's or class's name.
 
@@ -114,6 +124,10 @@ class App:
                 on_error=on_error,
                 output_rows=output_rows,
                 retry=retry,
+                batch_deadline=batch_deadline,
+                max_batches_per_process=max_batches_per_process,
+                max_memory_mb=max_memory_mb,
+                spares=spares,
                 workers=workers,
             )
             if handler.name in self.handlers:

@@ -18,6 +18,7 @@ OnError = Literal["isolate", "dead_letter", "stop"]
 OutputRows = Literal["same", "any"]
 
 MAX_BATCH_SIZE = 1 << 20
+MAX_SPARES = 64
 MIN_BATCH_BYTES = 1 << 20
 MAX_BATCH_BYTES = 1 << 30
 BYTES_A_ROW = 256  #: raw bytes reserved a row unless max_batch_bytes says otherwise; only touched pages take memory
@@ -42,6 +43,10 @@ class Handler:
     on_error: OnError
     output_rows: OutputRows
     retry: RetryPolicy
+    batch_deadline: float | None  #: seconds
+    max_batches_per_process: int | None
+    max_memory_mb: float | None
+    spares: int
     workers: int | None
 
 
@@ -62,6 +67,10 @@ def make_handler(
     on_error: str,
     output_rows: str,
     retry: Any,
+    batch_deadline: float | None,
+    max_batches_per_process: int | None,
+    max_memory_mb: float | None,
+    spares: int,
     workers: int | None,
 ) -> Handler:
     """Check everything and compile the schema. Raises ConfigError or SchemaError with what to do."""
@@ -78,6 +87,16 @@ def make_handler(
     batch_size = options.whole(where, "batch_size", batch_size, 1, MAX_BATCH_SIZE, "rows")
     if not isinstance(retry, RetryPolicy):
         raise options.refusal(where, "retry", retry, "a RetryPolicy(max_attempts, backoff, jitter, retry_on)")
+    if batch_deadline is not None:
+        batch_deadline = options.seconds(where, "batch_deadline", batch_deadline)
+        if batch_deadline == 0:
+            raise options.refusal(where, "batch_deadline", batch_deadline, "seconds, more than 0, or None")
+    if max_batches_per_process is not None:
+        max_batches_per_process = options.whole(
+            where, "max_batches_per_process", max_batches_per_process, 1, 1 << 62, "batches", ", or None"
+        )
+    if max_memory_mb is not None:
+        max_memory_mb = options.whole(where, "max_memory_mb", max_memory_mb, 1, 1 << 40, "megabytes", ", or None")
     if workers is not None:
         workers = options.whole(where, "workers", workers, 1, options.MAX_WORKERS, "processes")
     batch_timeout = options.seconds(where, "batch_timeout", batch_timeout, high=3600)
@@ -102,5 +121,9 @@ def make_handler(
         on_error=on_error,  # type: ignore[arg-type]
         output_rows=output_rows,  # type: ignore[arg-type]
         retry=retry,
+        batch_deadline=batch_deadline,
+        max_batches_per_process=max_batches_per_process,
+        max_memory_mb=max_memory_mb,
+        spares=options.whole(where, "spares", spares, 0, MAX_SPARES, "processes"),
         workers=workers,
     )

@@ -29,6 +29,7 @@ class HandlerReport(msgspec.Struct, frozen=True, kw_only=True):
     retried: int = 0
     refused: int = 0
     crashes: int = 0
+    recycled: int = 0
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     retried: int = 0  #: rows handed to a handler once more
     refused: int = 0  #: rows that the decoder refused
     crashes: int = 0  #: pool processes that died unasked while the run went
+    recycled: int = 0  #: pool processes that made room for a fresh one, as their limits say
     unfinished: int = 0  #: rows read but not settled when the run ended; they are read again by the next run
     cpu_seconds: float = 0.0  #: user + system time of the runtime and all its pool processes
     peak_rss_mb: float = 0.0  #: largest resident memory of the tree, shared pages counted once; 10**6 bytes

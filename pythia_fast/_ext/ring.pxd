@@ -7,8 +7,8 @@ cdef extern from "ring.h":
     ctypedef struct pf_arena:
         uint64_t magic
         uint64_t arena_bytes
-        uint32_t n_workers, n_slots, slot_capacity, credit
-        uint64_t slot_bytes, workers_at, names_at, slots_at
+        uint32_t n_workers, n_slots, slot_capacity, credit, n_spares
+        uint64_t slot_bytes, workers_at, spares_at, names_at, slots_at
         uint64_t partitions_at, messages_at, good_at, refusals_at, status_at, retries_at, columns_at
         uint64_t raw_at, raw_bytes, errors_at, errors_bytes, output_at, output_bytes
         uint32_t done_signal, done_waiting

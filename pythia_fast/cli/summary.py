@@ -47,6 +47,7 @@ def summary_table(report: RunReport) -> Table:
         ("retried", "retried"),
         ("dead-lettered", "dead_lettered"),
         ("crashed processes", "crashes"),
+        ("recycled processes", "recycled"),
     ):
         counts(label, field)
     if report.unfinished:

@@ -23,9 +23,9 @@ class ForkedChildren:
     def __init__(self, pools: Sequence[tuple[Handler, Arena]]) -> None:
         self._pools = pools
 
-    def main(self, pool: int, worker: int) -> str:
+    def main(self, pool: int, seat: int) -> tuple[int, str]:
         handler, arena = self._pools[pool]
-        return serve(handler, arena, worker)
+        return serve(handler, arena, seat)
 
 
 class ImportedChildren:
@@ -51,14 +51,15 @@ class ImportedChildren:
                     credit=shape.credit,
                     n_slots=shape.n_slots,
                     output_bytes=shape.output_bytes,
+                    n_spares=shape.n_spares,
                     fd=shape.fd,
                 )
                 self._pools.append((handler, arena))
         return self._pools
 
-    def main(self, pool: int, worker: int) -> str:
+    def main(self, pool: int, seat: int) -> tuple[int, str]:
         handler, arena = self.load()[pool]
-        return serve(handler, arena, worker)
+        return serve(handler, arena, seat)
 
 
 def _find_app(target: Sequence[str]) -> App:

@@ -31,10 +31,11 @@ class ArenaShape(msgspec.Struct):
     credit: int
     n_slots: int
     output_bytes: int
+    n_spares: int
 
 
 class Launch(msgspec.Struct, tag="launch"):
-    """To the nursery: make a process for this place."""
+    """To the nursery: make a process for this place, or this spare's seat (pool/places.py)."""
 
     pool: int
     worker: int
@@ -60,6 +61,7 @@ class BootFailed(msgspec.Struct, tag="boot_failed"):
 
     pool: int
     worker: int
+    pid: int
     traceback: str
 
 
@@ -68,6 +70,7 @@ class TeardownFailed(msgspec.Struct, tag="teardown_failed"):
 
     pool: int
     worker: int
+    pid: int
     traceback: str
 
 
@@ -78,6 +81,7 @@ class Died(msgspec.Struct, tag="died"):
     worker: int
     pid: int
     status: int  #: exit code, or minus the signal that killed it
+    said: str = ""  #: its last words (pool/crash_text.py)
 
 
 Message = Setup | Launch | Ready | Launched | BootFailed | TeardownFailed | Died

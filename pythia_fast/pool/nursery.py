@@ -28,10 +28,12 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pythia_fast import pool
 from pythia_fast._ext.ring import die_with_parent
 from pythia_fast.errors import PoolError
+from pythia_fast.pool import crash_text
 from pythia_fast.pool.messages import (
     ArenaShape,
     BootFailed,
@@ -47,8 +49,8 @@ from pythia_fast.pool.messages import (
     shorten,
 )
 
-#: Runs in a child: (pool, worker) -> the traceback of its teardown() or nothing, once the worker was told to stop.
-ChildMain = Callable[[int, int], str]
+#: Runs in a child: (pool, seat) -> its exit status and the traceback of its teardown() or nothing, once it is to leave.
+ChildMain = Callable[[int, int], tuple[int, str]]
 
 EXIT_BOOT_FAILED = 3
 
@@ -210,7 +212,7 @@ def _serve(channel: socket.socket, child_main: ChildMain, parent: int) -> None:
     os.set_blocking(wake_read, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    children: dict[int, tuple[int, int]] = {}
+    children: dict[int, _Child] = {}
     try:
         send(channel, Ready(os.getpid(), thread_count()))
         while True:
@@ -224,8 +226,9 @@ def _serve(channel: socket.socket, child_main: ChildMain, parent: int) -> None:
                 if message is None:
                     return
                 if isinstance(message, Launch):
-                    pid = _fork_child(channel, child_main, message, (wake_read, wake_write))
-                    children[pid] = (message.pool, message.worker)
+                    said = crash_text.make_file()
+                    pid = _fork_child(channel, child_main, message, (wake_read, wake_write), said)
+                    children[pid] = _Child(message.pool, message.worker, said)
                     send(channel, Launched(message.pool, message.worker, pid))
     except (BrokenPipeError, ConnectionResetError):
         return
@@ -238,16 +241,27 @@ def _serve(channel: socket.socket, child_main: ChildMain, parent: int) -> None:
                 os.waitpid(pid, 0)
 
 
-def _reap(channel: socket.socket, children: dict[int, tuple[int, int]]) -> None:
+class _Child(NamedTuple):
+    """A process of ours."""
+
+    pool: int
+    worker: int
+    said_fd: int  #: where its last words are
+
+
+def _reap(channel: socket.socket, children: dict[int, _Child]) -> None:
     """Only our own pids are waited for: the app may have children of its own in here."""
     for pid in list(children):
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
-            place = children.pop(pid)
-            send(channel, Died(*place, pid, os.waitstatus_to_exitcode(status)))
+            child = children.pop(pid)
+            said = shorten(crash_text.take(child.said_fd))
+            send(channel, Died(child.pool, child.worker, pid, os.waitstatus_to_exitcode(status), said))
 
 
-def _fork_child(channel: socket.socket, child_main: ChildMain, launch: Launch, wake: tuple[int, int]) -> int:
+def _fork_child(
+    channel: socket.socket, child_main: ChildMain, launch: Launch, wake: tuple[int, int], said_fd: int
+) -> int:
     nursery = os.getpid()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -260,15 +274,15 @@ def _fork_child(channel: socket.socket, child_main: ChildMain, launch: Launch, w
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for fd in wake:
             os.close(fd)
+        crash_text.keep_in(said_fd)
         die_with_parent()
         if os.getppid() == nursery:
-            trouble = child_main(launch.pool, launch.worker)
-            status = 0
+            status, trouble = child_main(launch.pool, launch.worker)
             if trouble:
-                send(channel, TeardownFailed(launch.pool, launch.worker, shorten(trouble)))
+                send(channel, TeardownFailed(launch.pool, launch.worker, os.getpid(), shorten(trouble)))
     except BaseException:
         with contextlib.suppress(OSError):
-            send(channel, BootFailed(launch.pool, launch.worker, shorten(traceback.format_exc())))
+            send(channel, BootFailed(launch.pool, launch.worker, os.getpid(), shorten(traceback.format_exc())))
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
@@ -295,7 +309,7 @@ def main(channel_fd: int) -> int:
         try:
             children.load()
         except BaseException:
-            send(channel, BootFailed(-1, -1, shorten(traceback.format_exc())))
+            send(channel, BootFailed(-1, -1, os.getpid(), shorten(traceback.format_exc())))
             return EXIT_BOOT_FAILED
     _serve(channel, children.main, parent)
     return 0

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import os
-import sys
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pythia_fast._ext.spare import wait_for_place
 from pythia_fast.pool.forked import leave_if_forked, outlive_group_signals
+from pythia_fast.pool.limits import EXIT_RECYCLED, Limits
 from pythia_fast.pool.rows import RowKeeper
 from pythia_fast.runtime.notes import write_notes
 
@@ -23,31 +23,52 @@ if TYPE_CHECKING:
 TAKE_WAIT_S = 1.0
 
 
-def serve(handler: Handler, arena: Arena, worker: int) -> str:
-    """Run one place of a pool until it is told to stop and its queue is empty.
+def serve(handler: Handler, arena: Arena, seat: int) -> tuple[int, str]:
+    """Run one place of a pool until it is told to stop and its queue is empty, or its limits are reached.
 
-    The traceback of what ``teardown()`` raised, empty if it raised nothing. What ``setup()`` raises is raised here.
+    ``seat``: the place, or, from ``arena.n_workers`` on, that of a spare, which waits for a place once it is up.
+    Returns the exit status and the traceback of what ``teardown()`` raised, empty if it raised nothing. What
+    ``setup()`` raises is raised here.
     """
     pid = os.getpid()
     outlive_group_signals()
-    if sys.stderr is not None:
-        faulthandler.enable()
     call = handler.adapter.build()
-    keeper = RowKeeper(handler, arena, call)
     gc.collect()
     gc.freeze()  # what there is now stays: later collections need not look at it
     _once(call.setup, pid)
-    arena.booted(worker, pid)
+    status = 0
     try:
-        while True:
-            slot = arena.take(worker, TAKE_WAIT_S)
-            if slot is not None:
-                _handle(keeper, arena, worker, slot)
-            elif arena.stopped(worker):
-                break
+        worker = seat if seat < arena.n_workers else _wait_for_place(arena, seat - arena.n_workers)
+        if worker is not None:
+            arena.booted(worker, pid)
+            status = _work(handler, arena, call, worker)
     finally:
         trouble = _teardown(call, pid)
-    return trouble
+    return status, trouble
+
+
+def _wait_for_place(arena: Arena, spare: int) -> int | None:
+    """The place that this spare is given; None: it is to leave."""
+    place = None
+    while place is None:
+        place = wait_for_place(arena, spare, TAKE_WAIT_S)
+    return None if place < 0 else place
+
+
+def _work(handler: Handler, arena: Arena, call: HandlerCall, worker: int) -> int:
+    """Handle batches; the exit status."""
+    keeper = RowKeeper(handler, arena, call, worker)
+    limits = None
+    if handler.max_batches_per_process is not None or handler.max_memory_mb is not None:
+        limits = Limits(handler.max_batches_per_process, handler.max_memory_mb)
+    while True:
+        slot = arena.take(worker, TAKE_WAIT_S)
+        if slot is not None:
+            _handle(keeper, arena, worker, slot)
+            if limits is not None and limits.reached():
+                return EXIT_RECYCLED
+        elif arena.stopped(worker):
+            return 0
 
 
 def _once(method: Callable[[], None], pid: int) -> None:

@@ -31,8 +31,9 @@ class Written:
 class RecordWriter:
     """One pool process' way from a batch to records; holds no state between two of them."""
 
-    def __init__(self, handler: Handler, arena: Arena, call: HandlerCall) -> None:
+    def __init__(self, handler: Handler, arena: Arena, call: HandlerCall, worker: int) -> None:
         self._handler = handler
+        self._watched = worker if handler.batch_deadline is not None else None
         self._arena = arena
         self._call = call
         self._pid = os.getpid()
@@ -46,7 +47,7 @@ class RecordWriter:
         Whatever it raises, nothing of the result is sent on. Only its frame holds the result, which may look at the
         batch.
         """
-        result = self._call(batch)
+        result = self._call(batch) if self._watched is None else self._call_in_time(batch, self._watched)
         leave_if_forked(self._pid)
         if result is None:
             return []
@@ -58,6 +59,14 @@ class RecordWriter:
         faults = self._write_good(slot, records, region)
         places = np.flatnonzero(kept) if faults else kept
         return [OutputValueError(int(places[fault.row]), fault.why, fault.column) for fault in faults]
+
+    def _call_in_time(self, batch: Batch[Any], worker: int) -> Any:
+        """Call the handler while the supervisor watches the time."""
+        self._arena.call_begins(worker)
+        try:
+            return self._call(batch)
+        finally:
+            self._arena.call_ends(worker)
 
     def _write_good(self, slot: int, records: Records, region: Written) -> list[OutputValueError]:
         """Write the records behind what the region holds already; those that cannot be sent on."""

@@ -34,6 +34,7 @@ from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
 from pythia_fast.errors import HandlerError, OutputValueError
+from pythia_fast.pool.crash_text import leave_out_of_memory
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.pool.messages import shorten
 from pythia_fast.pool.parts import Part, Suspects, convicted, parts_after
@@ -83,13 +84,13 @@ class _Held:
 class RowKeeper:
     """One pool process' way with batches; holds no state between two of them."""
 
-    def __init__(self, handler: Handler, arena: Arena, call: HandlerCall) -> None:
+    def __init__(self, handler: Handler, arena: Arena, call: HandlerCall, worker: int) -> None:
         self._handler = handler
         self._arena = arena
         self._pid = os.getpid()
         self._offsets = arena.offsets
         self._decoder = handler.decoding.native()
-        self._writer = RecordWriter(handler, arena, call)
+        self._writer = RecordWriter(handler, arena, call, worker)
         self._parts: PartMemory | None = None  #: made when a batch is first handled in parts
         self._retry = handler.retry
         ordered = handler.ordering != "unordered" and self._retry.waits
@@ -319,6 +320,8 @@ class RowKeeper:
             faults = self._writer.call_and_write(held.slot, batch, outcome.output)
         except BaseException as error:  # sys.exit() too is one batch's misfortune, not the end of the process
             leave_if_forked(self._pid, error)
+            if isinstance(error, MemoryError):
+                leave_out_of_memory(error)  # and the batch is handled again, in parts
             traceback.clear_frames(error.__traceback__)  # its frames hold views of the batch
             batch.close()  # whoever kept it must not read the batches that come to lie there
             return error

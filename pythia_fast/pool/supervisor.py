@@ -1,20 +1,26 @@
 """The supervisor: launches pool processes, notices at once when one dies, and decides whether to go on.
 
-It runs in the engine's watching thread: the nursery reaps a process and says so, which ends the wait.
-What the dead process held is handed on by the completion thread, which then asks for the successor.
+It runs in the engine's watching thread: the nursery reaps a process and says so, which ends the wait. What the dead
+process held is handed on by the completion thread, which then asks for the successor: a spare that waits, or a process
+made now. The supervisor also ends processes that take too long or grow too large.
 """
 
 from __future__ import annotations
 
-import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from pythia_fast._ext import spare as spare_words
 from pythia_fast.errors import PoolError
+from pythia_fast.pool.limits import EXIT_RECYCLED
 from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, TeardownFailed
 from pythia_fast.pool.nursery import EXIT_BOOT_FAILED, Nursery
-from pythia_fast.pool.restart_budget import Death, RestartBudget
+from pythia_fast.pool.obituary import Obituary, describe_status
+from pythia_fast.pool.places import Places
+from pythia_fast.pool.restart_budget import Death, Found, RestartBudget
+from pythia_fast.pool.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from pythia_fast.runtime.handler_run import HandlerRun
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Lines of teardown()'s traceback that are told: the place and the error stand last.
 TEARDOWN_LINES = 6
+#: Spares are made this long after the pool is up: the start has enough to do.
+SPARES_AFTER_S = 1.0
 
 
 class Supervisor:
@@ -31,22 +39,36 @@ class Supervisor:
         self._nursery = nursery
         self._runs = runs
         self._log = log
-        self._pids: dict[tuple[int, int], int] = {}
         self._stopping = False
         self._budgets = [RestartBudget() for _ in runs]
+        self._places = [Places(run.workers, run.handler.spares) for run in runs]
+        self._changing = threading.Lock()  #: the places, between this thread and those that ask for successors
+        self._spares_from_s = float("inf")
+        self._watchdogs = [Watchdog(run.handler) for run in runs]
 
     def processes(self) -> list[tuple[str, int]]:
         """(name, pid) of the nursery and of every pool process."""
-        single = len(self._runs) == 1
         found = [("nursery", self._nursery.pid)]
-        for (pool, worker), pid in sorted(self._pids.items()):
-            found.append((f"worker {worker}" if single else f"{self._runs[pool].handler.name} {worker}", pid))
+        for run, places in zip(self._runs, self._places, strict=True):
+            with self._changing:
+                held = places.processes()
+            if len(self._runs) > 1:
+                held = [(f"{run.handler.name} {name.removeprefix('worker ')}", pid) for name, pid in held]
+            found += held
         return found
 
     def launch(self, pool: int, worker: int) -> None:
-        """Ask for a process for this place. Any thread."""
-        if not self._stopping:
-            self._nursery.launch(pool, worker)
+        """Fill this place: with a spare that is up, or a process made now. Any thread."""
+        if self._stopping:
+            return
+        arena, places = self._runs[pool].arena, self._places[pool]
+        with self._changing:
+            for spare, pid in places.waiting_spares():
+                if spare_words.is_up(arena, spare):
+                    places.seated(pid, worker)
+                    spare_words.seat(arena, spare, worker)
+                    return
+        self._nursery.launch(pool, worker)
 
     def launch_all(self, timeout: float, stop: StopRequest) -> bool:
         """Launch every place and wait until each has run its ``setup()``; False: ``stop`` was asked for meanwhile.
@@ -66,12 +88,29 @@ class Supervisor:
                 )
             for message in self._nursery.receive(0.005):
                 self._take(message)
+        self._spares_from_s = time.monotonic() + SPARES_AFTER_S
         return True
 
     def serve(self, timeout: float) -> None:
         """Handle what the nursery has to say, waiting up to ``timeout`` seconds for it."""
         for message in self._nursery.receive(timeout):
             self._take(message)
+        now = time.monotonic()
+        if now >= self._spares_from_s:
+            self._launch_spares()
+        for run, places, watchdog in zip(self._runs, self._places, self._watchdogs, strict=True):
+            with self._changing:
+                watchdog.look(now, run.arena, places)
+
+    def _launch_spares(self) -> None:
+        for run, places in zip(self._runs, self._places, strict=True):
+            with self._changing:
+                vacant = [spare for spare in places.vacant_spares() if not spare_words.is_up(run.arena, spare)]
+                for spare in vacant:
+                    spare_words.prepare(run.arena, spare)
+                    places.asked(spare)
+            for spare in vacant:
+                self._nursery.launch(run.pool, places.seat_of(spare))
 
     def stop_all(self, timeout: float) -> None:
         """Tell every process to leave and wait for it; the nursery kills what is left when it is closed."""
@@ -79,21 +118,19 @@ class Supervisor:
         for run in self._runs:
             for worker in range(run.workers):
                 run.arena.stop_worker(worker)
+            for spare in range(run.handler.spares):
+                spare_words.dismiss(run.arena, spare)
         deadline = time.monotonic() + timeout
-        while self._pids and time.monotonic() < deadline:
+        while any(self._places) and time.monotonic() < deadline:
             for message in self._nursery.receive(0.05):
-                if isinstance(message, Died):
-                    self._pids.pop((message.pool, message.worker), None)
-                    if message.status:
-                        name = self._runs[message.pool].handler.name
-                        how = describe_status(message.status)
-                        self._log(f"{name}: process {message.worker} {how} after its last batch, in teardown()")
+                if isinstance(message, Launched):
+                    self._launched(message)
+                elif isinstance(message, Died):
+                    self._left(message)
                 elif isinstance(message, TeardownFailed):
                     self._teardown_failed(message)
-        for pool, worker in self._pids:
-            self._log(
-                f"{self._runs[pool].handler.name}: process {worker} did not leave in {timeout:.0f} s and is killed"
-            )
+        for name, pid in self.processes()[1:]:
+            self._log(f"{name} (pid {pid}) did not leave in {timeout:.0f} s and is killed")
 
     @staticmethod
     def raise_if_boot_failed(message: Message) -> None:
@@ -103,56 +140,93 @@ class Supervisor:
     def _take(self, message: Message) -> None:
         if isinstance(message, BootFailed) and message.worker >= 0:
             run = self._runs[message.pool]
-            if run.arena.worker_facts(message.worker).booted:
+            place = self._place(message.pool, message.pid, message.worker)
+            if place is None:
+                self._spare_failed(run, message)
+                return
+            if run.arena.worker_facts(place).booted:
                 raise PoolError(
-                    f"process {message.worker} of handler {run.handler.name!r} failed outside the handler; "
+                    f"process {place} of handler {run.handler.name!r} failed outside the handler; "
                     f"please report it:\n{message.traceback.rstrip()}"
                 )
         self.raise_if_boot_failed(message)
         if isinstance(message, Launched):
-            self._pids[message.pool, message.worker] = message.pid
+            self._launched(message)
         elif isinstance(message, Died):
-            self._pids.pop((message.pool, message.worker), None)
             self._died(message)
+
+    def _place(self, pool: int, pid: int, seat: int) -> int | None:
+        """The place of a process, which may have said something before it was told of; None: a spare has none."""
+        with self._changing:
+            place = self._places[pool].place(pid)
+        return seat if place is None and seat < self._runs[pool].workers else place
+
+    def _launched(self, message: Launched) -> None:
+        with self._changing:
+            self._places[message.pool].launched(message.worker, message.pid)
+
+    def _spare_failed(self, run: HandlerRun, message: BootFailed) -> None:
+        """It is not needed yet. If the next one that is needed cannot start either, that ends the run."""
+        last = "\n".join(message.traceback.rstrip().splitlines()[-TEARDOWN_LINES:])
+        self._log(f"{run.handler.name}: a spare process could not start, so none is kept:\n{last}")
+        with self._changing:
+            self._places[message.pool].spares = 0
+
+    def _left(self, message: Died) -> None:
+        """One that was told to leave has done so."""
+        with self._changing:
+            holder = self._places[message.pool].died(message.pid, message.worker)
+        if message.status and holder.place is not None:
+            name = self._runs[message.pool].handler.name
+            how = describe_status(message.status)
+            self._log(f"{name}: process {holder.place} {how} after its last batch, in teardown()")
 
     def _teardown_failed(self, message: TeardownFailed) -> None:
         last = "\n".join(message.traceback.rstrip().splitlines()[-TEARDOWN_LINES:])
-        pid = self._pids.get((message.pool, message.worker), 0)
         self._log(
-            f"{self._runs[message.pool].handler.name}: teardown() raised in process {message.worker} (pid {pid}), "
-            f"after its last batch was done:\n{last}"
+            f"{self._runs[message.pool].handler.name}: teardown() raised in process "
+            f"{self._place(message.pool, message.pid, message.worker)} (pid {message.pid}), after its last batch was "
+            f"done:\n{last}"
         )
 
     def _died(self, message: Died) -> None:
         run = self._runs[message.pool]
-        how = describe_status(message.status)
-        if message.status == EXIT_BOOT_FAILED and not run.arena.worker_facts(message.worker).booted:
-            raise PoolError(f"process {message.pid} of handler {run.handler.name!r} ended before it was up ({how})")
-        self._log(
-            f"{run.handler.name}: process {message.worker} (pid {message.pid}) {how}; its batches are handled again"
-        )
-        self._spend_budget(message, run, how)
+        with self._changing:
+            holder = self._places[message.pool].died(message.pid, message.worker)
+            if holder.spare is not None and holder.spare in self._places[message.pool].vacant_spares():
+                spare_words.prepare(run.arena, holder.spare)  # it may have died before it took notice of its place
+        ended = self._watchdogs[message.pool].ended(message.pid)
+        how = describe_status(message.status) if ended is None else f"{ended} and {describe_status(message.status)}"
+        name = run.handler.name
+        if holder.place is None:
+            if message.status:
+                self._log(f"{name}: a spare process (pid {message.pid}) {how}; another one is made")
+                self._spend_budget(message, run, None, how)
+            return
+        worker = holder.place
+        if message.status == EXIT_BOOT_FAILED and not run.arena.worker_facts(worker).booted:
+            raise PoolError(f"process {message.pid} of handler {name!r} ended before it was up ({how})")
+        recycled = message.status == EXIT_RECYCLED and run.arena.slot_in_hand(worker) is None
+        if recycled:
+            self._log(
+                f"{name}: process {worker} (pid {message.pid}) has reached its limits; a fresh one takes its place"
+            )
+        else:
+            self._log(f"{name}: process {worker} (pid {message.pid}) {how}; its batches are handled again")
+            self._spend_budget(message, run, worker, how)
         if run.started:
-            run.died(message.worker, how)
+            run.died(worker, Obituary(how, message.said, recycled))
         else:  # no batch was ever queued for it
-            run.arena.return_taken(message.worker)
-            self.launch(message.pool, message.worker)
+            run.arena.return_taken(worker)
+            self.launch(message.pool, worker)
 
-    def _spend_budget(self, message: Died, run: HandlerRun, how: str) -> None:
+    def _spend_budget(self, message: Died, run: HandlerRun, worker: int | None, how: str) -> None:
         counts = run.counts
-        death = Death(time.monotonic(), counts.rows - counts.killed, *run.found_by_death(message.worker))
+        found: Found = "nothing"
+        handled = False
+        if worker is not None:
+            found, handled = run.found_by_death(worker)
+        death = Death(time.monotonic(), counts.rows - counts.killed, found, handled)
         reason = self._budgets[message.pool].spend(death)
         if reason is not None:
             raise PoolError(f"handler {run.handler.name!r}: {reason} (the last {how}); restarting does not help")
-
-
-def describe_status(status: int) -> str:
-    """How a process ended, for a person: status is an exit code, or minus a signal number."""
-    if status >= 0:
-        return f"ended with exit code {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    likely = ", likely by the kernel for want of memory or by hand" if -status == signal.SIGKILL else ""
-    return f"was killed by {name}{likely}"

@@ -19,6 +19,7 @@ from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Delivery, Publisher, Reader
 from pythia_fast.errors import HandlerError
+from pythia_fast.pool.obituary import Obituary
 from pythia_fast.pool.parts import convicts_next
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.tracker import Tracker
@@ -46,6 +47,7 @@ class Counts:
     retried: int = 0
     dead_lettered: int = 0
     crashes: int = 0
+    recycled: int = 0
     last_settled: float = 0.0  #: time.monotonic()
 
 
@@ -93,8 +95,10 @@ class Completion:
         self._pending: dict[int, Pending] = {}
         self._ticket_slot: dict[tuple[str, int], int] = {}
         self._next_ticket = 1
-        self._deaths: deque[tuple[int, str]] = deque()
-        self._killed_by: dict[int, list[str]] = {}  #: slot -> how the last holder of each row died that is given up
+        self._deaths: deque[tuple[int, Obituary]] = deque()
+        self._killed_by: dict[
+            int, list[Obituary]
+        ] = {}  #: slot -> how the last holder of each row died that is given up
         self._kept: set[str] = set()
         self._stop = threading.Event()
         self._next_commit = 0.0
@@ -112,9 +116,9 @@ class Completion:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def post_death(self, worker: int, how: str) -> None:
+    def post_death(self, worker: int, obituary: Obituary) -> None:
         """The process of this place is dead (it was reaped): hand on what it had, then launch a successor."""
-        self._deaths.append((worker, how))
+        self._deaths.append((worker, obituary))
         self._arena.wake_done()
 
     def idle(self) -> bool:
@@ -284,17 +288,20 @@ class Completion:
     def _bury(self) -> None:
         """Return what dead processes held; one whose spilled records are still on their way must wait for them."""
         for _ in range(len(self._deaths)):
-            worker, how = self._deaths.popleft()
+            worker, obituary = self._deaths.popleft()
             slot = self._arena.slot_in_hand(worker)
             if slot in self._pending:
-                self._deaths.append((worker, how))
+                self._deaths.append((worker, obituary))
                 continue
             if slot is not None:
                 progress = Journal(self._arena, slot).read()
                 if convicts_next(progress.suspect_end - progress.rows_done, progress.deaths):
-                    self._killed_by.setdefault(slot, []).append(how)
+                    self._killed_by.setdefault(slot, []).append(obituary)
             self._arena.return_taken(worker)
-            self.counts.crashes += 1
+            if obituary.recycled:
+                self.counts.recycled += 1
+            else:
+                self.counts.crashes += 1
             self._launch(worker)
 
     def _commit(self, *, wait: bool) -> None:

@@ -277,6 +277,7 @@ class Engine:
             retried=total("retried"),
             refused=total("refused"),
             crashes=total("crashes"),
+            recycled=total("recycled"),
             unfinished=sum(run.unfinished() for run in self._runs),
             cpu_seconds=self._sampler.cpu_seconds,
             peak_rss_mb=self._sampler.peak_rss_mb,

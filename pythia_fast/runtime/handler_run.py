@@ -17,6 +17,7 @@ from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Partition, Publisher, PublisherContext, Reader, ReaderContext
 from pythia_fast.errors import SourceError
 from pythia_fast.pool.messages import ArenaShape
+from pythia_fast.pool.obituary import Obituary
 from pythia_fast.pool.parts import convicts_next
 from pythia_fast.pool.restart_budget import Found
 from pythia_fast.report import HandlerReport
@@ -79,6 +80,7 @@ class HandlerRun:
             "credit": CREDIT,
             "n_slots": workers * (CREDIT + 1) + SPARE_SLOTS + (WAITING_SLOTS if handler.retry.waits else 0),
             "output_bytes": handler.max_batch_bytes if handler.sink is not None else 4096,
+            "n_spares": handler.spares,
         }
         self.arena = Arena(handler.decoding.plan, **self._shape)
         self._completion: Completion | None = None
@@ -173,10 +175,10 @@ class HandlerRun:
         if self._intake is not None:
             self._intake.wake()
 
-    def died(self, worker: int, how: str) -> None:
+    def died(self, worker: int, obituary: Obituary) -> None:
         """A pool process of this handler, which has been started, is dead."""
         assert self._completion is not None
-        self._completion.post_death(worker, how)
+        self._completion.post_death(worker, obituary)
 
     def found_by_death(self, worker: int) -> tuple[Found, bool]:
         """(what the death of this place's process tells about its rows, whether it had handled any since the last one).
@@ -321,4 +323,5 @@ class HandlerRun:
             retried=counts.retried,
             refused=counts.refused,
             crashes=counts.crashes,
+            recycled=counts.recycled,
         )

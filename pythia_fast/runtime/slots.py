@@ -19,6 +19,7 @@ from pythia_fast.runtime.notes import Notes, read_notes
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena, SlotFacts
+    from pythia_fast.pool.obituary import Obituary
     from pythia_fast.registration import Handler
 
 
@@ -40,7 +41,7 @@ class SlotReader:
         """What the pool process had to say about the batch."""
         return read_notes(self._arena.view(slot, facts.error_at, facts.error_bytes))
 
-    def dead_letters(self, slot: int, facts: SlotFacts, notes: Notes, deaths: Sequence[str]) -> list[DeadLetter]:
+    def dead_letters(self, slot: int, facts: SlotFacts, notes: Notes, deaths: Sequence[Obituary]) -> list[DeadLetter]:
         """Every row given up in this round: refused by the decoder, rejected or failed in the handler, or fatal to its
         process.
 
@@ -49,16 +50,16 @@ class SlotReader:
         letters = self._refused(slot, facts) if facts.refused and facts.round == 1 else []
         if notes.errors:
             table = self._messages(slot, self._arena.rows_at(slot))
-            hows = iter(deaths)
+            obituaries = iter(deaths)
             for error in notes.errors:
-                death = f" ({next(hows)})" if error.kind == "killed" else ""
+                death = next(obituaries) if error.kind == "killed" else None
                 letters.extend(
                     self._letter(
                         slot,
                         table[row],
-                        reason=f"{error.reason}{death}",
+                        reason=error.reason if death is None else f"{error.reason} ({death.how})",
                         error=error.error,
-                        traceback=error.traceback,
+                        traceback=error.traceback if death is None else death.said,
                         attempts=error.attempts,
                     )
                     for row in error.indices().tolist()

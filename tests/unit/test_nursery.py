@@ -17,7 +17,7 @@ LAUNCHES = 700  #: more than fit into both directions of the channel together
 
 
 @contextmanager
-def nursery_of(child_main: Callable[[int, int], None]) -> Iterator[Nursery]:
+def nursery_of(child_main: Callable[[int, int], tuple[int, str]]) -> Iterator[Nursery]:
     nursery = Nursery.fork(child_main)
     try:
         yield nursery
@@ -25,11 +25,12 @@ def nursery_of(child_main: Callable[[int, int], None]) -> Iterator[Nursery]:
         nursery.close(30)
 
 
-def leave(pool: int, worker: int) -> None:
+def leave(pool: int, worker: int) -> tuple[int, str]:
     """A child that is done at once."""
+    return 0, ""
 
 
-def fail(pool: int, worker: int) -> None:
+def fail(pool: int, worker: int) -> tuple[int, str]:
     raise RuntimeError("no model")
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from pythia_fast.errors import PoolError
 from pythia_fast.pool.messages import BootFailed, Died, Launched, TeardownFailed
+from pythia_fast.pool.obituary import Obituary, describe_status
 from pythia_fast.pool.restart_budget import DEATHS_IN_VAIN, ROWS_IN_A_ROW
-from pythia_fast.pool.supervisor import Supervisor, describe_status
+from pythia_fast.pool.supervisor import Supervisor
 from pythia_fast.runtime.completion import Counts
 
 
@@ -19,6 +20,7 @@ from pythia_fast.runtime.completion import Counts
     [
         (0, "ended with exit code 0"),
         (7, "ended with exit code 7"),
+        (4, "ran out of memory (MemoryError, exit code 4)"),
         (-signal.SIGSEGV, "was killed by SIGSEGV"),
         (-signal.SIGKILL, "was killed by SIGKILL, likely by the kernel for want of memory or by hand"),
         (-99, "was killed by signal 99"),
@@ -45,7 +47,7 @@ class FakeNursery:
 
 class FakeRun:
     class handler:  # noqa: N801 - stands for an attribute
-        name = "score"
+        name, spares, batch_deadline, max_memory_mb = "score", 0, None, None
 
     class arena:  # noqa: N801
         @staticmethod
@@ -75,8 +77,8 @@ class FakeRun:
     def found_by_death(self, worker):
         return self.found
 
-    def died(self, worker, how):
-        self.deaths.append((worker, how))
+    def died(self, worker, obituary):
+        self.deaths.append((worker, obituary))
 
 
 def make():
@@ -95,9 +97,9 @@ def test_a_process_that_dies_before_the_run_has_begun_is_not_taken_for_one_that_
 
 def test_a_death_is_told_and_handed_to_its_handler():
     nursery, run, lines, supervisor = make()
-    nursery.packets = [Launched(0, 1, 4711), Died(0, 1, 4711, -11)]
+    nursery.packets = [Launched(0, 1, 4711), Died(0, 1, 4711, -11, "stacks")]
     supervisor.serve(0)
-    assert run.deaths == [(1, "was killed by SIGSEGV")]
+    assert run.deaths == [(1, Obituary("was killed by SIGSEGV", "stacks"))]
     assert lines == ["score: process 1 (pid 4711) was killed by SIGSEGV; its batches are handled again"]
     assert supervisor.processes() == [("nursery", 1)]
 
@@ -173,7 +175,7 @@ def test_a_teardown_that_raised_is_told_with_the_end_of_its_traceback_and_is_no_
     nursery.packets = [Launched(0, 1, 4711)]
     supervisor.serve(0)
     text = "\n".join(["Traceback (most recent call last):", *map("line {}".format, range(20)), "OSError: disk full"])
-    nursery.packets = [TeardownFailed(0, 1, text), Died(0, 1, 4711, 0)]
+    nursery.packets = [TeardownFailed(0, 1, 4711, text), Died(0, 1, 4711, 0)]
     supervisor.stop_all(10)
     assert run.deaths == []
     (line,) = lines
@@ -191,6 +193,6 @@ def test_a_teardown_that_raised_is_told_with_the_end_of_its_traceback_and_is_no_
 )
 def test_a_process_that_fails_once_it_is_up_is_no_boot_failure(worker, message):
     nursery, _, _, supervisor = make()
-    nursery.packets = [BootFailed(0, worker, "OSError: no")]
+    nursery.packets = [BootFailed(0, worker, 10, "OSError: no")]
     with pytest.raises(PoolError, match=rf"(?s){message}.*OSError: no"):
         supervisor.serve(0)

@@ -1,0 +1,30 @@
+"""How a pool process ended, as a person is told."""
+
+from __future__ import annotations
+
+import signal
+from typing import NamedTuple
+
+from pythia_fast.pool.crash_text import EXIT_OUT_OF_MEMORY
+
+
+class Obituary(NamedTuple):
+    """The end of one process."""
+
+    how: str  #: "was killed by SIGSEGV"
+    said: str = ""  #: its last words: the stacks of all its threads, or a traceback
+    recycled: bool = False  #: it left because of its limits, which is no crash
+
+
+def describe_status(status: int) -> str:
+    """How a process ended: status is an exit code, or minus a signal number."""
+    if status == EXIT_OUT_OF_MEMORY:
+        return f"ran out of memory (MemoryError, exit code {status})"
+    if status >= 0:
+        return f"ended with exit code {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    likely = ", likely by the kernel for want of memory or by hand" if -status == signal.SIGKILL else ""
+    return f"was killed by {name}{likely}"

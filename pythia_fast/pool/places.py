@@ -1,0 +1,89 @@
+"""Who holds which place of a pool, and who waits for one. Pure: it knows processes by number.
+
+A pool has places, each with its queue, and seats for spares behind them: seat ``workers + i`` is that of spare ``i``. A
+process is launched for a place or for a spare's seat and keeps the number of its launch; a spare that is given a place
+holds that place until its end, and its seat is free for the next one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Holder(NamedTuple):
+    """What a process was when it ended."""
+
+    place: int | None  #: None: it was a spare that waited
+    spare: int | None  #: the seat's number among the spares, if it was launched for one
+
+
+@dataclass(slots=True)
+class Places:
+    """The processes of one handler's pool."""
+
+    workers: int
+    spares: int
+    _place_of: dict[int, int] = field(default_factory=dict)  #: pid -> place
+    _spare_of: dict[int, int] = field(default_factory=dict)  #: pid -> spare that waits, or was not seen up yet
+    _from_spare: dict[int, int] = field(default_factory=dict)  #: pid -> spare that it was, of those with a place
+    _asked: set[int] = field(default_factory=set)  #: spares that are launched and not yet there
+
+    def seat_of(self, spare: int) -> int:
+        """The number that a spare is launched by."""
+        return self.workers + spare
+
+    def launched(self, seat: int, pid: int) -> None:
+        """A process was made for a place or a spare's seat."""
+        if seat < self.workers:
+            self._place_of[pid] = seat
+        else:
+            self._asked.discard(seat - self.workers)
+            self._spare_of[pid] = seat - self.workers
+
+    def asked(self, spare: int) -> None:
+        """A process for the spare's seat was asked for."""
+        self._asked.add(spare)
+
+    def vacant_spares(self) -> list[int]:
+        """Spares' seats that nobody has or was asked for."""
+        taken = self._asked | set(self._spare_of.values())
+        return [spare for spare in range(self.spares) if spare not in taken]
+
+    def waiting_spares(self) -> list[tuple[int, int]]:
+        """(spare, pid) of those that can be given a place once they are up, in the order of their seats."""
+        return sorted((spare, pid) for pid, spare in self._spare_of.items())
+
+    def seated(self, pid: int, place: int) -> None:
+        """The spare with this pid was given the place."""
+        self._from_spare[pid] = self._spare_of.pop(pid)
+        self._place_of[pid] = place
+
+    def died(self, pid: int, seat: int) -> Holder:
+        """A process is gone. ``seat``: what it was launched for, if nothing else is known of it."""
+        if pid in self._place_of:
+            return Holder(self._place_of.pop(pid), self._from_spare.pop(pid, None))
+        if pid in self._spare_of:
+            return Holder(None, self._spare_of.pop(pid))
+        if seat < self.workers:
+            return Holder(seat, None)
+        self._asked.discard(seat - self.workers)
+        return Holder(None, seat - self.workers)
+
+    def place(self, pid: int) -> int | None:
+        """The place that the process holds."""
+        return self._place_of.get(pid)
+
+    def pid_at(self, place: int) -> int | None:
+        """Whoever holds the place."""
+        return next((pid for pid, held in self._place_of.items() if held == place), None)
+
+    def processes(self) -> list[tuple[str, int]]:
+        """("worker 0", pid) ... ("spare 0", pid): all there are, in order."""
+        held = sorted((place, pid) for pid, place in self._place_of.items())
+        return [(f"worker {place}", pid) for place, pid in held] + [
+            (f"spare {spare}", pid) for spare, pid in self.waiting_spares()
+        ]
+
+    def __bool__(self) -> bool:
+        return bool(self._place_of or self._spare_of or self._asked)

@@ -1,0 +1,230 @@
+"""What a process that dies, hangs or grows costs: its own rows, for some milliseconds."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from tests.support import memory_run
+from tests.support.memory_run import Events, numbers, sorted_ints
+
+
+def rows_of(batch) -> list[int]:
+    return [int(payload) for payload in batch["payload"].tolist()]
+
+
+class Watcher(Events):
+    """Remembers the processes of the pool while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def sample(self, snapshot):
+        super().sample(snapshot)
+        self.names |= {process.name for process in snapshot.processes}
+
+
+def headers_of(record) -> dict[str, str]:
+    return {name: (value or b"").decode() for name, value in record.headers}
+
+
+def test_a_spare_is_kept_and_takes_the_place_of_one_that_dies(tmp_path):
+    pids = tmp_path / "pids"
+    pids.mkdir()
+
+    class Handler:
+        def setup(self) -> None:
+            (pids / str(os.getpid())).touch()
+
+        def __call__(self, batch):
+            rows = rows_of(batch)
+            while rows[0] == 0 and len(list(pids.iterdir())) < 2:  # until the spare is up
+                time.sleep(0.01)
+            if 5 in rows and not (tmp_path / "died").exists():
+                (tmp_path / "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            (tmp_path / "last").write_text(str(os.getpid()))
+            return [b"%d" % row for row in rows]
+
+    events = Watcher()
+    report, sink, dead, _ = memory_run.run(
+        tmp_path, Handler, numbers(20), batch_size=10, batch_timeout=60, workers=1, observer=events
+    )
+    assert sorted_ints(sink) == list(range(20))
+    assert dead.records == []
+    assert report.crashes == 1
+    assert "spare 0" in events.names
+    first, second = sorted(int(path.name) for path in pids.iterdir())[:2]
+    assert (tmp_path / "last").read_text() == str(second) != str(first)
+
+
+def test_without_spares_a_successor_is_made(tmp_path):
+    def handler(batch):
+        rows = rows_of(batch)
+        if 5 in rows:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [b"%d" % row for row in rows]
+
+    events = Watcher()
+    _, sink, dead, _ = memory_run.run(tmp_path, handler, numbers(200), batch_size=10, spares=0, observer=events)
+    assert sorted_ints(sink) == sorted(set(range(200)) - {5})
+    assert dead.payloads == [b"5"]
+    assert not any("spare" in name for name in events.names)
+
+
+def test_a_spare_that_cannot_start_is_told_and_the_run_goes_on(tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+
+    class Handler:
+        def setup(self) -> None:
+            (made / str(os.getpid())).touch()
+            if len(list(made.iterdir())) > 1:
+                raise OSError("no model any more")
+
+        def __call__(self, batch):
+            while len(list(made.iterdir())) < 2:
+                time.sleep(0.01)
+            return [b"%d" % row for row in rows_of(batch)]
+
+    events = Events()
+    _, sink, _, _ = memory_run.run(tmp_path, Handler, numbers(30), batch_size=10, workers=1, observer=events)
+    assert sorted_ints(sink) == list(range(30))
+
+
+def test_a_row_on_which_the_handler_hangs_is_given_up_with_its_stacks(tmp_path):
+    def get_stuck() -> None:
+        time.sleep(3600)
+
+    def handler(batch):
+        rows = rows_of(batch)
+        if 13 in rows:
+            get_stuck()
+        return [b"%d" % row for row in rows]
+
+    started = time.monotonic()
+    report, sink, dead, source = memory_run.run(
+        tmp_path, handler, numbers(64), batch_size=16, batch_deadline=0.3, ordering="partition"
+    )
+    assert sorted_ints(sink) == sorted(set(range(64)) - {13})
+    assert dead.payloads == [b"13"]
+    headers = headers_of(dead.records[0])
+    assert "took longer than batch_deadline=0.3 s and was killed by SIGABRT" in headers["pf-reason"]
+    assert "get_stuck" in headers["pf-traceback"]
+    assert (report.crashes, source.committed) == (4, {0: 64})
+    assert time.monotonic() - started < 60
+
+
+def test_one_that_ignores_sigabrt_is_killed(tmp_path):
+    def handler(batch):
+        rows = rows_of(batch)
+        if 3 in rows:
+            signal.signal(signal.SIGABRT, signal.SIG_IGN)
+            while True:
+                time.sleep(1)
+        return [b"%d" % row for row in rows]
+
+    _, sink, dead, _ = memory_run.run(tmp_path, handler, numbers(4), batch_size=1, batch_deadline=0.1)
+    assert dead.payloads == [b"3"]
+    assert "SIGKILL" in headers_of(dead.records[0])["pf-reason"]
+    assert sorted_ints(sink) == [0, 1, 2]
+
+
+def test_a_native_crash_leaves_its_stack_in_the_dead_letter(tmp_path, capfd):
+    def read_nowhere() -> None:
+        ctypes.string_at(0)
+
+    def handler(batch):
+        rows = rows_of(batch)
+        if 7 in rows:
+            read_nowhere()
+        return [b"%d" % row for row in rows]
+
+    _, _, dead, _ = memory_run.run(tmp_path, handler, numbers(10), batch_size=10, batch_timeout=60)
+    headers = headers_of(dead.records[0])
+    assert "SIGSEGV" in headers["pf-reason"]
+    assert "Segmentation fault" in headers["pf-traceback"]
+    assert "read_nowhere" in headers["pf-traceback"]
+    assert "read_nowhere" in capfd.readouterr().err
+
+
+def test_a_process_makes_room_after_so_many_batches(tmp_path):
+    pids = tmp_path / "pids"
+    pids.mkdir()
+
+    def handler(batch):
+        (pids / str(os.getpid())).touch()
+        return [b"%d" % row for row in rows_of(batch)]
+
+    events = Events()
+    report, sink, dead, source = memory_run.run(
+        tmp_path, handler, numbers(200), batch_size=10, workers=1, max_batches_per_process=4, observer=events
+    )
+    assert sorted_ints(sink) == list(range(200))
+    assert dead.records == []
+    assert (report.crashes, report.recycled, source.committed) == (0, 5, {0: 200})
+    assert len(list(pids.iterdir())) == 5
+    assert sum("has reached its limits" in line for line in events.lines) == 5
+
+
+def test_a_process_that_leaks_makes_room_before_its_limit_hurts(tmp_path):
+    leak = []
+    limit = psutil.Process().memory_info().rss // 10**6 + 120
+
+    def handler(batch):
+        leak.append(bytearray(os.urandom(1 << 20)) * 20)
+        time.sleep(0.11)  # the limit is looked at every tenth of a second
+        return [b"%d" % row for row in rows_of(batch)]
+
+    report, sink, dead, _ = memory_run.run(
+        tmp_path, handler, numbers(300), batch_size=20, batch_timeout=60, workers=1, max_memory_mb=limit
+    )
+    assert sorted_ints(sink) == list(range(300))
+    assert dead.records == []
+    assert report.recycled >= 1
+    assert report.crashes == 0
+
+
+def test_a_row_on_which_the_process_grows_without_end_is_given_up(tmp_path):
+    limit = psutil.Process().memory_info().rss // 10**6 + 50
+
+    def handler(batch):
+        rows = rows_of(batch)
+        held = []
+        while 9 in rows:
+            held.append(bytearray(os.urandom(1 << 20)) * 10)
+            time.sleep(0.01)
+        return [b"%d" % row for row in rows]
+
+    _, sink, dead, _ = memory_run.run(
+        tmp_path, handler, numbers(20), batch_size=10, batch_timeout=60, max_memory_mb=limit
+    )
+    assert dead.payloads == [b"9"]
+    assert "grew beyond 1.5 x max_memory_mb" in headers_of(dead.records[0])["pf-reason"]
+    assert sorted_ints(sink) == sorted(set(range(20)) - {9})
+
+
+@pytest.mark.parametrize("always", [False, True], ids=["large batches only", "one row"])
+def test_a_memory_error_ends_the_process_and_the_batch_is_handled_in_parts(tmp_path, always):
+    def handler(batch):
+        rows = rows_of(batch)
+        if len(rows) > 8 or (always and 11 in rows):
+            raise MemoryError("no room for a matrix")
+        return [b"%d" % row for row in rows]
+
+    report, sink, dead, _ = memory_run.run(tmp_path, handler, numbers(32), batch_size=32, batch_timeout=60, workers=1)
+    guilty = {11} if always else set()
+    assert sorted_ints(sink) == sorted(set(range(32)) - guilty)
+    assert [int(payload) for payload in dead.payloads] == sorted(guilty)
+    if always:
+        headers = headers_of(dead.records[0])
+        assert "ran out of memory (MemoryError" in headers["pf-reason"]
+        assert "no room for a matrix" in headers["pf-traceback"]
+    else:
+        assert report.crashes == 1

@@ -1,0 +1,42 @@
+"""pythia_fast.pool.limits: when a process has done enough."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from pythia_fast.pool.limits import LOOK_EVERY_S, Limits, own_memory_mb
+
+
+def test_the_last_of_so_many_batches_is_told():
+    limits = Limits(3, None)
+    assert [limits.reached() for _ in range(3)] == [False, False, True]
+
+
+def test_memory_is_looked_at_now_and_then():
+    now, used, looks = [0.0], [50.0], []
+
+    def memory() -> float:
+        looks.append(now[0])
+        return used[0]
+
+    limits = Limits(None, 100, memory_mb=memory, clock=lambda: now[0])
+    assert not limits.reached()
+    used[0] = 101.0
+    assert not limits.reached()
+    now[0] += LOOK_EVERY_S
+    assert limits.reached()
+    assert looks == [0.0, LOOK_EVERY_S]
+
+
+def test_own_memory_grows_with_what_is_written():
+    before = own_memory_mb()
+    held = np.ones(20_000_000, np.uint8)
+    assert own_memory_mb() - before > 15
+    assert own_memory_mb(os.getpid()) > 15
+    del held
+
+
+def test_a_process_that_is_gone_has_none():
+    assert own_memory_mb(2**22 + 1) == 0.0

@@ -1,0 +1,91 @@
+"""pythia_fast.pool.watchdog: who is ended, when, and by which signal."""
+
+from __future__ import annotations
+
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from pythia_fast._ext.ring import monotonic_ns
+from pythia_fast.pool.places import Places
+from pythia_fast.pool.watchdog import GRACE_S, MEMORY_EVERY_S, Watchdog
+
+
+class FakeArena:
+    n_workers = 2
+
+    def __init__(self) -> None:
+        self.began_ns = [0, 0]
+
+    def worker_facts(self, worker):
+        return SimpleNamespace(began_ns=self.began_ns[worker])
+
+
+@pytest.fixture
+def places():
+    found = Places(2, 0)
+    found.launched(0, 10)
+    found.launched(1, 11)
+    return found
+
+
+def make(**limits):
+    sent, memory = [], {10: 0.0, 11: 0.0}
+    handler = (
+        SimpleNamespace(batch_deadline=None, max_memory_mb=None)
+        if not limits
+        else SimpleNamespace(batch_deadline=limits.get("batch_deadline"), max_memory_mb=limits.get("max_memory_mb"))
+    )
+    return Watchdog(handler, send=lambda pid, number: sent.append((pid, number)), memory_mb=memory.get), sent, memory
+
+
+def test_one_that_takes_too_long_is_aborted_and_then_killed(places):
+    watchdog, sent, _ = make(batch_deadline=2.0)
+    arena = FakeArena()
+    arena.began_ns = [monotonic_ns() - int(1e9), monotonic_ns() - int(3e9)]
+    watchdog.look(0.0, arena, places)
+    watchdog.look(GRACE_S / 2, arena, places)
+    assert sent == [(11, signal.SIGABRT)]
+    watchdog.look(GRACE_S, arena, places)
+    assert sent == [(11, signal.SIGABRT), (11, signal.SIGKILL)]
+    assert watchdog.ended(11) == "took longer than batch_deadline=2 s"
+    assert watchdog.ended(10) is None
+
+
+def test_one_whose_handler_is_not_called_takes_no_time(places):
+    watchdog, sent, _ = make(batch_deadline=0.001)
+    watchdog.look(0.0, FakeArena(), places)
+    assert sent == []
+
+
+def test_one_that_grows_within_a_batch_is_killed(places):
+    watchdog, sent, memory = make(max_memory_mb=100)
+    memory[10] = 149.0
+    watchdog.look(0.0, FakeArena(), places)
+    memory[10] = 151.0
+    watchdog.look(MEMORY_EVERY_S / 2, FakeArena(), places)
+    assert sent == []
+    watchdog.look(MEMORY_EVERY_S, FakeArena(), places)
+    assert sent == [(10, signal.SIGKILL)]
+    assert watchdog.ended(10) == "grew beyond 1.5 x max_memory_mb=100 within a batch"
+
+
+def test_what_has_ended_by_itself_is_no_matter(places):
+    def gone(pid, number):
+        raise ProcessLookupError
+
+    watchdog = Watchdog(SimpleNamespace(batch_deadline=0.001, max_memory_mb=None), send=gone)
+    arena = FakeArena()
+    arena.began_ns = [1, 0]
+    watchdog.look(0.0, arena, places)
+    assert watchdog.ended(10) is not None
+
+
+def test_without_limits_nobody_is_looked_at(places):
+    watchdog, sent, memory = make()
+    memory[10] = 1e9
+    arena = FakeArena()
+    arena.began_ns = [1, 1]
+    watchdog.look(0.0, arena, places)
+    assert sent == []

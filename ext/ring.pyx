@@ -286,6 +286,10 @@ cdef class Arena:
         return self.arena.n_workers
 
     @property
+    def n_spares(self):
+        return self.arena.n_spares
+
+    @property
     def capacity(self):
         return self.arena.slot_capacity
 

@@ -92,7 +92,7 @@ class App:
                 retried rows are left out. "any": it may have fewer or more, for handlers that filter or explode;
                 where it is as long as the batch, rejected and retried rows are left out all the same.
             retry: how often, and after which wait, rows are handled again that ``batch.retry`` asks another attempt
-                for, or whose exception it names. A row is given up, too, when three processes have died on it alone.
+                for, or whose exception it names. A row is given up, too, when processes have died on it alone.
             batch_deadline: seconds that one call of the handler may take; a process that takes longer is ended, with
                 all its stacks told, and its batch handled again as after a crash. Default: no limit.
             max_batches_per_process: batches after which a process makes room for a fresh one.

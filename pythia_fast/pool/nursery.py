@@ -16,6 +16,7 @@ child instead, after the fork. It ends, and its children with it, when the runti
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -213,6 +214,9 @@ def _serve(channel: socket.socket, child_main: ChildMain, parent: int) -> None:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     children: dict[int, _Child] = {}
+    # Once for all children: a collection of theirs would look at every object, and copy the pages that they lie on.
+    gc.collect()
+    gc.freeze()
     try:
         send(channel, Ready(os.getpid(), thread_count()))
         while True:

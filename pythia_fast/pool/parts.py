@@ -1,12 +1,12 @@
 """Which rows of a batch that has killed a holder are handled next, and in which parts. Pure: it knows rows by number.
 
-The rows that were in the dead holder's hands are cut into sixteen parts, those are handled one after the other, and
-the one that kills again is cut into sixteen, until a row is alone. One death may be chance (the kernel was short of
-memory), so a row is convicted when holders have died on it alone three times. The rows behind those that were in hand
+The rows that were in the dead holder's hands are cut into 64 parts, those are handled one after the other, and the one
+that kills again is cut in turn, until a row is alone. One death may be chance (the kernel was short of memory), so a
+row is convicted when holders have died on it alone twice, and thrice in all. The rows behind those that were in hand
 are one part again, for most killers are alone in their batch; where two were found, they are cut into parts that
 begin with twice the distance between two so far and double.
 
-For one killer in 4,096 rows that is six deaths: with the batch, with 256 rows, with 16, and three alone.
+For one killer in 4,096 rows that is four deaths: with the batch, with 64 rows, and twice alone.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-PARTS = 16
-DEATHS_ALONE = 3
+PARTS = 64
+DEATHS_ALONE = 2
+DEATHS_IN_ALL = 3
 
 
 class Suspects(NamedTuple):
@@ -37,12 +38,16 @@ class Part(NamedTuple):
 
 def convicted(suspects: Suspects) -> bool:
     """Whether the one row that was in hand is given up."""
-    return suspects.end - suspects.begin == 1 and suspects.deaths >= DEATHS_ALONE
+    return (
+        suspects.end - suspects.begin == 1
+        and suspects.deaths >= DEATHS_ALONE
+        and suspects.deaths + suspects.deaths_before >= DEATHS_IN_ALL
+    )
 
 
-def convicts_next(rows_in_hand: int, deaths: int) -> bool:
-    """Whether one more death, after ``deaths`` with just these rows in hand, gives up the row that is in hand."""
-    return rows_in_hand == 1 and deaths + 1 >= DEATHS_ALONE
+def convicts_next(suspects: Suspects) -> bool:
+    """Whether one more death with these rows in hand gives up the row that it is."""
+    return convicted(suspects._replace(deaths=suspects.deaths + 1))
 
 
 def parts_after(suspects: Suspects, rows: int, killers: int) -> list[Part]:

@@ -20,10 +20,14 @@ class Holder(NamedTuple):
 
 @dataclass(slots=True)
 class Places:
-    """The processes of one handler's pool."""
+    """The processes of one handler's pool.
+
+    ``seats``: of spares; more than are kept, so that a new one need not wait until the last has left its seat.
+    """
 
     workers: int
-    spares: int
+    spares: int  #: that are to wait
+    seats: int
     _place_of: dict[int, int] = field(default_factory=dict)  #: pid -> place
     _spare_of: dict[int, int] = field(default_factory=dict)  #: pid -> spare that waits, or was not seen up yet
     _from_spare: dict[int, int] = field(default_factory=dict)  #: pid -> spare that it was, of those with a place
@@ -45,10 +49,15 @@ class Places:
         """A process for the spare's seat was asked for."""
         self._asked.add(spare)
 
-    def vacant_spares(self) -> list[int]:
+    def vacant_seats(self) -> list[int]:
         """Spares' seats that nobody has or was asked for."""
         taken = self._asked | set(self._spare_of.values())
-        return [spare for spare in range(self.spares) if spare not in taken]
+        return [spare for spare in range(self.seats) if spare not in taken]
+
+    @property
+    def missing_spares(self) -> int:
+        """Spares that are to be launched."""
+        return max(0, self.spares - len(self._asked) - len(self._spare_of))
 
     def waiting_spares(self) -> list[tuple[int, int]]:
         """(spare, pid) of those that can be given a place once they are up, in the order of their seats."""

@@ -33,7 +33,6 @@ def serve(handler: Handler, arena: Arena, seat: int) -> tuple[int, str]:
     pid = os.getpid()
     outlive_group_signals()
     call = handler.adapter.build()
-    gc.collect()
     gc.freeze()  # what there is now stays: later collections need not look at it
     _once(call.setup, pid)
     status = 0

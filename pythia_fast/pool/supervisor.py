@@ -41,7 +41,7 @@ class Supervisor:
         self._log = log
         self._stopping = False
         self._budgets = [RestartBudget() for _ in runs]
-        self._places = [Places(run.workers, run.handler.spares) for run in runs]
+        self._places = [Places(run.workers, run.handler.spares, run.arena.n_spares) for run in runs]
         self._changing = threading.Lock()  #: the places, between this thread and those that ask for successors
         self._spares_from_s = float("inf")
         self._watchdogs = [Watchdog(run.handler) for run in runs]
@@ -61,14 +61,21 @@ class Supervisor:
         """Fill this place: with a spare that is up, or a process made now. Any thread."""
         if self._stopping:
             return
+        if self._seat_spare(pool, worker):
+            self._launch_spares(self._runs[pool])
+        else:
+            self._nursery.launch(pool, worker)
+
+    def _seat_spare(self, pool: int, worker: int) -> bool:
+        """Give the place to a spare that is up, if there is one."""
         arena, places = self._runs[pool].arena, self._places[pool]
         with self._changing:
             for spare, pid in places.waiting_spares():
                 if spare_words.is_up(arena, spare):
                     places.seated(pid, worker)
                     spare_words.seat(arena, spare, worker)
-                    return
-        self._nursery.launch(pool, worker)
+                    return True
+        return False
 
     def launch_all(self, timeout: float, stop: StopRequest) -> bool:
         """Launch every place and wait until each has run its ``setup()``; False: ``stop`` was asked for meanwhile.
@@ -97,20 +104,24 @@ class Supervisor:
             self._take(message)
         now = time.monotonic()
         if now >= self._spares_from_s:
-            self._launch_spares()
+            for run in self._runs:
+                self._launch_spares(run)
         for run, places, watchdog in zip(self._runs, self._places, self._watchdogs, strict=True):
             with self._changing:
                 watchdog.look(now, run.arena, places)
 
-    def _launch_spares(self) -> None:
-        for run, places in zip(self._runs, self._places, strict=True):
-            with self._changing:
-                vacant = [spare for spare in places.vacant_spares() if not spare_words.is_up(run.arena, spare)]
-                for spare in vacant:
-                    spare_words.prepare(run.arena, spare)
-                    places.asked(spare)
-            for spare in vacant:
-                self._nursery.launch(run.pool, places.seat_of(spare))
+    def _launch_spares(self, run: HandlerRun) -> None:
+        """Ask for those that are missing. Any thread."""
+        places = self._places[run.pool]
+        with self._changing:
+            # A seat whose word says that somebody is up there is that of one who has not noticed its place yet.
+            vacant = [spare for spare in places.vacant_seats() if not spare_words.is_up(run.arena, spare)]
+            wanted = vacant[: places.missing_spares]
+            for spare in wanted:
+                spare_words.prepare(run.arena, spare)
+                places.asked(spare)
+        for spare in wanted:
+            self._nursery.launch(run.pool, places.seat_of(spare))
 
     def stop_all(self, timeout: float) -> None:
         """Tell every process to leave and wait for it; the nursery kills what is left when it is closed."""
@@ -118,7 +129,7 @@ class Supervisor:
         for run in self._runs:
             for worker in range(run.workers):
                 run.arena.stop_worker(worker)
-            for spare in range(run.handler.spares):
+            for spare in range(run.arena.n_spares):
                 spare_words.dismiss(run.arena, spare)
         deadline = time.monotonic() + timeout
         while any(self._places) and time.monotonic() < deadline:
@@ -193,7 +204,7 @@ class Supervisor:
         run = self._runs[message.pool]
         with self._changing:
             holder = self._places[message.pool].died(message.pid, message.worker)
-            if holder.spare is not None and holder.spare in self._places[message.pool].vacant_spares():
+            if holder.spare is not None and holder.spare in self._places[message.pool].vacant_seats():
                 spare_words.prepare(run.arena, holder.spare)  # it may have died before it took notice of its place
         ended = self._watchdogs[message.pool].ended(message.pid)
         how = describe_status(message.status) if ended is None else f"{ended} and {describe_status(message.status)}"

@@ -20,7 +20,7 @@ from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Delivery, Publisher, Reader
 from pythia_fast.errors import HandlerError
 from pythia_fast.pool.obituary import Obituary
-from pythia_fast.pool.parts import convicts_next
+from pythia_fast.pool.parts import Suspects, convicts_next
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.tracker import Tracker
 
@@ -294,8 +294,8 @@ class Completion:
                 self._deaths.append((worker, obituary))
                 continue
             if slot is not None:
-                progress = Journal(self._arena, slot).read()
-                if convicts_next(progress.suspect_end - progress.rows_done, progress.deaths):
+                done = Journal(self._arena, slot).read()
+                if convicts_next(Suspects(done.rows_done, done.suspect_end, done.deaths, done.deaths_before)):
                     self._killed_by.setdefault(slot, []).append(obituary)
             self._arena.return_taken(worker)
             if obituary.recycled:

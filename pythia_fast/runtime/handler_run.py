@@ -18,7 +18,7 @@ from pythia_fast.brokers.base import Partition, Publisher, PublisherContext, Rea
 from pythia_fast.errors import SourceError
 from pythia_fast.pool.messages import ArenaShape
 from pythia_fast.pool.obituary import Obituary
-from pythia_fast.pool.parts import convicts_next
+from pythia_fast.pool.parts import Suspects, convicts_next
 from pythia_fast.pool.restart_budget import Found
 from pythia_fast.report import HandlerReport
 from pythia_fast.runtime.completion import Completion, Counts
@@ -35,6 +35,8 @@ CREDIT = 3
 SPARE_SLOTS = 4
 #: Slots for batches some of whose rows wait to be handled again; when they are all taken, the source is read no more.
 WAITING_SLOTS = 32
+#: Seats of spares in the arena, for each that is kept: one may be taken by a process that is just being seated.
+SEATS_A_SPARE = 3
 DRAIN_TURN_S = 0.5  #: longest time without a look at the source while its last batches wait for credit
 SETTLE_TURN_S = 0.002
 REVOKE_TURN_S = 0.05
@@ -80,7 +82,7 @@ class HandlerRun:
             "credit": CREDIT,
             "n_slots": workers * (CREDIT + 1) + SPARE_SLOTS + (WAITING_SLOTS if handler.retry.waits else 0),
             "output_bytes": handler.max_batch_bytes if handler.sink is not None else 4096,
-            "n_spares": handler.spares,
+            "n_spares": handler.spares * SEATS_A_SPARE,
         }
         self.arena = Arena(handler.decoding.plan, **self._shape)
         self._completion: Completion | None = None
@@ -196,8 +198,8 @@ class HandlerRun:
         more = handled > (before[1] if before[0] == batch else 0)
         if not progress.suspect_end:
             return "part" if self.arena.crashes(slot) == 0 else "nothing", more
-        alone = convicts_next(progress.suspect_end - progress.rows_done, progress.deaths)
-        return "row" if alone else "part", more
+        suspects = Suspects(progress.rows_done, progress.suspect_end, progress.deaths, progress.deaths_before)
+        return "row" if convicts_next(suspects) else "part", more
 
     def close(self) -> None:
         """Stop both threads, whatever is left; commit what is settled; close everything. May be called again."""

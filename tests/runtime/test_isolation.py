@@ -59,7 +59,7 @@ def test_a_spare_is_kept_and_takes_the_place_of_one_that_dies(tmp_path):
     assert sorted_ints(sink) == list(range(20))
     assert dead.records == []
     assert report.crashes == 1
-    assert "spare 0" in events.names
+    assert any(name.startswith("spare") for name in events.names)
     first, second = sorted(int(path.name) for path in pids.iterdir())[:2]
     assert (tmp_path / "last").read_text() == str(second) != str(first)
 
@@ -117,7 +117,7 @@ def test_a_row_on_which_the_handler_hangs_is_given_up_with_its_stacks(tmp_path):
     headers = headers_of(dead.records[0])
     assert "took longer than batch_deadline=0.3 s and was killed by SIGABRT" in headers["pf-reason"]
     assert "get_stuck" in headers["pf-traceback"]
-    assert (report.crashes, source.committed) == (4, {0: 64})
+    assert (report.crashes, source.committed) == (3, {0: 64})
     assert time.monotonic() - started < 60
 
 

@@ -309,9 +309,9 @@ def test_a_process_that_dies_costs_one_row(tmp_path, death, ordering):
     how = {"segv": "SIGSEGV", "kill": "SIGKILL", "exit": "exit code 7", "abort": "SIGABRT"}[death]
     assert how in repr(dead.records[0].headers)
     assert sorted_ints(sink) == sorted(set(range(400)) - {123})
-    assert report.crashes == 5  # with the batch of 32, with two of them, and three alone
+    assert report.crashes == 3  # with the batch of 32, and twice alone
     assert source.committed == {0: 200, 1: 200}
-    assert sum(how in line for line in events.lines) == 5
+    assert sum(how in line for line in events.lines) == 3
 
 
 @pytest.mark.parametrize("killers", [range(0, 1000, 25), range(40), range(960, 1000)], ids=["spread", "first", "last"])
@@ -328,7 +328,7 @@ def test_a_batch_may_hold_more_rows_that_kill_than_the_restart_budget(tmp_path, 
     assert set(dead.payloads) == poison
     assert len(dead.records) == 40
     assert sorted_ints(sink) == sorted(set(range(1000)) - set(killers))
-    assert report.crashes <= 40 * 6
+    assert report.crashes <= 40 * 4
     assert source.committed == {0: 1000}
 
 

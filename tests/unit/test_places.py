@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pythia_fast.pool.places import Holder, Places
 
-WORKERS, SPARES = 3, 2
+WORKERS, SPARES, SEATS = 3, 2, 4
 
 
 class AnyPool(RuleBasedStateMachine):
@@ -16,7 +16,7 @@ class AnyPool(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.places = Places(WORKERS, SPARES)
+        self.places = Places(WORKERS, SPARES, SEATS)
         self.next_pid = 100
         self.holds: dict[int, int] = {}
         self.waits: dict[int, int] = {}
@@ -32,9 +32,9 @@ class AnyPool(RuleBasedStateMachine):
 
     @rule()
     def launch_spares(self):
-        vacant = self.places.vacant_spares()
-        assert vacant == sorted(set(range(SPARES)) - set(self.waits.values()))
-        for spare in vacant:
+        vacant = self.places.vacant_seats()
+        assert vacant == sorted(set(range(SEATS)) - set(self.waits.values()))
+        for spare in vacant[: self.places.missing_spares]:
             self.places.asked(spare)
             self.next_pid += 1
             self.places.launched(self.places.seat_of(spare), self.next_pid)
@@ -66,6 +66,7 @@ class AnyPool(RuleBasedStateMachine):
         ]
         assert dict(self.places.waiting_spares()) == {spare: pid for pid, spare in self.waits.items()}
         assert len(self.places.processes()) == len(self.holds) + len(self.waits)
+        assert len(self.waits) <= SPARES
         assert bool(self.places) == bool(self.holds or self.waits)
 
 
@@ -74,16 +75,16 @@ TestAnyPool = AnyPool.TestCase
 
 
 def test_one_that_dies_before_it_was_told_of_is_known_by_its_launch():
-    places = Places(2, 1)
+    places = Places(2, 1, 1)
     assert places.died(7, 1) == Holder(1, None)
     places.asked(0)
-    assert places.vacant_spares() == []
+    assert places.vacant_seats() == []
     assert places.died(8, 2) == Holder(None, 0)
-    assert places.vacant_spares() == [0]
+    assert places.vacant_seats() == [0]
 
 
 def test_processes_are_named_by_what_they_do():
-    places = Places(2, 1)
+    places = Places(2, 1, 1)
     places.launched(1, 11)
     places.launched(0, 10)
     places.launched(2, 12)

@@ -50,6 +50,8 @@ class FakeRun:
         name, spares, batch_deadline, max_memory_mb = "score", 0, None, None
 
     class arena:  # noqa: N801
+        n_workers, n_spares = 2, 0
+
         @staticmethod
         def worker_facts(worker):
             class Facts:

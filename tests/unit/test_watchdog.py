@@ -24,7 +24,7 @@ class FakeArena:
 
 @pytest.fixture
 def places():
-    found = Places(2, 0)
+    found = Places(2, 0, 0)
     found.launched(0, 10)
     found.launched(1, 11)
     return found

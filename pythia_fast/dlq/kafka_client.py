@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection
+import tenacity
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from pythia_fast.brokers.kafka import CONSUMER_DEFAULTS, PRODUCER_DEFAULTS
 from pythia_fast.errors import SinkError, SourceError
+
+COORDINATOR_RETRY_S = 0.1
+Answer = TypeVar("Answer")
 
 _silent = logging.getLogger("pythia_fast.dlq.kafka")  # the commands tell failures themselves
 _silent.addHandler(logging.NullHandler())
@@ -51,6 +55,7 @@ class KafkaAccess:
             **PRODUCER_DEFAULTS,
             "message.timeout.ms": str(max(1, int(self.timeout_s * 1000))),
             "queue.buffering.max.kbytes": "65536",
+            "message.max.bytes": "1000000000",  # the topic decides, as it did when the message first came
             **self.options,
         }
         with self.failures(SinkError):
@@ -69,6 +74,17 @@ class KafkaAccess:
             asked = admin.describe_topics(TopicCollection([topic]), request_timeout=self.timeout_s)
             return str(asked[topic].result(self.timeout_s).topic_id)
 
+    def of_group(self, ask: Callable[[], Answer], kind: type[SourceError | SinkError]) -> Answer:
+        """Ask for or commit positions; a coordinator that is just being found or elected is waited for."""
+        patient = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_is_no_coordinator),
+            stop=tenacity.stop_after_delay(self.timeout_s),
+            wait=tenacity.wait_fixed(COORDINATOR_RETRY_S),
+            reraise=True,
+        )
+        with self.failures(kind):
+            return patient(ask)
+
     @contextlib.contextmanager
     def failures(self, kind: type[SourceError | SinkError]) -> Iterator[None]:
         """Turn what librdkafka says into an error of ours."""
@@ -76,6 +92,14 @@ class KafkaAccess:
             yield
         except KafkaException as error:
             raise kind(f"Kafka at {self.servers}: {text_of(error.args[0])}") from None
+
+
+def _is_no_coordinator(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() in (
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    )
 
 
 def missing(topic: str, known: Mapping[str, object], servers: str) -> str:

@@ -77,8 +77,11 @@ class KafkaStore(DeadLetterStore):
         self._handled = self._record.load(self._topic_id)
         partitions = [TopicPartition(self._topic, partition) for partition in known[self._topic]]
         ends: dict[int, int] = {}
+        positions = self._access.of_group(
+            lambda: consumer.committed(partitions, timeout=self._access.timeout_s), SourceError
+        )
         with self._access.failures(SourceError):
-            for committed in consumer.committed(partitions, timeout=self._access.timeout_s):
+            for committed in positions:
                 if committed.error is not None:
                     raise SourceError(f"position of group {self._group}: {text_of(committed.error)}")
                 bare = TopicPartition(self._topic, committed.partition)
@@ -133,12 +136,11 @@ class KafkaStore(DeadLetterStore):
                 self.close()
 
     def settle(self, places: Iterable[Place], *, archive: bool) -> list[str]:
-        count = 0
-        for place in places:
-            count += 1
-            self._handled.setdefault(place.partition, Ranges()).add(place.start, place.end)
-        if not count or self._consumer is None:
+        consumer, places = self._consumer, list(places)
+        if not places or consumer is None:
             return []
+        for place in places:
+            self._handled.setdefault(place.partition, Ranges()).add(place.start, place.end)
         # Recorded first: between the two steps no letter counts as one that is still to be dealt with.
         self._record.save(self._topic_id, self._handled)
         positions = {partition: self._position(partition) for partition in self._begins}
@@ -148,10 +150,10 @@ class KafkaStore(DeadLetterStore):
             if position > self._begins[partition]
         ]
         if moved:
-            with self._access.failures(SinkError):
-                for done in self._consumer.commit(offsets=moved, asynchronous=False) or ():
-                    if done.error is not None:
-                        raise SinkError(f"cannot commit the position of group {self._group}: {text_of(done.error)}")
+            results = self._access.of_group(lambda: consumer.commit(offsets=moved, asynchronous=False), SinkError)
+            for done in results or ():
+                if done.error is not None:
+                    raise SinkError(f"cannot commit the position of group {self._group}: {text_of(done.error)}")
         for partition, ranges in self._handled.items():
             ranges.cut(positions.get(partition, 0))
         self._record.save(self._topic_id, self._handled)

@@ -21,6 +21,7 @@ import msgspec
 from pythia_fast.errors import SourceError
 
 HEAD_BYTES = 1024
+PRIVATE_MODE = 0o600  #: of what is kept: paths, and who reads them
 
 Identity = tuple[int, int]  #: device, inode
 
@@ -120,7 +121,7 @@ class Checkpoint:
             raise
 
     def _lock(self, path: Path) -> int:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_MODE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -150,7 +151,9 @@ class Checkpoint:
         text = msgspec.json.format(msgspec.json.encode(_Stored(1, self._group, list(files))), indent=1)
         beside = self.path.with_suffix(".json.new")
         try:
-            with open(beside, "wb") as file:
+            with open(
+                os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE_MODE), "wb"
+            ) as file:
                 file.write(text + b"\n")
                 file.flush()
                 os.fsync(file.fileno())

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import mmap
 import os
+import shutil
 import stat
 import threading
 import time
@@ -36,6 +37,9 @@ UNSYNCED_MOST_BYTES = 64 << 20  #: what is kept in memory until it is synced; be
 sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 1.0
+#: Of a file that is made; the process's umask takes away from it.
+SHARED_MODE = 0o644
+PRIVATE_MODE = 0o600  #: of dead letters: whole messages, of which others need not know
 
 
 class FileLockedError(SinkError):
@@ -86,8 +90,10 @@ class _Batch(NamedTuple):
 
 
 class FilePublisher(Publisher):
-    def __init__(self, producer: FileProducer, log: Callable[[str], None]) -> None:
+    def __init__(self, producer: FileProducer, log: Callable[[str], None], mode: int = SHARED_MODE) -> None:
+        """``mode``: of the file, where it is made. Raises SinkError, FileLockedError."""
         self._path = producer.path
+        self._mode = mode
         self._lines = producer.format == "ndjson"
         self._fsync = producer.fsync
         self._log = log
@@ -262,19 +268,11 @@ class FilePublisher(Publisher):
             made_in.append(at)
         try:
             os.makedirs(os.path.dirname(os.path.abspath(self._path)), exist_ok=True)
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise SinkError(f"cannot write {self._path}: {error.strerror}") from None
+        fd = open_locked(self._path, self._mode)
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise SinkError(f"cannot write {self._path}: it is not a plain file")
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise FileLockedError(
-                    f"{self._path} is being written by another sink or run: give each its own file"
-                ) from None
-            end = self._whole_end(fd)
+            end = self._cut_to_whole(fd)
             if self._fsync != "never":
                 self._sync_opened(fd, end, made_in)
             return fd, end
@@ -299,24 +297,66 @@ class FilePublisher(Publisher):
                 f"cannot sync {self._path}: {error.strerror}; an earlier run's last second of it may be lost"
             ) from None
 
-    def _whole_end(self, fd: int) -> int:
+    def _cut_to_whole(self, fd: int) -> int:
         """Cut off half a record that a killed run left; its bytes are kept beside the file."""
-        size = os.fstat(fd).st_size
-        if size == 0:
-            return 0
-        with mmap.mmap(fd, size, prot=mmap.PROT_READ) as content:
-            if self._lines:
-                end = content.rfind(b"\n") + 1
-            else:
-                with memoryview(content) as view:
-                    end = whole_frames(view)
-            half = content[end:]
+        end = whole_end(fd, lines=self._lines)
+        half = os.fstat(fd).st_size - end
         if half:
-            with open(f"{self._path}.partial", "ab") as partial:
-                partial.write(half)
+            partial = f"{self._path}.partial"
+            partial_fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, self._mode)
+            with open(fd, "rb", closefd=False) as content, open(partial_fd, "ab") as aside:
+                content.seek(end)
+                shutil.copyfileobj(content, aside)
             os.ftruncate(fd, end)
             self._log(
-                f"{self._path} ended with half a record, left by a run that was killed: its {len(half):,} bytes were "
-                f"moved to {self._path}.partial, and its rows are written again"
+                f"{self._path} ended with half a record, left by a run that was killed: its {half:,} bytes were "
+                f"moved to {partial}, and its rows are written again"
             )
         return end
+
+
+def open_locked(path: str, mode: int = SHARED_MODE) -> int:
+    """A descriptor of the file, made where there is none, and locked against every other writer until it is closed.
+
+    Raises FileLockedError when another has it, SinkError when it cannot be written.
+    """
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        except OSError as error:
+            raise SinkError(f"cannot write {path}: {error.strerror}") from None
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise SinkError(f"cannot write {path}: it is not a plain file")
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FileLockedError(
+                    f"{path} is being written by another sink or run: give each its own file"
+                ) from None
+            if _is_at(fd, path):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        # Between open and lock the last holder put another file in its place: what is written to this one is lost.
+        os.close(fd)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def whole_end(fd: int, *, lines: bool) -> int:
+    """Where the last whole record of an open file ends."""
+    size = os.fstat(fd).st_size
+    if size == 0:
+        return 0
+    with mmap.mmap(fd, size, prot=mmap.PROT_READ) as content:
+        if lines:
+            return content.rfind(b"\n") + 1
+        with memoryview(content) as view:
+            return whole_frames(view)

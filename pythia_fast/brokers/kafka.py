@@ -57,6 +57,7 @@ PRODUCER_RESERVED: Mapping[str, str] = {
     "log.queue": "log lines go to the run's own log",
 }
 
+_CONNECTION = ("security.", "sasl.", "ssl.", "enable.ssl.", "enable.sasl.", "https.", "client.dns.", "broker.address.")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
@@ -133,6 +134,10 @@ class KafkaConsumer(Source):
 
         return KafkaReader(self, context)
 
+    def connection_options(self) -> dict[str, str]:
+        """What another client needs to reach the same brokers: addresses and credentials."""
+        return {**_connection(self._options), "bootstrap.servers": self.bootstrap_servers}
+
     def describe(self) -> str:
         group = self._group or os.environ.get("CONSUMER_GROUP")
         return f"kafka {_topic_phrase(self.topics)}" + (f" as group {group}" if group else "")
@@ -183,6 +188,10 @@ class KafkaProducer(Sink):
         from pythia_fast.brokers.kafka_publisher import KafkaPublisher
 
         return KafkaPublisher(self, context)
+
+    def connection_options(self) -> dict[str, str]:
+        """What another client needs to reach the same brokers: addresses and credentials."""
+        return {**_connection(self._options), "bootstrap.servers": self.bootstrap_servers}
 
     def describe(self) -> str:
         return f"kafka topic {self.topic}"
@@ -275,6 +284,10 @@ def _check(options: Mapping[str, str]) -> None:
         from pythia_fast._ext import librdkafka
 
         librdkafka.check_options(options)
+
+
+def _connection(options: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in options.items() if name.startswith(_CONNECTION)}
 
 
 def _client_id(app: str, handler: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from pythia_fast.cli import bench, demo, replay, run, version
+from pythia_fast.cli import bench, demo, dlq, replay, run, version
 from pythia_fast.cli.exit_codes import AppImportError, ExitCode, code_of_error
 from pythia_fast.errors import PythiaError
 
@@ -41,6 +41,7 @@ commands = typer.Typer(
 )
 for _command in (run.run, replay.replay, demo.demo, bench.bench, version.version):
     commands.command(no_args_is_help=_command in (run.run, replay.replay))(_command)
+commands.add_typer(dlq.commands, name="dlq")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,17 +10,34 @@ import base64
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
 from pythia_fast.brokers.base import Delivery, Publisher, PublisherContext, Sink
-from pythia_fast.brokers.file_sink import FileLockedError, FileProducer
-from pythia_fast.brokers.framing import decode_headers, encode_headers, frame_record
+from pythia_fast.brokers.file_sink import PRIVATE_MODE, FileLockedError, FileProducer, FilePublisher
+from pythia_fast.brokers.framing import Headers, decode_headers, encode_headers, frame_record
 from pythia_fast.errors import SinkError, SourceError
 
 MAX_HEADER_TEXT = 4000  #: bytes of a reason or traceback in a header: brokers limit the size of a message
+FRAME_HEADER_BYTES = 4
+#: What a dead letter has beside the original headers in a sink that is no file, in this order.
+OUR_HEADERS = (
+    "pf-reason",
+    "pf-error",
+    "pf-traceback",
+    "pf-topic",
+    "pf-partition",
+    "pf-offset",
+    "pf-timestamp-ms",
+    "pf-attempts",
+    "pf-app",
+    "pf-handler",
+    "pf-time",
+)
+FOLDER = "dead-letters"  #: of the state folder
 MAX_FILES = 100  #: runs that may write dead letters of one handler into one state folder
 
 
@@ -137,22 +154,51 @@ def stored_letter(letter: DeadLetter, app: str, handler: str, time: str) -> Stor
 
 def broker_headers(letter: DeadLetter, app: str, handler: str, time: str) -> bytes:
     """The original headers and ours, encoded."""
-    ours = {
-        "pf-reason": _cut(letter.reason),
-        "pf-error": letter.error,
-        "pf-traceback": _cut(letter.traceback),
-        "pf-topic": letter.topic,
-        "pf-partition": str(letter.partition),
-        "pf-offset": str(letter.offset),
-        "pf-timestamp-ms": str(letter.timestamp_ms),
-        "pf-attempts": str(letter.attempts),
-        "pf-app": app,
-        "pf-handler": handler,
-        "pf-time": time,
-    }
-    return letter.headers + encode_headers(
-        (name, value.encode("utf-8", "surrogateescape")) for name, value in ours.items() if value
+    values = (
+        _cut(letter.reason),
+        letter.error,
+        _cut(letter.traceback),
+        letter.topic,
+        str(letter.partition),
+        str(letter.offset),
+        str(letter.timestamp_ms),
+        str(letter.attempts),
+        app,
+        handler,
+        time,
     )
+    return letter.headers + encode_headers(
+        (name, value.encode("utf-8", "surrogateescape"))
+        for name, value in zip(OUR_HEADERS, values, strict=True)
+        if value
+    )
+
+
+def letter_of_record(payload: bytes | None, key: bytes | None, headers: Headers) -> StoredLetter | None:
+    """What ``broker_headers`` made of a dead letter, as a file would hold it; None: the record is none."""
+    facts: dict[str, str] = {}
+    end = len(headers)
+    # Ours come last, each once: a dead letter of a message that was a dead letter itself has the older ones before.
+    while end and (name := headers[end - 1][0]) in OUR_HEADERS and name not in facts:
+        end -= 1
+        facts[name] = (headers[end][1] or b"").decode("utf-8", "replace")
+    try:
+        letter = DeadLetter(
+            payload=payload,
+            key=key,
+            headers=encode_headers(headers[:end]),
+            topic=facts.get("pf-topic", ""),
+            partition=int(facts["pf-partition"]),
+            offset=int(facts["pf-offset"]),
+            timestamp_ms=int(facts["pf-timestamp-ms"]),
+            reason=facts.get("pf-reason", ""),
+            error=facts.get("pf-error", ""),
+            traceback=facts.get("pf-traceback", ""),
+            attempts=int(facts["pf-attempts"]),
+        )
+        return stored_letter(letter, facts["pf-app"], facts["pf-handler"], facts["pf-time"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _cut(text: str) -> str:
@@ -166,20 +212,36 @@ def read_dead_letters(path: str | os.PathLike[str], size: int | None = None) -> 
     By default those that it has when reading begins: what is appended meanwhile, perhaps because of what is read, is
     left out. ``.letter()`` gives the row byte for byte. Raises SourceError naming the record that is no dead letter.
     """
+    for stored, _start, _end in located_dead_letters(path, size):
+        yield stored
+
+
+def located_dead_letters(
+    path: str | os.PathLike[str], size: int | None = None
+) -> Iterator[tuple[StoredLetter, int, int]]:
+    """The same with the bytes of the file that each takes: its first, and the one after its last."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size if size is None else size
         framed = _is_framed(file.read(5))
         file.seek(0)
         decode = (msgspec.msgpack if framed else msgspec.json).Decoder(StoredLetter).decode
-        number = 0
-        while file.tell() < size:
+        number = start = 0
+        while start < size:
             number += 1
             record = _read_frame(file) if framed else file.readline()
+            end = start + len(record) + (FRAME_HEADER_BYTES if framed else 0)
             try:
-                yield decode(record)
+                yield decode(record), start, end
             except msgspec.DecodeError as error:
                 what = "record" if framed else "line"
                 raise SourceError(f"{what} {number} of {os.fspath(path)} is not a dead letter: {error}") from None
+            start = end
+
+
+def holds_frames(path: str | os.PathLike[str]) -> bool:
+    """Whether the file's dead letters are MessagePack frames, not JSON lines."""
+    with open(path, "rb") as file:
+        return _is_framed(file.read(5))
 
 
 def holds_dead_letters(path: str | os.PathLike[str]) -> bool:
@@ -202,8 +264,15 @@ def _is_framed(head: bytes) -> bool:
 
 
 def _read_frame(file: BinaryIO) -> bytes:
-    size = int.from_bytes(file.read(4), "little")
+    size = int.from_bytes(file.read(FRAME_HEADER_BYTES), "little")
     return file.read(size)
+
+
+def default_files(state_dir: Path, handler: str) -> list[Path]:
+    """Where dead letters of a handler may be in a state folder: the file of one run, those of others beside it."""
+    name = quote(handler, safe=" @+=,")
+    folder = state_dir / FOLDER
+    return [folder / f"{name}.ndjson", *(folder / f"{name}-{number}.ndjson" for number in range(1, MAX_FILES))]
 
 
 class DeadLetterWriter:
@@ -214,17 +283,22 @@ class DeadLetterWriter:
 
     def __init__(self, sink: Sink | None, context: PublisherContext) -> None:
         self._context = context
-        self._folder = context.state_dir / "dead-letters"
+        self._folder = context.state_dir / FOLDER
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(f"cannot keep dead letters in {self._folder}: {error.strerror}") from None
         self._file: Publisher | None = None
-        self._publisher = sink.open(context) if sink is not None else None
+        self._publisher = self._open_sink(sink) if sink is not None else None
         self._sink = sink.describe() if sink is not None else ""
         self._places: dict[str, None] = {}  #: where letters were sent, in the order of the first of each
         self._encode = self._encoder(sink)
         self._letters: dict[int, Sequence[DeadLetter]] = {}  # by ticket, until the sink has them
+
+    def _open_sink(self, sink: Sink) -> Publisher:
+        if isinstance(sink, FileProducer):
+            return FilePublisher(sink, self._context.log, PRIVATE_MODE)
+        return sink.open(self._context)
 
     def _encoder(self, sink: Sink | None) -> Callable[[DeadLetter, str], bytes]:
         if sink is None or isinstance(sink, FileProducer):
@@ -258,11 +332,9 @@ class DeadLetterWriter:
 
     def _open_file(self) -> Publisher:
         """The file of this handler, or where another run with the same state folder has it, one of its own."""
-        name = quote(self._context.handler, safe=" @+=,")
-        for number in range(MAX_FILES):
-            path = self._folder / (f"{name}-{number}.ndjson" if number else f"{name}.ndjson")
+        for path in default_files(self._context.state_dir, self._context.handler):
             try:
-                publisher = FileProducer(path, fsync="batch").open(self._context)
+                publisher = FilePublisher(FileProducer(path, fsync="batch"), self._context.log, PRIVATE_MODE)
             except FileLockedError:
                 continue
             self._places[f"file {path}"] = None

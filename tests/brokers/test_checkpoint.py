@@ -342,3 +342,11 @@ def test_finished_means_done_to_a_known_end() -> None:
     assert not entry.finished
     entry.position = 11
     assert entry.finished
+
+
+def test_checkpoints_are_for_their_owner_only(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "group")
+    checkpoint.save([])
+    checkpoint.close()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "checkpoints").iterdir()}
+    assert modes == {"group.json": 0o600, "group.lock": 0o600}

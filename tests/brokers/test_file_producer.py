@@ -419,6 +419,38 @@ def test_two_sinks_of_one_file_are_refused(tmp_path: Path) -> None:
     first.close(10)
 
 
+def test_a_file_that_was_replaced_between_open_and_lock_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"old\n")
+    lock = file_sink.fcntl.flock
+
+    def replaced_first(fd: int, how: int) -> None:
+        monkeypatch.undo()
+        (tmp_path / "new").write_bytes(b"new\n")
+        os.replace(tmp_path / "new", path)
+        lock(fd, how)
+
+    monkeypatch.setattr(file_sink.fcntl, "flock", replaced_first)
+    sink = open_sink(path)
+    sink.publish(framed(b"mine"), 1, 0)
+    wait_delivered(sink, 1)
+    sink.close(10)
+    assert path.read_bytes() == b"new\nmine\n"
+
+
+def test_a_file_and_what_is_moved_aside_have_the_mode_that_was_asked_for(tmp_path: Path) -> None:
+    for mode in (file_sink.PRIVATE_MODE, file_sink.SHARED_MODE):
+        path = tmp_path / f"out-{mode:o}"
+        for _ in range(2):
+            file_sink.FilePublisher(FileProducer(path), lambda line: None, mode).close(10)
+            with path.open("ab") as file:
+                file.write(b"half")
+        for made in (path, Path(f"{path}.partial")):
+            assert made.stat().st_mode & 0o777 == mode
+
+
 def test_paths_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SinkError, match=r"cannot write .*/file/out: "):

@@ -12,7 +12,7 @@ from pythia_fast.cli.exit_codes import AppImportError, ExitCode, code_of_error, 
 from pythia_fast.errors import ConfigError, ExtensionError, HandlerError, PoolError, PythiaError, SinkError, SourceError
 from pythia_fast.report import RunReport
 
-COMMANDS = ("run", "replay", "demo", "bench", "version")
+COMMANDS = ("run", "replay", "demo", "bench", "version", "dlq")
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -37,7 +37,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
     assert f"  python -m pythia_fast {command}" in out
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("replay",)])
+@pytest.mark.parametrize("command", [(), ("run",), ("replay",), ("dlq",), ("dlq", "list")])
 def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
     code, out, err = answer(capsys, *command)
     assert code == ExitCode.USAGE

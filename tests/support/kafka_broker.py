@@ -1,6 +1,6 @@
 """A real Apache Kafka for tests and benchmarks: one node (KRaft), own ports, own data folder.
 
-In tests it is the session fixture ``kafka`` (see ``tests/brokers/conftest.py``). By hand::
+In tests it is the session fixture ``kafka`` (see ``tests/conftest.py``). By hand::
 
     python -m tests.support.kafka_broker                     # prints the address, runs until Ctrl-C
     python -m tests.support.kafka_broker --topic orders:4    # with a topic of four partitions

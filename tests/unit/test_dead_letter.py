@@ -13,14 +13,17 @@ from hypothesis import strategies as st
 
 from pythia_fast.brokers.base import PublisherContext, Sink
 from pythia_fast.brokers.file import FileConsumer, FileProducer
-from pythia_fast.brokers.framing import encode_headers
+from pythia_fast.brokers.framing import decode_headers, encode_headers
 from pythia_fast.brokers.memory import MemoryProducer
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.runtime.dead_letter import (
     DeadLetter,
     DeadLetterWriter,
     StoredLetter,
+    broker_headers,
+    default_files,
     holds_dead_letters,
+    letter_of_record,
     read_dead_letters,
     stored_letter,
 )
@@ -109,6 +112,29 @@ def test_the_default_file_reads_by_eye(tmp_path: Path) -> None:
     assert "payload" not in null
     assert raw["payload_base64"] == "/wA="
     assert [stored.letter() for stored in read_dead_letters(path)] == [LETTER, LETTER._replace(payload=None), binary]
+
+
+def test_files_of_dead_letters_are_for_their_owner_only(tmp_path: Path) -> None:
+    write(DeadLetterWriter(None, context(tmp_path)), [LETTER])
+    write(DeadLetterWriter(FileProducer(tmp_path / "dead"), context(tmp_path)), [LETTER])
+    for path in (tmp_path / "dead", *default_files(tmp_path, "score")[:1]):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+@given(letters, headers)
+def test_a_record_of_a_broker_becomes_the_letter_again(letter: DeadLetter, original: bytes) -> None:
+    letter = letter._replace(headers=original)
+    headers = decode_headers(broker_headers(letter, "shop", "score", "2026-01-01T00:00:00Z"))
+    assert letter_of_record(letter.payload, letter.key, headers) == stored_letter(
+        letter, "shop", "score", "2026-01-01T00:00:00Z"
+    )
+    # Dead-lettered once more: its headers are those of the first time, ours among them.
+    again = letter._replace(headers=encode_headers(headers), reason="")
+    twice = decode_headers(broker_headers(again, "audit", "check", "2026-01-02T00:00:00Z"))
+    assert letter_of_record(letter.payload, letter.key, twice) == stored_letter(
+        again, "audit", "check", "2026-01-02T00:00:00Z"
+    )
+    assert letter_of_record(letter.payload, letter.key, decode_headers(original)) is None
 
 
 def test_a_second_run_with_the_same_state_folder_has_a_file_of_its_own(tmp_path: Path) -> None:

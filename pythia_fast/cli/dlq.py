@@ -1,0 +1,264 @@
+"""``dlq``: look at dead letters, send their messages again, or drop them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pythia_fast.cli.dlq_selection import Selection, selecting
+from pythia_fast.cli.exit_codes import ExitCode
+from pythia_fast.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
+    from pythia_fast.dlq.target import RequeueTarget
+    from pythia_fast.dlq.work import Outcome
+
+AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="at most N letters; default: all")]
+DryRunOnly = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")]
+NoArchive = Annotated[bool, typer.Option("--no-archive", help="do not keep letters taken out of FILE in FILE.done")]
+
+commands = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="""Look at dead letters, send their messages again, or drop them.
+
+    \b
+    Examples:
+      python -m pythia_fast dlq list --app orders:app
+      python -m pythia_fast dlq show .pythia/orders/dead-letters/score.ndjson --limit 1
+      python -m pythia_fast dlq requeue --kafka orders-dead --since 2h
+    """,
+)
+
+
+@selecting
+def list_letters(
+    selection: Selection,
+    by: Annotated[Literal["reason", "error"], typer.Option("--by", help="what letters are counted by")] = "reason",
+    limit: Limit = None,
+    json: AsJson = False,
+) -> int:
+    """Count dead letters by handler and reason.
+
+    \b
+    Examples:
+      python -m pythia_fast dlq list .pythia/orders/dead-letters/score.ndjson
+      python -m pythia_fast dlq list --app orders:app --handler score --since 2h
+      python -m pythia_fast dlq list --kafka orders-dead --bootstrap-servers kafka:9092 --by error --json
+    """
+    from rich.console import Console
+
+    from pythia_fast.cli.letter_view import group_table, groups_json
+    from pythia_fast.dlq.groups import grouped
+
+    groups = grouped((entry.stored for _, entry in _letters(selection, limit)), by)
+    foreign = sum(store.foreign for store in selection.stores)
+    if json:
+        print(groups_json(groups, by, foreign))
+        return ExitCode.DONE
+    if groups:
+        Console(file=sys.stdout).print(group_table(groups, by))
+    else:
+        print(f"no dead letters that are meant in {selection.where}")
+    _tell_foreign(foreign)
+    return ExitCode.DONE
+
+
+@selecting
+def show(
+    selection: Selection,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="at most N letters")] = 10,
+    json: AsJson = False,
+) -> int:
+    """Show dead letters in full: message, position, reason, traceback.
+
+    With --json each is one line, as a file of dead letters has it, with "requeued" and "place" added.
+
+    \b
+    Examples:
+      python -m pythia_fast dlq show .pythia/orders/dead-letters/score.ndjson --limit 1
+      python -m pythia_fast dlq show --app orders:app --error ValueError
+      python -m pythia_fast dlq show --kafka orders-dead --topic orders --partition 3 --offset 41..43 --json
+    """
+    from pythia_fast.cli.letter_view import letter_json, letter_lines
+
+    number = 0
+    for number, (store, entry) in enumerate(_letters(selection, limit), 1):
+        if json:
+            print(letter_json(store, entry))
+        else:
+            print(*letter_lines(number, store, entry), "", sep="\n")
+    if not number and not json:
+        print(f"no dead letters that are meant in {selection.where}")
+    return ExitCode.DONE
+
+
+@selecting
+def requeue(
+    selection: Selection,
+    to_topic: Annotated[
+        str | None, typer.Option("--to-topic", metavar="TOPIC", help="send all to this Kafka topic instead")
+    ] = None,
+    to_file: Annotated[
+        Path | None, typer.Option("--to-file", metavar="FILE", help="append the payloads to this file instead")
+    ] = None,
+    to_format: Annotated[
+        Literal["ndjson", "msgpack-frames"], typer.Option("--to-format", help="of --to-file")
+    ] = "ndjson",
+    same_partition: Annotated[
+        bool, typer.Option("--same-partition", help="the letter's own partition, not the one that the key chooses")
+    ] = False,
+    max_requeues: Annotated[
+        int, typer.Option("--max-requeues", metavar="N", min=1, help="leave out what was sent again N times already")
+    ] = 3,
+    results: Annotated[
+        bool, typer.Option("--results", help="send records that a sink refused; needs --to-topic or --to-file")
+    ] = False,
+    limit: Limit = None,
+    no_archive: NoArchive = False,
+    dry_run: DryRunOnly = False,
+) -> int:
+    """Send the messages of dead letters again, by default to the Kafka topic that each came from.
+
+    A message keeps key, headers and payload, and gets a header pf-requeued: how often it was sent again. A letter
+    counts as dealt with once its message is durable where it was sent.
+
+    \b
+    Examples:
+      python -m pythia_fast dlq requeue --app orders:app --handler score --error TimeoutError
+      python -m pythia_fast dlq requeue --kafka orders-dead --since 2h --dry-run
+      python -m pythia_fast dlq requeue dead.ndjson --to-topic orders-retry
+      python -m pythia_fast dlq requeue dead.ndjson --to-file again.ndjson
+    """
+    from pythia_fast.cli.letter_progress import letter_progress
+    from pythia_fast.dlq import work
+    from pythia_fast.dlq.target import DryRun
+
+    if to_topic is not None and to_file is not None:
+        raise ConfigError("--to-topic and --to-file: give one of the two")
+    if results and to_topic is None and to_file is None:
+        raise ConfigError("--results needs --to-topic or --to-file: the sink that refused them would do so again")
+
+    def open_target() -> RequeueTarget:
+        if to_file is not None:
+            from pythia_fast.dlq.file_target import FileTarget
+
+            return FileTarget(to_file, to_format)
+        from pythia_fast.dlq.kafka_target import KafkaTarget
+
+        return KafkaTarget(selection.target_access(), topic=to_topic, same_partition=same_partition)
+
+    outcome = work.Outcome()
+    try:
+        for store in selection.stores:
+            left = None if limit is None else limit - outcome.sent.total() - outcome.refused.total()
+            if left == 0:
+                break
+            terms = work.Terms(selection.chosen, max_requeues, results, left, archive=not no_archive)
+            target = open_target()
+            with letter_progress(store) as step, _closed([store]):
+                work.requeue(store, DryRun(target) if dry_run else target, terms, outcome, step)
+    finally:
+        _tell(outcome, "would be sent" if dry_run else "sent")
+    if not (outcome.sent or outcome.refused or outcome.left_out):
+        print(f"no dead letters that are meant in {selection.where}")
+    _tell_foreign(sum(store.foreign for store in selection.stores))
+    return ExitCode.FAILED if outcome.refused or outcome.left_out else ExitCode.DONE
+
+
+@selecting
+def drop(
+    selection: Selection,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    limit: Limit = None,
+    no_archive: NoArchive = False,
+    dry_run: DryRunOnly = False,
+) -> int:
+    """Deal with dead letters without sending their messages.
+
+    \b
+    Examples:
+      python -m pythia_fast dlq drop dead.ndjson --reason implausible
+      python -m pythia_fast dlq drop --kafka orders-dead --until 30d --yes
+      python -m pythia_fast dlq drop --app orders:app --handler score --dry-run
+    """
+    if not yes and not dry_run and not sys.stdin.isatty():
+        raise ConfigError("drop asks before it does so, and there is no terminal to ask on: give --yes or --dry-run")
+    with contextlib.ExitStack() as claimed, _closed(selection.stores):
+        if not dry_run:
+            for store in selection.stores:
+                claimed.enter_context(store.claim())
+        places: dict[DeadLetterStore, list[Place]] = {store: [] for store in selection.stores}
+        for store, entry in _letters(selection, limit, close=False):
+            places[store].append(entry.place)
+        count = sum(map(len, places.values()))
+        _tell_foreign(sum(store.foreign for store in selection.stores))
+        if count == 0:
+            print(f"no dead letters that are meant in {selection.where}")
+            return ExitCode.DONE
+        if dry_run:
+            print(f"{_letter_count(count)} of {selection.where} would be dropped")
+            return ExitCode.DONE
+        if not yes and not typer.confirm(f"drop {_letter_count(count)} of {selection.where}?", err=True):
+            print("nothing was dropped", file=sys.stderr)
+            return ExitCode.FAILED
+        told = [line for store, dropped in places.items() for line in store.settle(dropped, archive=not no_archive)]
+        print("\n".join([f"{_letter_count(count)} of {selection.where} dropped", *told]))
+    return ExitCode.DONE
+
+
+for _name, _command in (("list", list_letters), ("show", show), ("requeue", requeue), ("drop", drop)):
+    commands.command(_name, no_args_is_help=True)(_command)
+
+
+def _letters(selection: Selection, limit: int | None, *, close: bool = True) -> Iterator[tuple[DeadLetterStore, Entry]]:
+    """The letters that are meant, of one store after the other."""
+    return islice(_all_letters(selection, close), limit)
+
+
+def _all_letters(selection: Selection, close: bool) -> Iterator[tuple[DeadLetterStore, Entry]]:
+    from pythia_fast.cli.letter_progress import letter_progress
+    from pythia_fast.dlq.work import chosen_entries
+
+    for store in selection.stores:
+        with letter_progress(store) as step, _closed([store] if close else []):
+            for entry in chosen_entries(store, selection.chosen, step):
+                yield store, entry
+
+
+@contextlib.contextmanager
+def _closed(stores: list[DeadLetterStore]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for store in stores:
+            store.close()
+
+
+def _tell(outcome: Outcome, done: str) -> None:
+    """What became of the letters: on stdout what was done, on stderr what was not."""
+    for destination, count in outcome.sent.most_common():
+        print(f"{_letter_count(count)} {done} to {destination}")
+    for line in dict.fromkeys(outcome.told):
+        print(line)
+    for refusal, count in outcome.refused.most_common():
+        print(f"{_letter_count(count)} stay: refused by {refusal}", file=sys.stderr)
+    for why, count in outcome.left_out.most_common():
+        print(f"{_letter_count(count)} left out: {why}", file=sys.stderr)
+
+
+def _tell_foreign(count: int) -> None:
+    if count:
+        print(f"{count:,} records without pf-* headers are no dead letters, and left alone", file=sys.stderr)
+
+
+def _letter_count(count: int) -> str:
+    return f"{count:,} dead letter{'' if count == 1 else 's'}"

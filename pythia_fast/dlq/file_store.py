@@ -1,0 +1,144 @@
+"""Dead letters in a file: JSON lines or MessagePack frames, as DeadLetterWriter wrote them.
+
+A letter that was dealt with is taken out: the others are written to a file beside, which then takes the place of the
+first. All of it happens under the lock that a run takes to write the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pythia_fast.brokers.file_sink import PRIVATE_MODE, FileLockedError, open_locked, whole_end
+from pythia_fast.dlq.ranges import Ranges
+from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
+from pythia_fast.errors import SinkError, SourceError
+from pythia_fast.runtime.dead_letter import holds_frames, located_dead_letters
+
+
+class FileStore(DeadLetterStore):
+    """One file. A record at its end that is not whole (a run is writing it, or was killed) is left alone."""
+
+    def __init__(self, path: Path) -> None:
+        self._shown = path
+        self._path = path.resolve()  # a link stays one when the file behind it is replaced
+        self._fd = -1
+        self._read = self._total = 0
+
+    def describe(self) -> str:
+        return f"file {self._shown}"
+
+    def locate(self, place: Place) -> str:
+        return f"byte {place.start:,} of {self._shown}"
+
+    def entries(self) -> Iterator[Entry]:
+        try:
+            with open(self._path, "rb") as file:
+                self._total = whole_end(file.fileno(), lines=not holds_frames(self._path))
+            for stored, start, end in located_dead_letters(self._path, self._total):
+                self._read = end
+                yield Entry(stored, Place(0, start, end))
+        except OSError as error:
+            raise SourceError(f"cannot read {self._shown}: {error.strerror}") from None
+
+    def progress(self) -> tuple[int, int]:
+        return self._read, self._total
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        try:
+            self._fd = open_locked(str(self._path), PRIVATE_MODE)
+        except FileLockedError:
+            raise SinkError(
+                f"{self._shown} is being written by a run or another dlq command: stop that first "
+                "(list, show and --dry-run work meanwhile)"
+            ) from None
+        try:
+            yield
+        finally:
+            self.close()
+
+    def settle(self, places: Iterable[Place], *, archive: bool) -> list[str]:
+        taken = Ranges((place.start, place.end) for place in places)
+        if not taken:
+            return []
+        done = Path(f"{self._path}.done")
+        try:
+            with open(self._fd, "rb", closefd=False) as content:
+                if archive:
+                    self._append(content, taken, done)
+                self._replace(content, taken)
+        except OSError as error:
+            raise SinkError(f"cannot take letters out of {self._shown}: {error.strerror}") from None
+        return [f"kept in {self._shown}.done"] if archive else []
+
+    def _append(self, content: BinaryIO, taken: Ranges, done: Path) -> None:
+        fd = open_locked(str(done), PRIVATE_MODE)
+        with open(fd, "r+b") as archive:
+            os.fchmod(fd, PRIVATE_MODE)
+            archive.seek(0, os.SEEK_END)
+            for start, end in taken.pairs():
+                _copy(content, start, end, archive)
+            archive.flush()
+            os.fsync(fd)
+
+    def _replace(self, content: BinaryIO, taken: Ranges) -> None:
+        fresh = Path(f"{self._path}.new")
+        fresh.unlink(missing_ok=True)  # left by a command that was killed
+        fd = open_locked(str(fresh), PRIVATE_MODE)
+        try:
+            with open(fd, "wb", closefd=False) as rest:
+                at = 0
+                for start, end in taken.pairs():
+                    _copy(content, at, start, rest)
+                    at = end
+                _copy(content, at, os.fstat(self._fd).st_size, rest)
+            self._keep_owner(fd)
+            os.fsync(fd)
+            os.replace(fresh, self._path)
+        except BaseException:
+            os.close(fd)
+            fresh.unlink(missing_ok=True)
+            raise
+        # The lock goes over to the file that has the name now, before the old one's is given up.
+        os.close(self._fd)
+        self._fd = fd
+        folder_fd = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder_fd)
+        finally:
+            os.close(folder_fd)
+
+    def _keep_owner(self, fd: int) -> None:
+        """The run must still be able to write the file, whoever calls the command."""
+        old, new = os.fstat(self._fd), os.fstat(fd)
+        if (old.st_uid, old.st_gid) == (new.st_uid, new.st_gid):
+            return
+        try:
+            os.fchown(fd, old.st_uid, old.st_gid)
+        except PermissionError:
+            if old.st_uid != new.st_uid:
+                raise SinkError(
+                    f"{self._shown} belongs to user {old.st_uid}, who could not write it any more: "
+                    "call dlq as that user"
+                ) from None
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _copy(source: BinaryIO, start: int, end: int, target: BinaryIO) -> None:
+    source.seek(start)
+    left = end - start
+    while left > 0:
+        block = source.read(min(left, shutil.COPY_BUFSIZE))  # type: ignore[attr-defined]
+        if not block:
+            raise SinkError(f"the file of dead letters became shorter while it was copied, at byte {source.tell():,}")
+        target.write(block)
+        left -= len(block)

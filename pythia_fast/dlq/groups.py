@@ -1,0 +1,46 @@
+"""Letters counted by handler and reason: the first look at what went wrong."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pythia_fast.runtime.dead_letter import StoredLetter
+
+By = Literal["reason", "error"]
+#: Of a reason by the decoder: where in the payload, which differs from letter to letter.
+_BYTE = re.compile(r", byte \d+$")
+
+
+@dataclass(slots=True)
+class Group:
+    """Letters of one handler with the same reason or error."""
+
+    handler: str
+    why: str
+    count: int = 0
+    oldest: str = ""  #: RFC 3339
+    newest: str = ""
+    sources: Counter[tuple[str, int]] = field(default_factory=Counter)  #: letters by (topic, partition)
+
+    def add(self, letter: StoredLetter) -> None:
+        """Count one more."""
+        self.count += 1
+        self.oldest = min(self.oldest or letter.time, letter.time)
+        self.newest = max(self.newest, letter.time)
+        self.sources[letter.topic, letter.partition] += 1
+
+
+def grouped(letters: Iterable[StoredLetter], by: By) -> list[Group]:
+    """The groups, largest first."""
+    groups: dict[tuple[str, str], Group] = {}
+    for letter in letters:
+        why = _BYTE.sub("", letter.reason) if by == "reason" else letter.error or "(rejected by the handler)"
+        key = letter.handler, why
+        if key not in groups:
+            groups[key] = Group(*key)
+        groups[key].add(letter)
+    return sorted(groups.values(), key=lambda group: (-group.count, group.handler, group.why))

@@ -1,0 +1,30 @@
+"""Letters counted."""
+
+from __future__ import annotations
+
+from pythia_fast.dlq.groups import grouped
+from pythia_fast.runtime.dead_letter import stored_letter
+from tests.support.letters import letter
+
+
+def test_groups_are_counted_with_times_and_sources_the_largest_first() -> None:
+    refused = [
+        stored_letter(
+            letter(reason=f"expected float, found str, field price, byte {at}"), "shop", "score", f"2026-0{at}"
+        )
+        for at in (3, 1, 2)
+    ]
+    other = stored_letter(letter(partition=4, error=""), "shop", "audit", "2026-09")
+    first, second = grouped([other, *refused], "reason")
+    assert (first.handler, first.why, first.count) == ("score", "expected float, found str, field price", 3)
+    assert (first.oldest, first.newest) == ("2026-01", "2026-03")
+    assert first.sources == {("orders", 3): 3}
+    assert (second.handler, second.why, second.count) == ("audit", "ValueError: no sevens", 1)
+    assert [(group.why, group.count) for group in grouped([other, *refused], "error")] == [
+        ("ValueError", 3),
+        ("(rejected by the handler)", 1),
+    ]
+
+
+def test_no_letters_are_no_groups() -> None:
+    assert grouped([], "reason") == []

@@ -1,0 +1,75 @@
+"""Dead letters for tests, and the files that hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pythia_fast.brokers.framing import decode_headers, encode_headers
+from pythia_fast.runtime.dead_letter import DeadLetter, broker_headers, stored_letter
+
+TIME = "2026-01-01T00:00:00.000Z"
+LETTER = DeadLetter(
+    payload=b'{"price":"x"}',
+    key=b"k",
+    headers=encode_headers([("trace", b"1"), ("raw", b"\x00\xff"), ("empty", None)]),
+    topic="orders",
+    partition=3,
+    offset=42,
+    timestamp_ms=1_767_225_600_000,
+    reason="ValueError: no sevens",
+    error="ValueError",
+    traceback="Traceback (most recent call last):\n  ...\nValueError: no sevens",
+    attempts=1,
+)
+
+
+def letter(**fields: Any) -> DeadLetter:
+    """LETTER with other fields."""
+    return LETTER._replace(**fields)
+
+
+def write_letters(path: Path, *letters: DeadLetter, framed: bool = False, handler: str = "score") -> Path:
+    """Append letters as the runtime does, a minute between each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        for minute, each in enumerate(letters):
+            stored = stored_letter(each, "shop", handler, TIME.replace("00:00.", f"{minute:02}:00."))
+            if framed:
+                encoded = msgspec.msgpack.encode(stored)
+                file.write(len(encoded).to_bytes(4, "little") + encoded)
+            else:
+                file.write(msgspec.json.encode(stored) + b"\n")
+    return path
+
+
+def produce_letters(servers: str, topic: str, *letters: DeadLetter, partition: int = 0, handler: str = "score") -> None:
+    """The same to a Kafka topic; returns once all are there."""
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": servers})
+    for each in letters:
+        headers = decode_headers(broker_headers(each, "shop", handler, TIME))
+        producer.produce(topic, each.payload, each.key, partition=partition, headers=list(headers))
+    assert producer.flush(30) == 0
+
+
+def messages_of(servers: str, topic: str, partitions: int = 1) -> list[Any]:
+    """All that a topic holds, of one partition after the other."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    found = []
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": "check", "enable.auto.commit": False})
+    for partition in range(partitions):
+        _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+        consumer.assign([TopicPartition(topic, partition, 0)])
+        count = 0
+        while count < end:
+            for message in consumer.consume(end - count, timeout=30):
+                assert message.error() is None
+                found.append(message)
+                count += 1
+    consumer.close()
+    return found

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.kafka_broker import KafkaBroker
+from tests.support.kafka_run import PARTITIONS, Start, runtimes
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +41,16 @@ def new_topic(kafka: KafkaBroker, request: pytest.FixtureRequest) -> Callable[..
         return kafka.create_topic(f"topic-{next(_numbers)}", partitions, **config)
 
     return create
+
+
+@pytest.fixture
+def topics(new_topic: Callable[..., str]) -> tuple[str, str, str]:
+    """(source of four partitions, sink, dead letters)."""
+    return new_topic(PARTITIONS), new_topic(), new_topic()
+
+
+@pytest.fixture
+def start(kafka: KafkaBroker, tmp_path: Path, topics: tuple[str, str, str]) -> Iterator[Start]:
+    """Start a runtime; every one is ended after the test."""
+    with runtimes(tmp_path, kafka.bootstrap_servers, topics) as start_runtime:
+        yield start_runtime

@@ -10,15 +10,31 @@ import pytest
 
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_run import PARTITIONS, Start, runtimes
+from tests.support.tcp_proxy import TcpProxy
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+def session_proxy() -> Iterator[TcpProxy]:
+    """What stands before the broker of all tests, for those who come by its port."""
+    with TcpProxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory, session_proxy: TcpProxy) -> Iterator[KafkaBroker]:
     """Apache Kafka, started once for all tests."""
-    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"), advertised_port=session_proxy.port)
+    session_proxy.target_port = broker.proxied_port
     broker.start()
     yield broker
     broker.close()
+
+
+@pytest.fixture
+def proxy(kafka: KafkaBroker, session_proxy: TcpProxy) -> Iterator[TcpProxy]:
+    """The proxy before ``kafka``, for one test to play with."""
+    yield session_proxy
+    session_proxy.resume()
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ class KafkaCluster:
     def create_topic(self, name: str, partitions: int, leader: int) -> str:
         """A topic all of whose partitions are led by broker ``leader`` while that one lives."""
         replicas = [leader, *(node for node in self.brokers if node != leader)]
-        topic = NewTopic(name, replica_assignment=[replicas] * partitions)
+        topic = NewTopic(name, partitions, replica_assignment=[replicas] * partitions)
         self._admin.create_topics([topic])[name].result(30)
         wait_for_leaders(self._admin, name, partitions)
         return name

@@ -63,9 +63,10 @@ class Runtime:
         """The process group, by which the rows that this runtime handled are known."""
         return self.process.pid
 
-    def wait_for(self, text: str, seconds: float = 60) -> None:
+    def wait_for(self, text: str, times: int = 1, seconds: float = 60) -> None:
+        """Until its log has told this so many times."""
         deadline = time.monotonic() + seconds
-        while text not in self.log:
+        while self.log.count(text) < times:
             assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log}"
             assert time.monotonic() < deadline, f"no {text!r} after {seconds} s: {self.log}"
             time.sleep(0.02)

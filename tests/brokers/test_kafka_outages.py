@@ -272,3 +272,28 @@ def test_a_broker_of_three_is_killed_under_load(cluster: KafkaCluster, tmp_path:
     assert sorted(ids) == list(range(load.sent))
     cluster.brokers[victim].start()
     cluster.wait_until_in_sync()
+
+
+@pytest.mark.timeout(200)
+def test_a_slow_partition_does_not_stop_the_others(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    """Partition 0 handles 40 rows a second and gets 500; the other three have a process each and keep up."""
+    source, sink, _ = topics
+    servers = kafka.bootstrap_servers
+    runtime = start(seconds=0.5, slow=0, rows=20, workers=PARTITIONS)
+    runtime.wait_for("assigned")
+    with Sink(servers, sink) as written:
+        with Load(servers, source) as load:
+            read_more(written, 8000, [runtime])
+        fast = {i for i in range(load.sent) if i % PARTITIONS != 0}
+        ids: set[int] = set()
+
+        def done() -> bool:
+            ids.update(row.id for row in written.rows())
+            return fast <= ids
+
+        written.read(done, [runtime], 30)
+        slow = ids - fast
+    assert len(slow) < load.sent / PARTITIONS / 2  # else nothing was slow
+    runtime.kill()

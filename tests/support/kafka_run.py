@@ -43,6 +43,7 @@ class Runtime:
             "ECHO_DEAD": dead,
             "ECHO_SINK_SERVERS": settings.get("sink_servers", ""),
             "ECHO_SECONDS": str(settings.get("seconds", 0)),
+            "ECHO_SLOW": str(settings.get("slow", "")),
             "ECHO_ROWS": str(settings.get("rows", 512)),
             "ECHO_OPTIONS": json.dumps(settings.get("options", {})),
         }

@@ -186,7 +186,7 @@ static inline int pf_append_record(pf_file_source *files, pf_file *file, pf_sink
         };
         int result = sink->append(sink, &message);
         if (map.start) munmap(map.start, map.bytes);
-        if (result == PF_STALLED) return PF_STALLED;
+        if (result != PF_APPENDED) return PF_STALLED;
         (*taken)++;
         file->appended = message.next_offset;
     }

@@ -9,7 +9,7 @@
  * because a lane (a partition, or all keys with one hash) is handled by one process at a time and its
  * rows must stay in order.  A batch is published when it is full, when its oldest row has waited
  * `linger_ns`, or at a flush, and only to a process that has credit left; while all credit is used up
- * a lingering batch goes on filling, and a full one stalls the source.  Nothing is buffered elsewhere.
+ * a lingering batch goes on filling, and a full one stalls the source, or, where lanes are partitions, its partitions.
  */
 #ifndef PYTHIA_INTAKE_H
 #define PYTHIA_INTAKE_H
@@ -194,6 +194,13 @@ static inline int pf_stalled(pf_intake *in, uint32_t lane) {
     return PF_STALLED;
 }
 
+/* The process of this lane has its hands full.  Where a lane is whole partitions, those of other lanes may go on; by key
+ * they may not: one partition's rows are in many lanes, and one left behind would be passed by its partition's position. */
+static inline int pf_lane_stalled(pf_intake *in, uint32_t lane) {
+    in->stalled_lane = lane;
+    return in->ordering == PF_BY_PARTITION && in->n_open > 1 ? PF_PARTITION_STALLED : PF_STALLED;
+}
+
 static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
     pf_intake *in = (pf_intake *)sink;
     pf_arena *arena = in->arena;
@@ -212,7 +219,7 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
         if (index < arena->slot_capacity && open->raw_bytes + need <= arena->raw_bytes)
             entry = pf_partition_entry(in, open, slot, m);
         if (entry == NULL) {
-            if (!pf_publish_open(in, lane)) return pf_stalled(in, lane);
+            if (!pf_publish_open(in, lane)) return pf_lane_stalled(in, lane);
             continue;
         }
         if (oversize && !pf_spool(in, open->slot, index, m)) return pf_stalled(in, lane);

@@ -48,6 +48,7 @@ cdef extern from "kafka_source.h" nogil:
         pf_kafka_spent spent
         uint32_t want_paused
         uint32_t is_paused
+        uint32_t n_paused
         uint32_t failed
         uint32_t bounded
         uint32_t values_in_place
@@ -192,7 +193,7 @@ cdef class KafkaReaderNative(NativeSource):
         # A new assignment begins unpaused. A pause that meets librdkafka between the two steps of its start would make
         # it forget where to start (librdkafka issue 2190); the intake asks again if it still has no room.
         self._state.want_paused = 0
-        if self._state.is_paused:
+        if self._state.is_paused or self._state.n_paused > 0:
             with nogil:
                 pf_kafka_source_pause(&self._state, 0)
 
@@ -203,7 +204,7 @@ cdef class KafkaReaderNative(NativeSource):
         cdef bytes name
         # librdkafka remembers the pause of a partition that is given back, and keeps it paused when it is assigned
         # again (librdkafka issue 1849). Those that stay are paused again by the next poll.
-        if self._state.is_paused:
+        if self._state.is_paused or self._state.n_paused > 0:
             with nogil:
                 pf_kafka_source_pause(&self._state, 0)
         for topic, partition in partitions:

@@ -8,6 +8,11 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
+/* How long partitions that wait may keep others from being read, before they are paused for themselves alone.  A pause
+ * throws away what librdkafka has fetched, so processes that are merely busy must not cause one; and it must come before
+ * the intake loses its patience, which pauses all. */
+static const int64_t HELD_BACK_AFTER_NS = 500 * 1000 * 1000;
+
 /* How often librdkafka is polled while the sink is stalled: often enough for rebalances to go on and for
  * max.poll.interval.ms to be met, seldom enough that PF_KAFKA_RESERVE lasts until the partitions pause. */
 static const int64_t STALLED_POLL_NS = 100 * 1000 * 1000;
@@ -154,8 +159,11 @@ void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place)
         return;
     self->n_assigned--;
     self->n_done -= (uint32_t)place->done;
+    self->n_held -= place->held;
+    self->n_paused -= place->paused;
     place->index = -1;
     place->done = 0;
+    place->held = place->paused = 0;
 }
 
 static pf_kafka_partition *place_of(pf_kafka_source *self, const rd_kafka_message_t *message)
@@ -191,7 +199,7 @@ void pf_kafka_source_forget(pf_kafka_source *self)
             self->messages[kept++] = message;
     }
     self->next = 0;
-    self->count = kept;
+    self->count = self->loose = kept;
     for (uint32_t i = 0; i < self->n_topics; i++)
         self->topics[i].handle = NULL; /* librdkafka may free a handle now, and reuse its address */
     self->memo = NULL;
@@ -199,19 +207,53 @@ void pf_kafka_source_forget(pf_kafka_source *self)
 
 /* ---- pausing ------------------------------------------------------------------------------------------ */
 
-void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
+enum { ALL, HELD, PAUSED_WITHOUT_NEED };
+
+static int is_among(const pf_kafka_partition *place, int which)
+{
+    if (place->index < 0)
+        return 0;
+    return which == ALL || (which == HELD && place->held && !place->paused) ||
+           (which == PAUSED_WITHOUT_NEED && place->paused && !place->held);
+}
+
+static void change_pause(pf_kafka_source *self, int which, uint32_t pause)
 {
     rd_kafka_topic_partition_list_t *list = self->api->topic_partition_list_new((int)self->n_assigned + 1);
     for (uint32_t t = 0; t < self->n_topics; t++)
-        for (int32_t p = 0; p < self->topics[t].size; p++)
-            if (self->topics[t].partitions[p].index >= 0)
-                self->api->topic_partition_list_add(list, self->topics[t].name, p);
+        for (int32_t p = 0; p < self->topics[t].size; p++) {
+            pf_kafka_partition *place = &self->topics[t].partitions[p];
+            if (!is_among(place, which))
+                continue;
+            self->api->topic_partition_list_add(list, self->topics[t].name, p);
+            self->n_paused -= place->paused;
+            place->paused = pause && which == HELD;
+            self->n_paused += place->paused;
+        }
     if (pause)
         self->api->pause_partitions(self->client, list);
     else
         self->api->resume_partitions(self->client, list);
     self->api->topic_partition_list_destroy(list);
+}
+
+void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
+{
+    change_pause(self, ALL, pause);
     self->is_paused = pause;
+}
+
+/* What is kept of some partitions leaves no room to read the others: let those alone wait.  1: some were paused. */
+static int hold_back(pf_kafka_source *self)
+{
+    int64_t now = pf_kafka_now_ns();
+    if (self->full_since_ns == 0)
+        self->full_since_ns = now;
+    int others_starve = self->n_held > self->n_paused && self->n_held < self->n_assigned;
+    if (self->is_paused || !others_starve || now - self->full_since_ns < HELD_BACK_AFTER_NS)
+        return 0;
+    change_pause(self, HELD, 1);
+    return 1;
 }
 
 /* The sink takes nothing: poll librdkafka all the same, so that rebalances go on and the membership lives. */
@@ -221,14 +263,14 @@ static void serve_stalled(pf_kafka_source *self)
     if (now - self->served_ns < STALLED_POLL_NS)
         return;
     self->served_ns = now;
-    if (self->count == PF_KAFKA_FETCH + PF_KAFKA_RESERVE) {
+    if (self->count == PF_KAFKA_KEPT + PF_KAFKA_RESERVE) {
         memmove(self->messages, self->messages + self->next, (self->count - self->next) * sizeof *self->messages);
         self->count -= self->next;
         self->next = 0;
     }
-    if (self->count >= PF_KAFKA_FETCH + PF_KAFKA_RESERVE / 2 && !self->is_paused)
+    if (self->count >= PF_KAFKA_KEPT + PF_KAFKA_RESERVE / 2 && !self->is_paused)
         pf_kafka_source_pause(self, 1);
-    if (self->count < PF_KAFKA_FETCH + PF_KAFKA_RESERVE) {
+    if (self->count < PF_KAFKA_KEPT + PF_KAFKA_RESERVE) {
         ssize_t got = self->api->consume_batch_queue(self->queue, 0, self->messages + self->count, 1);
         if (got > 0)
             self->count += (uint32_t)got;
@@ -302,7 +344,7 @@ static void take_event(pf_kafka_source *self, const rd_kafka_message_t *message)
     add_note(self, PF_NOTE_CONSUMER_ERROR, message->err, text, message->payload != NULL ? message->len : 0, NULL);
 }
 
-/* PF_APPENDED: the message may be destroyed (it was appended, or is none of ours); PF_STALLED: keep it.
+/* PF_APPENDED: the message may be destroyed (it was appended, or is none of ours); else keep it.
  *
  * A message whose headers find no memory is kept as well, and the source fails: to hand it on without them would be a
  * wrong value, to drop it a loss.  Its position is not committed, so the next run begins with it. */
@@ -341,8 +383,9 @@ static int offer(pf_kafka_source *self, pf_sink *sink, const rd_kafka_message_t 
         incoming.headers_size = (uint32_t)size;
         incoming.headers = self->headers;
     }
-    if (sink->append(sink, &incoming) == PF_STALLED)
-        return PF_STALLED;
+    int outcome = sink->append(sink, &incoming);
+    if (outcome != PF_APPENDED)
+        return outcome;
     place->position = message->offset + 1;
     if (unlikely(place->position >= place->end))
         mark_done(self, place);
@@ -352,32 +395,83 @@ static int offer(pf_kafka_source *self, pf_sink *sink, const rd_kafka_message_t 
 
 /* ---- poll ------------------------------------------------------------------------------------------------- */
 
-static int append_kept(pf_kafka_source *self, pf_sink *sink, uint32_t max_messages, uint32_t *appended)
+/* Every round asks anew, once for each partition. */
+static void begin_round(pf_kafka_source *self)
 {
-    int many = self->count >= PF_KAFKA_FETCH / 2; /* else the connection's thread is not busy either */
-    while (self->next < self->count) {
-        if (*appended == max_messages)
-            return PF_APPENDED;
-        rd_kafka_message_t *message = self->messages[self->next];
-        if (offer(self, sink, message, appended) == PF_STALLED)
-            return PF_STALLED;
-        self->next++;
-        if (many)
-            pf_kafka_spent_put(&self->spent, message);
-        else
-            self->api->message_destroy(message);
-    }
-    self->next = self->count = 0;
-    return PF_APPENDED;
+    for (uint32_t t = 0; self->n_held > 0 && t < self->n_topics; t++)
+        for (int32_t p = 0; p < self->topics[t].size; p++) {
+            self->n_held -= self->topics[t].partitions[p].held;
+            self->topics[t].partitions[p].held = 0;
+        }
+    self->loose = 0;
+    self->held_bytes = 0;
 }
 
-/* Emptying the pipe first keeps the order safe: what arrives after the look writes to the pipe again. */
-static void fetch(pf_kafka_source *self)
+static int is_held(pf_kafka_source *self, const rd_kafka_message_t *message)
+{
+    const pf_kafka_partition *place = self->n_held > 0 ? place_of(self, message) : NULL;
+    return place != NULL && place->held; /* the end of a partition waits behind its messages too */
+}
+
+static void hold(pf_kafka_source *self, const rd_kafka_message_t *message)
+{
+    pf_kafka_partition *place = place_of(self, message);
+    place->held = 1;
+    self->n_held++;
+}
+
+/* Offer what is kept, each partition's messages in order: where the sink has no room for one of them, the later ones of
+ * that partition are kept behind it.  PF_STALLED: the sink has no room for any. */
+static int append_kept(pf_kafka_source *self, pf_sink *sink, uint32_t max_messages, uint32_t *appended)
+{
+    int many = self->count - self->next >= PF_KAFKA_FETCH / 2; /* else the connection's thread is not busy either */
+    int outcome = PF_APPENDED;
+    uint32_t kept = 0, at = self->next;
+    begin_round(self);
+    for (; at < self->count && *appended < max_messages; at++) {
+        rd_kafka_message_t *message = self->messages[at];
+        int later = is_held(self, message);
+        if (!later && (outcome = offer(self, sink, message, appended)) == PF_STALLED)
+            break;
+        if (later || outcome == PF_PARTITION_STALLED) {
+            if (!later)
+                hold(self, message);
+            self->loose += !place_of(self, message)->paused;
+            self->held_bytes += message->len;
+            self->messages[kept++] = message; /* kept <= at */
+        } else if (many) {
+            pf_kafka_spent_put(&self->spent, message);
+        } else {
+            self->api->message_destroy(message);
+        }
+    }
+    uint32_t rest = self->count - at;
+    if (rest == 0 && self->n_paused > 0 && !self->is_paused)
+        change_pause(self, PAUSED_WITHOUT_NEED, 0);
+    if (kept > 0)
+        memmove(self->messages + kept, self->messages + at, rest * sizeof *self->messages);
+    self->next = kept > 0 || rest == 0 ? 0 : at;
+    self->count = kept > 0 || rest == 0 ? kept + rest : self->count;
+    self->loose += rest;
+    return outcome == PF_STALLED ? PF_STALLED : PF_APPENDED;
+}
+
+/* Whether more may be taken, beside what is kept for partitions that must wait. */
+static int has_room(const pf_kafka_source *self)
+{
+    return self->loose < PF_KAFKA_FETCH && self->count + PF_KAFKA_FETCH <= PF_KAFKA_KEPT &&
+           self->held_bytes < PF_KAFKA_HELD_BYTES;
+}
+
+/* Emptying the pipe first keeps the order safe: what arrives after the look writes to the pipe again.  Returns how many
+ * messages were taken. */
+static uint32_t fetch(pf_kafka_source *self)
 {
     pf_wake_wait(&self->pipe, -1, 0);
-    ssize_t got = self->api->consume_batch_queue(self->queue, 0, self->messages, PF_KAFKA_FETCH);
-    self->next = 0;
-    self->count = got > 0 ? (uint32_t)got : 0;
+    ssize_t got = self->api->consume_batch_queue(self->queue, 0, self->messages + self->count, PF_KAFKA_FETCH);
+    self->count += got > 0 ? (uint32_t)got : 0;
+    self->full_since_ns = 0;
+    return got > 0 ? (uint32_t)got : 0;
 }
 
 static int reached_end(pf_kafka_source *self)
@@ -398,7 +492,7 @@ static int poll_messages(pf_source *base, pf_sink *sink, uint32_t max_messages, 
     if (self->failed)
         return PF_SOURCE_FAILED;
     uint32_t pause = atomic_load_explicit(&self->want_paused, memory_order_relaxed);
-    if (pause != self->is_paused && (pause || self->next == self->count))
+    if (pause != self->is_paused && (pause || has_room(self)))
         pf_kafka_source_pause(self, pause);
     int64_t deadline = 0;
     uint32_t appended = 0;
@@ -417,8 +511,13 @@ static int poll_messages(pf_source *base, pf_sink *sink, uint32_t max_messages, 
             return PF_SOURCE_END;
         if (appended > 0)
             return PF_SOURCE_MORE;
-        fetch(self);
-        if (self->count > 0 || has_notes(self))
+        if (!has_room(self)) {
+            if (hold_back(self))
+                continue;
+            serve_stalled(self);
+            return has_notes(self) ? PF_SOURCE_CALL : PF_SOURCE_STALLED;
+        }
+        if (fetch(self) > 0 || has_notes(self))
             continue;
         pf_kafka_spent_free_all(&self->spent);
         int64_t now = pf_kafka_now_ns();
@@ -443,7 +542,8 @@ static void drop_kept(pf_kafka_source *self)
             take_event(self, message);
         self->api->message_destroy(message);
     }
-    self->next = self->count = 0;
+    self->next = self->count = self->loose = 0;
+    self->held_bytes = 0;
 }
 
 int pf_kafka_source_keep_alive(pf_kafka_source *self)
@@ -454,8 +554,7 @@ int pf_kafka_source_keep_alive(pf_kafka_source *self)
         drop_kept(self);
         if (call_is_due(self))
             return 1;
-        fetch(self);
-    } while (self->count > 0);
+    } while (fetch(self) > 0);
     return has_notes(self);
 }
 
@@ -498,8 +597,8 @@ uint64_t pf_kafka_source_count(pf_kafka_source *self, uint64_t messages, int64_t
     int64_t deadline = pf_kafka_now_ns() + timeout_us * 1000;
     while (seen < messages && !has_notes(self) && pf_kafka_now_ns() < deadline) {
         if (self->next == self->count)
-            fetch(self);
-        if (self->count == 0)
+            self->next = self->count = 0;
+        if (self->count == 0 && fetch(self) == 0)
             pf_wake_wait(&self->pipe, -1, 1000);
         for (; self->next < self->count; self->next++) {
             rd_kafka_message_t *message = self->messages[self->next];

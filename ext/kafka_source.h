@@ -18,7 +18,9 @@
 #include "wake.h"
 
 #define PF_KAFKA_FETCH 1024  /* messages taken from librdkafka's queue at once */
+#define PF_KAFKA_KEPT 8192   /* messages that may be kept for partitions that must wait, and those just taken */
 #define PF_KAFKA_RESERVE 64  /* room for those that come while the sink is stalled */
+#define PF_KAFKA_HELD_BYTES (32 * 1024 * 1024) /* of kept payloads, beyond which nothing is taken */
 #define PF_KAFKA_UNBOUNDED INT64_MAX
 
 typedef struct {
@@ -26,6 +28,8 @@ typedef struct {
     int64_t end;      /* bounded reading: messages from this offset on are left alone */
     int64_t position; /* next offset to append; -1 before the first message */
     int done;         /* position has reached end */
+    uint8_t held;     /* the sink had no room for its first kept message: the later ones are kept without asking */
+    uint8_t paused;   /* by hold_back(), for itself alone */
 } pf_kafka_partition;
 
 typedef struct {
@@ -62,8 +66,13 @@ typedef struct {
     uint8_t *headers; /* scratch for one message's encoded headers */
     size_t headers_size;
     size_t headers_wanted; /* bytes of headers that there was no memory for; 0: never happened */
-    uint32_t next, count; /* messages[next .. count) are taken but not yet appended */
-    rd_kafka_message_t *messages[PF_KAFKA_FETCH + PF_KAFKA_RESERVE];
+    uint32_t n_held, n_paused; /* partitions */
+    /* Of the messages that the last round kept: those that no pause stands behind, and payload bytes of all. */
+    uint32_t loose;
+    uint64_t held_bytes;
+    int64_t full_since_ns; /* since when there has been no room for more of them; 0: there is */
+    uint32_t next, count; /* messages[next .. count) are taken but not yet appended, each partition's in order */
+    rd_kafka_message_t *messages[PF_KAFKA_KEPT + PF_KAFKA_RESERVE];
 } pf_kafka_source;
 
 /* Zero a source and make its pipe and lock; 0, or an errno. */
@@ -83,7 +92,7 @@ void pf_kafka_source_gain(pf_kafka_source *self, pf_kafka_partition *place, int6
 void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place);
 /* Drop kept messages of partitions that are not ours, and what was remembered of topic handles. */
 void pf_kafka_source_forget(pf_kafka_source *self);
-/* Pause or resume every partition that is ours. */
+/* Pause or resume every partition that is ours, those included that were paused for themselves alone. */
 void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause);
 
 /* Between the last poll and the release: poll librdkafka, so that the membership lives and rebalances are told, but fetch

@@ -96,7 +96,7 @@ static int pf_memory_poll(pf_source *source, pf_sink *sink, uint32_t max_message
     for (; log->next_fixed < log->n_fixed && taken < max_messages; log->next_fixed++) {
         const pf_incoming *message = &log->fixed[log->next_fixed];
         if (message->offset < log->start[message->partition]) continue;
-        if (sink->append(sink, message) == PF_STALLED) return PF_SOURCE_STALLED;
+        if (sink->append(sink, message) != PF_APPENDED) return PF_SOURCE_STALLED;
         taken++;
     }
     struct timespec deadline = {0};
@@ -106,7 +106,7 @@ static int pf_memory_poll(pf_source *source, pf_sink *sink, uint32_t max_message
         pf_memory_node *node = pf_memory_next(log);
         if (node) {
             pthread_mutex_unlock(&log->mutex);
-            if (sink->append(sink, &node->message) == PF_STALLED) return PF_SOURCE_STALLED;
+            if (sink->append(sink, &node->message) != PF_APPENDED) return PF_SOURCE_STALLED;
             taken++;
             pthread_mutex_lock(&log->mutex);
             log->cursor = node->next;

@@ -26,6 +26,9 @@ typedef struct {
 enum {
     PF_APPENDED = 0, /* taken: a row, or a counted refusal */
     PF_STALLED = 1,  /* no slot is free: return PF_SOURCE_STALLED and offer the same message again */
+    /* Its partition must wait, others need not: a source that can keep this message, and all later ones of its
+     * partition, may go on to offer the others'.  Else it is as PF_STALLED. */
+    PF_PARTITION_STALLED = 2,
 };
 
 /* What `append` writes to; defined by the intake (intake.h) or by a test. */

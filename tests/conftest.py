@@ -9,15 +9,32 @@ from pathlib import Path
 import pytest
 
 from tests.support.kafka_broker import KafkaBroker
+from tests.support.kafka_run import PARTITIONS, Start, runtimes
+from tests.support.tcp_proxy import TcpProxy
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+def session_proxy() -> Iterator[TcpProxy]:
+    """What stands before the broker of all tests, for those who come by its port."""
+    with TcpProxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory, session_proxy: TcpProxy) -> Iterator[KafkaBroker]:
     """Apache Kafka, started once for all tests."""
-    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"), advertised_port=session_proxy.port)
+    session_proxy.target_port = broker.proxied_port
     broker.start()
     yield broker
     broker.close()
+
+
+@pytest.fixture
+def proxy(kafka: KafkaBroker, session_proxy: TcpProxy) -> Iterator[TcpProxy]:
+    """The proxy before ``kafka``, for one test to play with."""
+    yield session_proxy
+    session_proxy.resume()
 
 
 @pytest.fixture
@@ -40,3 +57,16 @@ def new_topic(kafka: KafkaBroker, request: pytest.FixtureRequest) -> Callable[..
         return kafka.create_topic(f"topic-{next(_numbers)}", partitions, **config)
 
     return create
+
+
+@pytest.fixture
+def topics(new_topic: Callable[..., str]) -> tuple[str, str, str]:
+    """(source of four partitions, sink, dead letters)."""
+    return new_topic(PARTITIONS), new_topic(), new_topic()
+
+
+@pytest.fixture
+def start(kafka: KafkaBroker, tmp_path: Path, topics: tuple[str, str, str]) -> Iterator[Start]:
+    """Start a runtime; every one is ended after the test."""
+    with runtimes(tmp_path, kafka.bootstrap_servers, topics) as start_runtime:
+        yield start_runtime

@@ -2,7 +2,8 @@
 
 ``ECHO_TOPICS``: topics, comma separated, one handler each (``TOPIC`` is read by the handler ``echo-TOPIC``).
 ``ECHO_TO``, ``ECHO_DEAD``: the topics that results and dead letters go to. ``ECHO_SINK_SERVERS``: their broker.
-``ECHO_SECONDS``: how long a batch takes. ``ECHO_ROWS``: of how many rows it is at most.
+``ECHO_SECONDS``: how long a batch takes; with ``ECHO_SLOW``, only one that begins with a row of that partition.
+``ECHO_ROWS``: of how many rows it is at most.
 ``ECHO_OPTIONS``: librdkafka options of the consumers, as JSON.
 """
 
@@ -19,6 +20,7 @@ from pythia_fast import App, Batch, KafkaConsumer, KafkaProducer
 
 SINK_SERVERS = os.environ.get("ECHO_SINK_SERVERS") or os.environ["KAFKA_BOOTSTRAP_SERVERS"]
 SECONDS = float(os.environ.get("ECHO_SECONDS", "0"))
+SLOW = os.environ.get("ECHO_SLOW", "")
 OPTIONS = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500} | json.loads(os.environ.get("ECHO_OPTIONS", "{}"))
 
 
@@ -31,7 +33,7 @@ app = App("echo")
 
 def echo(batch: Batch[Row]) -> dict[str, object]:
     """Every id, with the process group of the runtime that handled it."""
-    if SECONDS:
+    if SECONDS and (not SLOW or batch.positions["partition"][0] == int(SLOW)):
         time.sleep(SECONDS)
     ids = batch["id"]
     return {"id": ids, "runtime": np.full(len(ids), os.getpgid(0), dtype=np.int64)}

@@ -52,10 +52,11 @@ PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxied_port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{advertised_port}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
 num.partitions=1
 auto.create.topics.enable=false
@@ -141,19 +142,30 @@ def _die_with_parent() -> None:
 
 
 class KafkaBroker:
-    """One broker. The ports and the data stay the same over ``restart()``; ``close()`` removes the data."""
+    """One broker. The ports and the data stay the same over ``restart()``; ``close()`` removes the data.
+
+    ``advertised_port``: that of a proxy before ``proxied_port``: clients that come by it are told to come by it again,
+    while those of ``bootstrap_servers`` are not. ``settings``: properties that are added, or replace the ones here.
+    """
 
     def __init__(
-        self, folder: Path | None = None, *, heap: str = "512m", settings: dict[str, str] | None = None
+        self,
+        folder: Path | None = None,
+        *,
+        heap: str = "512m",
+        settings: dict[str, str] | None = None,
+        advertised_port: int | None = None,
     ) -> None:
         self.folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix="pythia-fast-kafka-"))
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.port, self.controller_port = free_ports(2)
+        self.port, self.controller_port, self.proxied_port = free_ports(3)
+        self._advertised_port = advertised_port if advertised_port is not None else self.proxied_port
         self.log_path = self.folder / "broker.log"
         self._heap = heap
-        self._settings = settings or {}
+        self.settings = settings or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._formatted = False
+        self._log_begin = 0  #: size of the log when the broker was launched last
 
     @property
     def bootstrap_servers(self) -> str:
@@ -165,17 +177,30 @@ class KafkaBroker:
 
     def start(self, timeout: float = 60.0) -> KafkaBroker:
         """Start and return once the broker serves."""
+        self.launch()
+        self.wait_ready(timeout)
+        return self
+
+    def launch(self) -> None:
+        """Start and return at once; ``wait_ready`` must follow."""
         if self._process is not None:
             raise BrokerError("the broker is running already")
         java, jars = _java(), f"{libraries()}/*"
         properties = self.folder / "server.properties"
         if not self._formatted:
-            text = PROPERTIES.format(port=self.port, controller_port=self.controller_port, data=self.folder / "data")
-            properties.write_text(text + "".join(f"{name}={value}\n" for name, value in self._settings.items()))
+            text = PROPERTIES.format(
+                port=self.port,
+                proxied_port=self.proxied_port,
+                advertised_port=self._advertised_port,
+                controller_port=self.controller_port,
+                data=self.folder / "data",
+            )
+            # Of a property that stands there twice, Java takes the last.
+            properties.write_text(text + "".join(f"{name}={value}\n" for name, value in self.settings.items()))
             self._format(java, jars, properties)
         options = [f"-Xms{self._heap}", f"-Xmx{self._heap}", *GARBAGE_COLLECTION]
         options += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=info"]
-        begin = self.log_path.stat().st_size if self.log_path.exists() else 0
+        self._log_begin = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [java, *options, "-cp", jars, "kafka.Kafka", str(properties)],
@@ -186,23 +211,22 @@ class KafkaBroker:
                 start_new_session=True,  # Ctrl-C is for the test run, which stops the broker itself
                 preexec_fn=_die_with_parent,
             )
-        self._wait_ready(begin, timeout)
-        return self
 
     def _format(self, java: str, jars: str, properties: Path) -> None:
-        command = [java, "-Xmx128m", "-cp", jars, "kafka.tools.StorageTool", "format"]
+        command = [java, "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", jars, "kafka.tools.StorageTool", "format"]
         command += ["-t", "cHl0aGlhLWZhc3QtdGVzdA", "-c", str(properties)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise BrokerError(f"StorageTool format failed:\n{done.stdout}{done.stderr}")
         self._formatted = True
 
-    def _wait_ready(self, begin: int, timeout: float) -> None:
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        """Return once the broker that was launched serves."""
         assert self._process is not None
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             with self.log_path.open("rb") as log:
-                log.seek(begin)
+                log.seek(self._log_begin)
                 text = log.read()
             if READY_LINE in text:
                 return
@@ -256,11 +280,12 @@ class KafkaBroker:
         settings = {option.replace("_", "."): value for option, value in config.items()}
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
         admin.create_topics([NewTopic(name, partitions, 1, config=settings)])[name].result(30)
-        _wait_for_leaders(admin, name, partitions)
+        wait_for_leaders(admin, name, partitions)
         return name
 
 
-def _wait_for_leaders(admin: object, name: str, partitions: int) -> None:
+def wait_for_leaders(admin: object, name: str, partitions: int) -> None:
+    """Return once every partition of the topic has a leader."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         topic = admin.list_topics(name, timeout=10).topics[name]  # type: ignore[attr-defined]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pythia_fast.errors import ConfigError, PoolError
+from pythia_fast.machine import available_cores, memory_limit_bytes
 from pythia_fast.observer import SAMPLE_INTERVAL_S, HandlerInfo, Observer, RunInfo, Snapshot
 from pythia_fast.pool.children import ForkedChildren
 from pythia_fast.pool.messages import Ready
@@ -31,6 +32,7 @@ from pythia_fast.process_stats import ProcessSampler
 from pythia_fast.report import Ending, RunReport
 from pythia_fast.runtime.handler_run import HandlerRun
 from pythia_fast.runtime.shutdown import StopRequest
+from pythia_fast.runtime.slot_plan import SHARE_OF_MEMORY
 from pythia_fast.runtime.state_dir import prepare_folder
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class Engine:
         self._next_memory = 0.0
         occupy_standard_descriptors()
         state_dir = prepare_folder(state_dir, "checkpoints and dead letters", "--state-dir (state_dir= of App.run)")
+        memory_bytes = int(memory_limit_bytes() * SHARE_OF_MEMORY) // max(1, len(handlers))
         self._runs: list[HandlerRun] = []
         for pool, (handler, share) in enumerate(zip(handlers, share_workers(handlers, workers), strict=True)):
             try:
@@ -83,6 +86,7 @@ class Engine:
                     connect_timeout=connect_timeout,
                     log=self._event,
                     drain_timeout=drain_timeout,
+                    memory_bytes=memory_bytes,
                 )
             except (OSError, ValueError, MemoryError) as error:
                 raise ConfigError(
@@ -294,16 +298,6 @@ def occupy_standard_descriptors() -> None:
     while (fd := os.open(os.devnull, os.O_WRONLY)) <= 2:
         continue
     os.close(fd)
-
-
-def available_cores() -> int:
-    """Cores that this process may use: its affinity, at most what its container's CPU quota comes to."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    return max(1, cores)
 
 
 def share_workers(handlers: Sequence[Handler], workers: int | Literal["auto"]) -> list[int]:

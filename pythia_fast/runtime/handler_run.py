@@ -23,18 +23,13 @@ from pythia_fast.pool.restart_budget import Found
 from pythia_fast.report import HandlerReport
 from pythia_fast.runtime.completion import Completion, Counts
 from pythia_fast.runtime.dead_letter import DeadLetterWriter
+from pythia_fast.runtime.slot_plan import plan_slots, slot_bytes
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.spool import Spool
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
 
-#: Batches a pool process has in hand: one it works on, and enough queued that it never waits for the intake.
-CREDIT = 3
-#: Slots beyond what the processes hold: open batches, and batches whose outputs are being delivered.
-SPARE_SLOTS = 4
-#: Slots for batches some of whose rows wait to be handled again; when they are all taken, the source is read no more.
-WAITING_SLOTS = 32
 #: Seats of spares in the arena, for each that is kept: one may be taken by a process that is just being seated.
 SEATS_A_SPARE = 3
 DRAIN_TURN_S = 0.5  #: longest time without a look at the source while its last batches wait for credit
@@ -59,6 +54,7 @@ class HandlerRun:
         connect_timeout: float | None,
         log: Callable[[str], None],
         drain_timeout: float,
+        memory_bytes: int,
     ) -> None:
         self.handler = handler
         self.pool = pool
@@ -75,12 +71,20 @@ class HandlerRun:
         self._partitions: dict[int, Partition] = {}
         self._handled: dict[int, tuple[int, int]] = {}  #: slot -> (batch, rows of it handled) at the last death there
         self._giving_up = threading.Event()
+        one_slot = slot_bytes(handler.batch_size, handler.max_batch_bytes, len(handler.decoding.schema.columns))
+        plan = plan_slots(workers, one_slot, waits=handler.retry.waits, memory_bytes=memory_bytes)
+        if plan.bytes > memory_bytes:  # only what is written takes memory, so it may go well all the same
+            log(
+                f"{handler.name}: its {plan.slots} batches take up to {plan.bytes // 10**6:,} MB of shared memory when "
+                f"they are full, and {memory_bytes // 10**6:,} MB are meant for it, half of what this machine or "
+                "container has; lower batch_size, max_batch_bytes or workers"
+            )
         self._shape = {
             "capacity": handler.batch_size,
             "raw_bytes": handler.max_batch_bytes,
             "n_workers": workers,
-            "credit": CREDIT,
-            "n_slots": workers * (CREDIT + 1) + SPARE_SLOTS + (WAITING_SLOTS if handler.retry.waits else 0),
+            "credit": plan.credit,
+            "n_slots": plan.slots,
             "output_bytes": handler.max_batch_bytes if handler.sink is not None else 4096,
             "n_spares": handler.spares * SEATS_A_SPARE,
         }

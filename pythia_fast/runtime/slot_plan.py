@@ -1,0 +1,45 @@
+"""How many slots a handler's arena gets: enough that nobody waits, and no more than the container's memory bears."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: (batches a pool process has in hand: one it works on, and enough queued that it never waits for the intake;
+#: slots beyond what the processes hold: open batches, and batches whose outputs are being delivered). The first is
+#: what runs best; the others are for little memory.
+CHOICES = ((3, 4), (2, 4), (2, 2), (1, 2))
+#: Slots for batches some of whose rows wait to be handled again; when they are all taken, the source is read no more.
+WAITING_SLOTS = (32, 16, 8, 4)
+#: Of the memory there is, this share may be taken by arenas once all their slots have been full.
+SHARE_OF_MEMORY = 0.5
+
+
+class SlotPlan(NamedTuple):
+    """Sizes of an arena."""
+
+    credit: int
+    slots: int
+    bytes: int  #: of memory that its slots can come to take
+
+
+def slot_bytes(batch_size: int, max_batch_bytes: int, columns: int) -> int:
+    """Memory that one slot can come to take: payloads, the texts among their values, records, what is fixed a row."""
+    return 3 * max_batch_bytes + batch_size * (128 + 8 * columns)
+
+
+def plan_slots(workers: int, one_slot: int, *, waits: bool, memory_bytes: int) -> SlotPlan:
+    """The most generous plan that the memory bears; the least one where none does.
+
+    Parameters:
+        workers: pool processes.
+        one_slot: bytes, see ``slot_bytes``.
+        waits: rows may wait to be handled again.
+        memory_bytes: what all slots may take.
+    """
+    plan = SlotPlan(0, 0, 0)
+    for (credit, spare), waiting in zip(CHOICES, WAITING_SLOTS, strict=True):
+        slots = workers * (credit + 1) + spare + (waiting if waits else 0)
+        plan = SlotPlan(credit, slots, slots * one_slot)
+        if plan.bytes <= memory_bytes:
+            break
+    return plan

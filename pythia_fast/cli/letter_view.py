@@ -24,14 +24,14 @@ def group_table(groups: list[Group], by: str) -> Table:
     """A row a group, the largest first."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("letters", justify="right", no_wrap=True)
-    table.add_column("handler", overflow="fold")
-    table.add_column(by, overflow="fold", ratio=1)
-    table.add_column("oldest", no_wrap=True)
-    table.add_column("newest", no_wrap=True)
-    table.add_column("from", overflow="fold")
+    table.add_column("handler", overflow="fold", min_width=8)
+    table.add_column(by, overflow="fold")
+    table.add_column("oldest, newest", no_wrap=True)  # one below the other: 80 columns have no room for both
+    table.add_column("from", overflow="fold", min_width=12)
     for group in groups:
-        cells = (group.handler, group.why, _second(group.oldest), _second(group.newest), sources_text(group))
-        table.add_row(f"{group.count:,}", *(Text(printable(cell)) for cell in cells))
+        times = "\n".join(printable(_second(time)) for time in (group.oldest, group.newest))
+        handler, why, sources = (Text(printable(cell)) for cell in (group.handler, group.why, sources_text(group)))
+        table.add_row(f"{group.count:,}", handler, why, Text(times), sources)
     return table
 
 

@@ -102,6 +102,11 @@ class StoredLetter(msgspec.Struct, omit_defaults=True):
         )
 
 
+def _spelled(text: str) -> str:
+    """The text with lone surrogates spelled out: a file's name may hold any bytes, JSON and MessagePack do not."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _text(value: bytes | None) -> tuple[str | None, str | None]:
     """(text, base64): one of them, or neither for null."""
     if value is None:
@@ -135,8 +140,8 @@ def stored_letter(letter: DeadLetter, app: str, handler: str, time: str) -> Stor
         time=time,
         app=app,
         handler=handler,
-        reason=letter.reason,
-        topic=letter.topic,
+        reason=_spelled(letter.reason),
+        topic=_spelled(letter.topic),
         partition=letter.partition,
         offset=letter.offset,
         attempts=letter.attempts,

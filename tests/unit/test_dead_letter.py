@@ -114,6 +114,13 @@ def test_the_default_file_reads_by_eye(tmp_path: Path) -> None:
     assert [stored.letter() for stored in read_dead_letters(path)] == [LETTER, LETTER._replace(payload=None), binary]
 
 
+def test_a_topic_that_is_a_file_with_a_name_that_is_no_text_can_be_stored(tmp_path: Path) -> None:
+    odd = LETTER._replace(topic="a\udcff.ndjson", reason="output refused by file b\udcfe: full")
+    write(DeadLetterWriter(None, context(tmp_path)), [odd])
+    (stored,) = read_dead_letters(default_files(tmp_path, "score")[0])
+    assert (stored.topic, stored.reason) == ("a\\udcff.ndjson", "output refused by file b\\udcfe: full")
+
+
 def test_files_of_dead_letters_are_for_their_owner_only(tmp_path: Path) -> None:
     write(DeadLetterWriter(None, context(tmp_path)), [LETTER])
     write(DeadLetterWriter(FileProducer(tmp_path / "dead"), context(tmp_path)), [LETTER])

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from pythia_fast import options
+from pythia_fast.circuit_breaker import CircuitBreaker
+from pythia_fast.dead_letter_limit import DeadLetterLimit
 from pythia_fast.errors import ConfigError
 from pythia_fast.options import named_options, nearest
 from pythia_fast.registration import Handler, OnError, Ordering, OutputRows, make_handler
@@ -63,6 +65,9 @@ class App:
         on_error: OnError = "isolate",
         output_rows: OutputRows = "same",
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - it cannot be changed
+        dead_letter_limit: DeadLetterLimit | float | None = DeadLetterLimit(),  # noqa: B008 - nor can it
+        breaker: CircuitBreaker | None = None,
+        rate_limit: float | None = None,
         workers: int | None = None,
         name: str | None = None,
     ) -> Callable[[AnyHandler], AnyHandler]:
@@ -89,6 +94,11 @@ class App:
                 where it is as long as the batch, rejected and retried rows are left out all the same.
             retry: how often, and after which wait, rows are handled again that ``batch.retry`` asks another attempt
                 for, or whose exception it names. A row is given up, too, when three processes have died on it alone.
+            dead_letter_limit: share of the rows that may be given up, as a number or a DeadLetterLimit; beyond it the
+                source is paused and tried again with small batches (docs/flow-control.md). None: no limit.
+            breaker: which exceptions tell that a service behind the handler is away; when it is, the source is paused
+                and batches in hand wait, without using up their attempts.
+            rate_limit: most rows per second over all processes; batches are then 20 ms' worth of rows at most.
             workers: this handler's share of the pool; default: what the others leave, in equal parts.
             name: default: the function's or class's name.
 
@@ -114,6 +124,9 @@ class App:
                 on_error=on_error,
                 output_rows=output_rows,
                 retry=retry,
+                dead_letter_limit=dead_letter_limit,
+                breaker=breaker,
+                rate_limit=rate_limit,
                 workers=workers,
             )
             if handler.name in self.handlers:

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 
 from pythia_fast import options
 from pythia_fast.brokers.base import Sink, Source
+from pythia_fast.circuit_breaker import CircuitBreaker
+from pythia_fast.dead_letter_limit import DeadLetterLimit
 from pythia_fast.decoders import Decoding, choose_decoder
 from pythia_fast.handlers import Adapter, inspect_handler
 from pythia_fast.retry import RetryPolicy
@@ -20,6 +22,7 @@ OutputRows = Literal["same", "any"]
 MAX_BATCH_SIZE = 1 << 20
 MIN_BATCH_BYTES = 1 << 20
 MAX_BATCH_BYTES = 1 << 30
+MIN_RATE, MAX_RATE = 0.001, 1_000_000_000  #: rows per second
 BYTES_A_ROW = 256  #: raw bytes reserved a row unless max_batch_bytes says otherwise; only touched pages take memory
 
 
@@ -42,7 +45,15 @@ class Handler:
     on_error: OnError
     output_rows: OutputRows
     retry: RetryPolicy
+    dead_letter_limit: DeadLetterLimit | None
+    breaker: CircuitBreaker | None
+    rate_limit: float | None
     workers: int | None
+
+    @property
+    def parks(self) -> bool:
+        """Whether batches may wait in their slots to be handled again."""
+        return self.retry.waits or self.breaker is not None
 
 
 def make_handler(
@@ -62,6 +73,9 @@ def make_handler(
     on_error: str,
     output_rows: str,
     retry: Any,
+    dead_letter_limit: Any,
+    breaker: Any,
+    rate_limit: Any,
     workers: int | None,
 ) -> Handler:
     """Check everything and compile the schema. Raises ConfigError or SchemaError with what to do."""
@@ -78,6 +92,12 @@ def make_handler(
     batch_size = options.whole(where, "batch_size", batch_size, 1, MAX_BATCH_SIZE, "rows")
     if not isinstance(retry, RetryPolicy):
         raise options.refusal(where, "retry", retry, "a RetryPolicy(max_attempts, backoff, jitter, retry_on)")
+    if breaker is not None and not isinstance(breaker, CircuitBreaker):
+        takes = "a CircuitBreaker(failure_threshold, recovery_timeout, expected), or None"
+        raise options.refusal(where, "breaker", breaker, takes)
+    if rate_limit is not None:
+        takes = f"rows per second, from {MIN_RATE:g} to {MAX_RATE:,}, or None"
+        rate_limit = options.number(where, "rate_limit", rate_limit, MIN_RATE, MAX_RATE, takes)
     if workers is not None:
         workers = options.whole(where, "workers", workers, 1, options.MAX_WORKERS, "processes")
     batch_timeout = options.seconds(where, "batch_timeout", batch_timeout, high=3600)
@@ -102,5 +122,15 @@ def make_handler(
         on_error=on_error,  # type: ignore[arg-type]
         output_rows=output_rows,  # type: ignore[arg-type]
         retry=retry,
+        dead_letter_limit=_limit(where, dead_letter_limit),
+        breaker=breaker,
+        rate_limit=rate_limit,
         workers=workers,
     )
+
+
+def _limit(where: str, given: Any) -> DeadLetterLimit | None:
+    if given is None or isinstance(given, DeadLetterLimit):
+        return given
+    takes = "a share of the rows, from 0 to 1, a DeadLetterLimit(ratio, min_rows, window), or None"
+    return DeadLetterLimit(options.number(where, "dead_letter_limit", given, 0, 1, takes))

@@ -16,12 +16,14 @@ from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Partition, Publisher, PublisherContext, Reader, ReaderContext
 from pythia_fast.errors import SourceError
+from pythia_fast.observer import FlowState
 from pythia_fast.pool.messages import ArenaShape
 from pythia_fast.pool.parts import convicts_next
 from pythia_fast.pool.restart_budget import Found
-from pythia_fast.report import HandlerReport
+from pythia_fast.report import Flow, HandlerReport
 from pythia_fast.runtime.completion import Completion, Counts
 from pythia_fast.runtime.dead_letter import DeadLetterWriter
+from pythia_fast.runtime.flow import FlowControl
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.spool import Spool
 
@@ -77,10 +79,12 @@ class HandlerRun:
             "raw_bytes": handler.max_batch_bytes,
             "n_workers": workers,
             "credit": CREDIT,
-            "n_slots": workers * (CREDIT + 1) + SPARE_SLOTS + (WAITING_SLOTS if handler.retry.waits else 0),
+            "n_slots": workers * (CREDIT + 1) + SPARE_SLOTS + (WAITING_SLOTS if handler.parks else 0),
             "output_bytes": handler.max_batch_bytes if handler.sink is not None else 4096,
         }
         self.arena = Arena(handler.decoding.plan, **self._shape)
+        self._flow = FlowControl(handler, self.arena, bounded=until == "end", admit=self._admit, log=log)
+        self._rate_waits = 0  #: as last looked at
         self._completion: Completion | None = None
         self._intake: Intake | None = None
         self._sink: Publisher | None = None
@@ -137,6 +141,7 @@ class HandlerRun:
             self._sink,
             self._dead_letters,
             slots=SlotReader(self.arena, handler, self._partitions, self._spool_dir),
+            flow=self._flow,
             launch=lambda worker: launch(self.pool, worker),
             wake_intake=self._wake_intake,
             fail=self._fail,
@@ -150,6 +155,7 @@ class HandlerRun:
             linger_ns=int(handler.batch_timeout * 1e9),
             spool_dir=self._spool_dir,
             max_payload_bytes=handler.max_batch_bytes,
+            rows_per_s=handler.rate_limit or 0.0,
         )
 
     def start(self) -> None:
@@ -172,6 +178,10 @@ class HandlerRun:
     def _wake_intake(self) -> None:
         if self._intake is not None:
             self._intake.wake()
+
+    def _admit(self, gate: int) -> None:
+        assert self._intake is not None
+        self._intake.admit(gate)
 
     def died(self, worker: int, how: str) -> None:
         """A pool process of this handler, which has been started, is dead."""
@@ -299,7 +309,16 @@ class HandlerRun:
     def trouble(self) -> list[str]:
         waiting = (self._sink, self._dead_letters)
         sentences = [part.trouble() for part in waiting if part is not None]
-        return [f"{self.handler.name}: {sentence}" for sentence in sentences if sentence]
+        return [f"{self.handler.name}: {sentence}" for sentence in (*sentences, *self._flow.trouble) if sentence]
+
+    def flow(self) -> FlowState:
+        """Whether the source is read; "rate limited": some batch had to wait for that since this was last asked."""
+        waits = self._intake.rate_waits if self._intake is not None else 0
+        limited = waits > self._rate_waits
+        self._rate_waits = waits
+        state = self._flow.state
+        shown: Flow = "rate limited" if limited and state == "open" else state
+        return FlowState(self.handler.name, shown, self._flow.circuit)
 
     def unfinished(self) -> int:
         return 0 if self._intake is None else max(0, self._intake.messages - self.counts.rows)
@@ -321,4 +340,8 @@ class HandlerRun:
             retried=counts.retried,
             refused=counts.refused,
             crashes=counts.crashes,
+            pauses=self._flow.pauses,
+            paused_seconds=self._flow.paused_s,
+            flow=self._flow.state,
+            circuit=self._flow.circuit,
         )

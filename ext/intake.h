@@ -60,6 +60,7 @@ typedef struct {
     uint64_t linger_ns;
     uint64_t patience_ns;
     uint64_t blocked_since_ns; /* 0: not blocked */
+    uint64_t blocked_at;       /* `messages` then: a source that gets on, however slowly, is not blocked */
     uint32_t stalled_lane;     /* whose batch could not be opened or published */
     uint32_t paused;
     uint32_t spool_errno;
@@ -360,7 +361,10 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
             if (in->spool_errno) return PF_INTAKE_SPOOL;
             pf_store64(&in->stalls, in->stalls + 1);
             uint64_t now = pf_now_ns();
-            if (in->blocked_since_ns == 0) in->blocked_since_ns = now;
+            if (in->blocked_since_ns == 0 || in->blocked_at != in->messages) {
+                in->blocked_since_ns = now;
+                in->blocked_at = in->messages;
+            }
             if (!in->paused && now - in->blocked_since_ns > in->patience_ns) {
                 in->paused = 1;
                 return PF_INTAKE_BLOCKED;

@@ -93,13 +93,13 @@ class FlowControl:
         Raises HandlerError when so many were in vain that the run is to end.
         """
         now_s = _now_s()
-        for gate in self._gates:
-            if gate.exhausted:
-                raise HandlerError(
-                    f"handler {self._handler.name!r} got nowhere: {gate.why}; {gate.failed_probes} batches were tried, "
-                    "each after a pause. What is not settled is read again by the next run; with "
-                    'until="forever" the source stays paused until it goes better'
-                )
+        if self._watch is not None and self._watch.gate.exhausted:
+            raise self._in_vain(
+                self._watch.gate,
+                "See in the dead letters what is wrong, and mend it; dead_letter_limit=None lets all of them go there",
+            )
+        if self._circuit is not None and self._circuit.gate.exhausted:
+            raise self._in_vain(self._circuit.gate, "See to the service that the handler calls")
         if self._watch is not None and self._watch.begin_probe(now_s):
             self._set_gate()
         if self._circuit is not None and self._circuit.state == "half-open" and self._admitted == 0:
@@ -107,6 +107,12 @@ class FlowControl:
         if self._circuit is not None and self._circuit.begin_probe(now_s):
             self._set_gate()
             self._arena.set_circuit(self._circuit.word)
+
+    def _in_vain(self, gate: Gate, advice: str) -> HandlerError:
+        return HandlerError(
+            f"handler {self._handler.name!r} got nowhere: {gate.why}; {gate.failed_probes} batches were tried, each "
+            f"after a pause. {advice}. What is not settled is read again by the next run"
+        )
 
     @property
     def _gates(self) -> list[Gate]:

@@ -82,3 +82,8 @@ def test_a_rate_limit_makes_batches_smaller_and_holds_the_source_back(feed):
     assert took >= 0.25  # 10 rows at once, then one in 10 ms
     assert one.intake.rate_waits > 0
     assert max(settle_all(one.arena)) == 2
+
+
+def test_a_source_that_gets_on_slowly_is_not_blocked(feed):
+    one = feed([b"m"] * 40, rows_per_s=100, slots=64, credit=60, patience_ns=150_000_000)
+    assert one.run() == END

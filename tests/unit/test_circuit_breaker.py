@@ -57,7 +57,7 @@ def test_a_handler_takes_a_breaker():
 
 @pytest.mark.parametrize("given", [0, -1, "1000/s", float("inf"), True])
 def test_a_rate_is_a_number_of_rows_per_second(given):
-    with pytest.raises(ConfigError, match="handler 'handler': rate_limit=.*: rows per second, from 0.001 to"):
+    with pytest.raises(ConfigError, match=r"handler 'handler': rate_limit=.*: rows per second, from 0.001 to"):
         register(rate_limit=given)
 
 

@@ -53,5 +53,5 @@ def test_an_unknown_option_is_refused_with_the_nearest():
 
 @pytest.mark.parametrize("given", [-0.1, 50, "50 %", False])
 def test_a_handler_takes_a_share_or_a_limit(given):
-    with pytest.raises(ConfigError, match="handler 'handler': dead_letter_limit=.*: a share of the rows, from 0 to 1"):
+    with pytest.raises(ConfigError, match=r"handler 'handler': dead_letter_limit=.*: a share of the rows, from 0 to 1"):
         register(dead_letter_limit=given)

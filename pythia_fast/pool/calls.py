@@ -30,6 +30,7 @@ class Calls:
     arena: Arena
     answered: bool = False
     outage: str = ""  #: the expected exception that ended the calls
+    costs_an_attempt: bool = False  #: the outage does, and all rows of the batch alike, or they would leave their order
 
     def ended(self, error: BaseException | None) -> bool:
         """A call ended; whether the service is away."""
@@ -37,11 +38,12 @@ class Calls:
             self.answered = True
             return False
         self.outage = reason_of(error)[:REASON_CHARACTERS]
+        self.costs_an_attempt = self.arena.circuit == CIRCUIT_CLOSED
         return True
 
-    @property
-    def cost_an_attempt(self) -> bool:
-        return self.arena.circuit == CIRCUIT_CLOSED
+    def spent(self, attempt: int) -> int:
+        """Attempts that rows have spent whose ``attempt``-th one met the outage, or was left out for it."""
+        return attempt if self.costs_an_attempt else attempt - 1
 
     def report(self, notes: Notes) -> None:
         """Note for the runtime what the batch tells."""

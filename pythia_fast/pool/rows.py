@@ -281,13 +281,14 @@ class RowKeeper:
 
         def call(some: RowIndices | None) -> BaseException | None:
             if held.calls is not None and held.calls.outage:
-                held.noted.append((held.rows(some), attempt - 1))
+                spent = held.calls.spent(attempt)  # not the last one, for which they were not given to the handler
+                held.noted.append((held.rows(some), min(spent, self._retry.max_attempts - 1)))
                 return None
             error = self._call(held, some, given, attempt, again)
             if held.calls is not None and held.calls.ended(error):
-                costs = held.calls.cost_an_attempt
-                if not costs or attempt < self._retry.max_attempts:
-                    held.noted.append((held.rows(some), attempt if costs else attempt - 1))
+                spent = held.calls.spent(attempt)
+                if spent < self._retry.max_attempts:
+                    held.noted.append((held.rows(some), spent))
                     return None
             elif not isinstance(error, self._retry.retry_on):
                 return error

@@ -317,7 +317,8 @@ def test_a_search_for_a_row_stops_at_an_outage(tmp_path):
 
     def handler(batch):
         rows = rows_of(batch)
-        calls.open("a").write(f"{len(rows)}\n")
+        with calls.open("a") as file:
+            file.write(f"{len(rows)}\n")
         if away.exists():
             raise ConnectionError("no service")
         if 0 in rows and len(rows) == 50:
@@ -326,7 +327,7 @@ def test_a_search_for_a_row_stops_at_an_outage(tmp_path):
             raise ValueError("seventy-seven")
         return echo(batch)
 
-    events = Watcher(when=says("the circuit is open"), then=lambda: away.unlink())
+    events = Watcher(when=says("the circuit is open"), then=away.unlink)
     report, sink, dead, source = memory_run.run(
         tmp_path / "state",
         handler,
@@ -337,8 +338,9 @@ def test_a_search_for_a_row_stops_at_an_outage(tmp_path):
         breaker=CircuitBreaker(failure_threshold=1, recovery_timeout=0.05),
         observer=events,
     )
+    assert calls.read_text().split()[:4] == ["100", "50", "25", "50"]  # not called for the other 25 in between
     assert dead.payloads == [b"77"]
-    assert sorted_ints(sink) == [n for n in range(100) if n != 77]
+    assert [int(payload) for payload in sink.payloads] == [n for n in range(100) if n != 77]
     assert (report.pauses, source.committed) == (1, {0: 100})
 
 

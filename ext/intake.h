@@ -369,7 +369,8 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
                 in->paused = 1;
                 return PF_INTAKE_BLOCKED;
             }
-            if (!pf_decode_waiting(in, in->stalled_lane)) pf_wait_for_room(in, in->stalled_lane, pf_stall_ns(in, in->stalled_lane));
+            if (!pf_decode_waiting(in, in->stalled_lane))
+                pf_wait_for_room(in, in->stalled_lane, pf_stall_ns(in, in->stalled_lane));
             break;
         }
         default:

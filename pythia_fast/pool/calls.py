@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pythia_fast._ext.batch_memory import ColumnTooLargeError
 from pythia_fast._ext.ring import CIRCUIT_CLOSED
+from pythia_fast.errors import HandlerError
 from pythia_fast.runtime.notes import Notes, reason_of
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 #: Until rows whose call failed are handled again, while the circuit is closed.
 OUTAGE_WAIT_NS = 100_000_000
 REASON_CHARACTERS = 300
+#: Raised before the handler was called.
+ROWS_DO_NOT_FIT = (ColumnTooLargeError, MemoryError)
 
 
 @dataclass(slots=True)
@@ -34,7 +38,10 @@ class Calls:
 
     def ended(self, error: BaseException | None) -> bool:
         """A call ended; whether the service is away."""
-        if not isinstance(error, self.breaker.expected):
+        if isinstance(error, ROWS_DO_NOT_FIT):
+            return False
+        # What is wrong with a result is no outage, even where every Exception is expected to be one.
+        if isinstance(error, HandlerError) or not isinstance(error, self.breaker.expected):
             self.answered = True
             return False
         self.outage = reason_of(error)[:REASON_CHARACTERS]

@@ -102,8 +102,8 @@ class FlowControl:
             raise self._in_vain(self._circuit.gate, "See to the service that the handler calls")
         if self._watch is not None and self._watch.begin_probe(now_s):
             self._set_gate()
-        if self._circuit is not None and self._circuit.state == "half-open" and self._admitted == 0:
-            self._set_gate()  # what was in hand may have gone without a call: then a batch is read to be tried
+        if self.circuit == "half-open" and self._admitted == 0 and not self._probe_is_in_hand():
+            self._set_gate()  # what was in hand went without a call: a batch is read to be tried
         if self._circuit is not None and self._circuit.begin_probe(now_s):
             self._set_gate()
             self._arena.set_circuit(self._circuit.word)
@@ -125,7 +125,7 @@ class FlowControl:
         if gate.state == "closed":
             again = f"{probe} in {gate.current_pause_s:g} s" if not gate.exhausted else "nothing more is tried"
             self._log(f"{self._handler.name}: reading is paused: {gate.why}; {again}")
-        else:
+        elif self.state == "open":
             self._log(f"{self._handler.name}: reading goes on")
 
     def _set_gate(self) -> None:

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from pythia_fast import App, CircuitBreaker, DeadLetterLimit, MemoryConsumer, MemoryProducer, RetryPolicy
+from pythia_fast import App, Batch, CircuitBreaker, DeadLetterLimit, MemoryConsumer, MemoryProducer, RetryPolicy
 from pythia_fast.brokers.memory import MemoryMessage
 from pythia_fast.errors import HandlerError
 from pythia_fast.runtime.flow import PROBE_ROWS
@@ -367,6 +368,43 @@ def test_a_process_that_dies_with_the_probe_does_not_keep_the_circuit_half_open(
     )
     assert (report.crashes, dead.records) == (1, [])
     assert sorted_ints(sink) == list(range(2000))
+
+
+class Row(msgspec.Struct):
+    id: int
+
+
+def test_with_nothing_in_hand_batches_are_read_until_one_calls_the_service(tmp_path):
+    away = tmp_path / "away"
+    away.touch()
+    app = App("test")
+    source = MemoryConsumer([b'{"id":0}'], keep_open=True)
+    sink, dead = MemoryProducer(), MemoryProducer()
+
+    @app.batch_handler(
+        source=source,
+        sink=sink,
+        dead_letter=dead,
+        batch_size=1,
+        breaker=CircuitBreaker(failure_threshold=1, recovery_timeout=0.05),
+        retry=RetryPolicy(max_attempts=1),
+    )
+    def handler(batch: Batch[Row]):
+        if away.exists():
+            raise ConnectionError("no service")
+        return {"id": batch["id"]}
+
+    def go_on() -> None:
+        away.unlink()
+        for payload in (b"no row", b"nor this", b'{"id":1}', b'{"id":2}'):
+            source.send(payload)
+        source.end()
+
+    events = Watcher(when=says("the circuit is open"), then=go_on)
+    report = app.run(workers=1, until="end", state_dir=tmp_path / "state", observer=events)
+    assert sorted(dead.payloads) == [b"no row", b"nor this", b'{"id":0}']
+    assert sink.payloads == [b'{"id":1}', b'{"id":2}']
+    assert (report.pauses, report.handlers[0].circuit, source.committed) == (1, "closed", {0: 5})
 
 
 def test_a_run_to_the_end_does_not_wait_for_the_service_for_ever(tmp_path):

@@ -53,6 +53,7 @@ MODULES: dict[str, list[str]] = {
     "batch_memory": [],
     "part_memory": [],
     "lanes": [],
+    "token_bucket": [],
     "text_ops": [],
     "librdkafka": [],
     "kafka_reader": ["kafka_source.c"],

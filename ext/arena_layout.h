@@ -79,6 +79,14 @@ enum {
     PF_ROW_FAILED = 4,   /* the handler raised on it and no attempt is left */
 };
 
+/* Whether the pool processes may call the handler (runtime/circuit.py).  Zero, what an arena begins with, is yes. */
+enum {
+    PF_CIRCUIT_CLOSED = 0,
+    PF_CIRCUIT_FAILING = 1,   /* closed, but the last call that was told of failed */
+    PF_CIRCUIT_OPEN = 2,      /* no batch is taken */
+    PF_CIRCUIT_HALF_OPEN = 3, /* one batch is: who takes it makes the word OPEN */
+};
+
 #define PF_SPOOLED 0xffffffffu
 #define PF_NO_PAYLOAD 0xffffffffu
 
@@ -246,6 +254,8 @@ typedef struct {
     uint32_t free_signal;     /* futex word: releases and collections so far    D */
     uint32_t free_waiting;    /* 1 while the intake thread sleeps               I */
     uint32_t n_waiting;       /* batches in state WAITING                D adds, I subtracts */
+    _Alignas(PF_CACHE_LINE)
+    uint32_t circuit;         /* PF_CIRCUIT_...; on a line that is hardly ever written     D; W takes the probe */
 } pf_arena;
 
 _Static_assert(sizeof(pf_message) == 48, "pf_message is part of the shared layout");

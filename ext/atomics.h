@@ -25,6 +25,10 @@ static inline void pf_store(uint32_t *word, uint32_t value) { __atomic_store_n(w
 static inline uint32_t pf_load_sc(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
 static inline void pf_store_sc(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); }
 static inline void pf_add(uint32_t *word, uint32_t n) { __atomic_fetch_add(word, n, __ATOMIC_SEQ_CST); }
+/* Store `value` if the word is `seen`; 1 when it was. */
+static inline int pf_exchange_if(uint32_t *word, uint32_t seen, uint32_t value) {
+    return __atomic_compare_exchange_n(word, &seen, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
 
 static inline uint64_t pf_load64(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
 static inline void pf_store64(uint64_t *word, uint64_t value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }

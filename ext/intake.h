@@ -10,6 +10,7 @@
  * rows must stay in order.  A batch is published when it is full, when its oldest row has waited
  * `linger_ns`, or at a flush, and only to a process that has credit left; while all credit is used up
  * a lingering batch goes on filling, and a full one stalls the source, or, where lanes are partitions, its partitions.
+ * A gate or a rate limit (admission.h) stalls the source in the same way, when it comes to open a batch.
  */
 #ifndef PYTHIA_INTAKE_H
 #define PYTHIA_INTAKE_H
@@ -20,6 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "admission.h"
 #include "lane.h"
 #include "slot_decode.h"
 #include "source.h"
@@ -34,6 +36,7 @@ enum {
 
 typedef struct {
     uint32_t slot;      /* PF_NO_SLOT: none open */
+    uint32_t most;      /* messages it may have */
     uint32_t messages;
     uint32_t raw_bytes;
     uint32_t last_partition; /* entry hit last: neighbours mostly share their partition */
@@ -52,10 +55,12 @@ typedef struct {
     uint32_t last_worker; /* had the last batch: among equals it is the warmest */
     uint32_t stop;        /* set by another thread */
     uint32_t hurry;       /* set by another thread: what waits to be handled again is due now */
+    pf_admission admission;
     uint64_t batch;       /* sequence number of the batch published last */
     uint64_t linger_ns;
     uint64_t patience_ns;
     uint64_t blocked_since_ns; /* 0: not blocked */
+    uint64_t blocked_at;       /* `messages` then: a source that gets on, however slowly, is not blocked */
     uint32_t stalled_lane;     /* whose batch could not be opened or published */
     uint32_t paused;
     uint32_t spool_errno;
@@ -73,10 +78,18 @@ static inline uint32_t pf_lane_of(const pf_intake *in, const pf_incoming *m) {
     return (uint32_t)(pf_lane(in->ordering, m->key, m->key_size, m->partition) % in->n_open);
 }
 
+static int pf_has_free_slot(pf_arena *arena) {
+    for (uint32_t i = 0; i < arena->n_slots; i++)
+        if (pf_load(&pf_slot_at(arena, i)->state) == PF_SLOT_FREE) return 1;
+    return 0;
+}
+
+/* Nobody else claims, so a slot that is free stays so until what is admitted to it is known. */
 static int pf_open(pf_intake *in, pf_open_batch *open) {
-    uint32_t index = pf_claim(in->arena);
-    if (index == PF_NO_SLOT) return 0;
-    *open = (pf_open_batch){.slot = index};
+    if (!pf_has_free_slot(in->arena)) return 0;
+    uint32_t most = pf_admit(&in->admission, in->arena->slot_capacity);
+    if (most == 0) return 0;
+    *open = (pf_open_batch){.slot = pf_claim(in->arena), .most = most};
     return 1;
 }
 
@@ -124,6 +137,7 @@ static int pf_publish_open(pf_intake *in, uint32_t lane) {
     slot->raw_bytes = open->raw_bytes;
     slot->opened_ns = open->opened_ns;
     pf_publish(in->arena, open->slot, worker, ++in->batch);
+    pf_admitted_too_many(&in->admission, open->most - open->messages);
     open->slot = PF_NO_SLOT;
     return 1;
 }
@@ -216,7 +230,7 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
         uint32_t index = open->messages;
         pf_slot *slot = pf_slot_at(arena, open->slot);
         pf_slot_partition *entry = NULL;
-        if (index < arena->slot_capacity && open->raw_bytes + need <= arena->raw_bytes)
+        if (index < open->most && open->raw_bytes + need <= arena->raw_bytes)
             entry = pf_partition_entry(in, open, slot, m);
         if (entry == NULL) {
             if (!pf_publish_open(in, lane)) return pf_lane_stalled(in, lane);
@@ -244,7 +258,7 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
         if (open->opened_ns == 0) open->opened_ns = pf_now_ns();
         pf_store64(&in->messages, in->messages + 1);
         pf_store64(&in->bytes, in->bytes + m->size);
-        if (open->messages == arena->slot_capacity) pf_publish_open(in, lane);
+        if (open->messages == open->most) pf_publish_open(in, lane);
         return PF_APPENDED;
     }
 }
@@ -289,7 +303,7 @@ static int64_t pf_publish_due(pf_intake *in, int everything) {
         if (open->slot == PF_NO_SLOT || open->messages == 0) continue;
         if (now == 0) now = pf_now_ns();
         int64_t left = (int64_t)(open->opened_ns + in->linger_ns - now);
-        if (everything || left <= 0 || open->messages == in->arena->slot_capacity) {
+        if (everything || left <= 0 || open->messages == open->most) {
             if (pf_publish_open(in, lane)) continue;
             left = 1000000; /* no credit: it goes on filling; look again when woken, or in a millisecond */
         }
@@ -300,10 +314,10 @@ static int64_t pf_publish_due(pf_intake *in, int everything) {
 
 static int pf_has_room(pf_intake *in, uint32_t lane) {
     if (in->open[lane].slot != PF_NO_SLOT) return pf_worker_for(in, lane) != PF_NO_SLOT;
-    for (uint32_t i = 0; i < in->arena->n_slots; i++)
-        if (pf_load(&pf_slot_at(in->arena, i)->state) == PF_SLOT_FREE) return 1;
-    return 0;
+    return pf_admission_wait_ns(&in->admission) == 0 && pf_has_free_slot(in->arena);
 }
+
+#define PF_LONGEST_WAIT_NS 100000000ll /* 100 ms: how late a stop word without a wake-up is seen */
 
 /* Sleep until `lane` can go on, woken by the completion thread at every completion and release. */
 static void pf_wait_for_room(pf_intake *in, uint32_t lane, int64_t timeout_ns) {
@@ -314,6 +328,13 @@ static void pf_wait_for_room(pf_intake *in, uint32_t lane, int64_t timeout_ns) {
     pf_store_sc(&arena->free_waiting, 0);
 }
 
+/* Longest sleep of a stalled lane: until it is admitted, if that is what it waits for. */
+static int64_t pf_stall_ns(pf_intake *in, uint32_t lane) {
+    if (in->open[lane].slot != PF_NO_SLOT) return PF_LONGEST_WAIT_NS;
+    uint64_t left = pf_admission_wait_ns(&in->admission);
+    return left == 0 || left > PF_LONGEST_WAIT_NS ? PF_LONGEST_WAIT_NS : (int64_t)left;
+}
+
 /* Decode the full batch that waits for credit, if that is what `lane` waits for; 1 when time was spent on it. */
 static int pf_decode_waiting(pf_intake *in, uint32_t lane) {
     pf_open_batch *open = &in->open[lane];
@@ -322,7 +343,6 @@ static int pf_decode_waiting(pf_intake *in, uint32_t lane) {
     return 1;
 }
 
-#define PF_LONGEST_WAIT_NS 100000000ll /* 100 ms: how late a stop word without a wake-up is seen */
 #define PF_FLUSH_WAIT_NS 10000000ll    /* 10 ms: how far past its deadline a flush may run */
 
 static int pf_intake_run(pf_intake *in, pf_source *source) {
@@ -348,12 +368,16 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
             if (in->spool_errno) return PF_INTAKE_SPOOL;
             pf_store64(&in->stalls, in->stalls + 1);
             uint64_t now = pf_now_ns();
-            if (in->blocked_since_ns == 0) in->blocked_since_ns = now;
+            if (in->blocked_since_ns == 0 || in->blocked_at != in->messages) {
+                in->blocked_since_ns = now;
+                in->blocked_at = in->messages;
+            }
             if (!in->paused && now - in->blocked_since_ns > in->patience_ns) {
                 in->paused = 1;
                 return PF_INTAKE_BLOCKED;
             }
-            if (!pf_decode_waiting(in, in->stalled_lane)) pf_wait_for_room(in, in->stalled_lane, PF_LONGEST_WAIT_NS);
+            if (!pf_decode_waiting(in, in->stalled_lane))
+                pf_wait_for_room(in, in->stalled_lane, pf_stall_ns(in, in->stalled_lane));
             break;
         }
         default:

@@ -24,6 +24,13 @@ cdef extern from "intake.h" nogil:
         PF_INTAKE_BLOCKED
         PF_INTAKE_ROOM
         PF_INTAKE_SPOOL
+    uint32_t PF_GATE_OPEN
+    ctypedef struct pf_token_bucket:
+        pass
+    ctypedef struct pf_admission:
+        uint32_t gate
+        pf_token_bucket rate
+        uint64_t rate_waits
     ctypedef struct pf_incoming:
         pass
     ctypedef struct pf_sink:
@@ -37,6 +44,7 @@ cdef extern from "intake.h" nogil:
         pf_columns columns
         pf_open_batch *open
         uint32_t n_open, ordering, stop, hurry, spool_errno
+        pf_admission admission
         uint64_t linger_ns, patience_ns, max_payload_bytes
         const char *spool_dir
         uint64_t messages, bytes, stalls, batch, decoded
@@ -46,6 +54,8 @@ cdef extern from "intake.h" nogil:
     uint64_t pf_now_ns()
     uint64_t pf_load64(const uint64_t *word)
     void pf_store(uint32_t *word, uint32_t value)
+    void pf_signal_room(pf_arena *arena)
+    void pf_bucket_init(pf_token_bucket *bucket, double rows_per_s, uint32_t most, uint32_t lanes)
 
 cdef extern from "source.h" nogil:
     ctypedef struct pf_source_calls "pf_source":
@@ -58,6 +68,8 @@ STOPPED = PF_INTAKE_STOPPED
 BLOCKED = PF_INTAKE_BLOCKED
 ROOM = PF_INTAKE_ROOM
 SPOOL = PF_INTAKE_SPOOL
+
+GATE_OPEN = PF_GATE_OPEN
 
 ORDERINGS = {"unordered": PF_UNORDERED, "partition": PF_BY_PARTITION, "key": PF_BY_KEY}
 
@@ -73,6 +85,7 @@ cdef class Intake:
         linger_ns: longest time a row waits for its batch to fill.
         patience_ns: how long the source may be stalled before ``run`` says BLOCKED.
         max_payload_bytes: a larger payload is refused, its bytes kept in ``spool_dir`` until dead-lettered.
+        rows_per_s: most messages taken in a second, in the long run; 0: as many as come.
     """
 
     cdef pf_intake intake
@@ -82,7 +95,7 @@ cdef class Intake:
     cdef bytes _spool_dir
 
     def __init__(self, Arena arena not None, NativeDecoder decoder not None, NativeSource source not None, *,
-                 ordering, linger_ns, spool_dir, max_payload_bytes, patience_ns=1_000_000_000):
+                 ordering, linger_ns, spool_dir, max_payload_bytes, patience_ns=1_000_000_000, double rows_per_s=0):
         cdef uint32_t lane
         if self.intake.open != NULL:
             raise RuntimeError("an Intake is made once")
@@ -105,6 +118,8 @@ cdef class Intake:
         for lane in range(self.intake.n_open):
             self.intake.open[lane].slot = PF_NO_SLOT
         self.intake.columns = arena.layout.empty_columns()
+        self.intake.admission.gate = PF_GATE_OPEN
+        pf_bucket_init(&self.intake.admission.rate, rows_per_s, arena.arena.slot_capacity, self.intake.n_open)
 
     def __dealloc__(self):
         free(self.intake.open)
@@ -141,6 +156,12 @@ cdef class Intake:
         """Whether batches that wait to be handled again are due now. Any thread."""
         pf_store(&self.intake.hurry, hurry)
 
+    def admit(self, uint32_t gate):
+        """Let batches be opened as they come (GATE_OPEN), none (0), or one of at most so many messages. Any thread."""
+        pf_store(&self.intake.admission.gate, gate)
+        pf_signal_room(self.arena.arena)
+        self.wake()
+
     def spool_error(self):
         """The errno that made run() return SPOOL, which is thereby forgotten: the next run() tries again."""
         error = self.intake.spool_errno
@@ -163,6 +184,11 @@ cdef class Intake:
     @property
     def stalls(self):
         return pf_load64(&self.intake.stalls)
+
+    @property
+    def rate_waits(self):
+        """Times that a batch had to wait for the rate limit."""
+        return pf_load64(&self.intake.admission.rate_waits)
 
     @property
     def published(self):

@@ -97,10 +97,23 @@ static inline void pf_requeue(pf_arena *arena, uint32_t slot_index, uint32_t wor
 
 /* ---- pool process -------------------------------------------------------------------------- */
 
-/* take: READY -> HELD; PF_NO_SLOT when the queue is empty. */
+/* Whether pf_take may find a batch. */
+static inline int pf_may_take(pf_arena *arena, uint32_t worker) {
+    pf_worker *w = pf_worker_at(arena, worker);
+    return pf_load_sc(&w->tail) != w->taken && pf_load_sc(&arena->circuit) != PF_CIRCUIT_OPEN;
+}
+
+/* Whether the circuit lets this process have a batch.  Of several that find it half open, one gets the probe. */
+static inline int pf_circuit_admits(pf_arena *arena) {
+    uint32_t circuit = pf_load_sc(&arena->circuit);
+    if (circuit == PF_CIRCUIT_HALF_OPEN) return pf_exchange_if(&arena->circuit, PF_CIRCUIT_HALF_OPEN, PF_CIRCUIT_OPEN);
+    return circuit != PF_CIRCUIT_OPEN;
+}
+
+/* take: READY -> HELD; PF_NO_SLOT when the queue is empty, or the circuit open. */
 static inline uint32_t pf_take(pf_arena *arena, uint32_t worker) {
     pf_worker *w = pf_worker_at(arena, worker);
-    if (pf_load_sc(&w->tail) == w->taken) return PF_NO_SLOT;
+    if (pf_load_sc(&w->tail) == w->taken || !pf_circuit_admits(arena)) return PF_NO_SLOT;
     uint32_t slot_index = w->queue[w->taken & (PF_QUEUE_CAPACITY - 1)];
     pf_slot *slot = pf_slot_at(arena, slot_index);
     slot->output_bytes = 0;
@@ -117,7 +130,7 @@ static inline void pf_worker_sleep(pf_arena *arena, uint32_t worker, int64_t tim
     pf_worker *w = pf_worker_at(arena, worker);
     uint32_t seen = pf_load_sc(&w->signal);
     pf_store_sc(&w->waiting, 1);
-    if (pf_load_sc(&w->tail) == w->taken && !pf_load_sc(&w->stop)) pf_wait(&w->signal, seen, timeout_ns);
+    if (!pf_may_take(arena, worker) && !pf_load_sc(&w->stop)) pf_wait(&w->signal, seen, timeout_ns);
     pf_store_sc(&w->waiting, 0);
 }
 
@@ -159,6 +172,12 @@ static inline void pf_spill(pf_arena *arena, uint32_t slot_index) {
 }
 
 /* ---- completion thread --------------------------------------------------------------------- */
+
+/* The processes that sleep look at the circuit again. */
+static inline void pf_set_circuit(pf_arena *arena, uint32_t circuit) {
+    pf_store_sc(&arena->circuit, circuit);
+    for (uint32_t i = 0; i < arena->n_workers; i++) pf_notify_worker(pf_worker_at(arena, i));
+}
 
 /* A completion was seen, so credit came back: the intake may go on before the slot itself is free. */
 static inline void pf_signal_room(pf_arena *arena) {

@@ -50,6 +50,10 @@ cdef extern from "slot_decode.h" nogil:
         PF_SLOT_WAITING
         PF_UNDECODED
         PF_SIFTED
+        PF_CIRCUIT_CLOSED
+        PF_CIRCUIT_FAILING
+        PF_CIRCUIT_OPEN
+        PF_CIRCUIT_HALF_OPEN
     ctypedef struct pf_message:
         int64_t offset
     ctypedef struct pf_refusal:
@@ -99,6 +103,7 @@ cdef extern from "slot_decode.h" nogil:
     void pf_release(pf_arena *arena, uint32_t slot)
     void pf_return(pf_arena *arena, uint32_t worker)
     void pf_signal_room(pf_arena *arena)
+    void pf_set_circuit(pf_arena *arena, uint32_t circuit)
     void pf_notify_done(pf_arena *arena)
     void pf_notify_worker(pf_worker *worker)
     uint32_t pf_load(const uint32_t *word)
@@ -111,6 +116,10 @@ cdef extern from "slot_decode.h" nogil:
     void pf_wait(uint32_t *word, uint32_t seen, int64_t timeout_ns)
 
 PAGE = os.sysconf("SC_PAGESIZE")
+
+#: What the circuit word says.
+CIRCUIT_CLOSED, CIRCUIT_FAILING = PF_CIRCUIT_CLOSED, PF_CIRCUIT_FAILING
+CIRCUIT_OPEN, CIRCUIT_HALF_OPEN = PF_CIRCUIT_OPEN, PF_CIRCUIT_HALF_OPEN
 
 #: What a slot holds, read once when the batch is completed (counts, and CLOCK_MONOTONIC nanoseconds).
 SlotFacts = namedtuple(
@@ -357,7 +366,10 @@ cdef class Arena:
         pf_store(&w.booted, 1)
 
     def take(self, uint32_t worker, double timeout):
-        """The next slot of the worker's queue, now held by it. None: ``timeout`` seconds passed, or it is to stop."""
+        """The next slot of the worker's queue, now held by it. None: ``timeout`` seconds passed, or it is to stop.
+
+        While the circuit is open none is taken; of a half-open one this may be the probe.
+        """
         cdef pf_worker *w = _worker(self, worker)
         cdef uint32_t slot = pf_take(self.arena, worker)
         cdef uint64_t now
@@ -381,6 +393,11 @@ cdef class Arena:
     def call_ends(self, uint32_t worker):
         """The handler is back."""
         pf_store64(&_worker(self, worker).began_ns, 0)
+
+    @property
+    def circuit(self):
+        """CIRCUIT_...: whether the pool processes may call the handler."""
+        return pf_load(&self.arena.circuit)
 
     def stopped(self, uint32_t worker):
         """The worker was told to leave; it still empties its queue."""
@@ -511,6 +528,10 @@ cdef class Arena:
     def wake_done(self):
         """Wake the completion thread for something that is not a completion."""
         pf_notify_done(self.arena)
+
+    def set_circuit(self, uint32_t circuit):
+        """Let the pool processes take batches (CIRCUIT_CLOSED, CIRCUIT_FAILING), none, or one as a probe."""
+        pf_set_circuit(self.arena, circuit)
 
     def collect(self):
         """Slots completed since the last call, in each worker's order."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.file import FileConsumer, FileProducer
     from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
     from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
+    from pythia_fast.circuit_breaker import CircuitBreaker
+    from pythia_fast.dead_letter_limit import DeadLetterLimit
     from pythia_fast.errors import PythiaError
     from pythia_fast.report import RunReport
     from pythia_fast.retry import RetryPolicy
@@ -24,6 +26,8 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "App",
     "Batch",
+    "CircuitBreaker",
+    "DeadLetterLimit",
     "FileConsumer",
     "FileProducer",
     "KafkaConsumer",
@@ -40,6 +44,8 @@ __all__ = [
 _HOMES = {
     "App": "app",
     "Batch": "batch",
+    "CircuitBreaker": "circuit_breaker",
+    "DeadLetterLimit": "dead_letter_limit",
     "FileConsumer": "brokers.file",
     "FileProducer": "brokers.file",
     "KafkaConsumer": "brokers.kafka",

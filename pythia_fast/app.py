@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from pythia_fast import options
+from pythia_fast.circuit_breaker import CircuitBreaker
+from pythia_fast.dead_letter_limit import DeadLetterLimit
 from pythia_fast.errors import ConfigError
 from pythia_fast.options import named_options, nearest
 from pythia_fast.registration import Handler, OnError, Ordering, OutputRows, make_handler
@@ -67,6 +69,9 @@ class App:
         max_batches_per_process: int | None = None,
         max_memory_mb: float | None = None,
         spares: int = 1,
+        dead_letter_limit: DeadLetterLimit | float | None = DeadLetterLimit(),  # noqa: B008 - nor can it
+        breaker: CircuitBreaker | None = None,
+        rate_limit: float | None = None,
         workers: int | None = None,
         name: str | None = None,
     ) -> Callable[[AnyHandler], AnyHandler]:
@@ -99,6 +104,11 @@ class App:
             max_memory_mb: memory of its own (10**6 bytes, the arena not counted) beyond which a process makes room for
                 a fresh one, after its batch; half as much again, and it is ended within the batch.
             spares: processes that are kept up behind the pool, to take the place of one that dies within milliseconds.
+            dead_letter_limit: share of the rows that may be given up, as a number or a DeadLetterLimit; beyond it the
+                source is paused and tried again with small batches (docs/flow-control.md). None: no limit.
+            breaker: which exceptions tell that a service behind the handler is away; when it is, the source is paused
+                and batches in hand wait, without using up their attempts.
+            rate_limit: most rows per second over all processes; batches are then 20 ms' worth of rows at most.
             workers: this handler's share of the pool; default: what the others leave, in equal parts.
             name: default: the function's or class's name.
 
@@ -128,6 +138,9 @@ class App:
                 max_batches_per_process=max_batches_per_process,
                 max_memory_mb=max_memory_mb,
                 spares=spares,
+                dead_letter_limit=dead_letter_limit,
+                breaker=breaker,
+                rate_limit=rate_limit,
                 workers=workers,
             )
             if handler.name in self.handlers:

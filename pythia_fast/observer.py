@@ -6,12 +6,12 @@ without slowing a row. Everything here is a plain value: an observer may keep it
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
 from pythia_fast import options
-from pythia_fast.report import RunReport
+from pythia_fast.report import Flow, RunReport
 
 
 class ProcessSample(NamedTuple):
@@ -21,6 +21,14 @@ class ProcessSample(NamedTuple):
     pid: int
     cpu_percent: float  #: of one core, since the sample before
     rss_mb: float  #: resident memory, shared pages counted in every process that maps them; 10**6 bytes
+
+
+class FlowState(NamedTuple):
+    """Whether one handler's source is read right now."""
+
+    handler: str
+    state: Flow
+    circuit: Literal["", "closed", "open", "half-open"]  #: of its circuit breaker; empty where there is none
 
 
 class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +63,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int = 0
     progress: tuple[int, int] | None = None  #: (done, total) over all bounded sources, in the sources' units
     processes: list[ProcessSample] = []
+    flow: list[FlowState] = []  #: of each handler
     trouble: list[str] = []  #: what the run waits for right now, one sentence each
 
 

@@ -95,6 +95,13 @@ def seconds(where: str, option: str, value: Any, high: int = MAX_SECONDS) -> flo
     raise refusal(where, option, value, f"seconds, from 0 to {high:,}")
 
 
+def number(where: str, option: str, value: Any, low: float, high: float, takes: str) -> float:
+    """A number within bounds, which need not be whole."""
+    if _is(Real, value) and low <= value <= high:
+        return float(value)
+    raise refusal(where, option, value, takes)
+
+
 def flag(where: str, option: str, value: object) -> bool:
     """True or False, and nothing that merely counts as one of them: "no" would be True."""
     if not isinstance(value, bool):

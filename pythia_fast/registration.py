@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 
 from pythia_fast import options
 from pythia_fast.brokers.base import Sink, Source
+from pythia_fast.circuit_breaker import CircuitBreaker
+from pythia_fast.dead_letter_limit import DeadLetterLimit
 from pythia_fast.decoders import Decoding, choose_decoder
 from pythia_fast.handlers import Adapter, inspect_handler
 from pythia_fast.retry import RetryPolicy
@@ -21,6 +23,7 @@ MAX_BATCH_SIZE = 1 << 20
 MAX_SPARES = 64
 MIN_BATCH_BYTES = 1 << 20
 MAX_BATCH_BYTES = 1 << 30
+MIN_RATE, MAX_RATE = 0.001, 1_000_000_000  #: rows per second
 BYTES_A_ROW = 256  #: raw bytes reserved a row unless max_batch_bytes says otherwise; only touched pages take memory
 
 
@@ -47,7 +50,15 @@ class Handler:
     max_batches_per_process: int | None
     max_memory_mb: float | None
     spares: int
+    dead_letter_limit: DeadLetterLimit | None
+    breaker: CircuitBreaker | None
+    rate_limit: float | None
     workers: int | None
+
+    @property
+    def parks(self) -> bool:
+        """Whether batches may wait in their slots to be handled again."""
+        return self.retry.waits or self.breaker is not None
 
 
 def make_handler(
@@ -71,6 +82,9 @@ def make_handler(
     max_batches_per_process: int | None,
     max_memory_mb: float | None,
     spares: int,
+    dead_letter_limit: Any,
+    breaker: Any,
+    rate_limit: Any,
     workers: int | None,
 ) -> Handler:
     """Check everything and compile the schema. Raises ConfigError or SchemaError with what to do."""
@@ -97,6 +111,12 @@ def make_handler(
         )
     if max_memory_mb is not None:
         max_memory_mb = options.whole(where, "max_memory_mb", max_memory_mb, 1, 1 << 40, "megabytes", ", or None")
+    if breaker is not None and not isinstance(breaker, CircuitBreaker):
+        takes = "a CircuitBreaker(failure_threshold, recovery_timeout, expected), or None"
+        raise options.refusal(where, "breaker", breaker, takes)
+    if rate_limit is not None:
+        takes = f"rows per second, from {MIN_RATE:g} to {MAX_RATE:,}, or None"
+        rate_limit = options.number(where, "rate_limit", rate_limit, MIN_RATE, MAX_RATE, takes)
     if workers is not None:
         workers = options.whole(where, "workers", workers, 1, options.MAX_WORKERS, "processes")
     batch_timeout = options.seconds(where, "batch_timeout", batch_timeout, high=3600)
@@ -125,5 +145,15 @@ def make_handler(
         max_batches_per_process=max_batches_per_process,
         max_memory_mb=max_memory_mb,
         spares=options.whole(where, "spares", spares, 0, MAX_SPARES, "processes"),
+        dead_letter_limit=_limit(where, dead_letter_limit),
+        breaker=breaker,
+        rate_limit=rate_limit,
         workers=workers,
     )
+
+
+def _limit(where: str, given: Any) -> DeadLetterLimit | None:
+    if given is None or isinstance(given, DeadLetterLimit):
+        return given
+    takes = "a share of the rows, from 0 to 1, a DeadLetterLimit(ratio, min_rows, window), or None"
+    return DeadLetterLimit(options.number(where, "dead_letter_limit", given, 0, 1, takes))

@@ -12,6 +12,10 @@ import msgspec
 #: "failed": an exception ended it.
 Ending = Literal["done", "drained", "deadline", "killed", "failed"]
 
+#: Whether a handler's source is read. "paused": on purpose (docs/flow-control.md); "probing": it is being found out
+#: whether that is still needed. "rate limited": it is read, but not faster than rate_limit allows.
+Flow = Literal["open", "rate limited", "paused", "probing"]
+
 
 class HandlerReport(msgspec.Struct, frozen=True, kw_only=True):
     """One handler's part of a run. The counts mean what they mean in `RunReport`."""
@@ -30,6 +34,10 @@ class HandlerReport(msgspec.Struct, frozen=True, kw_only=True):
     refused: int = 0
     crashes: int = 0
     recycled: int = 0
+    pauses: int = 0
+    paused_seconds: float = 0.0  #: over all causes
+    flow: Flow = "open"  #: whether the source was read at the end
+    circuit: Literal["", "closed", "open", "half-open"] = ""  #: its circuit breaker at the end; empty without one
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +61,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     refused: int = 0  #: rows that the decoder refused
     crashes: int = 0  #: pool processes that died unasked while the run went
     recycled: int = 0  #: pool processes that made room for a fresh one, as their limits say
+    pauses: int = 0  #: times that a source was paused on purpose: too many dead letters, or an open circuit
     unfinished: int = 0  #: rows read but not settled when the run ended; they are read again by the next run
     cpu_seconds: float = 0.0  #: user + system time of the runtime and all its pool processes
     peak_rss_mb: float = 0.0  #: largest resident memory of the tree, shared pages counted once; 10**6 bytes

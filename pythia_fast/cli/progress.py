@@ -183,7 +183,8 @@ def _losses(snapshot: Snapshot) -> str:
         "retried": snapshot.retried,
         "crashes": snapshot.crashes,
     }
-    return "  ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    flow = [f"{handler} {state}" for handler, state, _ in snapshot.flow if state != "open"]
+    return "  ".join([*(f"{name} {count:,}" for name, count in counts.items() if count), *flow])
 
 
 def _process_table(processes: Sequence[ProcessSample]) -> Table:

@@ -94,7 +94,8 @@ def replay(
     if letters is not None and not quiet:
         print(f"{file} holds dead letters: sending the messages in them", file=sys.stderr)
     source, feeder = paced_source(file, pace, time_field, letters)
-    replayed = dataclasses.replace(loaded.handlers[name], source=source)
+    # Whoever replays asked for every one of these messages, of which he may know that most are bad.
+    replayed = dataclasses.replace(loaded.handlers[name], source=source, dead_letter_limit=None)
     if no_sink and replayed.sink is not None:
         replayed = dataclasses.replace(replayed, sink=Discard())
     loaded.handlers[name] = replayed

@@ -50,6 +50,8 @@ def summary_table(report: RunReport) -> Table:
         ("recycled processes", "recycled"),
     ):
         counts(label, field)
+    if report.pauses:
+        counts("pauses of the source", "pauses")
     if report.unfinished:
         table.add_row("unfinished, read again next time", f"{report.unfinished:,}")
     return table

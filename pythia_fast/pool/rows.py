@@ -10,6 +10,8 @@ the payloads that the slot keeps:
     or retry_on=        then the batch waits in its slot while others are handled (pool/waiting.py)
     too wide            the rows' columns do not fit the slot all at once (defaults can make a row much larger than
                         its payload): in memory of their own, in halves where that exceeds 2 GiB
+    raised what the     those rows, and all that were not handled yet, when the circuit breaker lets them pass
+    breaker expects     (pool/calls.py)
     killed its holder   in parts (pool/parts.py), each noted in the slot's journal before it is begun and when it is
                         done, so that the next holder begins there and knows which rows killed this one
 
@@ -34,6 +36,7 @@ from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
 from pythia_fast.errors import HandlerError, OutputValueError
+from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls
 from pythia_fast.pool.crash_text import leave_out_of_memory
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.pool.messages import shorten
@@ -75,6 +78,7 @@ class _Held:
     waiting: WaitingRows | None = None  #: the notes of rows that are handled again later; None: none are
     noted: list[tuple[RowIndices, int]] = field(default_factory=list)  #: rows for them, and times they were given
     journaled: bool = False  #: what is done is written down, row by row
+    calls: Calls | None = None  #: for the circuit breaker; None: there is none
     behind_due_ns: int = 0  #: when rows that wait for others are looked at again; 0: none do
 
     def rows(self, rows: RowIndices | None) -> RowIndices:
@@ -93,7 +97,7 @@ class RowKeeper:
         self._writer = RecordWriter(handler, arena, call, worker)
         self._parts: PartMemory | None = None  #: made when a batch is first handled in parts
         self._retry = handler.retry
-        ordered = handler.ordering != "unordered" and self._retry.waits
+        ordered = handler.ordering != "unordered" and handler.parks
         self._lanes = LanesThatWait(arena, by_key=handler.ordering == "key") if ordered else None
 
     def handle(self, slot: int) -> Outcome:
@@ -102,8 +106,10 @@ class RowKeeper:
         if rows == 0:
             return Outcome()
         held = _Held(slot, self._memory(slot))
-        if self._retry.waits:
+        if self._handler.parks:
             held.waiting = WaitingRows(self._arena, slot, rows)
+            if self._handler.breaker is not None and held.waiting.may_wait:
+                held.calls = Calls(self._handler.breaker, self._arena)
         behind = self._behind(held)
         if self._arena.crashes(slot) or self._arena.round(slot) > 1:
             self._go_on(held, behind)
@@ -116,6 +122,8 @@ class RowKeeper:
         if not outcome.notes.stop:
             outcome.notes.kept = self._detach_kept(held)
             outcome.due_ns = self._due_ns(held)
+        if held.calls is not None:
+            held.calls.report(outcome.notes)
         return outcome
 
     def _due_ns(self, held: _Held) -> int:
@@ -125,9 +133,11 @@ class RowKeeper:
         given = held.waiting.left
         if not len(given):
             return 0
+        if held.calls is not None and held.calls.outage:
+            return monotonic_ns() + OUTAGE_WAIT_NS
         tried = given[given > 0]
         if not len(tried):
-            return held.behind_due_ns
+            return held.behind_due_ns or 1  # a holder that died noted them: they are due
         return monotonic_ns() + int(self._retry.wait_s(int(tried.min())) * 1e9)
 
     def _behind(self, held: _Held) -> npt.NDArray[np.bool_] | None:
@@ -260,7 +270,7 @@ class RowKeeper:
         left = self._round(held, rows, deaths, attempt + 1)
         while len(left) and not held.outcome.notes.stop:
             attempt += 1
-            if held.waiting is not None and held.waiting.may_wait:
+            if self._retry.waits and held.waiting is not None and held.waiting.may_wait:
                 held.noted.append((left, attempt))
                 return
             left = self._round(held, left, deaths, attempt + 1)
@@ -271,15 +281,25 @@ class RowKeeper:
         given = deaths + attempt
 
         def call(some: RowIndices | None) -> BaseException | None:
+            if held.calls is not None and held.calls.outage:
+                spent = held.calls.spent(attempt)  # not the last one, for which they were not given to the handler
+                held.noted.append((held.rows(some), min(spent, self._retry.max_attempts - 1)))
+                return None
             error = self._call(held, some, given, attempt, again)
-            if error is None or not isinstance(error, self._retry.retry_on):
+            if held.calls is not None and held.calls.ended(error):
+                spent = held.calls.spent(attempt)
+                if spent < self._retry.max_attempts:
+                    held.noted.append((held.rows(some), spent))
+                    return None
+            elif not isinstance(error, self._retry.retry_on):
                 return error
-            if attempt < self._retry.max_attempts:
+            elif attempt < self._retry.max_attempts:
                 again.append(held.rows(some))
-            elif self._handler.on_error == "stop":
+                return None
+            assert error is not None
+            if self._handler.on_error == "stop":
                 return error
-            else:
-                self._failed(held, held.rows(some), error, given)
+            self._failed(held, held.rows(some), error, given)
             return None
 
         error = call(rows)

@@ -26,7 +26,9 @@ from pythia_fast.runtime.tracker import Tracker
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
+    from pythia_fast.runtime.circuit import Report
     from pythia_fast.runtime.dead_letter import DeadLetter, DeadLetterWriter
+    from pythia_fast.runtime.flow import FlowControl
 
 COMMIT_INTERVAL_S = 1.0
 IDLE_WAIT_S = 0.1
@@ -74,6 +76,7 @@ class Completion:
         dead_letters: DeadLetterWriter,
         *,
         slots: SlotReader,
+        flow: FlowControl,
         launch: Callable[[int], None],
         wake_intake: Callable[[], None],
         fail: Callable[[BaseException], None],
@@ -86,6 +89,7 @@ class Completion:
         self._sink = sink
         self._dead_letters = dead_letters
         self._slots = slots
+        self._flow = flow
         self._launch = launch
         self._wake_intake = wake_intake
         self._fail = fail
@@ -184,6 +188,7 @@ class Completion:
                 self._settle_if_delivered(slot)
         self._take_deliveries()
         self._bury()
+        self._flow.turn()
         now = time.monotonic()
         if now >= self._next_commit:
             self._next_commit = now + COMMIT_INTERVAL_S
@@ -192,6 +197,8 @@ class Completion:
     def _completed(self, slot: int) -> None:
         facts = self._arena.facts(slot)
         deaths = self._killed_by.pop(slot, [])
+        report: Report = ""
+        outage = ""
         self._pending[slot] = Pending(parked=self._arena.parked(slot))
         if facts.error_bytes or facts.refused:
             notes = self._slots.notes(slot, facts)
@@ -204,6 +211,8 @@ class Completion:
             letters = self._slots.dead_letters(slot, facts, notes, deaths)
             if letters:
                 self._publish_dead(slot, letters)
+            report, outage = notes.circuit, notes.outage
+        self._flow.reported(report, outage)
         self._publish_output(slot)
         self._settle_if_delivered(slot)
 
@@ -267,6 +276,7 @@ class Completion:
         counts.failed += facts.failed
         counts.killed += pending.killed
         counts.retried += facts.retried
+        self._flow.settled(slot, facts, parked=pending.parked)
         if pending.parked:
             self._arena.wait_until_due(slot)
             self._wake_intake()
@@ -302,6 +312,7 @@ class Completion:
                 self.counts.recycled += 1
             else:
                 self.counts.crashes += 1
+            self._flow.died()
             self._launch(worker)
 
     def _commit(self, *, wait: bool) -> None:

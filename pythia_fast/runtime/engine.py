@@ -257,6 +257,7 @@ class Engine:
                 crashes=sum(count.crashes for count in counts),
                 progress=(sum(part[0] for part in progress), sum(part[1] for part in progress)) if progress else None,
                 processes=processes,
+                flow=[run.flow() for run in self._runs],
                 trouble=[sentence for run in self._runs for sentence in run.trouble()],
             )
         )
@@ -282,6 +283,7 @@ class Engine:
             refused=total("refused"),
             crashes=total("crashes"),
             recycled=total("recycled"),
+            pauses=total("pauses"),
             unfinished=sum(run.unfinished() for run in self._runs),
             cpu_seconds=self._sampler.cpu_seconds,
             peak_rss_mb=self._sampler.peak_rss_mb,

@@ -16,13 +16,15 @@ from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Partition, Publisher, PublisherContext, Reader, ReaderContext
 from pythia_fast.errors import SourceError
+from pythia_fast.observer import FlowState
 from pythia_fast.pool.messages import ArenaShape
 from pythia_fast.pool.obituary import Obituary
 from pythia_fast.pool.parts import Suspects, convicts_next
 from pythia_fast.pool.restart_budget import Found
-from pythia_fast.report import HandlerReport
+from pythia_fast.report import Flow, HandlerReport
 from pythia_fast.runtime.completion import Completion, Counts
 from pythia_fast.runtime.dead_letter import DeadLetterWriter
+from pythia_fast.runtime.flow import FlowControl
 from pythia_fast.runtime.slot_plan import plan_slots, slot_bytes
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.spool import Spool
@@ -72,7 +74,7 @@ class HandlerRun:
         self._handled: dict[int, tuple[int, int]] = {}  #: slot -> (batch, rows of it handled) at the last death there
         self._giving_up = threading.Event()
         one_slot = slot_bytes(handler.batch_size, handler.max_batch_bytes, len(handler.decoding.schema.columns))
-        plan = plan_slots(workers, one_slot, waits=handler.retry.waits, memory_bytes=memory_bytes)
+        plan = plan_slots(workers, one_slot, waits=handler.parks, memory_bytes=memory_bytes)
         if plan.bytes > memory_bytes:  # only what is written takes memory, so it may go well all the same
             log(
                 f"{handler.name}: its {plan.slots} batches take up to {plan.bytes // 10**6:,} MB of shared memory when "
@@ -89,6 +91,8 @@ class HandlerRun:
             "n_spares": handler.spares * SEATS_A_SPARE,
         }
         self.arena = Arena(handler.decoding.plan, **self._shape)
+        self._flow = FlowControl(handler, self.arena, bounded=until == "end", admit=self._admit, log=log)
+        self._rate_waits = 0  #: as last looked at
         self._completion: Completion | None = None
         self._intake: Intake | None = None
         self._sink: Publisher | None = None
@@ -145,6 +149,7 @@ class HandlerRun:
             self._sink,
             self._dead_letters,
             slots=SlotReader(self.arena, handler, self._partitions, self._spool_dir),
+            flow=self._flow,
             launch=lambda worker: launch(self.pool, worker),
             wake_intake=self._wake_intake,
             fail=self._fail,
@@ -158,6 +163,7 @@ class HandlerRun:
             linger_ns=int(handler.batch_timeout * 1e9),
             spool_dir=self._spool_dir,
             max_payload_bytes=handler.max_batch_bytes,
+            rows_per_s=handler.rate_limit or 0.0,
         )
 
     def start(self) -> None:
@@ -180,6 +186,10 @@ class HandlerRun:
     def _wake_intake(self) -> None:
         if self._intake is not None:
             self._intake.wake()
+
+    def _admit(self, gate: int) -> None:
+        assert self._intake is not None
+        self._intake.admit(gate)
 
     def died(self, worker: int, obituary: Obituary) -> None:
         """A pool process of this handler, which has been started, is dead."""
@@ -307,7 +317,16 @@ class HandlerRun:
     def trouble(self) -> list[str]:
         waiting = (self._sink, self._dead_letters)
         sentences = [part.trouble() for part in waiting if part is not None]
-        return [f"{self.handler.name}: {sentence}" for sentence in sentences if sentence]
+        return [f"{self.handler.name}: {sentence}" for sentence in (*sentences, *self._flow.trouble) if sentence]
+
+    def flow(self) -> FlowState:
+        """Whether the source is read; "rate limited": some batch had to wait for that since this was last asked."""
+        waits = self._intake.rate_waits if self._intake is not None else 0
+        limited = waits > self._rate_waits
+        self._rate_waits = waits
+        state = self._flow.state
+        shown: Flow = "rate limited" if limited and state == "open" else state
+        return FlowState(self.handler.name, shown, self._flow.circuit)
 
     def unfinished(self) -> int:
         return 0 if self._intake is None else max(0, self._intake.messages - self.counts.rows)
@@ -330,4 +349,8 @@ class HandlerRun:
             refused=counts.refused,
             crashes=counts.crashes,
             recycled=counts.recycled,
+            pauses=self._flow.pauses,
+            paused_seconds=self._flow.paused_s,
+            flow=self._flow.state,
+            circuit=self._flow.circuit,
         )

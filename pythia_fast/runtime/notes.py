@@ -33,9 +33,11 @@ class Notes(msgspec.Struct):
     errors: list[RowErrors] = []
     kept: list[str] = []  #: columns of which a view outlived the batch
     stop: str = ""  #: traceback of the exception that is to end the run
+    circuit: Literal["answered", "outage", ""] = ""  #: what its calls tell of the service; "": there was none
+    outage: str = ""  #: the exception that told of it
 
     def __bool__(self) -> bool:
-        return bool(self.errors or self.kept or self.stop)
+        return bool(self.errors or self.kept or self.stop or self.circuit)
 
 
 def reason_of(error: BaseException) -> str:
@@ -54,7 +56,7 @@ def write_notes(notes: Notes, region: memoryview) -> int:
         short = [
             RowErrors(note.kind, note.rows, note.reason[:100], note.attempts, note.error[:100]) for note in notes.errors
         ]
-        packed = _encoder.encode(Notes(short, notes.kept, notes.stop[:TRACEBACK_CHARACTERS]))
+        packed = _encoder.encode(msgspec.structs.replace(notes, errors=short, stop=notes.stop[:TRACEBACK_CHARACTERS]))
     if len(packed) > len(region):
         # Too many different reasons: the rows matter, and there is always room for these.
         rows: dict[str, list[bytes]] = {}
@@ -64,7 +66,8 @@ def write_notes(notes: Notes, region: memoryview) -> int:
             RowErrors(kind, b"".join(parts), "many different reasons; no room to tell them apart")  # type: ignore[arg-type]
             for kind, parts in rows.items()
         ]
-        packed = _encoder.encode(Notes(merged, [], notes.stop[: TRACEBACK_CHARACTERS // 4]))
+        stop = notes.stop[: TRACEBACK_CHARACTERS // 4]
+        packed = _encoder.encode(Notes(merged, [], stop, notes.circuit, notes.outage))
     region[: len(packed)] = packed
     return len(packed)
 

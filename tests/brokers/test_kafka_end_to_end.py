@@ -164,6 +164,27 @@ def test_a_drain_longer_than_max_poll_interval_keeps_membership_and_commits(
     assert committed(servers, f"group-of-{source}", source) == ends(servers, source)
 
 
+def test_a_source_that_is_paused_on_purpose_keeps_membership_and_commits(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    """Every message is bad: reading is paused, for longer than max.poll.interval.ms, and most of the topic stays."""
+    source, _, _ = topics
+    servers, total = kafka.bootstrap_servers, 40_000
+    producer = Producer({"bootstrap.servers": servers, "queue.buffering.max.messages": total})
+    for i in range(total):
+        producer.produce(source, b"{", partition=i % PARTITIONS)
+    assert producer.flush(30) == 0
+    runtime = start(options=IMPATIENT)
+    runtime.wait_for("a batch of at most 64 rows is tried in 8 s")  # after pauses of 1, 2 and 4 s
+    report = runtime.stop()
+    assert (report["ending"], report["handlers"][0]["flow"]) == ("drained", "paused")
+    assert "max.poll.interval.ms" not in runtime.log
+    assert "revoked" not in runtime.log
+    assert "lost" not in runtime.log
+    assert report["rows"] == report["dead_lettered"] < total / 2
+    assert sum(committed(servers, f"group-of-{source}", source)) == report["rows"]
+
+
 NO_MEMORY = """
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from pythia_fast.cli.progress import Display, LineDisplay, LiveDisplay, Observers, Recorder, make_display
-from pythia_fast.observer import HandlerInfo, ProcessSample, RunInfo, Snapshot
+from pythia_fast.observer import FlowState, HandlerInfo, ProcessSample, RunInfo, Snapshot
 from pythia_fast.report import RunReport
 
 INFO = RunInfo(
@@ -70,6 +70,13 @@ def test_live_display_shows_losses_and_trouble(terminal: Console) -> None:
     assert "refused 2  crashes 1" in seen
     assert "waiting: sink orders: no broker" in seen
     assert "rejected" not in seen
+
+
+def test_live_display_shows_what_holds_a_source_back(terminal: Console) -> None:
+    flow = [FlowState("score", "rate limited", ""), FlowState("other", "open", "closed")]
+    terminal.print(LiveDisplay(terminal).render(snapshot(1.0, 10, flow=flow)))
+    assert "score rate limited" in shown(terminal)
+    assert "other" not in shown(terminal)
 
 
 def test_brackets_in_names_are_not_markup(terminal: Console) -> None:

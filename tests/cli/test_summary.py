@@ -52,6 +52,11 @@ def test_every_figure_has_a_row() -> None:
     assert not any("unfinished" in line for line in lines)
 
 
+def test_pauses_are_told_where_there_were_some() -> None:
+    assert "pauses of the source 2" in text_of(RunReport(pauses=2))
+    assert not [line for line in text_of(RunReport()) if "pauses" in line]
+
+
 def test_several_handlers_have_a_column_each() -> None:
     handlers = (HandlerReport(name="score", rows=7, workers=1), HandlerReport(name="archive", rows=5, workers=2))
     lines = text_of(RunReport(app="orders", rows=12, workers=3, handlers=handlers))

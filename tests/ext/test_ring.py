@@ -10,7 +10,7 @@ import pytest
 from pythia_fast._ext.intake import END, STOPPED, Intake
 from pythia_fast._ext.plan import Plan
 from pythia_fast._ext.raw_decoder import RawDecoder
-from pythia_fast._ext.ring import Arena
+from pythia_fast._ext.ring import CIRCUIT_CLOSED, CIRCUIT_FAILING, CIRCUIT_HALF_OPEN, CIRCUIT_OPEN, Arena
 from pythia_fast.brokers.framing import decode_headers, frame_record, iterate_records
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage
 from tests.support.ring_feed import make_arena
@@ -332,3 +332,37 @@ def test_a_detached_slot_leaves_its_bytes_to_whoever_looks_at_them():
 def test_places_outside_are_refused(call, error):
     with pytest.raises(error):
         call(make_arena(Plan(None)))
+
+
+def test_an_open_circuit_lets_no_batch_be_taken_and_a_half_open_one_a_single_one(feed):
+    one = feed([b"m"] * 12, credit=3)
+    one.run()
+    arena = one.arena
+    assert arena.circuit == CIRCUIT_CLOSED
+    arena.set_circuit(CIRCUIT_OPEN)
+    assert arena.take(0, 0.0) is None
+    arena.set_circuit(CIRCUIT_HALF_OPEN)
+    assert arena.take(0, 0.0) is not None
+    assert (arena.circuit, arena.take(0, 0.0)) == (CIRCUIT_OPEN, None)
+    arena.set_circuit(CIRCUIT_FAILING)
+    assert arena.take(0, 0.0) is not None
+
+
+def test_an_idle_process_does_not_use_up_the_probe(feed):
+    one = feed([])
+    one.arena.set_circuit(CIRCUIT_HALF_OPEN)
+    assert one.arena.take(0, 0.0) is None
+    assert one.arena.circuit == CIRCUIT_HALF_OPEN
+
+
+def test_a_process_that_waits_for_the_circuit_is_woken(feed):
+    one = feed([b"m"] * 4)
+    one.run()
+    one.arena.set_circuit(CIRCUIT_OPEN)
+    taken = []
+    thread = threading.Thread(target=lambda: taken.append(one.arena.take(0, 60.0)))
+    thread.start()
+    one.arena.set_circuit(CIRCUIT_CLOSED)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert taken != [None]

@@ -25,12 +25,23 @@ class Feed:
     """An intake over a MemoryConsumer, run step by step."""
 
     def __init__(
-        self, tmp_path, messages, *, ordering="unordered", linger_ns=0, partitions=1, max_payload=4096, **sizes
+        self,
+        tmp_path,
+        messages,
+        *,
+        ordering="unordered",
+        linger_ns=0,
+        partitions=1,
+        max_payload=4096,
+        patience_ns=1_000_000_000,
+        rows_per_s=0,
+        keep_open=False,
+        **sizes,
     ):
         self.plan = Plan(None)
         self.decoder = RawDecoder(self.plan)
         self.arena = make_arena(self.plan, **sizes)
-        self.consumer = MemoryConsumer(messages, partitions=partitions)
+        self.consumer = MemoryConsumer(messages, partitions=partitions, keep_open=keep_open)
         self.consumer.log.open()
         self.consumer.log.announced()
         self.intake = Intake(
@@ -41,6 +52,8 @@ class Feed:
             linger_ns=linger_ns,
             spool_dir=tmp_path,
             max_payload_bytes=max_payload,
+            patience_ns=patience_ns,
+            rows_per_s=rows_per_s,
         )
 
     def run(self):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
 import os
-
-import numpy as np
 
 from pythia_fast.pool.limits import LOOK_EVERY_S, Limits, own_memory_mb
 
@@ -32,10 +31,10 @@ def test_memory_is_looked_at_now_and_then():
 
 def test_own_memory_grows_with_what_is_written():
     before = own_memory_mb()
-    held = np.ones(20_000_000, np.uint8)
-    assert own_memory_mb() - before > 15
-    assert own_memory_mb(os.getpid()) > 15
-    del held
+    with mmap.mmap(-1, 20_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as held:  # no heap that is used again
+        held[:] = bytes([1]) * len(held)
+        assert own_memory_mb() - before > 15
+        assert own_memory_mb(os.getpid()) > 15
 
 
 def test_a_process_that_is_gone_has_none():

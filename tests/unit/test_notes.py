@@ -44,7 +44,8 @@ def test_every_row_is_named_however_long_the_texts_are(errors):
     for kind, n, text in errors:
         made.append(RowErrors(kind, rows(*range(first, first + n)), text, 1, text, text))
         first += n
-    read = round_trip(Notes(made), 2048 + 4 * first)
+    read = round_trip(Notes(made, circuit="outage", outage="no service"), 2048 + 4 * first)
+    assert (read.circuit, read.outage) == ("outage", "no service")
     assert sorted(index for error in read.errors for index in error.indices().tolist()) == list(range(first))
     kinds = {index: error.kind for error in read.errors for index in error.indices().tolist()}
     assert kinds == {index: error.kind for error in made for index in error.indices().tolist()}

@@ -1,0 +1,182 @@
+"""FlowControl: pauses a handler's source on purpose, and says so: too many dead letters, or a service that is away.
+
+Each cause has a gate (gate.py). While one of them is closed the intake opens no batch, so nothing new is read, and the
+source is paused as it is when the arena is full: polls and membership go on. What is in hand is finished, or waits in
+its slots for the circuit. The rate limit needs no gate: the intake counts it by itself (ext/token_bucket.h).
+
+Everything here runs on the completion thread, but for ``state`` and what a report reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from pythia_fast._ext.intake import GATE_OPEN
+from pythia_fast._ext.ring import monotonic_ns
+from pythia_fast.errors import HandlerError
+from pythia_fast.runtime.dead_letter_watch import DeadLetterWatch
+from pythia_fast.runtime.gate import Gate
+
+if TYPE_CHECKING:
+    from pythia_fast._ext.ring import Arena, SlotFacts
+    from pythia_fast.registration import Handler
+    from pythia_fast.runtime.circuit import Circuit, CircuitState, Report
+
+#: Rows of a batch that is read to find out whether things go better.
+PROBE_ROWS = 64
+
+
+class FlowControl:
+    """The gates of one handler.
+
+    ``bounded``: the run ends at the end of its sources, so it must not be paused for ever.
+    ``admit``: sets the intake's gate (``Intake.admit``).
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        arena: Arena,
+        *,
+        bounded: bool,
+        admit: Callable[[int], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self._handler = handler
+        self._arena = arena
+        self._admit = admit
+        self._log = log
+        self._limit = handler.dead_letter_limit
+        self._watch = DeadLetterWatch(self._limit, bounded=bounded) if self._limit is not None else None
+        self._circuit = _circuit(handler, bounded)
+        self._admitted = GATE_OPEN  #: what the intake was told last; a probe closes its gate by itself
+        self._given_up: dict[int, int] = {}  #: slot with rows that wait -> its rows given up in earlier rounds
+
+    # -- what the completion thread has seen -----------------------------------------------------
+
+    def reported(self, report: Report, why: str) -> None:
+        """A batch came back from the pool. ``report``: what its calls tell of the service behind the handler."""
+        if self._circuit is None:
+            return
+        before = self._circuit.gate.state
+        self._circuit.reported(_now_s(), report, why)
+        if before == "probing" and self._circuit.gate.state == "probing":
+            self._arena.set_circuit(self._circuit.word)  # the probe was no call: another batch is one
+            self._admitted = 0
+            return
+        self._changed(self._circuit.gate, before, "one batch is tried")
+        if self._arena.circuit != self._circuit.word:
+            self._arena.set_circuit(self._circuit.word)
+
+    def settled(self, slot: int, facts: SlotFacts, *, parked: bool) -> None:
+        """A round of a batch is durable; unless it is ``parked``, so is the batch."""
+        if self._watch is None or self._limit is None:
+            return
+        given_up = facts.failed + (facts.rejected if self._limit.count_rejected else 0)
+        if parked:
+            self._given_up[slot] = self._given_up.get(slot, 0) + given_up
+            return
+        given_up += facts.refused + self._given_up.pop(slot, 0)
+        before = self._watch.gate.state
+        self._watch.settled(_now_s(), facts.rows + facts.refused, given_up, facts.opened_ns * 1e-9)
+        self._changed(self._watch.gate, before, f"a batch of at most {PROBE_ROWS} rows is tried")
+
+    def died(self) -> None:
+        """A pool process died, and perhaps a probe with it."""
+        if self._circuit is not None and self._circuit.state == "half-open":
+            self._arena.set_circuit(self._circuit.word)
+
+    def turn(self) -> None:
+        """Begin the probes that are due.
+
+        Raises HandlerError when so many were in vain that the run is to end.
+        """
+        now_s = _now_s()
+        if self._watch is not None and self._watch.gate.exhausted:
+            raise self._in_vain(
+                self._watch.gate,
+                "See in the dead letters what is wrong, and mend it; dead_letter_limit=None lets all of them go there",
+            )
+        if self._circuit is not None and self._circuit.gate.exhausted:
+            raise self._in_vain(self._circuit.gate, "See to the service that the handler calls")
+        if self._watch is not None and self._watch.begin_probe(now_s):
+            self._set_gate()
+        if self.circuit == "half-open" and self._admitted == 0 and not self._probe_is_in_hand():
+            self._set_gate()  # what was in hand went without a call: a batch is read to be tried
+        if self._circuit is not None and self._circuit.begin_probe(now_s):
+            self._set_gate()
+            self._arena.set_circuit(self._circuit.word)
+
+    def _in_vain(self, gate: Gate, advice: str) -> HandlerError:
+        return HandlerError(
+            f"handler {self._handler.name!r} got nowhere: {gate.why}; {gate.failed_probes} batches were tried, each "
+            f"after a pause. {advice}. What is not settled is read again by the next run"
+        )
+
+    @property
+    def _gates(self) -> list[Gate]:
+        return [part.gate for part in (self._watch, self._circuit) if part is not None]
+
+    def _changed(self, gate: Gate, before: str, probe: str) -> None:
+        if gate.state == before:
+            return
+        self._set_gate()
+        if gate.state == "closed":
+            again = f"{probe} in {gate.current_pause_s:g} s" if not gate.exhausted else "nothing more is tried"
+            self._log(f"{self._handler.name}: reading is paused: {gate.why}; {again}")
+        elif self.state == "open":
+            self._log(f"{self._handler.name}: reading goes on")
+
+    def _set_gate(self) -> None:
+        state = self.state
+        probe = 0 if state == "paused" or self._probe_is_in_hand() else PROBE_ROWS
+        self._admitted = GATE_OPEN if state == "open" else probe
+        self._admit(self._admitted)
+
+    def _probe_is_in_hand(self) -> bool:
+        """Whether the half-open circuit can be tried with a batch that was read already."""
+        return self._circuit is not None and self._circuit.state == "half-open" and bool(self._arena.live())
+
+    # -- any thread ----------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> Literal["open", "paused", "probing"]:
+        """Whether the source is read."""
+        states = {gate.state for gate in self._gates}
+        return "paused" if "closed" in states else "probing" if "probing" in states else "open"
+
+    @property
+    def circuit(self) -> CircuitState:
+        """State of the circuit breaker; empty where there is none."""
+        return self._circuit.state if self._circuit is not None else ""
+
+    @property
+    def pauses(self) -> int:
+        """Times that the source was paused on purpose."""
+        return sum(gate.times_closed for gate in self._gates)
+
+    @property
+    def paused_s(self) -> float:
+        """Seconds of that, over all causes."""
+        now_s = _now_s()
+        return sum(gate.closed_s(now_s) for gate in self._gates)
+
+    @property
+    def trouble(self) -> list[str]:
+        """Why the source is paused, a sentence for each cause."""
+        return [f"reading is paused: {gate.why}" for gate in self._gates if gate.state != "open"]
+
+
+def _now_s() -> float:
+    """The clock of the slots' time stamps."""
+    return monotonic_ns() * 1e-9
+
+
+def _circuit(handler: Handler, bounded: bool) -> Circuit | None:
+    """The handler's circuit. pybreaker is imported for those alone that have one."""
+    if handler.breaker is None:
+        return None
+    from pythia_fast.runtime.circuit import Circuit
+
+    return Circuit(handler.breaker, bounded=bounded)

@@ -62,8 +62,8 @@ byte tail[WORKERS];
 byte taken[WORKERS];
 byte completed[WORKERS];
 byte collected[WORKERS];
-/* A futex word and what its only waiter remembers of it are one bit: whether something was added since the waiter read
- * it.  That is all that futex(2) compares, so nothing is lost with the count. */
+/* A futex word and what its only waiter remembers of it are one bit, 1: the waiter has read the word and nothing was added
+ * since.  That is all that futex(2) compares, so nothing is lost with the count.  0 as well while nobody remembers. */
 bit signal[WORKERS];
 bit waiting[WORKERS];
 bit stop[WORKERS];
@@ -83,7 +83,6 @@ byte deaths;
 
 /* ---- the runtime's own memory ---- */
 bit posted[WORKERS];    /* completion.py: _deaths */
-byte pending[SLOTS];    /* completion.py: _pending; the bits of the states, 0: none */
 
 /* ---- what no party sees; it is for the checks ---- */
 byte holder[SLOTS];     /* 1 + the place whose process has the slot in its hands */
@@ -94,7 +93,6 @@ byte released;          /* a bit a batch */
 byte spills;
 byte parks;
 byte probes;            /* batches in hand that were taken while the circuit was not closed */
-bit late;               /* one delivery of a run comes in a later turn than it could */
 
 #define ALL ((1 << BATCHES) - 1)
 
@@ -162,44 +160,43 @@ inline pf_claim(s) {
 /* The load of `waiting` and the wake are one step: a wake that comes later than the load only wakes somebody who looks
  * around and sleeps again. */
 inline pf_notify_worker(w) {
-    signal[w] = 1;
+    signal[w] = 0;
     atomic { if :: waiting[w] -> worker_sleeps[w] = 0 :: else fi }
 }
 
+/* The state and the cell are one step with what comes before: nobody looks at either until `tail` counts the cell. */
 inline pf_queue_slot(s, w) {
-    CELL(w, tail[w]) = s;
     tail[w]++;
     pf_notify_worker(w)
 }
 
 inline pf_publish(s, w) {
-    atomic { batch[s] = fed; fed++; MOVE(s, publish, FILLING, READY) };
+    atomic { batch[s] = fed; fed++; MOVE(s, publish, FILLING, READY); CELL(w, tail[w]) = s };
     pf_queue_slot(s, w)
 }
 
 inline pf_requeue(s, w) {
-    n_waiting--;
-    MOVE(s, requeue, WAITING, READY);
+    atomic { n_waiting--; MOVE(s, requeue, WAITING, READY); CELL(w, tail[w]) = s };
     pf_queue_slot(s, w)
 }
 
-/* `seen` of the code is the moment at which its caller cleared free_signal. */
+/* `seen` of the code was read at `look`. */
 inline pf_wait_for_room(room) {
     free_waiting = 1;
     if
     :: room
     :: else ->
-        atomic { if :: !free_signal -> free_sleeps = 1 :: else fi };
+        atomic { if :: free_signal -> free_sleeps = 1 :: else fi };
         !free_sleeps
     fi;
-    free_waiting = 0
+    atomic { free_waiting = 0; free_signal = 0 }
 }
 
 active proctype intake() {
     byte open = NONE, s = NONE, w;
 
 look:
-    free_signal = 0;
+    free_signal = 1;
     /* pf_publish_due */
     do
     :: atomic { IS_WAITING && ANY_CREDIT -> any_waiting_slot(s); pf_worker_for(w) };
@@ -210,7 +207,7 @@ look:
     /* source->poll: a message a batch.  It may append several before the intake looks for due batches again. */
 append:
     if
-    :: open == NONE && fed == BATCHES -> goto drain
+    :: atomic { open == NONE && fed == BATCHES -> free_signal = 0; goto drain }
     :: open == NONE && fed < BATCHES ->
         if
         :: HAS_FREE_SLOT -> pf_claim(open)
@@ -222,10 +219,14 @@ append:
     :: atomic { ANY_CREDIT -> pf_worker_for(w) };
         pf_publish(open, w);
         atomic { open = NONE; w = 0 };
+#if PARKS
         if
         :: goto look
         :: goto append
         fi
+#else
+        goto append
+#endif
     :: else -> pf_wait_for_room(ANY_CREDIT); goto look
     fi;
 
@@ -258,17 +259,18 @@ drain:
 
 /* The circuit's word and the exchange: one step, as the exchange is in the code.  Between its load and the exchange the
  * word may change, and then the exchange fails, which is what a look after the change finds. */
-inline pf_circuit_admits(admits) {
+inline pf_circuit_admits() {
     atomic {
+        MAY_TAKE(w);
         if
-        :: circuit == HALF_OPEN -> circuit = OPEN; admits = 1
-        :: circuit == CLOSED -> admits = 1
-        :: circuit == OPEN -> admits = 0
+        :: circuit == HALF_OPEN -> circuit = OPEN; probes++
+        :: circuit == CLOSED
         fi
     }
 }
 
-#define MAY_TAKE(w) (tail[w] != taken[w])
+#define MAY_TAKE(w) (tail[w] != taken[w] && circuit != OPEN)
+#define MAY_SERVE(w) (MAY_TAKE(w) || stop[w])
 
 inline pf_take(w, s) {
     atomic {
@@ -281,7 +283,7 @@ inline pf_take(w, s) {
 }
 
 inline pf_notify_done() {
-    done_signal = 1;
+    done_signal = 0;
     atomic { if :: done_waiting -> done_sleeps = 0 :: else fi }
 }
 
@@ -290,13 +292,16 @@ inline pf_hand_back(w, s) {
     pf_notify_done()
 }
 
+/* The handler writes into the slot until here; it is the holder's alone. */
+#define HANDLED(w, s) assert(holder[s] == w + 1); handled = handled | (1 << batch[s])
+
 inline pf_complete(w, s) {
-    MOVE(s, complete, HELD, DONE);
+    atomic { HANDLED(w, s); MOVE(s, complete, HELD, DONE) };
     pf_hand_back(w, s)
 }
 
 inline pf_park(w, s) {
-    MOVE(s, park, HELD, PARKED);
+    atomic { HANDLED(w, s); MOVE(s, park, HELD, PARKED) };
     pf_hand_back(w, s)
 }
 
@@ -307,61 +312,44 @@ inline pf_spill(s) {
     state[s] != OUTPUT_FULL
 }
 
+/* The read of `signal` and the store of `waiting` are one step: a signal between them has its news in place, for the
+ * look behind them to find.  That look is one step as well: each of the words changes before the signal is given, and
+ * `stop` only when no batch is left.  The look that found nothing before costs or spares a sleep, no more. */
 inline pf_worker_sleep(w) {
-    signal[w] = 0;
-    waiting[w] = 1;
+    atomic { !MAY_SERVE(w) -> signal[w] = 1; waiting[w] = 1 };
     if
-    :: MAY_TAKE(w) && circuit != OPEN
+    :: MAY_SERVE(w)
     :: else ->
-        if
-        :: stop[w]
-        :: else ->
-            atomic { if :: !signal[w] -> worker_sleeps[w] = 1 :: else fi };
-            !worker_sleeps[w]
-        fi
+        atomic { if :: signal[w] -> worker_sleeps[w] = 1 :: else fi };
+        !worker_sleeps[w]
     fi;
-    waiting[w] = 0
+    atomic { waiting[w] = 0; signal[w] = 0 }
 }
 
 proctype process(byte w) {
     byte s = NONE;
-    bit admits;
 
 launched:
     {
         do
-        :: MAY_TAKE(w) ->
 #if CIRCUIT
-            pf_circuit_admits(admits);
-            if
-            :: !admits -> goto idle
-            :: else -> admits = 0
-            fi;
+        :: pf_circuit_admits();
+#else
+        :: tail[w] != taken[w] ->
 #endif
             pf_take(w, s);
             do
-            :: spills < SPILLS ->
-                spills++;
+            :: atomic { spills < SPILLS -> spills++ };
                 pf_spill(s)
-            :: atomic {
-                /* the handler */
-                assert(state[s] == HELD && holder[s] == w + 1);
-                handled = handled | (1 << batch[s]) };
-                break
-            od;
-            if
-            :: pf_complete(w, s)
-            :: parks < PARKS -> parks++; pf_park(w, s)
-            fi
-        :: else ->
-idle:       if
-            :: stop[w] && !MAY_TAKE(w) -> break
-            :: else -> pf_worker_sleep(w)
-            fi
+            :: pf_complete(w, s); break
+            :: atomic { parks < PARKS -> parks++ }; pf_park(w, s); break
+            od
+        :: !MAY_TAKE(w) && stop[w] -> break
+        :: pf_worker_sleep(w)
         od
     } unless {
         /* Dead.  The kernel closes what it had, the nursery reaps it and the supervisor says so: Completion.post_death. */
-        atomic { !alive[w] -> s = NONE; admits = 0; worker_sleeps[w] = 0; posted[w] = 1 };
+        atomic { !alive[w] -> s = NONE; worker_sleeps[w] = 0; signal[w] = 0; posted[w] = 1 };
         pf_notify_done();
         !posted[w];
         goto launched
@@ -371,20 +359,20 @@ idle:       if
 /* Any process may die between any two of its steps; or none ever again, so that a process that sleeps for good is not
  * saved by a death. */
 active proctype kernel() {
+end_spared:
     do
     :: atomic { deaths < DEATHS && alive[0] && !posted[0] -> deaths++; alive[0] = 0 }
 #if WORKERS > 1
     :: atomic { deaths < DEATHS && alive[1] && !posted[1] -> deaths++; alive[1] = 0 }
 #endif
     :: deaths < DEATHS -> deaths = DEATHS
-    :: deaths == DEATHS -> break
     od
 }
 
 /* ================================ completion thread ================================ */
 
 inline pf_signal_room() {
-    free_signal = 1;
+    free_signal = 0;
     atomic { if :: free_waiting -> free_sleeps = 0 :: else fi }
 }
 
@@ -411,6 +399,8 @@ inline pf_release(s) {
         assert(handled & (1 << batch[s]));
         assert(!(released & (1 << batch[s])));
         released = released | (1 << batch[s]);
+        handled = handled & ~(1 << batch[s]);
+        batch[s] = 0;
         MOVE(s, release, DONE, FREE)
     };
     pf_signal_room()
@@ -450,15 +440,13 @@ inline pf_return(w, at) {
 #define NOTHING_PENDING (!pending[0] && !pending[1] && !pending[2])
 #endif
 
-/* With something pending it sleeps a millisecond at most: then it goes on without a signal. Whether it looks at the word
- * before futex(2) does makes no difference. */
+/* With something pending it sleeps a millisecond at most: then it goes on without a signal.  Whether it looks at the word
+ * before futex(2) does makes no difference.  It looks at nothing else between its steps here, so who notifies finds it
+ * before or behind all of them. */
 inline wait_done() {
-    done_waiting = 1;
-    atomic { if :: !done_signal && NOTHING_PENDING -> done_sleeps = 1 :: else fi };
+    atomic { done_waiting = 1; if :: done_signal && NOTHING_PENDING -> done_sleeps = 1 :: else fi };
 end_asleep:
-    !done_sleeps;
-    done_waiting = 0;
-    done_signal = 0
+    atomic { !done_sleeps -> done_waiting = 0; done_signal = 1 }
 }
 
 /* One step a place: `completed` is loaded once, and the cells below it and `collected` are nobody else's. */
@@ -469,6 +457,7 @@ inline collect_place(w, found) {
             assert(state[CELL(w, collected[w])] & (DONE | PARKED));
             assert(!pending[CELL(w, collected[w])]);
             pending[CELL(w, collected[w])] = state[CELL(w, collected[w])];
+            CELL(w, collected[w]) = NONE; /* not in the code: what is left there counts for nothing */
             collected[w]++;
             found = 1
         :: else -> break
@@ -512,8 +501,7 @@ inline settle(s) {
 
 inline bury(w, at) {
     if
-    :: posted[w] && !MUST_WAIT(w) ->
-        pf_return(w, at);
+    :: atomic { posted[w] && !MUST_WAIT(w) -> pf_return(w, at) };
 #if CIRCUIT
         if
         :: circuit != CLOSED -> pf_set_circuit(HALF_OPEN)
@@ -526,8 +514,10 @@ inline bury(w, at) {
 }
 
 active proctype completion() {
+    byte pending[SLOTS]; /* completion.py: _pending; the state a slot came with, 0: nothing is */
     byte at;
     bit found;
+    bit late;            /* one delivery of a run comes in a later turn than it could */
 
     do
     ::  wait_done();
@@ -558,9 +548,13 @@ active proctype completion() {
         :: at < SLOTS && pending[at] && !late -> late = 1; at++
         :: at == SLOTS -> at = 0; break
         od;
-        bury(0, at);
-#if WORKERS > 1
-        bury(1, at)
+#if WORKERS == 1
+        bury(0, at)
+#else
+        if
+        :: !posted[0] && !posted[1] /* `_deaths` is looked at once */
+        :: else -> bury(0, at); bury(1, at)
+        fi
 #endif
     od
 }

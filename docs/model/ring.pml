@@ -5,7 +5,7 @@
  * each of them, the words it stores, in their order, and the transitions of slots, with the code.
  *
  * Memory is sequentially consistent here.  That the code's release and acquire pairs are enough is shown by
- * ThreadSanitizer (stress/ring_stress.c), and its Dekker pairs (store mine, load yours) are _sc operations. */
+ * ThreadSanitizer (fuzz/ring_stress.c), and its Dekker pairs (store mine, load yours) are _sc operations. */
 
 #ifndef WORKERS
 #define WORKERS 1   /* places of the pool */
@@ -74,6 +74,10 @@ bit free_waiting;
 byte n_waiting;
 byte circuit = CIRCUIT * HALF_OPEN;
 
+#define SEEN(word) word = 1
+#define ADDED(word) word = 0
+#define FORGOTTEN(word) word = 0
+
 /* ---- the kernel: who sleeps in futex(2), and who is alive ---- */
 bit worker_sleeps[WORKERS];
 bit done_sleeps;
@@ -92,7 +96,7 @@ byte handled;           /* a bit a batch */
 byte released;          /* a bit a batch */
 byte spills;
 byte parks;
-byte probes;            /* batches in hand that were taken while the circuit was not closed */
+byte probes;            /* batches taken while the circuit was half open */
 
 #define ALL ((1 << BATCHES) - 1)
 
@@ -160,7 +164,7 @@ inline pf_claim(s) {
 /* The load of `waiting` and the wake are one step: a wake that comes later than the load only wakes somebody who looks
  * around and sleeps again. */
 inline pf_notify_worker(w) {
-    signal[w] = 0;
+    ADDED(signal[w]);
     atomic { if :: waiting[w] -> worker_sleeps[w] = 0 :: else fi }
 }
 
@@ -189,14 +193,19 @@ inline pf_wait_for_room(room) {
         atomic { if :: free_signal -> free_sleeps = 1 :: else fi };
         !free_sleeps
     fi;
-    atomic { free_waiting = 0; free_signal = 0 }
+    atomic { free_waiting = 0; FORGOTTEN(free_signal) }
+}
+
+inline stop_worker(w) {
+    stop[w] = 1;
+    pf_notify_worker(w)
 }
 
 active proctype intake() {
     byte open = NONE, s = NONE, w;
 
 look:
-    free_signal = 1;
+    SEEN(free_signal);
     /* pf_publish_due */
     do
     :: atomic { IS_WAITING && ANY_CREDIT -> any_waiting_slot(s); pf_worker_for(w) };
@@ -207,7 +216,7 @@ look:
     /* source->poll: a message a batch.  It may append several before the intake looks for due batches again. */
 append:
     if
-    :: atomic { open == NONE && fed == BATCHES -> free_signal = 0; goto drain }
+    :: atomic { open == NONE && fed == BATCHES -> FORGOTTEN(free_signal); goto drain }
     :: open == NONE && fed < BATCHES ->
         if
         :: HAS_FREE_SLOT -> pf_claim(open)
@@ -247,15 +256,16 @@ drain:
 #endif
     assert(n_waiting == 0);
     /* Supervisor.stop_all: each place's stop_worker */
-    stop[0] = 1;
-    pf_notify_worker(0);
+    stop_worker(0);
 #if WORKERS > 1
-    stop[1] = 1;
-    pf_notify_worker(1)
+    stop_worker(1)
 #endif
 }
 
 /* ================================ pool process ================================ */
+
+#define MAY_TAKE(w) (tail[w] != taken[w] && circuit != OPEN)
+#define MAY_SERVE(w) (MAY_TAKE(w) || stop[w])
 
 /* The circuit's word and the exchange: one step, as the exchange is in the code.  Between its load and the exchange the
  * word may change, and then the exchange fails, which is what a look after the change finds. */
@@ -263,14 +273,12 @@ inline pf_circuit_admits() {
     atomic {
         MAY_TAKE(w);
         if
-        :: circuit == HALF_OPEN -> circuit = OPEN; probes++
+        :: circuit == HALF_OPEN -> circuit = OPEN; probes++; assert(probes <= 1 + DEATHS)
         :: circuit == CLOSED
         fi
     }
 }
 
-#define MAY_TAKE(w) (tail[w] != taken[w] && circuit != OPEN)
-#define MAY_SERVE(w) (MAY_TAKE(w) || stop[w])
 
 inline pf_take(w, s) {
     atomic {
@@ -283,7 +291,7 @@ inline pf_take(w, s) {
 }
 
 inline pf_notify_done() {
-    done_signal = 0;
+    ADDED(done_signal);
     atomic { if :: done_waiting -> done_sleeps = 0 :: else fi }
 }
 
@@ -316,14 +324,14 @@ inline pf_spill(s) {
  * look behind them to find.  That look is one step as well: each of the words changes before the signal is given, and
  * `stop` only when no batch is left.  The look that found nothing before costs or spares a sleep, no more. */
 inline pf_worker_sleep(w) {
-    atomic { !MAY_SERVE(w) -> signal[w] = 1; waiting[w] = 1 };
+    atomic { !MAY_SERVE(w) -> SEEN(signal[w]); waiting[w] = 1 };
     if
     :: MAY_SERVE(w)
     :: else ->
         atomic { if :: signal[w] -> worker_sleeps[w] = 1 :: else fi };
         !worker_sleeps[w]
     fi;
-    atomic { waiting[w] = 0; signal[w] = 0 }
+    atomic { waiting[w] = 0; FORGOTTEN(signal[w]) }
 }
 
 proctype process(byte w) {
@@ -349,7 +357,7 @@ launched:
         od
     } unless {
         /* Dead.  The kernel closes what it had, the nursery reaps it and the supervisor says so: Completion.post_death. */
-        atomic { !alive[w] -> s = NONE; worker_sleeps[w] = 0; signal[w] = 0; posted[w] = 1 };
+        atomic { !alive[w] -> s = NONE; worker_sleeps[w] = 0; FORGOTTEN(signal[w]); posted[w] = 1 };
         pf_notify_done();
         !posted[w];
         goto launched
@@ -372,7 +380,7 @@ end_spared:
 /* ================================ completion thread ================================ */
 
 inline pf_signal_room() {
-    free_signal = 0;
+    ADDED(free_signal);
     atomic { if :: free_waiting -> free_sleeps = 0 :: else fi }
 }
 
@@ -416,7 +424,7 @@ inline pf_return(w, at) {
         :: at != taken[w] ->
             assert(holder[CELL(w, at)] == w + 1);
             holder[CELL(w, at)] = 0;
-            MOVE(CELL(w, at), return, HELD | DONE | OUTPUT_FULL | PARKED, READY);
+            MOVE(CELL(w, at), return, HELD|DONE|OUTPUT_FULL|PARKED, READY);
             at++
         :: else -> break
         od;
@@ -446,7 +454,7 @@ inline pf_return(w, at) {
 inline wait_done() {
     atomic { done_waiting = 1; if :: done_signal && NOTHING_PENDING -> done_sleeps = 1 :: else fi };
 end_asleep:
-    atomic { !done_sleeps -> done_waiting = 0; done_signal = 1 }
+    atomic { !done_sleeps -> done_waiting = 0; SEEN(done_signal) }
 }
 
 /* One step a place: `completed` is loaded once, and the cells below it and `collected` are nobody else's. */
@@ -530,7 +538,7 @@ active proctype completion() {
             pf_signal_room();
 #if CIRCUIT
             if  /* the probe came back */
-            :: circuit != CLOSED -> pf_set_circuit(CLOSED)
+            :: circuit != CLOSED -> probes = 0; pf_set_circuit(CLOSED)
             :: else
             fi
 #endif

@@ -72,8 +72,11 @@ MUTANTS = [
         "publish: tail before state and cell",
         SMALL,
         [
-            ("MOVE(s, publish, FILLING, READY); CELL(w, tail[w]) = s };\n    pf_queue_slot(s, w)", "tail[w]++ };\n"
-             "    atomic { MOVE(s, publish, FILLING, READY); CELL(w, tail[w] - 1) = s };\n    pf_notify_worker(w)"),
+            (
+                "MOVE(s, publish, FILLING, READY); CELL(w, tail[w]) = s };\n    pf_queue_slot(s, w)",
+                "tail[w]++ };\n"
+                "    atomic { MOVE(s, publish, FILLING, READY); CELL(w, tail[w] - 1) = s };\n    pf_notify_worker(w)",
+            ),
         ],
     ),
     Mutant("publish: nobody is told", SMALL, [("    tail[w]++;\n    pf_notify_worker(w)", "    tail[w]++")]),
@@ -83,88 +86,179 @@ MUTANTS = [
         [("    tail[w]++;\n    pf_notify_worker(w)", "    pf_notify_worker(w);\n    tail[w]++")],
     ),
     Mutant(
-        "notify: looks who waits before it adds to the signal",
+        "notify: wakes before it adds to the signal",
         SMALL,
         [
-            ("    ADDED(signal[w]);\n    atomic { if :: waiting[w] -> worker_sleeps[w] = 0 :: else fi }",
-             "    if\n    :: waiting[w] -> ADDED(signal[w]); worker_sleeps[w] = 0\n    :: else -> ADDED(signal[w])\n    fi"),
+            (
+                "    ADDED(signal[w]);\n    atomic { if :: waiting[w] -> worker_sleeps[w] = 0 :: else fi }",
+                "    atomic { if :: waiting[w] -> worker_sleeps[w] = 0 :: else fi };\n    ADDED(signal[w])",
+            ),
         ],
     ),
-    Mutant("credit: completions that nobody collected", {**SMALL, "SLOTS": 3, "BATCHES": 3, "CELLS": 1, "CREDIT": 1},
-           [(" && tail[w] - collected[w] < CELLS", "")]),
+    Mutant(
+        "credit: completions that nobody collected",
+        {**SMALL, "SLOTS": 3, "BATCHES": 3, "CELLS": 1, "CREDIT": 1},
+        [(" && tail[w] - collected[w] < CELLS", "")],
+    ),
     Mutant(
         "take: the same slot for two processes",
         {**PAIR, "CREDIT": 2},
-        [("        s = CELL(w, taken[w]);", "        s = (CELL(0, taken[0]) != NONE -> CELL(0, taken[0]) : CELL(w, taken[w]));")],
+        [
+            (
+                "        s = CELL(w, taken[w]);",
+                "        s = (CELL(0, taken[0]) != NONE -> CELL(0, taken[0]) : CELL(w, taken[w]));",
+            )
+        ],
     ),
-    Mutant("take: counted before it is held", DYING, [
-        ("        holder[s] = w + 1\n    };\n    taken[w]++", "        holder[s] = w + 1;\n        state[s] = READY\n    };\n"
-         "    taken[w]++;\n    state[s] = HELD; completed[w] = completed[w]"),
-        ("MOVE(CELL(w, at), return, HELD|DONE|OUTPUT_FULL|PARKED, READY)", "MOVE(CELL(w, at), return, HELD, READY)"),
-    ]),
-    Mutant("complete: counted before it is done", SMALL, [
-        ("MOVE(s, complete, HELD, DONE) };\n    pf_hand_back(w, s)",
-         "skip };\n    atomic { completed[w]++; holder[s] = 0 };\n    atomic { MOVE(s, complete, HELD, DONE); s = NONE };\n"
-         "    pf_notify_done()"),
-    ]),
-    Mutant("complete: nobody is told", SMALL, [("    atomic { completed[w]++; holder[s] = 0; s = NONE };\n    pf_notify_done()",
-                                                "    atomic { completed[w]++; holder[s] = 0; s = NONE }")]),
-    Mutant("sleep: without a second look, the signal read late", SMALL, [
-        ("    atomic { !MAY_SERVE(w) -> SEEN(signal[w]); waiting[w] = 1 };\n    if\n    :: MAY_SERVE(w)\n    :: else ->",
-         "    !MAY_SERVE(w);\n    atomic { SEEN(signal[w]); waiting[w] = 1 };\n    if\n    :: true ->"),
-    ]),
+    Mutant(
+        "take: counted before it is held",
+        DYING,
+        [
+            (
+                "        holder[s] = w + 1\n    };\n    taken[w]++",
+                "        holder[s] = w + 1;\n        state[s] = READY\n    };\n"
+                "    taken[w]++;\n    state[s] = HELD; completed[w] = completed[w]",
+            ),
+            (
+                "MOVE(CELL(w, at), return, HELD|DONE|OUTPUT_FULL|PARKED, READY)",
+                "MOVE(CELL(w, at), return, HELD, READY)",
+            ),
+        ],
+    ),
+    Mutant(
+        "complete: counted before it is done",
+        SMALL,
+        [
+            (
+                "MOVE(s, complete, HELD, DONE) };\n    pf_hand_back(w, s)",
+                "skip };\n    atomic { completed[w]++; holder[s] = 0 };\n    atomic { MOVE(s, complete, HELD, DONE); s = NONE };\n"
+                "    pf_notify_done()",
+            ),
+        ],
+    ),
+    Mutant(
+        "complete: nobody is told",
+        SMALL,
+        [
+            (
+                "    atomic { completed[w]++; holder[s] = 0; s = NONE };\n    pf_notify_done()",
+                "    atomic { completed[w]++; holder[s] = 0; s = NONE }",
+            )
+        ],
+    ),
+    Mutant(
+        "sleep: without a second look, the signal read late",
+        SMALL,
+        [
+            (
+                "    atomic { !MAY_SERVE(w) -> SEEN(signal[w]); waiting[w] = 1 };\n    if\n    :: MAY_SERVE(w)\n    :: else ->",
+                "    !MAY_SERVE(w);\n    atomic { SEEN(signal[w]); waiting[w] = 1 };\n    if\n    :: true ->",
+            ),
+        ],
+    ),
     Mutant("sleep: without saying so", SMALL, [("SEEN(signal[w]); waiting[w] = 1 }", "SEEN(signal[w]) }")]),
-    Mutant("room: the signal is read after the look for due batches", ROUNDS, [
-        ("inline pf_wait_for_room(room) {\n", "inline pf_wait_for_room(room) {\n    SEEN(free_signal);\n"),
-    ]),
-    Mutant("release: nobody is told", {**SMALL, "SLOTS": 1}, [
-        ("MOVE(s, release, DONE, FREE)\n    };\n    pf_signal_room()", "MOVE(s, release, DONE, FREE)\n    }"),
-    ]),
-    Mutant("release: before its records are durable", {**SMALL, "SPILLS": 1}, [
-        (":: pending[s] == OUTPUT_FULL ->\n        pending[s] = 0;",
-         ":: pending[s] == OUTPUT_FULL ->\n        pending[s] = 0; pf_release(s); goto end_asleep;"),
-    ]),
-    Mutant("collect: without taking note", SMALL, [("            collected[w]++;\n            found = 1", "            found = 1;\n            break")]),
-    Mutant("wait: nobody is told", ROUNDS, [
-        ("MOVE(s, wait, PARKED, WAITING);\n    pf_signal_room()", "MOVE(s, wait, PARKED, WAITING)"),
-    ]),
+    Mutant(
+        "room: the signal is read after the look for due batches",
+        ROUNDS,
+        [
+            ("inline pf_wait_for_room(room) {\n", "inline pf_wait_for_room(room) {\n    SEEN(free_signal);\n"),
+        ],
+    ),
+    Mutant(
+        "release: nobody is told",
+        {**SMALL, "SLOTS": 1},
+        [
+            ("MOVE(s, release, DONE, FREE)\n    };\n    pf_signal_room()", "MOVE(s, release, DONE, FREE)\n    }"),
+        ],
+    ),
+    Mutant(
+        "release: before its records are durable",
+        {**SMALL, "SPILLS": 1},
+        [
+            (
+                ":: pending[s] == OUTPUT_FULL ->\n        pending[s] = 0;",
+                ":: pending[s] == OUTPUT_FULL ->\n        pending[s] = 0; pf_release(s); goto end_asleep;",
+            ),
+        ],
+    ),
+    Mutant(
+        "wait: nobody is told",
+        ROUNDS,
+        [
+            ("MOVE(s, wait, PARKED, WAITING);\n    pf_signal_room()", "MOVE(s, wait, PARKED, WAITING)"),
+        ],
+    ),
     Mutant("wait: not counted", ROUNDS, [("    n_waiting++;\n    MOVE(s, wait", "    MOVE(s, wait")]),
-    Mutant("requeue: of a batch whose round is not over", ROUNDS, [
-        ("    :: pending[s] == PARKED -> pending[s] = 0; pf_wait_until_due(s)",
-         "    :: pending[s] == PARKED -> pf_wait_until_due(s); pending[s] = 0"),
-        ("    n_waiting++;\n    MOVE(s, wait, PARKED, WAITING);\n    pf_signal_room()",
-         "    n_waiting++;\n    MOVE(s, wait, PARKED, WAITING);\n    pf_signal_room();\n    MOVE(s, release, WAITING, FREE)"),
-    ]),
-    Mutant("return: while the holder lives", DYING, [
-        ("atomic { posted[w] && !MUST_WAIT(w) -> pf_return(w, at) }",
-         "atomic { (posted[w] || (deaths < DEATHS && taken[w] != completed[w])) && !MUST_WAIT(w) -> deaths = DEATHS; pf_return(w, at) }"),
-        ("        assert(!alive[w]);\n", ""),
-        (":: posted[w] && !MUST_WAIT(w)", ":: (posted[w] || deaths < DEATHS) && !MUST_WAIT(w)"),
-    ]),
-    Mutant("return: of nothing", DYING, [
-        ("            MOVE(CELL(w, at), return, HELD|DONE|OUTPUT_FULL|PARKED, READY);\n", ""),
-    ]),
-    Mutant("return: not of what is held but not yet counted", DYING, [
-        ("        :: taken[w] != tail[w] && state[CELL(w, taken[w])] != READY ->", "        :: false ->"),
-    ]),
+    Mutant(
+        "return: while the holder lives",
+        DYING,
+        [
+            (
+                "atomic { posted[w] && !MUST_WAIT(w) -> pf_return(w, at) }",
+                "atomic { (posted[w] || (deaths < DEATHS && taken[w] != completed[w])) && !MUST_WAIT(w) -> deaths = DEATHS; pf_return(w, at) }",
+            ),
+            ("        assert(!alive[w]);\n", ""),
+        ],
+    ),
+    Mutant(
+        "return: of nothing",
+        DYING,
+        [
+            ("            MOVE(CELL(w, at), return, HELD|DONE|OUTPUT_FULL|PARKED, READY);\n", ""),
+        ],
+    ),
+    Mutant(
+        "return: not of what is held but not yet counted",
+        DYING,
+        [
+            ("        :: taken[w] != tail[w] && state[CELL(w, taken[w])] != READY ->", "        :: false ->"),
+        ],
+    ),
     Mutant("return: `taken` stays", DYING, [("        taken[w] = completed[w];\n", "")]),
-    Mutant("return: while spilled records are on their way", {**DYING, "SPILLS": 1}, [
-        ("#define MUST_WAIT(w) (taken[w] != completed[w] && pending[CELL(w, completed[w])])", "#define MUST_WAIT(w) 0"),
-    ]),
-    Mutant("resume: of a dead holder", {**DYING, "SPILLS": 1}, [
-        ("#define MUST_WAIT(w) (taken[w] != completed[w] && pending[CELL(w, completed[w])])", "#define MUST_WAIT(w) 0"),
-        (":: !BURIED(s) -> pf_resume(s)\n        :: else", ":: pf_resume(s)"),
-    ]),
-    Mutant("death: told before it is in the list", DYING, [
-        ("FORGOTTEN(signal[w]); posted[w] = 1 };\n        pf_notify_done();", "FORGOTTEN(signal[w]) };\n        pf_notify_done();\n        posted[w] = 1;"),
-    ]),
-    Mutant("circuit: the probe without an exchange", {**PAIR, "CIRCUIT": 1}, [
-        ("        :: circuit == HALF_OPEN -> circuit = OPEN; probes++", "        :: circuit == HALF_OPEN -> seen_half_open: probes++"),
-        ("        :: circuit == CLOSED\n        fi\n    }", "        :: circuit == CLOSED\n        fi\n    };\n    circuit = (circuit == HALF_OPEN -> OPEN : circuit)"),
-    ]),
-    Mutant("circuit: changed without telling", {**PAIR, "CIRCUIT": 1}, [
-        ("    circuit = word;\n    pf_notify_worker(0);\n#if WORKERS > 1\n    pf_notify_worker(1)\n#endif", "    circuit = word"),
-    ]),
+    Mutant(
+        "return: while spilled records are on their way",
+        {**DYING, "SPILLS": 1},
+        [
+            (
+                "#define MUST_WAIT(w) (taken[w] != completed[w] && pending[CELL(w, completed[w])])",
+                "#define MUST_WAIT(w) 0",
+            ),
+        ],
+    ),
+    Mutant(
+        "death: told before it is in the list",
+        DYING,
+        [
+            (
+                "FORGOTTEN(signal[w]); posted[w] = 1 };\n        pf_notify_done();",
+                "FORGOTTEN(signal[w]) };\n        pf_notify_done();\n        posted[w] = 1;",
+            ),
+        ],
+    ),
+    Mutant(
+        "circuit: the probe without an exchange",
+        {**PAIR, "CIRCUIT": 1},
+        [
+            (
+                "        :: circuit == HALF_OPEN -> circuit = OPEN; probes++",
+                "        :: circuit == HALF_OPEN -> seen_half_open: probes++",
+            ),
+            (
+                "        :: circuit == CLOSED\n        fi\n    }",
+                "        :: circuit == CLOSED\n        fi\n    };\n    circuit = (circuit == HALF_OPEN -> OPEN : circuit)",
+            ),
+        ],
+    ),
+    Mutant(
+        "circuit: changed without telling",
+        {**PAIR, "CIRCUIT": 1},
+        [
+            (
+                "    circuit = word;\n    pf_notify_worker(0);\n#if WORKERS > 1\n    pf_notify_worker(1)\n#endif",
+                "    circuit = word",
+            ),
+        ],
+    ),
     Mutant("stop: nobody is told", SMALL, [("    stop[w] = 1;\n    pf_notify_worker(w)", "    stop[w] = 1")]),
     Mutant("deliveries: one never comes", SMALL, [("&& !late -> late = 1; at++", "-> at++")], cycles=True),
 ]
@@ -183,19 +277,23 @@ class Outcome(NamedTuple):
 def mutated(mutant: Mutant, text: str) -> str:
     for old, new in mutant.changes:
         if text.count(old) != 1:
-            raise SystemExit(f"mutant {mutant.name!r}: {old!r} stands in {MODEL.name} {text.count(old)} times, not once")
+            raise SystemExit(
+                f"mutant {mutant.name!r}: {old!r} stands in {MODEL.name} {text.count(old)} times, not once"
+            )
         text = text.replace(old, new)
     return text
 
 
 def run(arguments: list[str], where: Path) -> str:
-    done = subprocess.run(arguments, cwd=where, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(
+        arguments, cwd=where, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)}: {done.stdout}")
     return done.stdout
 
 
-def explore(name: str, text: str, sizes: dict[str, int], cycles: bool) -> Outcome:
+def explore(name: str, text: str, sizes: dict[str, int], cycles: bool, optimise: str) -> Outcome:
     """Visit every state, or as many as there are to the first fault."""
     where = OUT / re.sub(r"\W+", "_", name)
     shutil.rmtree(where, ignore_errors=True)
@@ -206,7 +304,21 @@ def explore(name: str, text: str, sizes: dict[str, int], cycles: bool) -> Outcom
     # At the end of a run nothing is repeated (NOSTUTTER), or each end would look like a cycle.
     search = ["-DNP", "-DNOSTUTTER"] if cycles else ["-DSAFETY"]
     compiler = os.environ.get("CC", "gcc")
-    run([compiler, "-O2", "-w", *search, "-DNOFAIR", "-DVECTORSZ=512", f"-DMEMLIM={MEMORY_MB}", "-o", "pan", "pan.c"], where)
+    run(
+        [
+            compiler,
+            optimise,
+            "-w",
+            *search,
+            "-DNOFAIR",
+            "-DVECTORSZ=512",
+            f"-DMEMLIM={MEMORY_MB}",
+            "-o",
+            "pan",
+            "pan.c",
+        ],
+        where,
+    )
     began = time.monotonic()
     said = subprocess.run(
         ["./pan", f"-m{DEPTH}", *(["-l"] if cycles else [])],
@@ -240,7 +352,7 @@ def why(said: str) -> str:
 
 def check(configuration: Configuration) -> bool:
     text = MODEL.read_text()
-    found = explore(configuration.name, text, configuration.sizes, configuration.cycles)
+    found = explore(configuration.name, text, configuration.sizes, configuration.cycles, "-O2")
     verdict = "sound" if found.clean else f"FAULT: {why(found.said)}"
     print(
         f"{configuration.name:32} {found.states:>11,} states {found.megabytes:>6,.0f} MB {found.seconds:6.1f} s  {verdict}",
@@ -254,7 +366,7 @@ def check(configuration: Configuration) -> bool:
 
 def kill(mutant: Mutant) -> bool:
     """Whether SPIN finds the fault."""
-    found = explore("mutant " + mutant.name, mutated(mutant, MODEL.read_text()), mutant.sizes, mutant.cycles)
+    found = explore("mutant " + mutant.name, mutated(mutant, MODEL.read_text()), mutant.sizes, mutant.cycles, "-O0")
     print(f"  {mutant.name:56} {'NOT FOUND' if found.clean else why(found.said)}", flush=True)
     return not found.clean
 

@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = (ROOT / "docs/model/ring.pml").read_text()
-CODE = {path.name: path.read_text() for path in sorted((ROOT / "ext").glob("*.*")) if path.suffix in (".h", ".c", ".pyx")}
+CODE = {
+    path.name: path.read_text() for path in sorted((ROOT / "ext").glob("*.*")) if path.suffix in (".h", ".c", ".pyx")
+}
 
 #: Words of the arena that the model has; all others are figures, or belong to one party.
 WORDS = "tail|taken|completed|collected|waiting|stop|done_waiting|free_waiting|n_waiting|circuit"

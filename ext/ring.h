@@ -185,9 +185,10 @@ static inline void pf_signal_room(pf_arena *arena) {
     if (pf_load_sc(&arena->free_waiting)) pf_wake(&arena->free_signal);
 }
 
-/* resume: OUTPUT_FULL -> HELD: the records are on their way, the region is empty again. */
+/* resume: OUTPUT_FULL -> HELD: the records are durable, the region is empty again, for a next holder too. */
 static inline void pf_resume(pf_arena *arena, uint32_t slot_index) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
+    pf_progress_forget_output(slot);
     pf_store(&slot->state, PF_SLOT_HELD);
     pf_wake(&slot->state);
 }

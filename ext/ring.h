@@ -118,7 +118,7 @@ static inline uint32_t pf_take(pf_arena *arena, uint32_t worker) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     slot->output_bytes = 0;
     slot->output_records = slot->error_bytes = slot->rejected = slot->retried = slot->failed = 0;
-    memset((uint8_t *)slot + arena->status_at, PF_ROW_PENDING, pf_slot_length(arena, slot));
+    memset((uint8_t *)slot + arena->status_at, PF_ROW_UNMARKED, pf_slot_length(arena, slot));
     slot->taken_ns = pf_now_ns();
     pf_store(&slot->state, PF_SLOT_HELD);
     pf_store(&w->taken, w->taken + 1);

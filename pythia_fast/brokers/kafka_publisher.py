@@ -94,8 +94,8 @@ class KafkaPublisher(Publisher):
             self._tell(
                 "groups",
                 f"kafka: {records - self._regrouped:,} records came back from topic {self._topic} in batches larger "
-                "than its max.message.bytes; they are sent again in smaller ones, which takes longer: give KafkaProducer "
-                f"batch_size={group_bytes // 2} or less, or the topic a larger max.message.bytes",
+                "than its max.message.bytes; they are sent again in smaller ones, which takes longer: give "
+                f"KafkaProducer batch_size={group_bytes // 2} or less, or the topic a larger max.message.bytes",
             )
             self._regrouped = records
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -161,6 +162,11 @@ class Engine:
                     f"the pool is forked from a process with {threads} threads, because app {self._app.name!r} "
                     "is no module-level name that a new interpreter could import"
                 )
+        elif method == "fork" and (started := threading.active_count() - 1):
+            self._event(
+                f"start_method='fork' forks a process with {started} threads beside its main one: a lock that one of them holds stays "
+                "locked in the pool for ever; where the pool hangs, take 'forkserver' or 'auto'"
+            )
         if method == "fork":
             return Nursery.fork(ForkedChildren([(run.handler, run.arena) for run in self._runs]).main)
         if target is None:

@@ -164,8 +164,8 @@ class Engine:
                 )
         elif method == "fork" and (started := threading.active_count() - 1):
             self._event(
-                f"start_method='fork' forks a process with {started} threads beside its main one: a lock that one of them holds stays "
-                "locked in the pool for ever; where the pool hangs, take 'forkserver' or 'auto'"
+                f"start_method='fork' forks a process with {started} threads beside its main one: a lock that one of "
+                "them holds stays locked in the pool for ever; where the pool hangs, take 'forkserver' or 'auto'"
             )
         if method == "fork":
             return Nursery.fork(ForkedChildren([(run.handler, run.arena) for run in self._runs]).main)

@@ -1,0 +1,22 @@
+from typing import NamedTuple
+
+from pythia_fast._ext.ring import Arena
+
+FILLING: int
+READY: int
+HELD: int
+DONE: int
+OUTPUT_FULL: int
+PARKED: int
+WAITING: int
+
+class OldestRow(NamedTuple):
+    slot: int
+    state: int
+    worker: int
+    partition: int
+    offset: int
+    age_s: float
+    due_ns: int
+
+def oldest(arena: Arena) -> OldestRow | None: ...

@@ -17,6 +17,8 @@ typedef struct {
     int64_t first_offset;
     uint64_t opened_ns;    /* CLOCK_MONOTONIC when that row was taken in */
     uint64_t due_ns;       /* of a batch that is parked */
+    uint32_t rows;         /* once it is decoded */
+    uint32_t round;        /* that it is in, or waits for: rows whose word tells that one or a later one are not done */
 } pf_oldest_row;
 
 /* 0: the slot holds no row. */
@@ -26,9 +28,11 @@ static int pf_look_at_slot(pf_arena *arena, uint32_t index, pf_oldest_row *seen)
         uint32_t state = pf_load(&slot->state);
         if (state == PF_SLOT_FREE || pf_load(&slot->n_partitions) == 0) return 0;
         uint64_t opened_ns = pf_load64(&slot->opened_ns);
+        int waits = state == PF_SLOT_PARKED || state == PF_SLOT_WAITING;
         const pf_slot_partition *first = pf_slot_partitions(arena, slot);
         *seen = (pf_oldest_row){
-            index, state, slot->worker, first->partition, first->first_offset, opened_ns, slot->due_ns,
+            index, state, slot->worker, first->partition, first->first_offset, opened_ns,
+            slot->due_ns, slot->rows, waits ? slot->waits_from : slot->round,
         };
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
         if (pf_load(&slot->n_partitions) != 0 && pf_load64(&slot->opened_ns) == opened_ns) return 1;

@@ -20,6 +20,7 @@ cdef extern from "oldest.h" nogil:
         uint32_t slot, state, worker, partition
         int64_t first_offset
         uint64_t opened_ns, due_ns
+        uint32_t rows, round
     int pf_oldest(pf_arena *arena, pf_oldest_row *oldest)
     uint64_t pf_now_ns()
 
@@ -28,7 +29,7 @@ FILLING, READY, HELD, DONE = PF_SLOT_FILLING, PF_SLOT_READY, PF_SLOT_HELD, PF_SL
 OUTPUT_FULL, PARKED, WAITING = PF_SLOT_OUTPUT_FULL, PF_SLOT_PARKED, PF_SLOT_WAITING
 
 #: The first row of the oldest batch that is not released, ``age_s`` after it was taken in, and where the batch stands.
-OldestRow = namedtuple("OldestRow", "slot state worker partition offset age_s due_ns")
+OldestRow = namedtuple("OldestRow", "slot state worker partition offset age_s due_ns rows round")
 
 
 def oldest(Arena arena not None):
@@ -41,4 +42,7 @@ def oldest(Arena arena not None):
         age_s = <double><int64_t>(pf_now_ns() - row.opened_ns) * 1e-9
     if not found:
         return None
-    return OldestRow(row.slot, row.state, row.worker, row.partition, row.first_offset, max(age_s, 0.0), row.due_ns)
+    return OldestRow(
+        row.slot, row.state, row.worker, row.partition, row.first_offset, max(age_s, 0.0), row.due_ns, row.rows,
+        row.round,
+    )

@@ -18,5 +18,7 @@ class OldestRow(NamedTuple):
     offset: int
     age_s: float
     due_ns: int
+    rows: int
+    round: int
 
 def oldest(arena: Arena) -> OldestRow | None: ...

@@ -344,9 +344,8 @@ cdef class KafkaReaderNative(NativeSource):
         return found
 
     def standing(self):
-        """Every partition that is assigned: (topic, partition, next offset to append, where its end was met last, offset of
-        the message that waits for room, seconds since it does, whether nothing is fetched). -1: there is none.
-        """
+        """Each partition that is assigned: (topic, partition, next offset to append, where its end was met last, offset
+        of the message that waits for room, seconds since, whether nothing is fetched). -1: there is none."""
         cdef uint32_t t
         cdef int32_t p
         cdef pf_kafka_topic *topic

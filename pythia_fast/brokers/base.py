@@ -44,7 +44,7 @@ class Quiet:
     """A partition that has messages which do not come, as far as can be told."""
 
     topic: str
-    partition: int
+    partition: int  #: -1: all of the topic, which is read by nobody here
     offset: int  #: of the first of them; -1: nobody knows
     since_s: float
     messages: int | None  #: None: nobody knows

@@ -7,6 +7,8 @@ come, and that is worth knowing, too. Nobody is asked about a partition whose me
     position ≥ end, or its end was met there     all is well
     end beyond it                                its messages do not come
     no answer                                    nor does the broker
+
+A member that has no partition asks whether any broker is there: one that the group went on without has none, either.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ ASK_EVERY_S = 10.0
 ASK_SILENT_EVERY_S = 1.0  #: a broker that did not answer, so that its answer is noticed
 ASKED_AT_ONCE = 64  #: partitions
 ANSWER_MS = 1000
+NO_PARTITION = -1
 
 
 @dataclass(slots=True)
@@ -42,12 +45,16 @@ class _Partition:
 
 
 class QuietPartitions:
-    """See the module's docstring. ``look`` and ``kept`` are called by one thread; ``close`` before the consumer goes."""
+    """See the module's docstring. ``look``, ``kept`` and then ``close`` belong to one thread."""
 
-    def __init__(self, native: KafkaReaderNative, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, native: KafkaReaderNative, topics: Sequence[str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._native = native
+        self._topics = ", ".join(topics)
         self._clock = clock
         self._partitions: dict[Key, _Partition] = {}
+        self._alone = _Partition(-1, clock())  #: stands for all while none is assigned
         self._asker: threading.Thread | None = None
         self._next_question_s = 0.0
         self._closed = threading.Event()
@@ -68,6 +75,10 @@ class QuietPartitions:
             self._note((topic, partition), max(position, ended_at), now, flows=paused or held >= 0)
         for gone in self._partitions.keys() - {(topic, partition) for topic, partition, *_ in standing}:
             del self._partitions[gone]
+        if not standing and not self._closed.is_set():
+            self._partitions[self._topics, NO_PARTITION] = self._alone
+        elif standing:
+            self._alone = _Partition(-1, now)
         self._ask(now)
         return [found for key, part in self._partitions.items() if (found := self._judge(key, part, now)) is not None]
 
@@ -89,11 +100,13 @@ class QuietPartitions:
 
     def _judge(self, key: Key, part: _Partition, now: float) -> Quiet | None:
         quiet_s = now - part.quiet_since_s
+        silent_s = now - part.silent_since_s if part.silent_since_s is not None else 0.0
+        if key[1] == NO_PARTITION:
+            return Quiet(*key, -1, quiet_s, None, silent_s) if silent_s else None
         if quiet_s < TOLD_AFTER_S:
             return None
         marks = self._native.watermarks(*key, 0)  # as last heard: nobody is asked
         end = max(part.end, marks[1] if marks is not None else -1)
-        silent_s = now - part.silent_since_s if part.silent_since_s is not None else 0.0
         messages = end - part.reached if part.reached >= 0 and end > part.reached else None
         # Neither a message nor the end since it was assigned, although its broker answers: it should have brought one.
         mute = part.reached < 0 and part.end >= 0
@@ -106,9 +119,8 @@ class QuietPartitions:
     def _ask(self, now: float) -> None:
         if now < self._next_question_s or (self._asker is not None and self._asker.is_alive()):
             return
-        quiet = [
-            (part.asked_s, key) for key, part in self._partitions.items() if now - part.quiet_since_s >= ASK_AFTER_S
-        ]
+        since_s = now - ASK_AFTER_S
+        quiet = [(part.asked_s, key) for key, part in self._partitions.items() if part.quiet_since_s <= since_s]
         if not quiet:
             return
         keys = [key for _, key in sorted(quiet)[:ASKED_AT_ONCE]]
@@ -123,9 +135,14 @@ class QuietPartitions:
             if part is None or self._closed.is_set():
                 continue
             part.asked_s = asked = self._clock()
-            marks = self._native.watermarks(*key, ANSWER_MS)
-            if marks is not None:
-                part.end, part.silent_since_s = marks[1], None
+            if key[1] == NO_PARTITION:
+                answered = self._native.broker_answers(ANSWER_MS)
+            else:
+                marks = self._native.watermarks(*key, ANSWER_MS)
+                answered = marks is not None
+                part.end = marks[1] if marks is not None else part.end
+            if answered:
+                part.silent_since_s = None
             elif part.silent_since_s is None:
                 part.silent_since_s = asked
                 self._next_question_s = min(self._next_question_s, asked + ASK_SILENT_EVERY_S)

@@ -70,7 +70,7 @@ class KafkaReader(Reader):
         self._missing: dict[str, float] = {}
         options = consumer.librdkafka_options(context)
         self.native: KafkaReaderNative = KafkaReaderNative(options, self._bounded)
-        self._quiet = QuietPartitions(self.native)
+        self._quiet = QuietPartitions(self.native, self._topics)
         self.native.subscribe(self._topics)
         self.native.check_after(CHECK_SECONDS)
         context.log(

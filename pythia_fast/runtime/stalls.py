@@ -40,7 +40,7 @@ class Row:
     age_s: float
     stage: Stage
     pid: int = 0  #: of the process that has it, or will have it
-    called_s: float | None = None  #: how long that process has been in a call of the handler; None: it is not
+    busy_s: float | None = None  #: how long that process has been at the batch in its hands; None: it has none
     deadline_s: float | None = None  #: batch_deadline=
     fill_s: float = 0.0  #: batch_timeout=
     due_in_s: float = 0.0  #: "retry"
@@ -89,7 +89,7 @@ class Scene:
 class Stalls:
     """Of one handler. ``look`` it at a scene about once a second."""
 
-    def __init__(self, handler: str, stall_s: float = STALL_S, late_s: float = LATE_S) -> None:
+    def __init__(self, handler: str, stall_s: float, late_s: float) -> None:
         self._handler = handler
         self._stalled = _Pace(stall_s)
         self._late = _Pace(late_s)
@@ -216,20 +216,17 @@ def _why(row: Row) -> str:
 
 
 def _call(row: Row) -> str:
-    """How long its process has been in a call of the handler, and who ends it."""
-    if row.called_s is None:
-        return ", which is between two calls of the handler" if row.stage == "queued" else ""
-    since = (
-        f", called {_seconds(row.called_s)} ago"
-        if row.stage == "called"
-        else (f", which has been in the handler for {_seconds(row.called_s)}")
-    )
+    """How long its process has been at what it has in its hands, and who ends that."""
+    if row.busy_s is None:
+        return ", which has not taken it yet"
+    what = "it" if row.stage == "called" else "another batch"
+    since = f", which has been at {what} for {_seconds(row.busy_s)}"
     if row.deadline_s is None:
         return (
-            f"{since}; batch_deadline= is not set, so nothing ends that call: see what it does "
+            f"{since}; batch_deadline= is not set, so nothing ends it: see what it does "
             f"(py-spy dump --pid {row.pid}), and set batch_deadline= for calls that hang"
         )
-    left_s = row.deadline_s - row.called_s
+    left_s = row.deadline_s - row.busy_s
     ends = f"ends it in {_seconds(left_s)}" if left_s > 0 else "is ending it"
     return f"{since}; batch_deadline={row.deadline_s:g} {ends}"
 
@@ -241,22 +238,21 @@ def _held_back(scene: Scene) -> str:
 
 
 def _unread_sentence(unread: Sequence[Unread]) -> str:
-    longest = max(unread, key=lambda part: part.since_s)
-    named = ", ".join(_messages(part) for part in unread[:SHOWN])
+    named = ", ".join(_unread(part) for part in unread[:SHOWN])
     more = f" and {len(unread) - SHOWN} partitions more" if len(unread) > SHOWN else ""
+    since_s = max(part.since_s for part in unread)
     silent_s = max(part.silent_s for part in unread)
-    verb = "do" if len(unread) > 1 or longest.messages != 1 else "does"
     if silent_s:
         why = f"the broker was asked and has not answered for {_seconds(silent_s)}: is it up, and reached from here?"
     else:
         why = "the broker answers: its fetch is stuck, or a transaction was left open there"
-    return f"{named}{more} {verb} not come for {_seconds(longest.since_s)}; {why}"
+    return f"for {_seconds(since_s)} nothing has come from {named}{more}; {why}"
 
 
-def _messages(part: Unread) -> str:
+def _unread(part: Unread) -> str:
     if part.messages is None:
-        return f"whatever there is of {part.place} on"
-    return f"{part.messages:,} message{'' if part.messages == 1 else 's'} of {part.place} on"
+        return part.place
+    return f"{part.place}, where {part.messages:,} {'message waits' if part.messages == 1 else 'messages wait'}"
 
 
 def _seconds(value: float) -> str:

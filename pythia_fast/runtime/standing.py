@@ -17,7 +17,7 @@ from pythia_fast._ext.oldest import OldestRow, oldest
 from pythia_fast._ext.ring import CIRCUIT_HALF_OPEN, CIRCUIT_OPEN, monotonic_ns
 from pythia_fast.batch import MESSAGE
 from pythia_fast.pool.waiting import ROUND_SHIFT
-from pythia_fast.runtime.stalls import Row, Scene, Stage, Stalls, Unread
+from pythia_fast.runtime.stalls import LATE_S, STALL_S, Row, Scene, Stage, Stalls, Unread
 
 if TYPE_CHECKING:
     from pythia_fast._ext.intake import Intake
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from pythia_fast.runtime.completion import Completion
     from pythia_fast.runtime.dead_letter import DeadLetterWriter
     from pythia_fast.runtime.flow import FlowControl
+
+
+#: What waits for the rate limit asks for it ten times as often.
+RATE_S = 1.0
 
 
 class Standing:
@@ -54,8 +58,9 @@ class Standing:
         self._sink = sink
         self._dead_letters = dead_letters
         self._partitions = partitions
-        self._stalls = Stalls(handler.name)
+        self._stalls = Stalls(handler.name, STALL_S, LATE_S)
         self._rate_waits = 0  #: at the last look
+        self._limited_s = -RATE_S  #: when they were seen to become more
         self.longest_s = 0.0  #: the highest age that was seen
 
     def oldest_s(self) -> float:
@@ -68,9 +73,9 @@ class Standing:
 
     def look(self, now_s: float) -> list[str]:
         """What is to be told now of rows and partitions that get nowhere."""
-        return self._stalls.look(now_s, self._scene())
+        return self._stalls.look(now_s, self._scene(now_s))
 
-    def _scene(self) -> Scene:
+    def _scene(self, now_s: float) -> Scene:
         in_hand = oldest(self._arena)
         kept = self._reader.kept()
         first = max(kept, key=lambda one: one.age_s, default=None)
@@ -79,13 +84,16 @@ class Standing:
             row = self._kept_row(first)
         elif in_hand is not None:
             row = self._row(in_hand)
-        rate_waits, self._rate_waits = self._rate_waits, self._intake.rate_waits
+        if self._intake.rate_waits != self._rate_waits:
+            self._rate_waits, self._limited_s = self._intake.rate_waits, now_s
         return Scene(
             settled=self._completion.counts.rows,
             oldest=row,
             unread=[
                 Unread(
-                    place=self._reader.place(part.topic, part.partition, part.offset),
+                    place=self._reader.place(part.topic, part.partition, part.offset)
+                    if part.offset >= 0
+                    else part.topic,
                     since_s=part.since_s,
                     messages=part.messages,
                     silent_s=part.silent_s,
@@ -93,7 +101,7 @@ class Standing:
                 for part in self._reader.quiet()
             ],
             paused=self._paused(row),
-            rate_limit=self._handler.rate_limit if self._rate_waits > rate_waits else None,
+            rate_limit=self._handler.rate_limit if now_s - self._limited_s < RATE_S else None,
             held_back=[f"{part.topic}[{part.partition}]" for part in kept],
         )
 
@@ -108,7 +116,6 @@ class Standing:
 
     def _row(self, found: OldestRow) -> Row:
         worker = self._arena.worker_facts(found.worker) if found.state != slots.FILLING else None
-        called = worker is not None and worker.began_ns
         stage, trouble = self._stage(found)
         due_in_s = (found.due_ns - monotonic_ns()) * 1e-9 if stage == "retry" else 0.0
         return Row(
@@ -116,13 +123,22 @@ class Standing:
             age_s=found.age_s,
             stage=stage,
             pid=worker.pid if worker is not None else 0,
-            called_s=(monotonic_ns() - worker.began_ns) * 1e-9 if worker is not None and called else None,
+            busy_s=self._busy_s(found.worker) if worker is not None else None,
             deadline_s=self._handler.batch_deadline,
             fill_s=self._handler.batch_timeout,
             due_in_s=due_in_s,
             due_at=time.strftime("%H:%M:%S", time.localtime(time.time() + due_in_s)) if stage == "retry" else "",
             trouble=trouble,
         )
+
+    def _busy_s(self, worker: int) -> float | None:
+        """How long the process of this place has been at the batch, or with batch_deadline= in the call, that it has in
+        its hands."""
+        slot = self._arena.slot_in_hand(worker)
+        if slot is None:
+            return None
+        since_ns = self._arena.worker_facts(worker).began_ns or self._arena.facts(slot).taken_ns
+        return max(0, monotonic_ns() - since_ns) * 1e-9
 
     def _stage(self, found: OldestRow) -> tuple[Stage, str]:
         """(where the row is, what is wrong there, if anybody says so)."""
@@ -141,8 +157,9 @@ class Standing:
         if not worker.booted:
             return "starting", ""
         if found.state == slots.HELD:
-            return ("called" if worker.began_ns else "held"), ""
-        if self._arena.circuit in (CIRCUIT_OPEN, CIRCUIT_HALF_OPEN) and not worker.began_ns:
+            # The time of each call is noted where somebody looks at it; else a batch in hand is taken to be in a call.
+            return ("held" if self._handler.batch_deadline is not None and not worker.began_ns else "called"), ""
+        if self._arena.circuit in (CIRCUIT_OPEN, CIRCUIT_HALF_OPEN) and self._arena.slot_in_hand(found.worker) is None:
             return "circuit", self._flow.circuit_why
         return "queued", ""
 

@@ -53,6 +53,8 @@ cdef extern from "kafka_source.h" nogil:
         uint32_t want_paused
         uint32_t is_paused
         uint32_t n_paused
+        uint32_t next, count
+        uint64_t held_bytes
         uint32_t failed
         uint32_t bounded
         uint32_t values_in_place
@@ -367,6 +369,11 @@ cdef class KafkaReaderNative(NativeSource):
                     bool(place.paused or self._state.is_paused or self._state.want_paused),
                 ))
         return found
+
+    @property
+    def kept(self):
+        """(messages taken from librdkafka and not appended, payload bytes of those that wait for their partition)."""
+        return self._state.count - self._state.next, self._state.held_bytes
 
     @property
     def spent_bytes(self):

@@ -43,7 +43,7 @@ class RunProcess:
         self.samples: list[Sampled] = []
         self.acts: list[Acted] = []
         self.told: list[Told] = []
-        self.started = False
+        self.workers = 0  #: pool processes, once they are up
         self.report: RunReport | None = None
         self.began = time.monotonic()
         settings_path = folder / f"{name}-settings.json"
@@ -81,7 +81,7 @@ class RunProcess:
             case Told():
                 self.told.append(word)
             case Started():
-                self.started = True
+                self.workers = word.workers
             case Finished():
                 self.report = word.report
 

@@ -55,7 +55,6 @@ def drilled(handler: Handler, settings: Settings) -> Handler:
     )
     user = handler.adapter
     source, sink = ends(handler, settings)
-    limits = [limit for limit in (handler.rate_limit, settings.rate_limit) if limit is not None]
     return replace(
         handler,
         adapter=DrilledAdapter(user.function, user.view, user.convert, user.schema, injection),
@@ -64,7 +63,7 @@ def drilled(handler: Handler, settings: Settings) -> Handler:
         dead_letter=FileProducer(settings.dead_letters),
         batch_size=settings.batch_size,
         batch_deadline=deadline,
-        rate_limit=min(limits, default=None),
+        rate_limit=settings.rate_limit,
     )
 
 

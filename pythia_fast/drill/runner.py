@@ -29,6 +29,7 @@ Show = Callable[[int], None]
 
 LOG_LINES = 8  #: of a run that failed, in the report
 READ_RESULTS_S = 60.0
+PF_BUCKET_GRAIN_S = 0.02  #: of ext/token_bucket.h: a batch under a rate limit has so many seconds' rows at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,19 @@ class Drill:
     @property
     def batch_size(self) -> int:
         return batch_size_for(self.plan.handler, self.plan.rows)
+
+    @property
+    def rate_limit(self) -> float | None:
+        """Rows a second, so that the fault comes in the middle of a run that takes some seconds."""
+        limits = [self.plan.handler.rate_limit, self.plan.rows / self.fault.pace_s if self.fault.pace_s else None]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def rows_in_hand(self) -> int:
+        """The most rows that a run may have written and not settled: as many as all its slots hold."""
+        rate = self.rate_limit
+        batch = self.batch_size if rate is None else min(self.batch_size, max(1, int(rate * PF_BUCKET_GRAIN_S)))
+        return batch * max(run.slots for run in self.runs)
 
     @property
     def batch_deadline(self) -> float:
@@ -119,7 +133,7 @@ class Drill:
             workers=self.plan.workers,
             batch_size=self.batch_size,
             batch_deadline=self.batch_deadline if fault.name == "hang" else None,
-            rate_limit=self.plan.rows / fault.pace_s if fault.pace_s else None,
+            rate_limit=self.rate_limit,
             drain_timeout=drain_timeout,
             act_at=list(act_at),
             last_for_good=last_for_good,

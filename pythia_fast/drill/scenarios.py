@@ -17,7 +17,6 @@ from pythia_fast.runtime.completion import COMMIT_INTERVAL_S
 from pythia_fast.runtime.dead_letter import StoredLetter
 
 DIED = "the handler's process died on this row"
-CREDIT = 3  #: batches that a process may hold at once
 #: Between a commit being due and being made.
 COMMIT_SLACK_S = 0.25
 STOPPED_DRAIN_S = 1.0  #: that a run gets which cannot finish anyhow
@@ -81,11 +80,11 @@ def parent_kill(drill: Drill) -> None:
     left = first.left_behind()
     if left:
         drill.broken.append(f"no process is left behind, but {len(left)} are: {', '.join(map(str, left))}")
-    drill.may_duplicate = _settled_since(first, killed_at - COMMIT_INTERVAL_S - COMMIT_SLACK_S) + _in_hand(drill, first)
+    drill.may_duplicate = _settled_since(first, killed_at - COMMIT_INTERVAL_S - COMMIT_SLACK_S) + drill.rows_in_hand
     drill.notes.append(f"killed after {first.rows:,} rows; of those, {drill.may_duplicate:,} at most may come twice")
     second = drill.start("second run")
     drill.wait_until(second, lambda: second.rows > 0 or second.ended, "a row is settled")
-    drill.recovered_ms = [(second.samples[-1].t - killed_at) * 1e3] if second.samples else []
+    drill.recovered_ms = [(sample.t - killed_at) * 1e3 for sample in second.samples if sample.rows][:1]
     drill.wait_for_end(second)
 
 
@@ -93,11 +92,6 @@ def _settled_since(run: RunProcess, since: float) -> int:
     """Rows that the run settled after this moment, as far as it told."""
     before = max((sample.rows for sample in run.samples if sample.t <= since), default=0)
     return run.rows - before
-
-
-def _in_hand(drill: Drill, run: RunProcess) -> int:
-    """Rows that may have been written, but not settled: as many as all slots of the run hold."""
-    return drill.batch_size * (run.workers * (CREDIT + 1) + 4)
 
 
 def disk_full(drill: Drill) -> None:
@@ -116,7 +110,7 @@ def disk_full(drill: Drill) -> None:
     drill.notes.append(f"told: {first.trouble[0]}")
     first.stop()
     drill.wait_for_end(first, ExitCode.DEADLINE)
-    drill.may_duplicate = _in_hand(drill, first)
+    drill.may_duplicate = drill.rows_in_hand
     second = drill.start("second run", under_fault=False)
     drill.wait_for_end(second)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -59,7 +60,9 @@ Deadline = Annotated[
 ]
 Patience = Annotated[
     float,
-    typer.Option("--patience", metavar="S", parser=seconds_value, help="give a run up that settles no row for S seconds"),
+    typer.Option(
+        "--patience", metavar="S", parser=seconds_value, help="give up a run that settles no row for S seconds"
+    ),
 ]
 Output = Annotated[
     Path, typer.Option("--output", metavar="DIR", parser=path_value, help="where a drill keeps what it works with")
@@ -102,6 +105,7 @@ def drill(
     from pythia_fast.drill.faults import chosen_faults
     from pythia_fast.drill.result import result_lines, result_table, results_json
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # topics are removed and runs ended, as at Ctrl-C
     faults = chosen_faults(fault)
     console = Console(file=sys.stderr, quiet=quiet)
     loaded = chosen(app, handler)

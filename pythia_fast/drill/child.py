@@ -27,7 +27,6 @@ from pythia_fast.drill.injection import DrilledAdapter, Injection
 from pythia_fast.drill.outage import Outage
 from pythia_fast.drill.settings import (
     SAMPLE_EVERY_S,
-    Acted,
     FileEnds,
     Finished,
     Sampled,
@@ -64,6 +63,7 @@ def drilled(handler: Handler, settings: Settings) -> Handler:
         batch_size=settings.batch_size,
         batch_deadline=deadline,
         rate_limit=settings.rate_limit,
+        dead_letter_limit=None,  # a few samples, over and over, may hold more bad rows than a source does
     )
 
 

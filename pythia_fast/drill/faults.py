@@ -11,7 +11,11 @@ from pythia_fast import options
 #: stands on does not. "run": the run as a whole is killed, or gets company.
 Place = Literal["handler", "runtime", "run"]
 
-_ONE_ROW = "only the guilty row is dead-lettered, nothing is lost, nothing comes twice"
+#: Promise and place of the faults of a handler.
+_ONE_ROW: tuple[str, Place] = (
+    "only the guilty row is dead-lettered, nothing is lost, nothing comes twice",
+    "handler",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +35,11 @@ class Fault:
 FAULTS = {
     fault.name: fault
     for fault in (
-        Fault("sigsegv", "the handler reads address 0, for three batches and one row", _ONE_ROW, "handler", 3, True),
-        Fault("kill", "the handler's process is killed -9, for three batches and one row", _ONE_ROW, "handler", 3, True),
-        Fault("hang", "the handler does not return, for one batch and one row", _ONE_ROW, "handler", 1, True),
-        Fault("oom", "the handler's process runs out of memory, for two batches and one row", _ONE_ROW, "handler", 2, True),
-        Fault("raise", "the handler raises, for three batches and one row", _ONE_ROW, "handler", 3),
+        Fault("sigsegv", "the handler reads address 0, for three batches and one row", *_ONE_ROW, 3, kills=True),
+        Fault("kill", "its process is killed -9, for three batches and one row", *_ONE_ROW, 3, kills=True),
+        Fault("hang", "the handler does not return, for one batch and one row", *_ONE_ROW, 1, kills=True),
+        Fault("oom", "its process runs out of memory, for two batches and one row", *_ONE_ROW, 2, kills=True),
+        Fault("raise", "the handler raises, for three batches and one row", *_ONE_ROW, 3),
         Fault(
             "broker-cut",
             "every connection to the brokers is cut, again and again, for three seconds",
@@ -46,7 +50,7 @@ FAULTS = {
         ),
         Fault(
             "slow-broker",
-            "every connection to the brokers carries 64 kB/s each way, for five seconds",
+            "every connection to the brokers carries 64 kB/s at most each way, for five seconds",
             "nothing is lost, nothing comes twice, no partition is lost to another member",
             "runtime",
             kafka=True,
@@ -75,7 +79,7 @@ FAULTS = {
             pace_s=5,
         ),
     )
-}  # fmt: skip
+}
 
 
 def chosen_faults(name: str) -> list[Fault]:

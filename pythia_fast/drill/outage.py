@@ -15,7 +15,6 @@ from pythia_fast.drill.settings import Acted, FileEnds, KafkaEnds, Settings
 
 CUT_S, SLOW_S, FULL_S = 3.0, 5.0, 2.0
 LOOK_EVERY_S = 0.005
-SLOW_BYTES_PER_S = 64_000
 #: Room that is left on the full disk: the results' file ends in the middle of something.
 LEFT_BYTES = 1000
 
@@ -84,7 +83,7 @@ class Outage:
         self._acted(restored=True, connections=count)
 
     def _slow_down(self) -> None:
-        slow = sockets.Slowdown(self._addresses(), SLOW_BYTES_PER_S)
+        slow = sockets.Slowdown(self._addresses(), self._settings.slow_bytes_per_s)
         self._acted(restored=False)
         until = time.monotonic() + SLOW_S
         while time.monotonic() < until:

@@ -31,7 +31,6 @@ from pythia_fast.report import RunReport
 
 LOOK_EVERY_S = 0.02
 GONE_S = 10.0
-CREDIT = 3  #: batches that a process may hold at once (docs/architecture.md)
 PACKAGE_ROOT = str(Path(__file__).parents[2])
 
 
@@ -90,11 +89,6 @@ class RunProcess:
     def rows(self) -> int:
         """Settled so far, as far as it has told."""
         return self.samples[-1].rows if self.samples else 0
-
-    @property
-    def slots(self) -> int:
-        """Batches that the run may have at once, those that wait to be handled again not counted."""
-        return self.workers * (CREDIT + 1) + 4
 
     @property
     def trouble(self) -> list[str]:

@@ -72,11 +72,11 @@ def recovered_text(times: Sequence[float]) -> str:
 
 def result_lines(result: DrillResult) -> list[str]:
     """One line with the figures, and below it what is wrong and where to look."""
-    told = f"drill {result.drill}: {'PASS' if result.passed else 'FAIL'}"
-    lines = [
-        f"{told}  rows in {result.rows_in:,}  rows out {result.rows_out:,}  dead-lettered {result.dead_lettered:,}  "
+    figures = (
+        f"rows in {result.rows_in:,}  rows out {result.rows_out:,}  dead-lettered {result.dead_lettered:,}  "
         f"lost {result.lost:,}  duplicated {result.duplicated:,}  recovered in {recovered_text(result.recovered_ms)}"
-    ]
+    )
+    lines = [f"drill {result.drill}: {'PASS' if result.passed else 'FAIL'}  {figures}"]
     lines += [f"  {note}" for note in result.notes]
     lines += [f"  broken: {sentence}" for sentence in result.broken]
     if not result.passed:

@@ -23,13 +23,16 @@ from pythia_fast.drill.topics import DrillTopics, Results
 from pythia_fast.errors import PythiaError
 from pythia_fast.registration import Handler
 from pythia_fast.runtime.dead_letter import StoredLetter
+from pythia_fast.runtime.slot_plan import plan_slots
 
 #: Called again and again with the rows that are settled.
 Show = Callable[[int], None]
 
 LOG_LINES = 8  #: of a run that failed, in the report
 READ_RESULTS_S = 60.0
-PF_BUCKET_GRAIN_S = 0.02  #: of ext/token_bucket.h: a batch under a rate limit has so many seconds' rows at most
+SLOW_BYTES_PER_S, SLOWEST_BYTES_PER_S = 64_000.0, 500.0
+SIZED = 1000  #: payloads that are measured
+GRAIN_S = 0.02  #: a batch under a rate limit has at most so many seconds' rows (ext/token_bucket.h)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,15 @@ class Drill:
     def rows_in_hand(self) -> int:
         """The most rows that a run may have written and not settled: as many as all its slots hold."""
         rate = self.rate_limit
-        batch = self.batch_size if rate is None else min(self.batch_size, max(1, int(rate * PF_BUCKET_GRAIN_S)))
-        return batch * max(run.slots for run in self.runs)
+        batch = self.batch_size if rate is None else min(self.batch_size, max(1, int(rate * GRAIN_S)))
+        workers = max(run.workers for run in self.runs)
+        return batch * plan_slots(workers, 0, waits=self.plan.handler.parks, memory_bytes=0).slots
+
+    @property
+    def slow_bytes_per_s(self) -> float:
+        """What a slow connection carries: a tenth of what the rows take, so that they feel it."""
+        size = sum(map(len, self.plan.payloads[:SIZED])) / min(SIZED, len(self.plan.payloads))
+        return min(SLOW_BYTES_PER_S, max(SLOWEST_BYTES_PER_S, size * (self.rate_limit or 0.0) / 10))
 
     @property
     def batch_deadline(self) -> float:
@@ -135,6 +145,7 @@ class Drill:
             batch_deadline=self.batch_deadline if fault.name == "hang" else None,
             rate_limit=self.rate_limit,
             drain_timeout=drain_timeout,
+            slow_bytes_per_s=self.slow_bytes_per_s,
             act_at=list(act_at),
             last_for_good=last_for_good,
         )

@@ -19,6 +19,9 @@ from pythia_fast.runtime.dead_letter import StoredLetter
 DIED = "the handler's process died on this row"
 #: Between a commit being due and being made.
 COMMIT_SLACK_S = 0.25
+#: What is in hand when the connections suffer is still settled; the pace before is that of so long.
+FELT_AFTER_S, BEFORE_S = 1.0, 1.0
+LOST = "kafka: lost "  #: what a run tells of partitions that the group took away without asking
 STOPPED_DRAIN_S = 1.0  #: that a run gets which cannot finish anyhow
 
 
@@ -58,7 +61,7 @@ def _guilty_rows(drill: Drill, hits: list[Hit]) -> None:
     allowed = [poison]
     if drill.fault.name == "raise" and whole:
         allowed = [key for hit in hits for key in hit.keys]
-        drill.notes.append("the handler's on_error or retry_on= gives up a batch as a whole, so its rows may go with it")
+        drill.notes.append("on_error or retry_on= gives up a batch as a whole, so its rows may go with the guilty one")
     innocent = np.setdiff1d(by_fault, allowed)
     if len(innocent):
         drill.broken.append(
@@ -98,7 +101,9 @@ def disk_full(drill: Drill) -> None:
     """The disk of the results is full and has room again; is full for good, and the run is stopped; the next run."""
     drill.prepare(1)
     rows = drill.plan.rows
-    first = drill.start("first run", act_at=[rows // 3, rows * 2 // 3], last_for_good=True, drain_timeout=STOPPED_DRAIN_S)
+    first = drill.start(
+        "first run", act_at=[rows // 3, rows * 2 // 3], last_for_good=True, drain_timeout=STOPPED_DRAIN_S
+    )
     drill.wait_until(first, lambda: len(first.acts) > 0, "the disk is full")
     drill.wait_until(first, lambda: len(first.acts) > 1, "there is room again")
     full, room = first.acts[:2]
@@ -133,12 +138,25 @@ def outage(drill: Drill) -> None:
     run = drill.start("run", act_at=[drill.plan.rows // 4])
     drill.wait_until(run, lambda: len(run.acts) > 1, "the connections are as before")
     begun, restored = run.acts[:2]
+    before, meanwhile = _pace(run, begun.t - BEFORE_S, begun.t), _pace(run, begun.t + FELT_AFTER_S, restored.t)
+    drill.notes.append(
+        f"{restored.connections:,} connections hit within {restored.t - begun.t:.1f} s; "
+        f"{meanwhile:,.0f} rows/s meanwhile, {before:,.0f} before"
+    )
     if not restored.connections:
-        drill.broken.append("no connection to the brokers was found in the run: the fault did not come")
-    drill.notes.append(f"{restored.connections:,} connections hit within {restored.t - begun.t:.1f} s")
+        drill.broken.append("the connections are hit, but the run had none to the brokers")
+    elif meanwhile > before / 2:
+        drill.broken.append("the fault is felt, but rows flowed on as before")
     _finish(drill, [run])
+    drill.broken += [f"no partition is lost, but: {told.text}" for told in run.told if LOST in told.text]
     came = _recovered_s(run, restored.t)
     drill.recovered_ms = [came * 1e3] if came is not None else []
+
+
+def _pace(run: RunProcess, begin: float, end: float) -> float:
+    """Rows a second that the run settled between these moments."""
+    rows = [max((sample.rows for sample in run.samples if sample.t <= at), default=0) for at in (begin, end)]
+    return (rows[1] - rows[0]) / (end - begin)
 
 
 def _finish(drill: Drill, runs: list[RunProcess]) -> None:

@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     batch_deadline: float | None = None  #: where the handler has none
     rate_limit: float | None = None
     drain_timeout: float = 30.0
+    slow_bytes_per_s: float = 64_000.0
     act_at: list[int] = []  #: rows settled, at each of which what the runtime stands on fails
     last_for_good: bool = False  #: the last of these lasts until the process ends
 

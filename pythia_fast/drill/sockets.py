@@ -1,11 +1,11 @@
 """What networks do to connections, done to this process' own: cut them, or let them carry little.
 
-librdkafka goes where the brokers say they are, so a proxy would have to be told to them. Instead the connections that it
-has opened are taken by their descriptors, whichever broker, listener or encryption is at the other end:
+librdkafka goes where the brokers say they are, so a proxy would have to be told to them. Instead the connections that
+it has opened are taken by their descriptors, whichever broker, listener or encryption is at the other end:
 
     cut     shutdown(2) of the socket: both sides see its end
-    slow    the socket's descriptor becomes one end of a pair of local sockets (dup2), and a thread carries bytes between
-            the other end and the connection, at a pace
+    slow    the socket's descriptor becomes one end of a pair of local sockets (dup2), and a thread carries bytes
+            between the other end and the connection, at a pace
 
 New connections are found by looking again.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from pythia_fast.dlq.kafka_client import KafkaAccess, text_of
 from pythia_fast.drill.ledger import Keys, keys_of, position_of
@@ -49,7 +51,7 @@ class DrillTopics:
         wanted = [NewTopic(self.source, PARTITIONS), *(NewTopic(name, 1) for name in self.results)]
         with self._access.failures(SourceError):
             for made in self._admin.create_topics(wanted, request_timeout=self._timeout_s).values():
-                made.result(self._timeout_s)
+                made.result()
         try:
             deadline = time.monotonic() + LEADERS_S
             while time.monotonic() < deadline:
@@ -106,14 +108,15 @@ class DrillTopics:
     def remove(self) -> list[str]:
         """Remove the topics and the group; sentences about what stays."""
         left = []
-        for name, removed in self._admin.delete_topics([self.source, *self.results]).items():
+        asked = self._admin.delete_topics([self.source, *self.results], request_timeout=self._timeout_s)
+        for name, removed in asked.items():
             try:
-                removed.result(self._timeout_s)
+                removed.result()
             except KafkaException as error:
                 left.append(f"topic {name} is still there: {text_of(error.args[0])}")
         for removed in self._admin.delete_consumer_groups([self.name], request_timeout=self._timeout_s).values():
             with contextlib.suppress(KafkaException):  # no run got as far as to make it
-                removed.result(self._timeout_s)
+                removed.result()
         return left
 
 
@@ -169,7 +172,7 @@ class Results:
         for receipt in sorted(self.receipts, key=lambda receipt: receipt.timestamp_ms):
             by_partition.setdefault(position_of(receipt.key)[0], []).append(receipt)
         for receipts in by_partition.values():
-            for before, after in zip(receipts, receipts[1:], strict=False):
+            for before, after in itertools.pairwise(receipts):
                 if before.run != after.run:
                     found.append(float(after.timestamp_ms - before.timestamp_ms))
         return found

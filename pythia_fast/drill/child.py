@@ -88,7 +88,7 @@ class StatusWriter(Observer):
 
     def __init__(self, fd: int, settings: Settings) -> None:
         self._fd = fd
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal is told by the thread that it interrupts, which may be telling
         self._outage = Outage(settings, self.tell)
 
     def tell(self, word: Word) -> None:

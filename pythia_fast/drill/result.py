@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Sequence
 
 import msgspec
-from rich import box
-from rich.table import Table
 
 from pythia_fast.drill.faults import FAULTS
 from pythia_fast.drill.ledger import Account, Keys, position_text
@@ -84,23 +82,6 @@ def result_lines(result: DrillResult) -> list[str]:
     if result.folder:
         lines.append(f"  input, results, dead letters and logs: {result.folder}")
     return lines
-
-
-def result_table(results: Sequence[DrillResult]) -> Table:
-    """All drills, one a row."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("drill")
-    for column in ("", "rows in", "rows out", "dead-lettered", "lost", "duplicated", "recovered in", "seconds"):
-        table.add_column(column, justify="right" if column else "left")
-    for result in results:
-        table.add_row(
-            result.drill,
-            "PASS" if result.passed else "FAIL",
-            *(f"{getattr(result, name):,}" for name in ("rows_in", "rows_out", "dead_lettered", "lost", "duplicated")),
-            recovered_text(result.recovered_ms),
-            f"{result.seconds:.1f}",
-        )
-    return table
 
 
 def results_json(results: Sequence[DrillResult]) -> str:

@@ -173,7 +173,7 @@ def rebalance(drill: Drill) -> None:
     first = drill.start("first run", run=0)
     drill.wait_until(first, lambda: first.rows >= drill.plan.rows // 8, "an eighth of the rows is settled")
     second = drill.start("second run", run=1)
-    drill.wait_until(second, lambda: second.rows >= drill.plan.rows // 8, "it gets an eighth of the rows")
+    drill.wait_until(second, lambda: second.rows >= drill.plan.rows // 32, "it gets a thirty-second of the rows")
     second.stop()
     drill.wait_for_end(second)
     _finish(drill, [first])

@@ -43,7 +43,11 @@ from pythia_fast.report import RunReport
 
 GROUP = "drill"
 #: So little is fetched ahead that what happens to the connections is felt.
-FETCHED_AHEAD = {"queued.min.messages": 1000, "queued.max.messages.kbytes": 1024}
+FETCHED_AHEAD = {
+    "queued.min.messages": 100,
+    "queued.max.messages.kbytes": 1024,
+    "fetch.message.max.bytes": 16_384,  # of a partition; one that is larger comes all the same
+}
 
 
 def drilled(handler: Handler, settings: Settings) -> Handler:

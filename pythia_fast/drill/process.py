@@ -31,6 +31,7 @@ from pythia_fast.report import RunReport
 
 LOOK_EVERY_S = 0.02
 GONE_S = 10.0
+LEAVE_S = 5.0
 PACKAGE_ROOT = str(Path(__file__).parents[2])
 
 
@@ -155,7 +156,11 @@ class RunProcess:
         return found
 
     def close(self) -> None:
-        """End it and all that it started, however it stands."""
+        """End it and all that it started, however it stands; it gets a moment to leave its group."""
+        if not self.ended:
+            self.stop()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(LEAVE_S)
         for pid in self._members():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)

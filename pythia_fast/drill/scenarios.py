@@ -40,8 +40,8 @@ def handler_fault(drill: Drill) -> None:
             "give more rows with --rows"
         )
         return
-    gone = sorted(set(first) - set(back))
-    if gone:
+    gone = set(first) - set(back)
+    if gone and not _gives_up_batches(drill):
         drill.broken.append(f"what was in hand is handled again, but {len(gone)} of the batches never were")
     if drill.fault.kills:
         drill.notes.append(f"{len(hits):,} processes ended by it, {len(first)} batches once and one row always")
@@ -56,10 +56,8 @@ def _guilty_rows(drill: Drill, hits: list[Hit]) -> None:
     by_fault = keys_of_letters(letter for letter in drill.letters() if _is_by_fault(letter))
     if poison not in by_fault:
         drill.broken.append(f"the guilty row is dead-lettered, but it is not: {places([poison])}")
-    handler = drill.plan.handler
-    whole = handler.on_error == "dead_letter" or issubclass(DrillError, handler.retry.retry_on)
     allowed = [poison]
-    if drill.fault.name == "raise" and whole:
+    if _gives_up_batches(drill):
         allowed = [key for hit in hits for key in hit.keys]
         drill.notes.append("on_error or retry_on= gives up a batch as a whole, so its rows may go with the guilty one")
     innocent = np.setdiff1d(by_fault, allowed)
@@ -67,6 +65,13 @@ def _guilty_rows(drill: Drill, hits: list[Hit]) -> None:
         drill.broken.append(
             f"only the guilty row is dead-lettered, but {len(innocent):,} others were for its sake: {places(innocent)}"
         )
+
+
+def _gives_up_batches(drill: Drill) -> bool:
+    """Whether the handler asked that rows go with the one that raises."""
+    handler = drill.plan.handler
+    asked = handler.on_error == "dead_letter" or issubclass(DrillError, handler.retry.retry_on)
+    return drill.fault.name == "raise" and asked
 
 
 def _is_by_fault(letter: StoredLetter) -> bool:

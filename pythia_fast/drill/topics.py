@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import time
 import uuid
@@ -10,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -23,6 +22,7 @@ from pythia_fast.errors import PythiaError, SinkError, SourceError
 PREFIX = "pythia-fast-drill"
 PARTITIONS = 4
 LEADERS_S = 30.0
+AT_ONCE = 100  #: messages that the broker gets, and gives, together: what a connection carries shall be felt
 READ_AT_ONCE = 10_000
 
 
@@ -78,7 +78,7 @@ class DrillTopics:
 
     def fill(self, payloads: Iterable[bytes]) -> Keys:
         """Send the rows, in turn to each partition; their positions."""
-        producer = self._access.producer()
+        producer = KafkaAccess({**self._access.options, "batch.num.messages": str(AT_ONCE)}, self._timeout_s).producer()
         failures: list[str] = []
         partitions: list[int] = []
         offsets: list[int] = []
@@ -115,8 +115,11 @@ class DrillTopics:
             except KafkaException as error:
                 left.append(f"topic {name} is still there: {text_of(error.args[0])}")
         for removed in self._admin.delete_consumer_groups([self.name], request_timeout=self._timeout_s).values():
-            with contextlib.suppress(KafkaException):  # no run got as far as to make it
+            try:
                 removed.result()
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:  # no run got as far as to make it
+                    left.append(f"consumer group {self.name} is still there: {text_of(error.args[0])}")
         return left
 
 

@@ -253,7 +253,7 @@ class Engine:
         whole = time.monotonic() >= self._next_memory
         if whole:
             self._next_memory = time.monotonic() + MEMORY_INTERVAL_S
-        processes = self._sampler.sample([("intake", os.getpid()), *self._supervisor.processes()], whole=whole)
+        processes = self._sampler.sample([("runtime", os.getpid()), *self._supervisor.processes()], whole=whole)
         if self._observer is None:
             return
         counts = [run.counts for run in self._runs]

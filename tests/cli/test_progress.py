@@ -107,7 +107,7 @@ def test_lines_come_every_few_seconds_only() -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[1] == (
-        "0:05  5,000,000 rows  1.00 M rows/s  177 MB/s  3 batches in flight  CPU intake 72 % worker 0 98 %"
+        "0:05  5,000,000 rows  1.00 M rows/s  177 MB/s  3 batches in flight  CPU runtime 72 % worker 0 98 %"
     )
     assert lines[2].startswith("0:10  10,000,000 rows")
 

@@ -28,6 +28,7 @@ from pythia_fast.runtime.flow import FlowControl
 from pythia_fast.runtime.slot_plan import plan_slots, slot_bytes
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.spool import Spool
+from pythia_fast.runtime.standing import Standing
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
@@ -39,6 +40,7 @@ SETTLE_TURN_S = 0.002
 REVOKE_TURN_S = 0.05
 SPOOL_RETRY_S = 1.0
 CLOSE_TIMEOUT_S = 10.0
+GIVE_UP_S = 0.5  #: the same after a run that gave up on what it had read: its last records come again anyhow
 
 
 class HandlerRun:
@@ -97,6 +99,7 @@ class HandlerRun:
         self._intake: Intake | None = None
         self._sink: Publisher | None = None
         self._dead_letters: DeadLetterWriter | None = None
+        self._standing: Standing | None = None
         self._thread: threading.Thread | None = None
         self._opened = ExitStack()
         self._closed = False
@@ -123,10 +126,10 @@ class HandlerRun:
         opened.callback(spool.close)
         self._spool_dir = spool.folder
         self._dead_letters = DeadLetterWriter(handler.dead_letter, context)
-        opened.callback(self._dead_letters.close, CLOSE_TIMEOUT_S)
+        opened.callback(self._close_publisher, self._dead_letters)
         if handler.sink is not None:
             self._sink = handler.sink.open(context)
-            opened.callback(self._sink.close, CLOSE_TIMEOUT_S)
+            opened.callback(self._close_publisher, self._sink)
         self._reader = handler.source.open(
             ReaderContext(
                 app=self._app,
@@ -164,6 +167,17 @@ class HandlerRun:
             spool_dir=self._spool_dir,
             max_payload_bytes=handler.max_batch_bytes,
             rows_per_s=handler.rate_limit or 0.0,
+        )
+        self._standing = Standing(
+            handler,
+            self.arena,
+            reader=self._reader,
+            intake=self._intake,
+            completion=self._completion,
+            flow=self._flow,
+            sink=self._sink,
+            dead_letters=self._dead_letters,
+            partitions=self._partitions,
         )
 
     def start(self) -> None:
@@ -215,17 +229,23 @@ class HandlerRun:
         suspects = Suspects(progress.rows_done, progress.suspect_end, progress.deaths, progress.deaths_before)
         return "row" if convicts_next(suspects) else "part", more
 
-    def close(self) -> None:
-        """Stop both threads, whatever is left; commit what is settled; close everything. May be called again."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Stop both threads, whatever is left; commit what is settled; close everything. May be called again.
+
+        ``at_once``: wait for no broker to confirm the commit.
+        """
         if self._thread is not None and self._completion is not None:
             self._giving_up.set()
             self.stop()
             self._thread.join()
             self._completion.finish()
             if not self.finished and not self._closed:
-                self._commit_what_is_settled()
+                self._commit_what_is_settled(wait=not at_once)
         self._closed = True
         self._opened.close()
+
+    def _close_publisher(self, publisher: Publisher | DeadLetterWriter) -> None:
+        publisher.close(CLOSE_TIMEOUT_S if self.finished else GIVE_UP_S)
 
     # -- the intake thread ---------------------------------------------------------------------
 
@@ -271,10 +291,10 @@ class HandlerRun:
         completion.commit(wait=True)
         self.finished = True
 
-    def _commit_what_is_settled(self) -> None:
+    def _commit_what_is_settled(self, *, wait: bool) -> None:
         assert self._completion is not None
         try:
-            self._completion.commit(wait=True)
+            self._completion.commit(wait=wait)
         except Exception as error:
             self._log(f"{self.handler.name}: the last commit failed, so some rows will be read again: {error}")
 
@@ -319,6 +339,16 @@ class HandlerRun:
         sentences = [part.trouble() for part in waiting if part is not None]
         return [f"{self.handler.name}: {sentence}" for sentence in (*sentences, *self._flow.trouble) if sentence]
 
+    def oldest_incomplete_s(self) -> float:
+        """Age of the oldest row taken in and not completed; 0: there is none."""
+        return self._standing.oldest_s() if self._standing is not None else 0.0
+
+    def tell_stalls(self, now_s: float) -> None:
+        """Log what gets nowhere, when that is due. About once a second."""
+        if self._standing is not None and not self.finished:
+            for line in self._standing.look(now_s):
+                self._log(line)
+
     def flow(self) -> FlowState:
         """Whether the source is read; "rate limited": some batch had to wait for that since this was last asked."""
         waits = self._intake.rate_waits if self._intake is not None else 0
@@ -349,6 +379,8 @@ class HandlerRun:
             refused=counts.refused,
             crashes=counts.crashes,
             recycled=counts.recycled,
+            oldest_incomplete_s=self.oldest_incomplete_s(),
+            longest_incomplete_s=self._standing.longest_s if self._standing is not None else 0.0,
             pauses=self._flow.pauses,
             paused_seconds=self._flow.paused_s,
             flow=self._flow.state,

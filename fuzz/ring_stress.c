@@ -270,7 +270,10 @@ static void settle(uint32_t index, pending_slot *pending) {
     pending->state = 0;
     if (state == PF_SLOT_OUTPUT_FULL) {
         seen_so_far.spills++;
-        if (buried_later(index)) return;
+        if (buried_later(index)) {
+            pf_progress_forget_output(slot);
+            return;
+        }
         output[slot->output_records - 1] = UINT64_MAX;
         pf_resume(arena, index);
         return;

@@ -39,6 +39,6 @@ done
 
 case " $targets " in
 *" json "* | *" msgpack "*)
-    python3 -m pytest -q -p no:cacheprovider ../tests/ext/test_fuzz_corpus.py
+    cd .. && python3 -m pytest -q -p no:cacheprovider tests/ext/test_fuzz_corpus.py
     ;;
 esac

@@ -74,8 +74,11 @@ MUTANTS = [
         [
             (
                 "MOVE(s, publish, FILLING, READY); CELL(w, tail[w]) = s };\n    pf_queue_slot(s, w)",
-                "tail[w]++ };\n"
-                "    atomic { MOVE(s, publish, FILLING, READY); CELL(w, tail[w] - 1) = s };\n    pf_notify_worker(w)",
+                (
+                    "tail[w]++ };\n"
+                    "    atomic { MOVE(s, publish, FILLING, READY); CELL(w, tail[w] - 1) = s };\n"
+                    "    pf_notify_worker(w)"
+                ),
             ),
         ],
     ),
@@ -114,15 +117,8 @@ MUTANTS = [
         "take: counted before it is held",
         DYING,
         [
-            (
-                "        holder[s] = w + 1\n    };\n    taken[w]++",
-                "        holder[s] = w + 1;\n        state[s] = READY\n    };\n"
-                "    taken[w]++;\n    state[s] = HELD; completed[w] = completed[w]",
-            ),
-            (
-                "MOVE(CELL(w, at), return, HELD|DONE|OUTPUT_FULL|PARKED, READY)",
-                "MOVE(CELL(w, at), return, HELD, READY)",
-            ),
+            ("        MOVE(s, take, READY, HELD);\n", ""),
+            ("    };\n    taken[w]++", "    };\n    taken[w]++;\n    MOVE(s, take, READY, HELD)"),
         ],
     ),
     Mutant(
@@ -131,8 +127,11 @@ MUTANTS = [
         [
             (
                 "MOVE(s, complete, HELD, DONE) };\n    pf_hand_back(w, s)",
-                "skip };\n    atomic { completed[w]++; holder[s] = 0 };\n    atomic { MOVE(s, complete, HELD, DONE); s = NONE };\n"
-                "    pf_notify_done()",
+                (
+                    "skip };\n    atomic { completed[w]++; holder[s] = 0 };\n"
+                    "    atomic { MOVE(s, complete, HELD, DONE); s = NONE };\n"
+                    "    pf_notify_done()"
+                ),
             ),
         ],
     ),
@@ -151,8 +150,8 @@ MUTANTS = [
         SMALL,
         [
             (
-                "    atomic { !MAY_SERVE(w) -> SEEN(signal[w]); waiting[w] = 1 };\n    if\n    :: MAY_SERVE(w)\n    :: else ->",
-                "    !MAY_SERVE(w);\n    atomic { SEEN(signal[w]); waiting[w] = 1 };\n    if\n    :: true ->",
+                "atomic { !MAY_SERVE(w) -> SEEN(signal[w]); waiting[w] = 1 };\n    if\n    :: MAY_SERVE(w)\n    :: else ->",
+                "!MAY_SERVE(w);\n    atomic { SEEN(signal[w]); waiting[w] = 1 };\n    if\n    :: true ->",
             ),
         ],
     ),
@@ -194,8 +193,8 @@ MUTANTS = [
         DYING,
         [
             (
-                "atomic { posted[w] && !MUST_WAIT(w) -> pf_return(w, at) }",
-                "atomic { (posted[w] || (deaths < DEATHS && taken[w] != completed[w])) && !MUST_WAIT(w) -> deaths = DEATHS; pf_return(w, at) }",
+                "    :: atomic { posted[w] && !MUST_WAIT(w) -> pf_return(w, at) };",
+                "    :: atomic { taken[w] != completed[w] && !MUST_WAIT(w) -> pf_return(w, at) };",
             ),
             ("        assert(!alive[w]);\n", ""),
         ],
@@ -241,11 +240,11 @@ MUTANTS = [
         [
             (
                 "        :: circuit == HALF_OPEN -> circuit = OPEN; probes++",
-                "        :: circuit == HALF_OPEN -> seen_half_open: probes++",
+                "        :: circuit == HALF_OPEN -> probes++",
             ),
             (
                 "        :: circuit == CLOSED\n        fi\n    }",
-                "        :: circuit == CLOSED\n        fi\n    };\n    circuit = (circuit == HALF_OPEN -> OPEN : circuit)",
+                "        :: circuit == CLOSED\n        fi\n    };\n    if :: circuit == HALF_OPEN -> circuit = OPEN :: else fi",
             ),
         ],
     ),
@@ -354,10 +353,8 @@ def check(configuration: Configuration) -> bool:
     text = MODEL.read_text()
     found = explore(configuration.name, text, configuration.sizes, configuration.cycles, "-O2")
     verdict = "sound" if found.clean else f"FAULT: {why(found.said)}"
-    print(
-        f"{configuration.name:32} {found.states:>11,} states {found.megabytes:>6,.0f} MB {found.seconds:6.1f} s  {verdict}",
-        flush=True,
-    )
+    figures = f"{found.states:>11,} states {found.megabytes:>6,.0f} MB {found.seconds:6.1f} s"
+    print(f"{configuration.name:32} {figures}  {verdict}", flush=True)
     if not found.clean:
         where = OUT / re.sub(r"\W+", "_", configuration.name)
         print(f"  the steps to it: cd {where.relative_to(ROOT)}; spin -t -p ring.pml", flush=True)

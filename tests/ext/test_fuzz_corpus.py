@@ -1,8 +1,8 @@
 """What the fuzzer found worth keeping, against msgspec: the same answer, or both refuse.
 
-fuzz/run.sh explores the decoders by coverage, in C and with no oracle at hand; every payload that reached something new
-is kept in fuzz/out, and those of fuzz/corpus are in the repository. Here each is decoded once more, into the Struct that
-the plan of fuzz/batch.h stands for, and by msgspec.
+fuzz/run.sh explores the decoders by coverage, in C and with no oracle at hand; every payload that reached something
+new is kept in fuzz/out, and those of fuzz/corpus are in the repository. Here each is decoded once more, into the Struct
+that the plan of fuzz/batch.h stands for, and by msgspec.
 """
 
 from __future__ import annotations

@@ -150,8 +150,8 @@ MUTANTS = [
         SMALL,
         [
             (
-                "atomic { !MAY_SERVE(w) -> SEEN(signal[w]); waiting[w] = 1 };\n    if\n    :: MAY_SERVE(w)\n    :: else ->",
-                "!MAY_SERVE(w);\n    atomic { SEEN(signal[w]); waiting[w] = 1 };\n    if\n    :: true ->",
+                "    atomic { !MAY_SERVE(w) -> SEEN(signal[w]); waiting[w] = 1 };\n    if\n    :: MAY_SERVE(w)\n",
+                "    !MAY_SERVE(w);\n    atomic { SEEN(signal[w]); waiting[w] = 1 };\n    if\n    :: false\n",
             ),
         ],
     ),
@@ -190,7 +190,7 @@ MUTANTS = [
     Mutant("wait: not counted", ROUNDS, [("    n_waiting++;\n    MOVE(s, wait", "    MOVE(s, wait")]),
     Mutant(
         "return: while the holder lives",
-        DYING,
+        SMALL,
         [
             (
                 "    :: atomic { posted[w] && !MUST_WAIT(w) -> pf_return(w, at) };",
@@ -244,7 +244,10 @@ MUTANTS = [
             ),
             (
                 "        :: circuit == CLOSED\n        fi\n    }",
-                "        :: circuit == CLOSED\n        fi\n    };\n    if :: circuit == HALF_OPEN -> circuit = OPEN :: else fi",
+                (
+                    "        :: circuit == CLOSED\n        fi\n    };\n"
+                    "    if :: circuit == HALF_OPEN -> circuit = OPEN :: else fi"
+                ),
             ),
         ],
     ),

@@ -17,7 +17,7 @@ from pythia_fast.report import Flow, RunReport
 class ProcessSample(NamedTuple):
     """One process of the run, as last seen."""
 
-    name: str  #: "intake", "worker 0", ...
+    name: str  #: "runtime" (this process: intake and completion), "nursery", "worker 0", ...
     pid: int
     cpu_percent: float  #: of one core, since the sample before
     rss_mb: float  #: resident memory, shared pages counted in every process that maps them; 10**6 bytes

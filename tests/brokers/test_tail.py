@@ -183,6 +183,21 @@ def test_a_file_with_several_names_is_followed_once(log: Path, tmp_path: Path) -
     run.stop()
 
 
+def test_a_link_to_nothing_is_told_once_and_followed_once_it_leads_somewhere(log: Path, tmp_path: Path) -> None:
+    link = log.parent / "b.log"
+    link.symlink_to(tmp_path / "later")
+    run = Following(str(log.parent / "*.log"), tmp_path)
+    assert run.until(2) == [b"1", b"2"]
+    append(log, b"3\n")
+    run.until(3)
+    assert [line for line in run.lines if str(link) in line] == [
+        f"{link} is left out: it is a link to a file that is not there"
+    ]
+    (tmp_path / "later").write_bytes(b"4\n")
+    assert run.until(4) == [b"1", b"2", b"3", b"4"]
+    run.stop()
+
+
 def test_a_file_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "later.log"
     run = Following(path, tmp_path)

@@ -61,13 +61,13 @@ def test_one_partition_waits_while_the_others_flow_and_goes_on_in_order(play):
     # In the arena: what its process may have queued, and one open batch. Outside: what the source may keep.
     in_arena = (CREDIT + 1) * CAPACITY
     at, held, paused = one.standing[0]
-    assert (at, held) == (in_arena, in_arena)
+    assert 0 < at == held <= in_arena  # less where a batch was published before it was full
     assert paused  # for itself alone, so that librdkafka fetches no more of it
     messages, payload_bytes = one.reader.native.kept
     assert messages <= KEPT + RESERVE
     assert payload_bytes <= messages * len(str(ROWS))
     (kept,) = one.reader.kept()
-    assert (kept.partition, kept.offset) == (0, in_arena)
+    assert (kept.partition, kept.offset) == (0, held)
     assert kept.age_s > 0
 
     one.work([lanes[0]], lambda: len(one.seen[0]) == ROWS)

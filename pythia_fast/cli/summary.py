@@ -52,6 +52,9 @@ def summary_table(report: RunReport) -> Table:
         counts(label, field)
     if report.pauses:
         counts("pauses of the source", "pauses")
+    if report.transactions or report.transactions_aborted:
+        counts("transactions committed", "transactions")
+        counts("transactions aborted, their rows read again", "transactions_aborted")
     if report.unfinished:
         table.add_row("unfinished, read again next time", f"{report.unfinished:,}")
     return table

@@ -284,6 +284,8 @@ class Engine:
             crashes=total("crashes"),
             recycled=total("recycled"),
             pauses=total("pauses"),
+            transactions=total("transactions"),
+            transactions_aborted=total("transactions_aborted"),
             unfinished=sum(run.unfinished() for run in self._runs),
             cpu_seconds=self._sampler.cpu_seconds,
             peak_rss_mb=self._sampler.peak_rss_mb,

@@ -70,13 +70,11 @@ typedef struct {
     uint8_t topic[PF_TOPIC_BYTES];
 } pf_partition_name;
 
-/* What became of one row; the handler's process writes it, 0 = never handled. */
+/* How the handler marked one row. */
 enum {
-    PF_ROW_PENDING = 0,
-    PF_ROW_OK = 1,
-    PF_ROW_REJECTED = 2, /* batch.reject: to the dead letters, with a reason */
-    PF_ROW_RETRY = 3,    /* batch.retry: to be handled again */
-    PF_ROW_FAILED = 4,   /* the handler raised on it and no attempt is left */
+    PF_ROW_UNMARKED = 0,
+    PF_ROW_REJECTED = 1, /* batch.reject: to the dead letters, with a reason */
+    PF_ROW_RETRY = 2,    /* batch.retry: to be handled again */
 };
 
 /* Whether the pool processes may call the handler (runtime/circuit.py).  Zero, what an arena begins with, is yes. */

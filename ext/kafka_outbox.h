@@ -6,7 +6,9 @@
  *
  * At most `limit` records are with librdkafka at once; the rest of the tickets wait their turn.  A record that
  * fails for a reason that can pass is sent again, for ever; one that the broker will never take is noted in its
- * ticket.  One thread at a time; librdkafka's callbacks run inside pf_kafka_outbox_poll on that same thread.
+ * ticket.  A batch of librdkafka's that is too large for the topic comes back whole: its records are sent again in
+ * groups, one after the other, until they are small enough or a record is alone.  One thread at a time; librdkafka's
+ * callbacks run inside pf_kafka_outbox_poll on that same thread.
  *
  * A transactional producer sends nothing again by itself: a record that fails takes its transaction with it.  That is
  * noted in `lost_to`; the whole transaction is then aborted, and what its tickets held counts for nothing.  Only what
@@ -43,6 +45,15 @@ typedef struct {
     uint64_t at;
 } pf_outbox_retry;
 
+/* Records that came back because their batch was too large; nothing else is handed over while there are any. */
+typedef struct {
+    pf_outbox_retry *records; /* records[next .. count) wait for their turn */
+    uint32_t next, count, room;
+    uint32_t size;            /* records of the group that is with librdkafka; 0: none is */
+    int refused;              /* some of that group came back */
+    uint64_t bytes;           /* what a group may have: halved after each that came back */
+} pf_outbox_groups;
+
 typedef struct {
     const pf_rdkafka *api;
     rd_kafka_t *client;
@@ -62,6 +73,8 @@ typedef struct {
     pf_outbox_retry *retries;
     uint32_t n_retries, retries_room;
     int64_t retry_at_ns;
+    pf_outbox_groups groups;
+    uint64_t regrouped;   /* records that were sent again in groups, in all */
     rd_kafka_message_t burst[PF_OUTBOX_BURST];
 } pf_kafka_outbox;
 

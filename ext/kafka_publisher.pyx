@@ -38,6 +38,8 @@ cdef extern from "kafka_outbox.h" nogil:
         uint64_t id
         uint32_t n_failures
         pf_outbox_failure *failures
+    ctypedef struct pf_outbox_groups:
+        uint64_t bytes
     ctypedef struct pf_kafka_outbox:
         rd_kafka_t *client
         pf_kafka_notes notes
@@ -47,7 +49,8 @@ cdef extern from "kafka_outbox.h" nogil:
         uint32_t in_flight
         uint64_t delivered
         int passing_error
-        uint32_t n_retries
+        pf_outbox_groups groups
+        uint64_t regrouped
     int pf_kafka_outbox_init(pf_kafka_outbox *self, const pf_rdkafka *api)
     void pf_kafka_outbox_configure(pf_kafka_outbox *self, rd_kafka_conf_t *conf)
     void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, uint32_t limit)
@@ -276,6 +279,11 @@ cdef class KafkaPublisherNative:
     def delivered(self):
         """Records that have become durable, in all."""
         return self._state.delivered
+
+    @property
+    def regrouped(self):
+        """(records that came back in a batch too large for the topic, bytes that one may now have at most)."""
+        return self._state.regrouped, self._state.groups.bytes
 
     @property
     def passing_error(self):

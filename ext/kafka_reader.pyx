@@ -62,7 +62,7 @@ cdef extern from "kafka_source.h" nogil:
     int pf_kafka_source_init(pf_kafka_source *self, const pf_rdkafka *api)
     void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf)
     void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
-    void pf_kafka_source_release(pf_kafka_source *self, int leave)
+    void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms)
     pf_kafka_partition *pf_kafka_source_place(pf_kafka_source *self, const char *topic, int32_t partition, int create)
     void pf_kafka_source_gain(pf_kafka_source *self, pf_kafka_partition *place, int64_t index, int64_t end)
     void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place)
@@ -127,13 +127,18 @@ cdef class KafkaReaderNative(NativeSource):
         if self._open and self._pid == os.getpid():
             pf_kafka_source_release(&self._state, 0)
 
-    def close(self):
-        """Leave the group and close the connections. The source must not be polled any more."""
+    def close(self, double leave_s):
+        """Leave the group, which may take so many seconds, and close the connections.
+
+        The source must not be polled any more. With 0, or where no broker answers in time, the group finds out by
+        itself when the session has timed out.
+        """
         if not self._open:
             return
         self._open = False
+        cdef int64_t leave_ms = <int64_t>(leave_s * 1000)
         with nogil:
-            pf_kafka_source_release(&self._state, 1)
+            pf_kafka_source_release(&self._state, leave_ms)
 
     cdef int _check_open(self) except -1:
         if not self._open:

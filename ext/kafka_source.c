@@ -647,7 +647,30 @@ void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
     self->api->queue_io_event_enable(self->queue, self->pipe.write_fd, "m", 1);
 }
 
-void pf_kafka_source_release(pf_kafka_source *self, int leave)
+enum { LEAVE_POLL_MS = 50 };
+
+/* Leave the group: rebalances are answered (answer_while_closing) by the queue's poll until librdkafka says that it is
+ * out.  A broker that does not answer would have it wait without end, so there is a limit; then the group finds out
+ * by the session's timeout.  Returns whether the group was left. */
+static int leave_group(pf_kafka_source *self, int64_t leave_ms)
+{
+    int64_t deadline = pf_kafka_now_ns() + leave_ms * 1000000;
+    rd_kafka_error_t *error = self->api->consumer_close_queue(self->client, self->queue);
+    if (error != NULL) {
+        self->api->error_destroy(error);
+        return 0;
+    }
+    while (!self->api->consumer_closed(self->client)) {
+        if (pf_kafka_now_ns() >= deadline)
+            return 0;
+        ssize_t got = self->api->consume_batch_queue(self->queue, LEAVE_POLL_MS, self->messages, PF_KAFKA_FETCH);
+        for (ssize_t i = 0; i < got; i++)
+            self->api->message_destroy(self->messages[i]);
+    }
+    return 1;
+}
+
+void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms)
 {
     self->closing = 1;
     for (uint32_t i = self->next; i < self->count; i++)
@@ -656,10 +679,9 @@ void pf_kafka_source_release(pf_kafka_source *self, int leave)
     pf_kafka_spent_free_all(&self->spent);
     if (self->client != NULL) {
         self->api->queue_io_event_enable(self->queue, -1, NULL, 0);
-        if (leave)
-            self->api->consumer_close(self->client);
+        int left = leave_ms > 0 && leave_group(self, leave_ms);
         self->api->queue_destroy(self->queue);
-        self->api->destroy_flags(self->client, leave ? 0 : RD_KAFKA_DESTROY_NO_CONSUMER_CLOSE);
+        self->api->destroy_flags(self->client, left ? 0 : RD_KAFKA_DESTROY_NO_CONSUMER_CLOSE);
         self->client = NULL;
     }
     for (uint32_t i = 0; i < self->n_topics; i++) {

@@ -81,8 +81,9 @@ int pf_kafka_source_init(pf_kafka_source *self, const pf_rdkafka *api);
 void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf);
 /* Take over an open consumer: its queue is what poll reads. */
 void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client);
-/* Drop what is kept, close the consumer if there is one (leaving the group when `leave`), free all. */
-void pf_kafka_source_release(pf_kafka_source *self, int leave);
+/* Drop what is kept, close the consumer if there is one, free all.  Leaving its group may take so
+ * long; 0: it is not left. */
+void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms);
 
 /* The place of a partition in the table, made when `create`; NULL: absent, or out of memory. */
 pf_kafka_partition *pf_kafka_source_place(pf_kafka_source *self, const char *topic, int32_t partition, int create);

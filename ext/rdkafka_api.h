@@ -30,6 +30,8 @@ enum { RD_KAFKA_CONF_UNKNOWN = -2, RD_KAFKA_CONF_INVALID = -1, RD_KAFKA_CONF_OK 
 enum {
     RD_KAFKA_ERR_NONE = 0,
     RD_KAFKA_ERR_UNKNOWN_TOPIC_OR_PART = 3,
+    RD_KAFKA_ERR_MSG_SIZE_TOO_LARGE = 10,
+    RD_KAFKA_ERR_RECORD_LIST_TOO_LARGE = 18,
     RD_KAFKA_ERR_PARTITION_EOF = -191,
     RD_KAFKA_ERR_TIMED_OUT = -185,
     RD_KAFKA_ERR_QUEUE_FULL = -184,
@@ -166,7 +168,8 @@ typedef int (*rd_kafka_on_response_fn)(rd_kafka_t *, int, const char *, int32_t,
     X(void, queue_destroy, (rd_kafka_queue_t *))                                                            \
     X(void, queue_io_event_enable, (rd_kafka_queue_t *, int, const void *, size_t))                         \
     X(int, subscribe, (rd_kafka_t *, const rd_kafka_topic_partition_list_t *))                              \
-    X(int, consumer_close, (rd_kafka_t *))                                                                  \
+    X(rd_kafka_error_t *, consumer_close_queue, (rd_kafka_t *, rd_kafka_queue_t *))                         \
+    X(int, consumer_closed, (rd_kafka_t *))                                                                 \
     X(ssize_t, consume_batch_queue, (rd_kafka_queue_t *, int, rd_kafka_message_t **, size_t))               \
     X(void, message_destroy, (rd_kafka_message_t *))                                                        \
     X(int64_t, message_timestamp, (const rd_kafka_message_t *, int *))                                      \

@@ -119,7 +119,7 @@ static inline uint32_t pf_take(pf_arena *arena, uint32_t worker) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     slot->output_bytes = 0;
     slot->output_records = slot->error_bytes = slot->rejected = slot->retried = slot->failed = 0;
-    memset((uint8_t *)slot + arena->status_at, PF_ROW_PENDING, pf_slot_length(arena, slot));
+    memset((uint8_t *)slot + arena->status_at, PF_ROW_UNMARKED, pf_slot_length(arena, slot));
     slot->taken_ns = pf_now_ns();
     pf_store(&slot->state, PF_SLOT_HELD);
     pf_store(&w->taken, w->taken + 1);
@@ -186,9 +186,10 @@ static inline void pf_signal_room(pf_arena *arena) {
     if (pf_load_sc(&arena->free_waiting)) pf_wake(&arena->free_signal);
 }
 
-/* resume: OUTPUT_FULL -> HELD: the records are on their way, the region is empty again. */
+/* resume: OUTPUT_FULL -> HELD: the records are durable, the region is empty again, for a next holder too. */
 static inline void pf_resume(pf_arena *arena, uint32_t slot_index) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
+    pf_progress_forget_output(slot);
     pf_store(&slot->state, PF_SLOT_HELD);
     pf_wake(&slot->state);
 }

@@ -102,6 +102,7 @@ cdef extern from "slot_decode.h" nogil:
     void pf_resume(pf_arena *arena, uint32_t slot)
     void pf_release(pf_arena *arena, uint32_t slot)
     void pf_return(pf_arena *arena, uint32_t worker)
+    void pf_progress_forget_output(pf_slot *slot)
     void pf_signal_room(pf_arena *arena)
     void pf_set_circuit(pf_arena *arena, uint32_t circuit)
     void pf_notify_done(pf_arena *arena)
@@ -575,6 +576,10 @@ cdef class Arena:
         """The spilled records are delivered: let the holder go on."""
         _slot(self, slot)
         pf_resume(self.arena, slot)
+
+    def forget_output(self, uint32_t slot):
+        """The spilled records of a holder that died meanwhile are delivered: the next one must not send them again."""
+        pf_progress_forget_output(_slot(self, slot))
 
     def parked(self, uint32_t slot):
         """Whether a collected batch has rows that wait."""

@@ -46,7 +46,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a run did, from start to end, over all its handlers.
 
     A row is counted once it is settled: handled, or durably dead-lettered. ``seconds`` is wall-clock time from
-    the first poll of a source to the last settled row.
+    the first poll of a source to the last settled row; of a run that was stopped, to when it had finished, or no longer
+    waited for, what it had read.
     """
 
     app: str = ""

@@ -7,6 +7,7 @@ records is reported. Trouble that can pass is waited out; a record that the brok
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ WARNING = 4  #: syslog level
 QUIET_SECONDS = 30.0  #: before the same line is logged again
 SILENCE_SECONDS = 1.0  #: without a report, before records that wait count as trouble
 POLL_MS = 100
+#: What two lines about the same thing may differ in.
+NUMBER = re.compile(r"\d+")
 
 
 class KafkaPublisher(Publisher):
@@ -43,6 +46,7 @@ class KafkaPublisher(Publisher):
         self._away_reason = ""
         self._seen = False
         self._delivered = 0
+        self._regrouped = 0
         self._progressed_at = time.monotonic()
 
     def publish(self, records: memoryview, count: int, ticket: int) -> None:
@@ -75,7 +79,8 @@ class KafkaPublisher(Publisher):
             elif kind == "statistics":
                 self._context.log(f"kafka: statistics {text}")
             elif code <= WARNING:
-                self._tell(text, f"kafka: {text}")
+                self._tell(NUMBER.sub("#", text), f"kafka: {text}")
+        self._tell_of_groups()
         now = time.monotonic()
         if self._native.delivered != self._delivered or self._native.tickets == 0:
             self._progressed_at = now
@@ -92,6 +97,17 @@ class KafkaPublisher(Publisher):
             f"no Kafka broker answered at {self._servers} within {limit:g} s{self._why_away()}: is it running, and is "
             "bootstrap.servers right (bootstrap_servers= or KAFKA_BOOTSTRAP_SERVERS)?"
         )
+
+    def _tell_of_groups(self) -> None:
+        records, group_bytes = self._native.regrouped
+        if records > self._regrouped:
+            self._tell(
+                "groups",
+                f"kafka: {records - self._regrouped:,} records came back from topic {self._topic} in batches larger "
+                "than its max.message.bytes; they are sent again in smaller ones, which takes longer: give "
+                f"KafkaProducer batch_size={group_bytes // 2} or less, or the topic a larger max.message.bytes",
+            )
+            self._regrouped = records
 
     def _hear_error(self, code: int, text: str) -> None:
         if code == FATAL:

@@ -39,7 +39,9 @@ QUIET_SECONDS = 30.0  #: before the same trouble is told again
 FIRST_COMPLAINT_SECONDS = 3.0
 ANSWER_MS = 1000
 QUERY_MS = 10_000
-COMMIT_SECONDS = 10.0
+COMMIT_SECONDS = 5.0
+#: Until a group is left without its coordinator having said so.
+LEAVE_SECONDS = 3.0
 #: until="end": a member without partitions is done once it has been so for this long; a cooperative group
 #: gives a new member its partitions only with the second rebalance.
 EMPTY_SECONDS = 10.0
@@ -344,7 +346,7 @@ class KafkaReader(Reader):
         if not self._closed:
             self._last_positions.update(self.native.positions())  # what progress() tells from now on
             self._closed = True
-            self.native.close()
+            self.native.close(LEAVE_SECONDS)
 
 
 def _names(keys: Sequence[Key]) -> str:

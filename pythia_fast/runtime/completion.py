@@ -275,7 +275,9 @@ class Completion:
         del self._pending[slot]
         self.counts.dead_lettered += pending.dead
         if pending.spilled:
-            if slot not in self._buried_slots():
+            if slot in self._buried_slots():
+                self._arena.forget_output(slot)
+            else:
                 self._arena.resume(slot)
             return
         facts = self._arena.facts(slot)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -69,6 +70,7 @@ class Engine:
         self._stop = StopRequest()
         self._ending: Ending = "done"
         self._started_at = 0.0
+        self._watched_until = 0.0  #: time.monotonic() when the run was over, but for closing
         self._next_memory = 0.0
         occupy_standard_descriptors()
         state_dir = prepare_folder(state_dir, "checkpoints and dead letters", "--state-dir (state_dir= of App.run)")
@@ -122,9 +124,12 @@ class Engine:
             self._started_at = time.monotonic()
             for run in self._runs:
                 run.start()
-            self._watch()
+            try:
+                self._watch()
+            finally:
+                self._watched_until = time.monotonic()
             for run in self._runs:
-                run.close()
+                run.close(at_once=self._ending == "killed")
             self._next_memory = 0.0
             self._sample()
             if self._ending in ("done", "drained"):  # else some process hangs or none is to be waited for
@@ -157,6 +162,11 @@ class Engine:
                     f"the pool is forked from a process with {threads} threads, because app {self._app.name!r} "
                     "is no module-level name that a new interpreter could import"
                 )
+        elif method == "fork" and (started := threading.active_count() - 1):
+            self._event(
+                f"start_method='fork' forks a process with {started} threads beside its main one: a lock that one of "
+                "them holds stays locked in the pool for ever; where the pool hangs, take 'forkserver' or 'auto'"
+            )
         if method == "fork":
             return Nursery.fork(ForkedChildren([(run.handler, run.arena) for run in self._runs]).main)
         if target is None:
@@ -263,7 +273,9 @@ class Engine:
         )
 
     def _report(self, error: str) -> RunReport:
-        ended_at = max([run.counts.last_settled for run in self._runs] + [self._started_at])
+        # A run that comes to its end was over with its last row; one that is stopped, when it stopped waiting.
+        last_settled = max(run.counts.last_settled for run in self._runs)
+        ended_at = max(last_settled if self._ending == "done" else self._watched_until, self._started_at)
         parts = tuple(run.report() for run in self._runs)
 
         def total(name: str) -> int:

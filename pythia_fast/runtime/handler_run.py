@@ -42,6 +42,7 @@ SETTLE_TURN_S = 0.002
 REVOKE_TURN_S = 0.05
 SPOOL_RETRY_S = 1.0
 CLOSE_TIMEOUT_S = 10.0
+GIVE_UP_S = 0.5  #: the same after a run that gave up on what it had read: its last records come again anyhow
 
 
 class HandlerRun:
@@ -129,12 +130,12 @@ class HandlerRun:
         transactions = open_transactions(handler, context, opened, self.arena.wake_done)
         letters = transactions.dead_letters if transactions is not None else None
         self._dead_letters = DeadLetterWriter(handler.dead_letter, context, letters)
-        opened.callback(self._dead_letters.close, CLOSE_TIMEOUT_S)
+        opened.callback(self._close_publisher, self._dead_letters)
         if transactions is not None:
             self._sink = transactions.sink
         elif handler.sink is not None:
             self._sink = handler.sink.open(context)
-            opened.callback(self._sink.close, CLOSE_TIMEOUT_S)
+            opened.callback(self._close_publisher, self._sink)
         self._reader = handler.source.open(
             ReaderContext(
                 app=self._app,
@@ -232,17 +233,23 @@ class HandlerRun:
         suspects = Suspects(progress.rows_done, progress.suspect_end, progress.deaths, progress.deaths_before)
         return "row" if convicts_next(suspects) else "part", more
 
-    def close(self) -> None:
-        """Stop both threads, whatever is left; commit what is settled; close everything. May be called again."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Stop both threads, whatever is left; commit what is settled; close everything. May be called again.
+
+        ``at_once``: wait for no broker to confirm the commit.
+        """
         if self._thread is not None and self._completion is not None:
             self._giving_up.set()
             self.stop()
             self._thread.join()
             self._completion.finish()
             if not self.finished and not self._closed:
-                self._commit_what_is_settled()
+                self._commit_what_is_settled(wait=not at_once)
         self._closed = True
         self._opened.close()
+
+    def _close_publisher(self, publisher: Publisher | DeadLetterWriter) -> None:
+        publisher.close(CLOSE_TIMEOUT_S if self.finished else GIVE_UP_S)
 
     # -- the intake thread ---------------------------------------------------------------------
 
@@ -308,10 +315,10 @@ class HandlerRun:
         self.finished = True
         return True
 
-    def _commit_what_is_settled(self) -> None:
+    def _commit_what_is_settled(self, *, wait: bool) -> None:
         assert self._completion is not None
         try:
-            self._completion.commit(wait=True)
+            self._completion.commit(wait=wait)
         except Exception as error:
             self._log(f"{self.handler.name}: the last commit failed, so some rows will be read again: {error}")
 

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from pythia_fast import RetryPolicy
 from pythia_fast.pool.limits import own_memory_mb
 from tests.support import memory_run
 from tests.support.memory_run import Events, numbers, sorted_ints
@@ -229,3 +230,52 @@ def test_a_memory_error_ends_the_process_and_the_batch_is_handled_in_parts(tmp_p
         assert "no room for a matrix" in headers["pf-traceback"]
     else:
         assert report.crashes == 1
+
+
+def test_deaths_between_records_that_fill_the_output_region_lose_no_row(tmp_path):
+    """A batch whose results are many times its output region is sent on in pieces, with deaths in between."""
+    killers = {97, 330, 531, 777}
+    raising = {row - 3 for row in killers}
+
+    def handler(batch):
+        rows = rows_of(batch)
+        if killers & set(rows):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if raising & set(rows):
+            raise ValueError("one of these")
+        return [b"%d " % row * 60 for row in rows]
+
+    _, sink, dead, source = memory_run.run(
+        tmp_path, handler, numbers(1000), batch_size=1000, batch_timeout=60, max_batch_bytes=30_000, workers=1
+    )
+    sent = {int(payload.split()[0]) for payload in sink.payloads}
+    assert sent == set(range(1000)) - killers - raising
+    assert sorted(map(int, dead.payloads)) == sorted(killers | raising)
+    assert source.committed == {0: 1000}
+
+
+def test_a_death_at_a_second_call_after_records_were_sent_on_loses_no_row(tmp_path):
+    died = tmp_path / "died"
+
+    def handler(batch):
+        rows = rows_of(batch)
+        first = batch.attempts[0] == 0
+        batch.retry([first and row % 100 == 7 for row in rows])
+        if not first and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [b"%d " % row * 60 for row in rows]
+
+    _, sink, dead, source = memory_run.run(
+        tmp_path,
+        handler,
+        numbers(1000),
+        batch_size=1000,
+        batch_timeout=60,
+        max_batch_bytes=30_000,
+        workers=1,
+        retry=RetryPolicy(max_attempts=20),
+    )
+    assert {int(payload.split()[0]) for payload in sink.payloads} == set(range(1000))
+    assert dead.payloads == []
+    assert source.committed == {0: 1000}

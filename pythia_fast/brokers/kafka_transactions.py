@@ -115,9 +115,9 @@ class KafkaTransactions:
         if code in REFUSED:
             topics = " or ".join(part.topic for part in self._parts)
             raise SinkError(
-                f"Kafka topic {topics} refused records for good: {librdkafka.error_text(code)}. Nothing can be left out "
-                "of a transaction, so it is aborted: let the topic take larger batches (max.message.bytes), or have the "
-                "producer send none that are (batch_size=) and make dead letters of larger records (message_max_bytes=)"
+                f"Kafka topic {topics} refused records for good: {librdkafka.error_text(code)}. Nothing can be left "
+                "out of a transaction, so it is aborted: let the topic take larger batches (max.message.bytes), or "
+                "have the producer send none (batch_size=) and make dead letters of larger records (message_max_bytes=)"
             )
         return f"a record could not be written: {librdkafka.error_text(code)}" if code else ""
 

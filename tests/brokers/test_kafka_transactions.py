@@ -47,7 +47,7 @@ def test_dead_letters_are_in_the_same_transaction(
         producer.produce(source, b"not JSON", partition=0)
     assert producer.flush(30) == 0
     report = start(arguments=["--until-end"], handler=TRANSACTIONAL).wait()
-    assert (report["rows"], report["dead_lettered"]) == (400, 200)
+    assert (report["rows"], report["dead_lettered"]) == (400, 200), report
     assert sorted(read_committed(kafka.bootstrap_servers, sink)) == list(range(200))
     # 200 records and the marker of each transaction that had some
     assert 200 < ends(kafka.bootstrap_servers, dead, 1)[0] <= 200 + report["transactions"]
@@ -82,7 +82,7 @@ def test_killed_children_repeat_and_lose_nothing(
         time.sleep(0.1)
     report = runtime.wait()
     assert killed > 0
-    assert report["rows"] == 30_000
+    assert report["rows"] == 30_000, (report, runtime.log)
     assert_once(kafka.bootstrap_servers, topics, 30_000)
 
 
@@ -132,7 +132,7 @@ def test_transactions_that_are_aborted_in_vain_end_the_run(
         rows=64,
         sink_options={"transaction.timeout.ms": 1000},
     )
-    assert runtime.process.wait(90) == 1
+    assert runtime.process.wait(90) == 4, runtime.log
     assert "5 transactions in a row were aborted" in runtime.log
     assert "raise transaction_timeout_ms" in runtime.log
 
@@ -148,7 +148,7 @@ def test_a_second_producer_with_the_same_id_ends_the_first(
     time.sleep(1)
     thief = Producer({"bootstrap.servers": servers, "transactional.id": name})
     thief.init_transactions(30)
-    assert runtime.process.wait(60) == 1
+    assert runtime.process.wait(60) == 4, runtime.log
     assert f"another producer has taken over transactional id '{name}'" in runtime.log
     assert "a transactional_id of its own" in " ".join(runtime.log.split())
     report = start(arguments=["--until-end"], handler=TRANSACTIONAL).wait()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,8 @@ class Runtime:
 
     def close(self) -> None:
         for process in self.members():
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it has gone by itself
+                process.kill()
         self.process.wait()
 
 

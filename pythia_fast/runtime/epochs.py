@@ -33,9 +33,13 @@ class Epochs:
         """The lowest epoch that counts."""
         return self._first
 
-    def begin(self, open_epoch: int) -> None:
-        """A transaction is open: it takes all there is up to the epoch in which batches are opened now."""
-        self._last = open_epoch
+    def begin(self, open_epoch: int, oldest: int | None) -> None:
+        """A transaction is open: it takes the epochs that are closed, or, where nothing is left of those, the open one.
+
+        Parameters: as of ``complete``. The open epoch is not taken along with closed ones: it is closed only after it
+        has had a message, and they would wait for that.
+        """
+        self._last = open_epoch if oldest is None or oldest >= open_epoch else open_epoch - 1
 
     def turn(self, epoch: int) -> Turn:
         """When a batch of this epoch may write its outputs."""

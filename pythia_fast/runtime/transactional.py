@@ -70,7 +70,7 @@ class TransactionalCompletion(Completion):
         self._held: deque[int] = deque()  #: slots that are done, of an epoch whose turn has not come
         self._spilled_from: set[int] = set()  #: slots whose batch has written a part of its records already
         self._to_abort = ""  #: why; asked for by the intake thread
-        self._resume_from: int | None = None
+        self._rewound = False
         self._aborts_in_a_row = 0
         self._last_look = 0.0
         self._durable = self._row_counts()
@@ -80,19 +80,20 @@ class TransactionalCompletion(Completion):
     def idle(self) -> bool:
         """Nothing that was read is left uncommitted, or the transaction it was in is aborted."""
         with self._lock:
-            if self._phase == "aborted":
+            if self.aborted:
                 return super().idle()
             return super().idle() and self._phase == "open" and not self._epochs.positions()
 
     @property
     def aborted(self) -> bool:
         """Whether partitions have to go back to their committed positions: ``rewound`` is waited for."""
-        return self._phase == "aborted" and self._resume_from is None
+        return self._phase == "aborted" and not self._rewound
 
     def rewound(self, epoch: int) -> None:
         """All partitions went back; what is read now is of this epoch on."""
         with self._lock:
-            self._resume_from = epoch
+            self._epochs.resume(epoch)  # here: batches of this epoch may be done before the other thread looks
+            self._rewound = True
         self._arena.wake_done()
 
     def assigned(self, partitions: Sequence[int]) -> None:
@@ -156,12 +157,7 @@ class TransactionalCompletion(Completion):
             self._durable = self._row_counts()
         elif outcome == "aborted":
             self._come_to_nothing()
-        if outcome in ("ready", "committed"):
-            self._begin()
-        elif self._phase == "aborted" and self._resume_from is not None:
-            with self._lock:
-                self._epochs.resume(self._resume_from)
-                self._resume_from = None
+        if outcome in ("ready", "committed") or (self._phase == "aborted" and self._rewound):
             self._begin()
         elif self._phase == "starting" and time.monotonic() - self._last_look > IDLE_WAIT_S:
             self._last_look = time.monotonic()
@@ -172,10 +168,12 @@ class TransactionalCompletion(Completion):
         self._go_on()
 
     def _go_on(self) -> None:
-        """The open transaction takes what was read up to now."""
+        """The open transaction takes what was read before."""
+        epoch = self._arena.epoch
         with self._lock:
             self._phase = "open"
-            self._epochs.begin(self._arena.epoch)
+            self._rewound = False
+            self._epochs.begin(epoch, self._arena.oldest_epoch(self._epochs.first))
             self._lock.notify_all()
         if self._to_abort:
             return

@@ -27,6 +27,7 @@ Outcome = Literal["ready", "committed", "aborted"]
 Position = tuple[str, int, int]  #: topic, partition, offset to go on from
 Failure = tuple[int, str, str]  #: error code, text, kind (KafkaPublisherNative._outcome)
 
+ABORT_AT_END_S = 2.0  #: longest time that the end of a run waits for an abort
 CALL_MS = 1000  #: a call that takes longer is made again, after a look whether the run ends meanwhile
 #: Somebody else has the transactional id: _FENCED, INVALID_PRODUCER_EPOCH, PRODUCER_FENCED.
 FENCED = frozenset({-144, 47, 90})
@@ -133,7 +134,7 @@ class KafkaTransactions:
         if self._thread.is_alive():  # a call of librdkafka hangs; the broker aborts in its own time
             return
         if self._open and self._failure is None:
-            self._native.abort_transaction(round(timeout * 1000))
+            self._native.abort_transaction(round(min(timeout, ABORT_AT_END_S) * 1000))
         self._native.close()
 
     # -- parts -----------------------------------------------------------------------------------

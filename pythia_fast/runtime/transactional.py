@@ -101,6 +101,11 @@ class TransactionalCompletion(Completion):
             for partition in partitions:
                 self._epochs.assign(partition)
 
+    def settled(self, partitions: Sequence[int], timeout: float) -> bool:
+        """Wait at most so many seconds until all rows of these are committed."""
+        with self._lock:
+            return self._lock.wait_for(lambda: not self._holds(partitions), timeout)
+
     def settle_and_forget(self, partitions: Sequence[int], deadline: float) -> bool:
         """Wait until all rows of these are committed, forget them. False: the deadline came first, so they are not."""
         with self._lock:
@@ -208,6 +213,7 @@ class TransactionalCompletion(Completion):
         self._killed_by.pop(slot, None)
         self._spilled_from.discard(slot)
         self._slots.discard_spooled(slot, self._arena.facts(slot))
+        self._flow.dropped(slot)
         with self._lock:
             self._arena.release(slot)
             self._lock.notify_all()

@@ -127,9 +127,9 @@ def test_transactions_that_are_aborted_in_vain_end_the_run(
     produce(kafka.bootstrap_servers, topics[0], range(4_000))
     runtime = start(
         handler={**TRANSACTIONAL, "transaction_interval_s": 0.5},
-        seconds=1.0,
-        slow="0",
+        seconds=0.5,
         rows=64,
+        workers=1,
         sink_options={"transaction.timeout.ms": 1000},
     )
     assert runtime.process.wait(90) == 4, runtime.log

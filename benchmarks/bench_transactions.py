@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 ROWS = 1_000_000
 PARTITIONS = 4
-ROUNDS = 5
+ROUNDS = 3
 WORKERS = 2
 
 groups = (f"bench-{number}" for number in itertools.count())

@@ -78,7 +78,8 @@ class HandlerRun:
         self._handled: dict[int, tuple[int, int]] = {}  #: slot -> (batch, rows of it handled) at the last death there
         self._giving_up = threading.Event()
         one_slot = slot_bytes(handler.batch_size, handler.max_batch_bytes, len(handler.decoding.schema.columns))
-        plan = plan_slots(workers, one_slot, waits=handler.parks, memory_bytes=memory_bytes)
+        holds = handler.transactions is not None
+        plan = plan_slots(workers, one_slot, waits=handler.parks, memory_bytes=memory_bytes, holds=holds)
         if plan.bytes > memory_bytes:  # only what is written takes memory, so it may go well all the same
             log(
                 f"{handler.name}: its {plan.slots} batches take up to {plan.bytes // 10**6:,} MB of shared memory when "

@@ -31,6 +31,8 @@ ABORT_AT_END_S = 2.0  #: longest time that the end of a run waits for an abort
 CALL_MS = 1000  #: a call that takes longer is made again, after a look whether the run ends meanwhile
 #: Somebody else has the transactional id: _FENCED, INVALID_PRODUCER_EPOCH, PRODUCER_FENCED.
 FENCED = frozenset({-144, 47, 90})
+#: The broker knows of no open transaction: it has aborted it by itself, or was restarted.
+INVALID_TXN_STATE = 48
 #: The broker will never take the record: INVALID_MSG, INVALID_MSG_SIZE, MSG_SIZE_TOO_LARGE, RECORD_LIST_TOO_LARGE,
 #: INVALID_TIMESTAMP, INVALID_RECORD.
 REFUSED = frozenset({2, 4, 10, 18, 32, 87})
@@ -61,7 +63,9 @@ class KafkaTransactions:
         producers = [sink] if dead_letters is None else [sink, dead_letters]
         self._context = context
         self._wake = wake
-        self._native = KafkaPublisherNative(options, *(producer.topic for producer in producers))
+        self._options = options
+        self._topics = [producer.topic for producer in producers]
+        self._native = KafkaPublisherNative(options, *self._topics)
         self._parts = [_Part(self, producer, context, self._native, at) for at, producer in enumerate(producers)]
         self.sink: KafkaPublisher = self._parts[0]
         self.dead_letters: KafkaPublisher | None = self._parts[1] if dead_letters is not None else None
@@ -114,7 +118,7 @@ class KafkaTransactions:
         """
         code = self._native.lost_to
         if code in REFUSED:
-            topics = " or ".join(part.topic for part in self._parts)
+            topics = " or ".join(self._topics)
             raise SinkError(
                 f"Kafka topic {topics} refused records for good: {librdkafka.error_text(code)}. Nothing can be left "
                 "out of a transaction, so it is aborted: let the topic take larger batches (max.message.bytes), or "
@@ -156,12 +160,33 @@ class KafkaTransactions:
     def _serve(self) -> None:
         while (request := self._requests.get()) is not None:
             try:
-                self._outcome = request()
+                self._outcome = self._attempt(request)
             except SinkError as error:
                 self._failure = error
             except _ClosedError:
                 return
             self._wake()
+
+    def _attempt(self, request: Callable[[], Outcome]) -> Outcome:
+        try:
+            return request()
+        except _LateError as late:
+            self._tell(f"the broker has given it up, so a new producer takes the id over: {late}")
+            return self._renew()
+
+    def _renew(self) -> Outcome:
+        """Another producer with the same id. Whether the last transaction was committed, the group's positions tell."""
+        self._native.close()
+        for ticket, part in self._owners.items():
+            part.done.append((ticket, []))
+        self._owners.clear()
+        self._native = KafkaPublisherNative(self._options, *self._topics)
+        for each in self._parts:
+            each.use(self._native)
+        self._since = None
+        self._take_over()
+        self._open = False
+        return "aborted"
 
     def _take_over(self) -> Outcome:
         self._insist(lambda: self._native.init_transactions(CALL_MS), "is not ours yet", poll=True)
@@ -195,9 +220,11 @@ class KafkaTransactions:
         """
         told = time.monotonic()
         while (failure := call()) is not None:
-            _, text, kind = failure
+            code, text, kind = failure
             if kind == "abort":
                 return text
+            if self._is_late(code):
+                raise _LateError(text)
             if kind != "retry":
                 self._check(failure)
             if poll:
@@ -208,6 +235,10 @@ class KafkaTransactions:
                 told = time.monotonic()
                 self._tell(f"it {what}: {text}")
         return ""
+
+    def _is_late(self, code: int) -> bool:
+        """Whether the broker aborted the transaction because of its age, and nobody else has taken the id."""
+        return self._open and (code == INVALID_TXN_STATE or (code in FENCED and self.open_s >= self.timeout_s))
 
     def _check(self, failure: Failure | None) -> None:
         if failure is None:
@@ -233,6 +264,10 @@ class _ClosedError(Exception):
     """The run ends while a call waits for the broker."""
 
 
+class _LateError(Exception):
+    """The broker has given a transaction up; librdkafka's producer ends with that, and another one goes on."""
+
+
 class _Part(KafkaPublisher):
     """One topic of a transactional producer."""
 
@@ -245,10 +280,13 @@ class _Part(KafkaPublisher):
         index: int,
     ) -> None:
         super().__init__(producer, context, native)
-        self.topic = producer.topic
         self.index = index
         self.done: list[tuple[int, list[tuple[int, int]]]] = []
         self._transactions = transactions
+
+    def use(self, native: KafkaPublisherNative) -> None:
+        """Go on with another producer."""
+        self._native = native
 
     def publish(self, records: memoryview, count: int, ticket: int) -> None:
         self._note_progress()

@@ -156,7 +156,7 @@ typedef struct {
     uint32_t state;           /* futex word; PF_SLOT_... ; see the life above */
     uint32_t worker;          /* index of the pool process it was queued for    I */
     uint64_t batch;           /* sequence number of this batch, from 1          I */
-    uint64_t opened_ns;       /* CLOCK_MONOTONIC when its first row came        I */
+    uint64_t opened_ns;       /* CLOCK_MONOTONIC when its first row came; written before n_partitions counts it   I */
     uint64_t published_ns;    /*                                                I */
     uint32_t messages;        /* entries at messages_at                         I */
     uint32_t raw_bytes;       /* used of the raw region                         I */

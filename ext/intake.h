@@ -144,7 +144,6 @@ static int pf_publish_open(pf_intake *in, uint32_t lane) {
     if (!open->decoded && open->messages <= PF_DECODE_FIRST && open->raw_bytes <= PF_DECODE_FIRST_BYTES)
         pf_decode_open(in, open);
     slot->raw_bytes = open->raw_bytes;
-    slot->opened_ns = open->opened_ns;
     pf_publish(in->arena, open->slot, worker, ++in->batch);
     pf_admitted_too_many(&in->admission, open->most - open->messages);
     open->slot = PF_NO_SLOT;
@@ -162,9 +161,14 @@ static pf_slot_partition *pf_partition_entry(pf_intake *in, pf_open_batch *open,
             return &table[i];
         }
     if (n == PF_SLOT_PARTITIONS) return NULL;
+    if (n == 0) { /* before the entry: whoever sees that by the last batch's count knows it for another one (oldest.h) */
+        open->opened_ns = pf_now_ns();
+        pf_store64(&slot->opened_ns, open->opened_ns);
+        __atomic_thread_fence(__ATOMIC_RELEASE);
+    }
     table[n] = (pf_slot_partition){m->partition, 0, m->offset, m->offset};
     open->last_partition = n;
-    pf_store(&slot->n_partitions, n + 1); /* release: the completion thread may read the entry now */
+    pf_store(&slot->n_partitions, n + 1); /* release: other threads may read the entry now */
     return &table[n];
 }
 
@@ -264,7 +268,6 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
         slot->payload_bytes += m->size;
         open->messages = index + 1;
         open->decoded = 0;
-        if (open->opened_ns == 0) open->opened_ns = pf_now_ns();
         pf_store64(&in->messages, in->messages + 1);
         pf_store64(&in->bytes, in->bytes + m->size);
         if (open->messages == open->most) pf_publish_open(in, lane);

@@ -37,6 +37,10 @@ cdef extern from "kafka_source.h" nogil:
     ctypedef struct pf_kafka_partition:
         int64_t index
         int64_t position
+        int64_t ended_at
+        int64_t held_offset
+        int64_t held_since_ns
+        uint8_t paused
     ctypedef struct pf_kafka_topic:
         char *name
         int32_t size
@@ -50,6 +54,8 @@ cdef extern from "kafka_source.h" nogil:
         uint32_t want_paused
         uint32_t is_paused
         uint32_t n_paused
+        uint32_t next, count
+        uint64_t held_bytes
         uint32_t failed
         uint32_t bounded
         uint32_t values_in_place
@@ -364,6 +370,36 @@ cdef class KafkaReaderNative(NativeSource):
                 if topic.partitions[p].index >= 0 and topic.partitions[p].position >= 0:
                     found[topic.name.decode(), p] = topic.partitions[p].position
         return found
+
+    def standing(self):
+        """Each partition that is assigned: (topic, partition, next offset to append, where its end was met last, offset
+        of the message that waits for room, seconds since, whether nothing is fetched). -1: there is none."""
+        cdef uint32_t t
+        cdef int32_t p
+        cdef pf_kafka_topic *topic
+        cdef pf_kafka_partition *place
+        cdef int64_t now = pf_kafka_now_ns()
+        self._check_open()
+        found = []
+        for t in range(self._state.n_topics):
+            topic = &self._state.topics[t]
+            name = topic.name.decode()
+            for p in range(topic.size):
+                place = &topic.partitions[p]
+                if place.index < 0:
+                    continue
+                held = place.held_since_ns != 0 and place.held_offset >= place.position
+                found.append((
+                    name, p, place.position, place.ended_at, place.held_offset if held else -1,
+                    max(0, now - place.held_since_ns) * 1e-9 if held else -1.0,
+                    bool(place.paused or self._state.is_paused or self._state.want_paused),
+                ))
+        return found
+
+    @property
+    def kept(self):
+        """(messages taken from librdkafka and not appended, payload bytes of those that wait for their partition)."""
+        return self._state.count - self._state.next, self._state.held_bytes
 
     @property
     def spent_bytes(self):

@@ -127,7 +127,7 @@ static int topic_widen(pf_kafka_topic *topic, int32_t size)
     if (grown == NULL)
         return -1;
     for (int32_t i = topic->size; i < size; i++)
-        grown[i] = (pf_kafka_partition){.index = -1, .end = PF_KAFKA_UNBOUNDED, .position = -1};
+        grown[i] = (pf_kafka_partition){.index = -1, .end = PF_KAFKA_UNBOUNDED, .position = -1, .ended_at = -1};
     topic->partitions = grown;
     topic->size = size;
     return 0;
@@ -149,7 +149,7 @@ pf_kafka_partition *pf_kafka_source_place(pf_kafka_source *self, const char *nam
 void pf_kafka_source_gain(pf_kafka_source *self, pf_kafka_partition *place, int64_t index, int64_t end)
 {
     pf_kafka_source_lose(self, place);
-    *place = (pf_kafka_partition){.index = index, .end = end, .position = -1};
+    *place = (pf_kafka_partition){.index = index, .end = end, .position = -1, .ended_at = -1};
     self->n_assigned++;
 }
 
@@ -337,7 +337,10 @@ static void take_event(pf_kafka_source *self, const rd_kafka_message_t *message)
 {
     if (message->err == RD_KAFKA_ERR_PARTITION_EOF) {
         pf_kafka_partition *place = place_of(self, message);
-        if (place != NULL && place->index >= 0 && message->offset >= place->end)
+        if (place == NULL || place->index < 0)
+            return;
+        place->ended_at = message->offset;
+        if (message->offset >= place->end)
             mark_done(self, place);
         return;
     }
@@ -419,6 +422,10 @@ static void hold(pf_kafka_source *self, const rd_kafka_message_t *message)
     pf_kafka_partition *place = place_of(self, message);
     place->held = 1;
     self->n_held++;
+    if (place->held_since_ns != 0 && place->held_offset == message->offset)
+        return; /* since an earlier round */
+    place->held_offset = message->offset;
+    place->held_since_ns = pf_kafka_now_ns();
 }
 
 /* Offer what is kept, each partition's messages in order: where the sink has no room for one of them, the later ones of

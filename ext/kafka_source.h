@@ -27,6 +27,9 @@ typedef struct {
     int64_t index;    /* index of this assignment in the reader's partition table, -1: not assigned */
     int64_t end;      /* bounded reading: messages from this offset on are left alone */
     int64_t position; /* next offset to append; -1 before the first message */
+    int64_t ended_at; /* where its end was met last; -1: not yet.  Beyond position where markers or gaps come last */
+    int64_t held_offset;   /* of the message that was held last: it is held still while position is not beyond it */
+    int64_t held_since_ns; /* 0: none was */
     int done;         /* position has reached end */
     uint8_t held;     /* the sink had no room for its first kept message: the later ones are kept without asking */
     uint8_t paused;   /* by hold_back(), for itself alone */

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from benchmarks.apps.start_sender import StartSender
 from pythia_fast import App, Batch, MemoryConsumer
 
 #: Names the folder to the pool's processes as well, which may import this module anew.
@@ -65,23 +66,7 @@ def main(rows: int, rows_per_second: float, folder: Path) -> None:
     """Run once; the first rows, which warm the caches, do not count."""
     os.environ[FOLDER_VARIABLE] = str(folder)
     sender = threading.Thread(target=send, args=(rows, rows_per_second))
-
-    class StartSender:
-        """Begins to send once the pool is up."""
-
-        def started(self, info: object) -> None:
-            sender.start()
-
-        def sample(self, snapshot: object) -> None:
-            pass
-
-        def event(self, text: str) -> None:
-            print(text, file=sys.stderr)
-
-        def finished(self, report: object) -> None:
-            pass
-
-    app.run(workers=1, until="end", state_dir=folder / "state", observer=StartSender())
+    app.run(workers=1, until="end", state_dir=folder / "state", observer=StartSender(sender))
     sender.join()
     (path,) = folder.glob("*.npy")
     print(json.dumps(np.load(path)[WARMUP:].tolist()))

@@ -33,6 +33,7 @@ from pythia_fast.brokers.checkpoint import (
     not_found,
     written_anew,
 )
+from pythia_fast.brokers.file_place import file_place
 from pythia_fast.brokers.file_sink import FileProducer
 from pythia_fast.errors import ConfigError, SourceError
 from pythia_fast.options import named_options
@@ -217,6 +218,9 @@ class FileReader(Reader):
         self.paths.append(path)
         self.context.listener.assigned([Partition(index, path, index)])
         return index
+
+    def place(self, topic: str, partition: int, offset: int) -> str:
+        return file_place("standard input" if topic == STDIN else topic, offset, None)
 
     def failure(self) -> str:
         for index, position, _done, _shrunk, error in self.native.states():
@@ -407,6 +411,10 @@ class CheckpointedReader(FileReader):
             raise
         self.native.add(file.fd, index, file.position, last=file.last, limit=limit)
         return index
+
+    def place(self, topic: str, partition: int, offset: int) -> str:
+        entry = self.positions.get(partition) if self.consumer.format == "ndjson" else None
+        return file_place(topic, offset, entry.identity if entry is not None else None)
 
     def save_soon(self) -> None:
         """The next commit stores the positions, moved or not."""

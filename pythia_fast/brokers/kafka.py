@@ -58,7 +58,7 @@ TRANSACTIONAL_DEFAULTS: Mapping[str, str] = {
 CONSUMER_RESERVED: Mapping[str, str] = {
     "enable.auto.commit": "positions are committed once their rows are handled",
     "enable.auto.offset.store": "positions are committed once their rows are handled",
-    "enable.partition.eof": "until='end' is told by it",
+    "enable.partition.eof": "until='end' is told by it, and what does not come",
     "log.queue": "log lines go to the run's own log",
 }
 PRODUCER_RESERVED: Mapping[str, str] = {
@@ -144,7 +144,7 @@ class KafkaConsumer(Source):
             "group.id": self.group(context.app, context.handler),
             "enable.auto.commit": "false",
             "enable.auto.offset.store": "false",
-            "enable.partition.eof": "true" if context.until == "end" else "false",
+            "enable.partition.eof": "true",
             "log.queue": "true",
         }
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_reader import KafkaReaderNative
-from pythia_fast.brokers.base import MAX_PARTITIONS, Partition, Reader, ReaderContext
+from pythia_fast.brokers.base import MAX_PARTITIONS, Kept, Partition, Quiet, Reader, ReaderContext
+from pythia_fast.brokers.kafka_quiet import QuietPartitions
 from pythia_fast.errors import SourceError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class KafkaReader(Reader):
         self._missing: dict[str, float] = {}
         options = consumer.librdkafka_options(context)
         self.native: KafkaReaderNative = KafkaReaderNative(options, self._bounded)
+        self._quiet = QuietPartitions(self.native, self._topics)
         self.native.subscribe(self._topics)
         self.native.check_after(CHECK_SECONDS)
         context.log(
@@ -239,6 +241,12 @@ class KafkaReader(Reader):
                 read += min(max(positions.get(key, start), start), end) - start
         return read, total
 
+    def kept(self) -> Sequence[Kept]:
+        return self._quiet.kept()
+
+    def quiet(self) -> Sequence[Quiet]:
+        return self._quiet.look()
+
     # --- trouble ------------------------------------------------------------------------------------------------
 
     def failure(self) -> str:
@@ -346,6 +354,7 @@ class KafkaReader(Reader):
         if not self._closed:
             self._last_positions.update(self.native.positions())  # what progress() tells from now on
             self._closed = True
+            self._quiet.close()
             self.native.close(LEAVE_SECONDS)
 
 

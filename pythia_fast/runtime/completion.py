@@ -130,6 +130,11 @@ class Completion:
         """Nothing that was read is left unsettled."""
         return not self._arena.live() and not self._pending
 
+    def waits_for(self, slot: int) -> set[str]:
+        """What a batch that came back from the pool waits for: "sink" and "dead", until they confirm its records."""
+        pending = self._pending.get(slot)
+        return {kind for kind, _ in tuple(pending.tickets)} if pending is not None else set()
+
     def assigned(self, partitions: Sequence[int]) -> None:
         with self._lock:
             for partition in partitions:

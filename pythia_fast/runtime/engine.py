@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 MEMORY_INTERVAL_S = 2.0  #: the tree's memory costs a walk over its page tables
 BOOT_TIMEOUT_S = 300.0
+STALL_INTERVAL_S = 1.0  #: between looks at what gets nowhere
 CLOSE_TIMEOUT_S = 10.0
 
 
@@ -197,7 +198,7 @@ class Engine:
 
     def _watch(self) -> None:
         interval: float = getattr(self._observer, "sample_interval_s", SAMPLE_INTERVAL_S)
-        next_sample = 0.0
+        next_sample = next_stall = 0.0
         deadline: float | None = None
         while True:
             self._supervisor.serve(min(interval, SAMPLE_INTERVAL_S) / 4)  # however seldom an observer wants to be told
@@ -205,6 +206,10 @@ class Engine:
             if now >= next_sample:
                 next_sample = now + interval
                 self._sample()
+            if now >= next_stall:
+                next_stall = now + STALL_INTERVAL_S
+                for run in self._runs:
+                    run.tell_stalls(now)
             failure = next((run.failure for run in self._runs if run.failure is not None), None)
             if self._stop.killed:
                 self._ending = "killed"
@@ -248,7 +253,7 @@ class Engine:
         whole = time.monotonic() >= self._next_memory
         if whole:
             self._next_memory = time.monotonic() + MEMORY_INTERVAL_S
-        processes = self._sampler.sample([("intake", os.getpid()), *self._supervisor.processes()], whole=whole)
+        processes = self._sampler.sample([("runtime", os.getpid()), *self._supervisor.processes()], whole=whole)
         if self._observer is None:
             return
         counts = [run.counts for run in self._runs]
@@ -265,6 +270,7 @@ class Engine:
                 dead_lettered=sum(count.dead_lettered for count in counts),
                 retried=sum(count.retried for count in counts),
                 crashes=sum(count.crashes for count in counts),
+                oldest_incomplete_s={run.handler.name: run.oldest_incomplete_s() for run in self._runs},
                 progress=(sum(part[0] for part in progress), sum(part[1] for part in progress)) if progress else None,
                 processes=processes,
                 flow=[run.flow() for run in self._runs],
@@ -298,6 +304,8 @@ class Engine:
             pauses=total("pauses"),
             transactions=total("transactions"),
             transactions_aborted=total("transactions_aborted"),
+            oldest_incomplete_s=max(part.oldest_incomplete_s for part in parts),
+            longest_incomplete_s=max(part.longest_incomplete_s for part in parts),
             unfinished=sum(run.unfinished() for run in self._runs),
             cpu_seconds=self._sampler.cpu_seconds,
             peak_rss_mb=self._sampler.peak_rss_mb,

@@ -156,6 +156,11 @@ class FlowControl:
         return self._circuit.state if self._circuit is not None else ""
 
     @property
+    def circuit_why(self) -> str:
+        """Why the circuit is open, a sentence; empty while it is closed."""
+        return self._circuit.gate.why if self._circuit is not None else ""
+
+    @property
     def pauses(self) -> int:
         """Times that the source was paused on purpose."""
         return sum(gate.times_closed for gate in self._gates)

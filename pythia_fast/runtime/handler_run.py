@@ -29,6 +29,7 @@ from pythia_fast.runtime.flow import FlowControl
 from pythia_fast.runtime.slot_plan import plan_slots, slot_bytes
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.spool import Spool
+from pythia_fast.runtime.standing import Standing
 from pythia_fast.runtime.transaction_parts import open_transactions
 from pythia_fast.runtime.transactional import TransactionalCompletion, TransactionCounts
 
@@ -103,6 +104,7 @@ class HandlerRun:
         self._intake: Intake | None = None
         self._sink: Publisher | None = None
         self._dead_letters: DeadLetterWriter | None = None
+        self._standing: Standing | None = None
         self._thread: threading.Thread | None = None
         self._opened = ExitStack()
         self._closed = False
@@ -183,6 +185,17 @@ class HandlerRun:
             max_payload_bytes=handler.max_batch_bytes,
             rows_per_s=handler.rate_limit or 0.0,
             epoch_ns=int(handler.transactions.interval_s * 1e9) if handler.transactions is not None else 0,
+        )
+        self._standing = Standing(
+            handler,
+            self.arena,
+            reader=self._reader,
+            intake=self._intake,
+            completion=self._completion,
+            flow=self._flow,
+            sink=self._sink,
+            dead_letters=self._dead_letters,
+            partitions=self._partitions,
         )
 
     def start(self) -> None:
@@ -364,6 +377,16 @@ class HandlerRun:
         sentences = [part.trouble() for part in waiting if part is not None]
         return [f"{self.handler.name}: {sentence}" for sentence in (*sentences, *self._flow.trouble) if sentence]
 
+    def oldest_incomplete_s(self) -> float:
+        """Age of the oldest row taken in and not completed; 0: there is none."""
+        return self._standing.oldest_s() if self._standing is not None else 0.0
+
+    def tell_stalls(self, now_s: float) -> None:
+        """Log what gets nowhere, when that is due. About once a second."""
+        if self._standing is not None and not self.finished:
+            for line in self._standing.look(now_s):
+                self._log(line)
+
     def flow(self) -> FlowState:
         """Whether the source is read; "rate limited": some batch had to wait for that since this was last asked."""
         waits = self._intake.rate_waits if self._intake is not None else 0
@@ -396,6 +419,8 @@ class HandlerRun:
             refused=counts.refused,
             crashes=counts.crashes,
             recycled=counts.recycled,
+            oldest_incomplete_s=self.oldest_incomplete_s(),
+            longest_incomplete_s=self._standing.longest_s if self._standing is not None else 0.0,
             pauses=self._flow.pauses,
             paused_seconds=self._flow.paused_s,
             transactions=made.committed,

@@ -11,7 +11,6 @@ thread takes every partition back to its committed position, and what is still i
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -67,7 +66,7 @@ class TransactionalCompletion(Completion):
         self._attend = attend
         self._epochs = Epochs()
         self._phase: Phase = "starting"
-        self._held: deque[int] = deque()  #: slots that are done, of an epoch whose turn has not come
+        self._held: list[int] = []  #: slots that are done, of an epoch whose turn has not come
         self._spilled_from: set[int] = set()  #: slots whose batch has written a part of its records already
         self._to_abort = ""  #: why; asked for by the intake thread
         self._rewound = False
@@ -83,6 +82,10 @@ class TransactionalCompletion(Completion):
             if self.aborted:
                 return super().idle()
             return super().idle() and self._phase == "open" and not self._epochs.positions()
+
+    def waits_for(self, slot: int) -> set[str]:
+        """As for any; a batch of a later epoch waits for the sink, which commits the one before."""
+        return super().waits_for(slot) or ({"sink"} if slot in self._held else set())
 
     @property
     def aborted(self) -> bool:
@@ -182,7 +185,7 @@ class TransactionalCompletion(Completion):
             self._lock.notify_all()
         if self._to_abort:
             return
-        held, self._held = self._held, deque()
+        held, self._held = self._held, []
         for slot in held:
             self._completed(slot)
 
@@ -281,7 +284,7 @@ class TransactionalCompletion(Completion):
             self._phase = "aborting"
             self._epochs.abort()
             self._lock.notify_all()
-        held, self._held = self._held, deque()
+        held, self._held = self._held, []
         for slot in held:
             self._drop(slot)
 

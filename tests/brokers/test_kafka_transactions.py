@@ -121,23 +121,6 @@ def test_a_transaction_that_takes_too_long_is_aborted_and_read_again(
     assert_once(kafka.bootstrap_servers, topics, 2_000)
 
 
-def test_transactions_that_are_aborted_in_vain_end_the_run(
-    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
-) -> None:
-    """One partition's rows are written at once, the other's always come too late."""
-    produce(kafka.bootstrap_servers, topics[0], range(4_000), partitions=2)
-    runtime = start(
-        handler={**TRANSACTIONAL, "transaction_interval_s": 0.5},
-        seconds=1.2,
-        slow="0",
-        rows=64,
-        sink_options={"transaction.timeout.ms": 1000},
-    )
-    assert runtime.process.wait(90) == 4, runtime.log
-    assert "5 transactions in a row were aborted" in runtime.log
-    assert "raise transaction_timeout_ms" in " ".join(runtime.log.split())
-
-
 def test_a_second_producer_with_the_same_id_ends_the_first(
     kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
 ) -> None:

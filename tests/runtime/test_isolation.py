@@ -10,6 +10,7 @@ import time
 import pytest
 
 from pythia_fast import RetryPolicy
+from pythia_fast.errors import PoolError
 from pythia_fast.pool.limits import own_memory_mb
 from tests.support import memory_run
 from tests.support.memory_run import Events, numbers, sorted_ints
@@ -172,7 +173,7 @@ def test_a_process_makes_room_after_so_many_batches(tmp_path):
     assert (report.crashes, source.committed) == (0, {0: 200})
     assert report.recycled in (4, 5)  # the last one may leave when the run has ended
     assert len(list(pids.iterdir())) == 5
-    assert sum("has reached its limits" in line for line in events.lines) == report.recycled
+    assert sum("has reached its limits" in line for line in events.lines) == 1
 
 
 def test_a_process_that_leaks_makes_room_before_its_limit_hurts(tmp_path):
@@ -279,3 +280,15 @@ def test_a_death_at_a_second_call_after_records_were_sent_on_loses_no_row(tmp_pa
     assert {int(payload.split()[0]) for payload in sink.payloads} == set(range(1000))
     assert dead.payloads == []
     assert source.committed == {0: 1000}
+
+
+def test_a_memory_limit_below_what_setup_takes_ends_the_run(tmp_path):
+    class Handler:
+        def setup(self) -> None:
+            self.model = b"x" * 200_000_000
+
+        def __call__(self, batch):
+            return None
+
+    with pytest.raises(PoolError, match=r"max_memory_mb=100 is less than what a process of this handler has after"):
+        memory_run.run(tmp_path, Handler, numbers(10), max_memory_mb=100)

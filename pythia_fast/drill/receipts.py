@@ -1,0 +1,68 @@
+"""Receipts: how a result says of which row it is, from the handler's process to the drill's file or topic.
+
+A result of columns gets one more, in front; to each payload of a list the position is written in front; a handler that
+returns nothing, or as many rows as it likes (``output_rows="any"``), gives a receipt alone for each row of its batch.
+So the results are as large as the app's own, pass through the same encoder, and every one that arrives is of a row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from pythia_fast.drill.ledger import Keys, keys_of
+from pythia_fast.runtime.dead_letter import StoredLetter
+from pythia_fast.runtime.outputs import OutputEncoder, columns_of
+
+COLUMN = "pf_drill"
+_RECEIPT = re.compile(rb'^(?:\{"pf_drill":|pf_drill )(\d+)', re.MULTILINE)
+_encode = OutputEncoder("json")._payload
+
+
+def with_receipts(result: Any, keys: Keys, *, any_rows: bool) -> Any:
+    """What the handler returned for the rows of these keys, with a receipt in each record."""
+    if result is None or any_rows:
+        return {COLUMN: keys}
+    if isinstance(result, (list, tuple)):
+        if len(result) != len(keys):
+            return result  # the runtime refuses it, as it would without the drill
+        return [_stamped(item, key) for item, key in zip(result, keys.tolist(), strict=True)]
+    return {COLUMN: keys, **columns_of(result)}
+
+
+def _stamped(item: Any, key: int) -> Any:
+    try:
+        payload = _encode(item)
+    except Exception:  # of the user's own objects too: let the runtime come to it
+        return item
+    return b"pf_drill %d %b" % (key, payload.replace(b"\n", b" "))
+
+
+def receipts_in_file(path: Path) -> Keys:
+    """Keys of the results in a file, in the order of the file."""
+    content = path.read_bytes() if path.exists() else b""
+    return np.array(_RECEIPT.findall(content[: content.rfind(b"\n") + 1]), dtype="S19").astype(np.int64)
+
+
+def receipt_of(payload: bytes | None) -> int | None:
+    """The key in one result; None: there is none."""
+    found = _RECEIPT.match(payload or b"")
+    return None if found is None else int(found[1])
+
+
+def letters_in_file(path: Path) -> list[StoredLetter]:
+    """The dead letters in a file."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [msgspec.json.decode(line, type=StoredLetter) for line in lines]
+
+
+def keys_of_letters(letters: Iterable[StoredLetter]) -> Keys:
+    """Of each dead letter of a row; records that a sink refused are none."""
+    of_rows: Sequence[StoredLetter] = [letter for letter in letters if letter.offset >= 0]
+    partitions = np.array([letter.partition for letter in of_rows], np.int64)
+    return keys_of(partitions, np.array([letter.offset for letter in of_rows], np.int64))

@@ -1,0 +1,89 @@
+"""What came of a drill: the value that is printed, as a line or as JSON."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+
+import msgspec
+
+from pythia_fast.drill.faults import FAULTS
+from pythia_fast.drill.ledger import Account, Keys, position_text
+
+SHOWN = 5  #: positions that a sentence names
+
+
+class DrillResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One drill. Rows are counted by position (docs/drills.md)."""
+
+    drill: str
+    passed: bool
+    rows_in: int = 0
+    rows_out: int = 0
+    dead_lettered: int = 0
+    lost: int = 0
+    duplicated: int = 0  #: rows
+    may_duplicate: int = 0  #: rows that the promise lets come twice
+    recovered_ms: list[float] = []  #: of each fault that somebody recovered from
+    seconds: float = 0.0
+    broken: list[str] = []  #: promises that were not kept
+    notes: list[str] = []  #: what happened
+    folder: str = ""  #: where to look; empty where it was removed
+
+
+def promises_broken(account: Account, may_duplicate: int) -> list[str]:
+    """What is wrong with the account, a sentence each."""
+    broken = []
+    if len(account.lost):
+        broken.append(f"nothing is lost, but {len(account.lost):,} rows came out nowhere: {places(account.lost)}")
+    if account.repeats > may_duplicate:
+        allowed = f"at most {may_duplicate:,} rows come twice" if may_duplicate else "nothing comes twice"
+        broken.append(f"{allowed}, but {account.repeats:,} did: {places(account.duplicated)}")
+    if len(account.foreign):
+        broken.append(
+            f"what comes out went in, but {len(account.foreign):,} positions came that did not: "
+            f"{places(account.foreign)}"
+        )
+    return broken
+
+
+def places(keys: Keys | Sequence[int]) -> str:
+    """The first few positions."""
+    named = "; ".join(position_text(int(key)) for key in keys[:SHOWN])
+    return named + ("; ..." if len(keys) > SHOWN else "")
+
+
+def milliseconds(value: float) -> str:
+    """A time to recover as people read it."""
+    return f"{value / 1000:.2f} s" if value >= 1000 else f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
+
+
+def recovered_text(times: Sequence[float]) -> str:
+    """How long it took: the median and the longest of several."""
+    if not times:
+        return "-"
+    if len(times) == 1:
+        return milliseconds(times[0])
+    return f"{milliseconds(statistics.median(times))}, at most {milliseconds(max(times))}"
+
+
+def result_lines(result: DrillResult) -> list[str]:
+    """One line with the figures, and below it what is wrong and where to look."""
+    figures = (
+        f"rows in {result.rows_in:,}  rows out {result.rows_out:,}  dead-lettered {result.dead_lettered:,}  "
+        f"lost {result.lost:,}  duplicated {result.duplicated:,}  recovered in {recovered_text(result.recovered_ms)}"
+    )
+    lines = [f"drill {result.drill}: {'PASS' if result.passed else 'FAIL'}  {figures}"]
+    lines += [f"  {note}" for note in result.notes]
+    lines += [f"  broken: {sentence}" for sentence in result.broken]
+    if not result.passed:
+        lines.append(f"  promised: {FAULTS[result.drill].promise}")
+    if result.folder:
+        lines.append(f"  input, results, dead letters and logs: {result.folder}")
+    return lines
+
+
+def results_json(results: Sequence[DrillResult]) -> str:
+    """For machines: one object a drill in a list."""
+    return json.dumps([msgspec.to_builtins(result) for result in results], indent=1)

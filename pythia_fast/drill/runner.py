@@ -1,0 +1,258 @@
+"""One drill from its folder to its result; what happens in between is the scenario's (scenarios.py)."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pythia_fast.cli.exit_codes import ExitCode
+from pythia_fast.drill import receipts
+from pythia_fast.drill.faults import Fault
+from pythia_fast.drill.ledger import Account, Keys, balance
+from pythia_fast.drill.process import RunProcess
+from pythia_fast.drill.result import DrillResult, promises_broken
+from pythia_fast.drill.rows import batch_size_for, repeated, write_input
+from pythia_fast.drill.settings import FileEnds, InputFormat, KafkaEnds, Settings
+from pythia_fast.drill.topics import DrillTopics, Results
+from pythia_fast.errors import PythiaError
+from pythia_fast.registration import Handler
+from pythia_fast.runtime.dead_letter import StoredLetter
+from pythia_fast.runtime.slot_plan import plan_slots
+
+#: Called again and again with the rows that are settled.
+Show = Callable[[int], None]
+
+LOG_LINES = 8  #: of a run that failed, in the report
+READ_RESULTS_S = 60.0
+SLOW_BYTES_PER_S, SLOWEST_BYTES_PER_S = 64_000.0, 500.0
+SIZED = 1000  #: payloads that are measured
+GRAIN_S = 0.02  #: a batch under a rate limit has at most so many seconds' rows (ext/token_bucket.h)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What all drills of one command have in common."""
+
+    target: str
+    handler: Handler
+    payloads: Sequence[bytes]
+    rows: int
+    input_format: InputFormat
+    workers: int | Literal["auto"]
+    batch_deadline: float  #: where the handler has none
+    patience_s: float  #: without a row, before a run is given up
+    kafka_options: Mapping[str, str] | None  #: librdkafka's, bootstrap.servers among them; None: no broker was given
+
+
+@dataclass
+class Drill:
+    """One drill while it goes on."""
+
+    plan: Plan
+    fault: Fault
+    folder: Path
+    show: Show
+    inputs: Keys = field(default_factory=lambda: np.empty(0, np.int64))
+    topics: DrillTopics | None = None
+    results: Results | None = None
+    runs: list[RunProcess] = field(default_factory=list)
+    recovered_ms: list[float] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    may_duplicate: int = 0
+
+    @property
+    def batch_size(self) -> int:
+        return batch_size_for(self.plan.handler, self.plan.rows)
+
+    @property
+    def rate_limit(self) -> float | None:
+        """Rows a second, so that the fault comes in the middle of a run that takes some seconds."""
+        limits = [self.plan.handler.rate_limit, self.plan.rows / self.fault.pace_s if self.fault.pace_s else None]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def rows_in_hand(self) -> int:
+        """The most rows that a run may have written and not settled: as many as all its slots hold."""
+        rate = self.rate_limit
+        batch = self.batch_size if rate is None else min(self.batch_size, max(1, int(rate * GRAIN_S)))
+        workers = max(run.workers for run in self.runs)
+        return batch * plan_slots(workers, 0, waits=self.plan.handler.parks, memory_bytes=0).slots
+
+    @property
+    def slow_bytes_per_s(self) -> float:
+        """What a slow connection carries: a tenth of what the rows take, so that they feel it."""
+        size = sum(map(len, self.plan.payloads[:SIZED])) / min(SIZED, len(self.plan.payloads))
+        return min(SLOW_BYTES_PER_S, max(SLOWEST_BYTES_PER_S, size * (self.rate_limit or 0.0) / 10))
+
+    @property
+    def batch_deadline(self) -> float:
+        """Of the handler while it is drilled."""
+        return self.plan.handler.batch_deadline or self.plan.batch_deadline
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "results.ndjson"
+
+    def letters_path(self, run: int) -> Path:
+        """Where that run's dead letters go."""
+        return self.folder / f"dead-letters-{run}.ndjson"
+
+    # -- runs ------------------------------------------------------------------------------------
+
+    def prepare(self, runs: int) -> None:
+        """Have the rows where the runs read them; ``runs`` at a time at most."""
+        if self.fault.kafka:
+            assert self.plan.kafka_options is not None
+            self.topics = DrillTopics(self.plan.kafka_options, runs)
+            self.inputs = self.topics.fill(repeated(self.plan.payloads, self.plan.rows))
+            self.results = Results(self.topics)
+        else:
+            self.inputs = write_input(self._input, self.plan.payloads, self.plan.rows, self.plan.input_format)
+
+    @property
+    def _input(self) -> Path:
+        return self.folder / "input"
+
+    def start(
+        self,
+        name: str,
+        *,
+        run: int = 0,
+        under_fault: bool = True,
+        act_at: Sequence[int] = (),
+        last_for_good: bool = False,
+        drain_timeout: float = 30.0,
+    ) -> RunProcess:
+        """Run the app. Runs of the same number go on where the one before ended."""
+        fault = self.fault
+        settings = Settings(
+            target=self.plan.target,
+            handler=self.plan.handler.name,
+            fault=fault.name if under_fault else "",
+            folder=str(self.folder),
+            state_dir=str(self.folder / f"state-{run}"),
+            dead_letters=str(self.letters_path(run)),
+            ends=self._ends(run),
+            workers=self.plan.workers,
+            batch_size=self.batch_size,
+            batch_deadline=self.batch_deadline if fault.name == "hang" else None,
+            rate_limit=self.rate_limit,
+            drain_timeout=drain_timeout,
+            slow_bytes_per_s=self.slow_bytes_per_s,
+            act_at=list(act_at),
+            last_for_good=last_for_good,
+        )
+        started = RunProcess(settings, self.folder, name)
+        self.runs.append(started)
+        return started
+
+    def _ends(self, run: int) -> FileEnds | KafkaEnds:
+        if self.topics is not None:
+            return self.topics.ends(run)
+        return FileEnds(str(self._input), self.plan.input_format, str(self.output))
+
+    def tick(self) -> None:
+        """Between two looks at what goes on."""
+        if self.results is not None:
+            self.results.read()
+            self.show(min(len(self.results.receipts), self.plan.rows))
+        else:
+            self.show(min(sum(run.rows for run in self.runs), self.plan.rows))
+
+    def wait_until(self, run: RunProcess, done: Callable[[], bool], what: str) -> None:
+        """Raises PythiaError when the run ends, or settles no row for too long, before that."""
+        if not run.wait_until(done, self.plan.patience_s, self.tick):
+            raise PythiaError(f"{run.name} did not come to it that {what}: {how_it_stands(run)}")
+
+    def wait_for_end(self, run: RunProcess, expected: ExitCode = ExitCode.DONE) -> None:
+        """The run ends by itself, and as it should."""
+        code = run.wait(self.plan.patience_s, self.tick)
+        if code != expected:
+            self.broken.append(f"{run.name} ends with exit code {int(expected)}, but {how_it_stands(run)}")
+
+    # -- what came of it -------------------------------------------------------------------------
+
+    def letters(self) -> list[StoredLetter]:
+        """Of all runs."""
+        paths = sorted(self.folder.glob("dead-letters-*.ndjson"))
+        return [letter for path in paths for letter in receipts.letters_in_file(path)]
+
+    def account(self) -> Account:
+        """Of every row, as far as it came."""
+        out = self.results.keys if self.results is not None else receipts.receipts_in_file(self.output)
+        return balance(self.inputs, out, receipts.keys_of_letters(self.letters()))
+
+    def everything_came(self) -> bool:
+        """Every row is out or dead-lettered."""
+        came = len(self.results.receipts) if self.results is not None else 0
+        letters = receipts.keys_of_letters(self.letters())
+        return came + len(letters) >= len(self.inputs) and self.account().settled
+
+    def close(self) -> None:
+        """Nothing of it is left but the folder."""
+        for run in self.runs:
+            run.close()
+        if self.results is not None:
+            self.results.close()
+        if self.topics is not None:
+            self.notes += self.topics.remove()
+
+
+def how_it_stands(run: RunProcess) -> str:
+    """Whether the run goes on, what it settled, what it waits for and what it said last."""
+    stands = f"it ended with exit code {run.process.returncode}" if run.ended else "it goes on"
+    said = [line for line in run.log.splitlines() if line.strip()][-LOG_LINES:]
+    parts = [f"{stands} after {run.rows:,} rows", *(f"it waits: {sentence}" for sentence in run.trouble)]
+    return "; ".join(parts) + "".join(f"\n    {line}" for line in said)
+
+
+def run_drill(
+    plan: Plan, fault: Fault, folder: Path, show: Show, scenario: Callable[[Drill], None], *, keep: bool = False
+) -> DrillResult:
+    """Have the scenario played, and count. The folder is made, and removed when all went well unless ``keep``.
+
+    Raises PythiaError where the drill cannot even begin: no broker, say.
+    """
+    begun = time.monotonic()
+    folder.mkdir(parents=True)
+    drill = Drill(plan, fault, folder.resolve(), show)
+    try:
+        try:
+            scenario(drill)
+        except PythiaError as error:
+            if not drill.runs:
+                raise
+            drill.broken.append(str(error))
+        for run in drill.runs:
+            run.close()
+        if drill.results is not None:
+            drill.results.read_to_end(READ_RESULTS_S)
+        account = drill.account()
+    finally:
+        drill.close()
+    drill.broken += promises_broken(account, drill.may_duplicate)
+    passed = not drill.broken
+    if passed and not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    return DrillResult(
+        drill=fault.name,
+        passed=passed,
+        rows_in=account.rows_in,
+        rows_out=account.rows_out,
+        dead_lettered=account.dead_lettered,
+        lost=len(account.lost),
+        duplicated=len(account.duplicated),
+        may_duplicate=drill.may_duplicate,
+        recovered_ms=drill.recovered_ms,
+        seconds=time.monotonic() - begun,
+        broken=drill.broken,
+        notes=drill.notes,
+        folder="" if passed and not keep else str(folder),
+    )

@@ -1,0 +1,70 @@
+"""``python -m pythia_fast drill``: how it is called, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pythia_fast.cli.exit_codes import ExitCode
+from pythia_fast.drill.faults import FAULTS
+from tests.support.command_line import TWO_HANDLERS, run
+from tests.support.drill import ECHO
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(ECHO)
+    (tmp_path / "two.py").write_text(TWO_HANDLERS)
+    (tmp_path / "stops.py").write_text(ECHO.replace("schema=Order)", 'schema=Order, on_error="stop")'))
+    (tmp_path / "orders.ndjson").write_text('{"qty":1}\n{"qty":2}\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sigsev"], "drill: FAULT='sigsev'; did you mean 'sigsegv'?"),
+        (["everything"], "drill: FAULT='everything'; there are: all, broker-cut, disk-full"),
+        (["kill", "--app", "shop:app"], "handler 'score' reads kafka topic orders, which a drill leaves alone"),
+        (["kill", "--app", "two:app"], "choose with --handler; there are: score, count"),
+        (["kill", "--app", "shop:app", "--handler", "scores"], "has no handler 'scores'; did you mean 'score'?"),
+        (["kill", "--app", "shop:app", "--input", "none"], "cannot read none: No such file"),
+        (["rebalance"], "drill rebalance: it needs brokers, on which it makes topics of its own: give --bootstrap"),
+        (["raise", "--app", "stops:app", "--input", "orders.ndjson"], "has on_error='stop'"),
+        (["kill", "--rows", "0"], "'0' is not a number of rows"),
+        (["kill", "--input-format", "csv"], "--input-format"),
+        (["kill", "--bootstrap", "x"], "did you mean --bootstrap-servers?"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_runs(project: Path, arguments: list[str], message: str) -> None:
+    finished = run(project, "drill", *arguments)
+    assert finished.returncode == ExitCode.USAGE, finished.stderr
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert finished.stdout == ""
+
+
+def test_an_app_that_cannot_be_imported(project: Path) -> None:
+    finished = run(project, "drill", "kill", "--app", "shops:app")
+    assert finished.returncode == ExitCode.IMPORT
+    assert "did you mean shop.py?" in finished.stderr
+
+
+def test_the_help_has_every_fault_and_examples(project: Path) -> None:
+    finished = run(project, "drill", "--help")
+    assert finished.returncode == ExitCode.DONE
+    for text in (*FAULTS, "Examples:", "drill broker-cut --bootstrap-servers localhost:9092"):
+        assert text in finished.stdout
+
+
+def test_a_drill_that_passes_is_told_on_one_line(project: Path) -> None:
+    finished = run(project, "drill", "raise", "--app", "two:app", "--handler", "count", "--input", "orders.ndjson")
+    assert finished.returncode == ExitCode.FAILED, "the orders of this app have a price, these have none"
+    (project / "priced.ndjson").write_text('{"qty":1,"price":1.5}\n{"qty":3,"price":2.5}\n')
+    finished = run(project, "drill", "raise", "--app", "two:app", "--handler", "count", "--input", "priced.ndjson")
+    assert finished.returncode == ExitCode.DONE, finished.stdout
+    first, second = finished.stdout.splitlines()
+    assert first.startswith("drill raise: PASS  rows in 2,000  rows out 1,999  dead-lettered 1  lost 0  duplicated 0  ")
+    assert "recovered in " in first
+    assert second.startswith("  the handler raised ")

@@ -1,0 +1,76 @@
+"""pythia_fast.drill.receipts: a result says of which row it is, whatever its kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars
+import pyarrow
+import pytest
+
+from pythia_fast.brokers.framing import iterate_records
+from pythia_fast.drill.ledger import keys_of
+from pythia_fast.drill.receipts import letters_in_file, receipt_of, receipts_in_file, with_receipts
+from pythia_fast.runtime.outputs import OutputEncoder
+
+KEYS = keys_of(np.array([0, 2]), np.array([7, 1 << 40]))
+
+
+def payloads(result: Any) -> list[bytes | None]:
+    """As the runtime would send them on."""
+    region = memoryview(bytearray(1 << 16))
+    written = OutputEncoder().open(result).write(region)
+    return [record.payload for record in iterate_records(region[: written.bytes])]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        {"revenue": np.array([1.5, 2.5])},
+        polars.DataFrame({"revenue": [1.5, 2.5]}),
+        pyarrow.table({"revenue": [1.5, 2.5]}),
+        [b"a\nb", b"c"],
+        ["a", "b"],
+        [{"a": 1}, {"a": 2}],
+        ({"a": 1}, {"a": 2}),
+    ],
+    ids=lambda result: type(result).__name__,
+)
+def test_each_record_has_the_position_of_its_row(tmp_path: Path, result: Any):
+    sent = payloads(with_receipts(result, KEYS, any_rows=False))
+    assert [receipt_of(payload) for payload in sent] == KEYS.tolist()
+    file = tmp_path / "results"
+    file.write_bytes(b"".join((payload or b"") + b"\n" for payload in sent))
+    assert receipts_in_file(file).tolist() == KEYS.tolist()
+
+
+def test_columns_of_the_app_stay():
+    sent = payloads(with_receipts({"revenue": np.array([1.5, 2.5])}, KEYS, any_rows=False))
+    assert msgspec.json.decode(sent[0] or b"") == {"pf_drill": int(KEYS[0]), "revenue": 1.5}
+
+
+def test_a_handler_that_returns_as_many_rows_as_it_likes_gives_a_receipt_for_each_of_its_batch():
+    assert len(payloads(with_receipts([b"only one"], KEYS, any_rows=True))) == 2
+
+
+def test_what_the_runtime_refuses_it_still_gets():
+    bad = object()
+    assert with_receipts([b"one"], KEYS, any_rows=False) == [b"one"]
+    assert with_receipts([b"one", bad], KEYS, any_rows=False)[1] is bad
+
+
+def test_half_a_line_is_no_result(tmp_path: Path):
+    file = tmp_path / "results"
+    file.write_bytes(b'{"pf_drill":1,"a":2}\npf_drill 23 x\n{"pf_drill":4')
+    assert receipts_in_file(file).tolist() == [1, 23]
+
+
+def test_files_that_nobody_made_hold_nothing(tmp_path: Path):
+    assert receipts_in_file(tmp_path / "none").tolist() == []
+    assert letters_in_file(tmp_path / "none") == []
+    assert receipt_of(None) is None
+    assert receipt_of(b"something else") is None

@@ -140,6 +140,28 @@ def test_a_second_producer_with_the_same_id_ends_the_first(
     assert_once(servers, topics, 20_000)
 
 
+def test_a_record_that_the_broker_refuses_ends_the_run(
+    kafka: KafkaBroker, topics: tuple[str, str, str], tmp_path: Path, new_topic: NewTopic
+) -> None:
+    """For nothing can be left out of a transaction."""
+    small = new_topic(1, **{"max.message.bytes": "100"})
+    produce(kafka.bootstrap_servers, topics[0], range(1_000))
+    runtime = Runtime(
+        tmp_path / "refused",
+        kafka.bootstrap_servers,
+        [topics[0]],
+        small,
+        topics[2],
+        handler=TRANSACTIONAL,
+    )
+    try:
+        assert runtime.process.wait(60) == 4, runtime.log
+        assert f"Kafka topic {small} or {topics[2]} refused records for good" in " ".join(runtime.log.split())
+    finally:
+        runtime.close()
+    assert committed(kafka.bootstrap_servers, f"group-of-{topics[0]}", topics[0]) == [0] * PARTITIONS
+
+
 def test_a_successor_need_not_wait_for_the_timeout_of_a_killed_run(
     kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
 ) -> None:

@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test smoke crash soak bench lint sanitize model stress fuzz clean
+.PHONY: help build demo test smoke crash soak exactly-once bench lint sanitize model stress fuzz clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -15,6 +15,7 @@ help:
 	@echo 'make test      every test, a Kafka broker included, then each Python 3.11 to 3.13 found on this machine'
 	@echo 'make crash     the whole crash table: fault x moment x ordering x start method'
 	@echo 'make soak      ten minutes at load with random kills (SOAK="--minutes 60")'
+	@echo 'make exactly-once  kill -9 of a whole runtime over a million rows, then every output is counted'
 	@echo 'make bench     the benchmarks, each with its ratio and its bar'
 	@echo 'make lint      ruff, mypy --strict, cython-lint'
 	@echo 'make sanitize  the tests of the extension under AddressSanitizer and UndefinedBehaviorSanitizer'
@@ -72,6 +73,10 @@ crash: build/.stamp $(VENV)/.dev-stamp
 
 soak: build/.stamp $(VENV)/.dev-stamp
 	$(PYTHON) scripts/soak.py $(SOAK)
+
+exactly-once: build/.stamp $(VENV)/.dev-stamp
+	@scripts/need.sh java maven
+	$(PYTHON) scripts/exactly_once.py $(EXACTLY_ONCE)
 
 bench: build/.stamp $(VENV)/.dev-stamp
 	$(PYTHON) -m pythia_fast bench $(BENCH)

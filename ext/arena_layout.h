@@ -161,6 +161,7 @@ typedef struct {
     uint32_t messages;        /* entries at messages_at                         I */
     uint32_t raw_bytes;       /* used of the raw region                         I */
     uint32_t n_partitions;    /* entries at partitions_at                       I */
+    uint32_t epoch;           /* in which it was opened (intake.h)              I */
     uint64_t payload_bytes;   /* sum over its messages                          I */
     uint32_t crashes;         /* holders that died on this batch    I at claim, D */
     _Alignas(PF_CACHE_LINE)
@@ -252,6 +253,7 @@ typedef struct {
     uint32_t free_signal;     /* futex word: releases and collections so far    D */
     uint32_t free_waiting;    /* 1 while the intake thread sleeps               I */
     uint32_t n_waiting;       /* batches in state WAITING                D adds, I subtracts */
+    uint32_t epoch;           /* in which batches are opened now (intake.h)     I */
     _Alignas(PF_CACHE_LINE)
     uint32_t circuit;         /* PF_CIRCUIT_...; on a line that is hardly ever written     D; W takes the probe */
 } pf_arena;

@@ -11,6 +11,10 @@
  * `linger_ns`, or at a flush, and only to a process that has credit left; while all credit is used up
  * a lingering batch goes on filling, and a full one stalls the source, or, where lanes are partitions, its partitions.
  * A gate or a rate limit (admission.h) stalls the source in the same way, when it comes to open a batch.
+ *
+ * Under transactions time is cut into epochs: every batch has the number of the one in which it was opened.  When an
+ * epoch is closed, all batches that are open are sealed, so whatever is read later is in batches of a later epoch, and
+ * the rows of all epochs up to one are exactly those below some position of each partition.
  */
 #ifndef PYTHIA_INTAKE_H
 #define PYTHIA_INTAKE_H
@@ -32,6 +36,7 @@ enum {
     PF_INTAKE_BLOCKED = 17, /* no room for patience_ns: time to pause the source */
     PF_INTAKE_ROOM = 18,    /* room again after BLOCKED */
     PF_INTAKE_SPOOL = 19,   /* an oversize payload could not be written to the spool folder */
+    PF_INTAKE_ATTENTION = 20, /* attention was asked for */
 };
 
 typedef struct {
@@ -55,6 +60,7 @@ typedef struct {
     uint32_t last_worker; /* had the last batch: among equals it is the warmest */
     uint32_t stop;        /* set by another thread */
     uint32_t hurry;       /* set by another thread: what waits to be handled again is due now */
+    uint32_t attention;   /* set by another thread: return, so that something is done on this thread */
     pf_admission admission;
     uint64_t batch;       /* sequence number of the batch published last */
     uint64_t linger_ns;
@@ -65,6 +71,9 @@ typedef struct {
     uint32_t paused;
     uint32_t spool_errno;
     const char *spool_dir;
+    uint64_t epoch_ns;       /* how long an epoch lasts from its first message; 0: there is one epoch only */
+    uint64_t epoch_began_ns; /* 0: no message of this epoch has been seen yet */
+    uint64_t epoch_messages; /* `messages` when it began */
     uint64_t max_payload_bytes; /* beyond it (or the raw region) a payload goes to the spool folder */
     /* Counters, read by other threads. */
     uint64_t messages;
@@ -266,6 +275,37 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
     }
 }
 
+/* Close the epoch.  The batches that are open are full from here on, so they are published as soon as may be; those
+ * without a message go over to the next epoch. */
+static void pf_next_epoch(pf_intake *in) {
+    pf_arena *arena = in->arena;
+    uint32_t next = arena->epoch + 1;
+    for (uint32_t lane = 0; lane < in->n_open; lane++) {
+        pf_open_batch *open = &in->open[lane];
+        if (open->slot == PF_NO_SLOT) continue;
+        if (open->messages == 0) {
+            pf_slot_at(arena, open->slot)->epoch = next;
+            continue;
+        }
+        pf_admitted_too_many(&in->admission, open->most - open->messages);
+        open->most = open->messages;
+    }
+    in->epoch_messages = in->messages;
+    in->epoch_began_ns = 0;
+    pf_store(&arena->epoch, next); /* release: who reads it sees every batch of the epochs before */
+}
+
+/* Close an epoch that has lasted long enough; the time until it will have. */
+static int64_t pf_turn_epoch(pf_intake *in) {
+    if (in->epoch_ns == 0 || in->messages == in->epoch_messages) return INT64_MAX;
+    uint64_t now = pf_now_ns();
+    if (in->epoch_began_ns == 0) in->epoch_began_ns = now;
+    int64_t left = (int64_t)(in->epoch_began_ns + in->epoch_ns - now);
+    if (left > 0) return left;
+    pf_next_epoch(in);
+    return INT64_MAX;
+}
+
 /* The oldest batch that waits to be handled again, is due, and whose process has credit; PF_NO_SLOT: none.  `next`:
  * nanoseconds until another one is due. */
 static uint32_t pf_oldest_due(pf_intake *in, uint64_t now, int64_t *next) {
@@ -352,6 +392,10 @@ static int pf_decode_waiting(pf_intake *in, uint32_t lane) {
 static int pf_intake_run(pf_intake *in, pf_source *source) {
     for (;;) {
         if (pf_load(&in->stop)) return PF_INTAKE_STOPPED;
+        if (pf_load(&in->attention)) {
+            pf_store(&in->attention, 0);
+            return PF_INTAKE_ATTENTION;
+        }
         /* Not left to the next message: the one that found no room may have gone with its partition, and a paused
          * source has no other. */
         if (in->paused && pf_has_room(in, in->stalled_lane)) {
@@ -360,9 +404,11 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
             return PF_INTAKE_ROOM;
         }
         uint32_t seen = pf_load_sc(&in->arena->free_signal);
+        int64_t turn_ns = pf_turn_epoch(in); /* until something is due, whatever comes in */
         int64_t again_ns = pf_requeue_due(in);
+        if (turn_ns > again_ns) turn_ns = again_ns;
         int64_t wait_ns = pf_publish_due(in);
-        if (wait_ns > again_ns) wait_ns = again_ns;
+        if (wait_ns > turn_ns) wait_ns = turn_ns;
         if (wait_ns > PF_LONGEST_WAIT_NS) wait_ns = PF_LONGEST_WAIT_NS;
         int outcome = source->poll(source, &in->sink, in->arena->slot_capacity, (wait_ns + 999) / 1000);
         switch (outcome) {
@@ -385,7 +431,7 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
             }
             if (!pf_decode_waiting(in, in->stalled_lane)) {
                 int64_t stall_ns = pf_stall_ns(in, in->stalled_lane);
-                pf_wait_for_room(in, in->stalled_lane, seen, again_ns < stall_ns ? again_ns : stall_ns);
+                pf_wait_for_room(in, in->stalled_lane, seen, turn_ns < stall_ns ? turn_ns : stall_ns);
             }
             break;
         }
@@ -395,8 +441,9 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
     }
 }
 
-/* Publish every open batch, waiting for credit until `deadline_ns`; 1 when nothing is left open. */
+/* Publish every open batch, waiting for credit until `deadline_ns`; 1 when nothing is left open.  Closes the epoch. */
 static int pf_intake_flush(pf_intake *in, uint64_t deadline_ns) {
+    if (in->epoch_ns != 0 && in->messages != in->epoch_messages) pf_next_epoch(in);
     pf_requeue_due(in);
     for (uint32_t lane = 0; lane < in->n_open; lane++) {
         pf_open_batch *open = &in->open[lane];

@@ -157,6 +157,15 @@ static int is_permanent(int err)
     }
 }
 
+/* The record is no part of a transaction that could be committed. */
+static void lose_transaction(pf_kafka_outbox *self, uint32_t number, int err)
+{
+    if (self->lost_to == RD_KAFKA_ERR_NONE)
+        self->lost_to = err;
+    self->tickets[number].outstanding--;
+    close_if_reported(self, number);
+}
+
 static void note_failure(pf_outbox_ticket *ticket, uint64_t at, int err)
 {
     if (ticket->n_failures == ticket->room &&
@@ -180,6 +189,10 @@ static void report(pf_kafka_outbox *self, uint32_t number, uint64_t at, int err)
 {
     pf_outbox_ticket *ticket = &self->tickets[number];
     if (err != RD_KAFKA_ERR_NONE && !is_permanent(err)) {
+        if (self->transactional && err != RD_KAFKA_ERR_QUEUE_FULL) {
+            lose_transaction(self, number, err);
+            return;
+        }
         self->passing_error = err;
         send_again_later(self, number, at);
         return;
@@ -214,7 +227,9 @@ static void on_delivery(rd_kafka_t *client, const rd_kafka_message_t *message, v
     uint32_t number = (uint32_t)(token >> AT_BITS);
     uint64_t at = token & ((1ull << AT_BITS) - 1);
     self->in_flight--;
-    if (is_too_large(message->err) && self->groups.size != 1)
+    if (self->transactional && message->err != RD_KAFKA_ERR_NONE)
+        lose_transaction(self, number, message->err);
+    else if (is_too_large(message->err) && self->groups.size != 1)
         send_again_in_groups(self, number, at);
     else
         report(self, number, at, message->err);
@@ -263,13 +278,14 @@ static rd_kafka_message_t message_of(const record *one, uint32_t number, uint64_
 }
 
 /* The error, or 0. produce_batch is quicker, but knows no headers. */
-static int hand_over_with_headers(pf_kafka_outbox *self, const record *one, rd_kafka_message_t *message)
+static int hand_over_with_headers(pf_kafka_outbox *self, const record *one, rd_kafka_message_t *message,
+                                  rd_kafka_topic_t *topic)
 {
     rd_kafka_headers_t *headers = make_headers(self->api, one->headers, one->headers_size);
     if (headers == NULL)
         return -199;
     rd_kafka_vu_t arguments[6] = {
-        {.vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = self->topic},
+        {.vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = topic},
         {.vtype = RD_KAFKA_VTYPE_VALUE, .u.mem = {message->payload, message->len}},
         {.vtype = RD_KAFKA_VTYPE_KEY, .u.mem = {message->key, message->key_len}},
         {.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = message->opaque},
@@ -287,7 +303,7 @@ static int hand_over_with_headers(pf_kafka_outbox *self, const record *one, rd_k
 
 static void hand_over_burst(pf_kafka_outbox *self, uint32_t number, int count)
 {
-    self->api->produce_batch(self->topic, RD_KAFKA_PARTITION_ANY, 0, self->burst, count);
+    self->api->produce_batch(self->tickets[number].topic, RD_KAFKA_PARTITION_ANY, 0, self->burst, count);
     for (int i = 0; i < count; i++) {
         const rd_kafka_message_t *message = &self->burst[i];
         if (message->err == RD_KAFKA_ERR_NONE)
@@ -307,7 +323,7 @@ static void hand_over_one(pf_kafka_outbox *self, uint32_t number, uint64_t at)
         hand_over_burst(self, number, 1);
         return;
     }
-    int err = hand_over_with_headers(self, &one, &message);
+    int err = hand_over_with_headers(self, &one, &message, self->tickets[number].topic);
     if (err == RD_KAFKA_ERR_NONE)
         self->in_flight++;
     else
@@ -438,7 +454,8 @@ static uint32_t new_ticket(pf_kafka_outbox *self)
     return self->n_tickets++;
 }
 
-int pf_kafka_outbox_add(pf_kafka_outbox *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id)
+int pf_kafka_outbox_add(pf_kafka_outbox *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id,
+                        uint32_t topic)
 {
     if (size >= 1ull << AT_BITS)
         return EINVAL;
@@ -456,6 +473,7 @@ int pf_kafka_outbox_add(pf_kafka_outbox *self, const uint8_t *records, uint64_t 
     ticket->records = records;
     ticket->size = size;
     ticket->id = id;
+    ticket->topic = self->topics[topic];
     ticket->at = 0;
     ticket->outstanding = ticket->n_failures = 0;
     if (size == 0)
@@ -463,6 +481,22 @@ int pf_kafka_outbox_add(pf_kafka_outbox *self, const uint8_t *records, uint64_t 
     else
         append_ticket(self, &self->waiting_first, &self->waiting_last, number);
     return 0;
+}
+
+void pf_kafka_outbox_abandon(pf_kafka_outbox *self)
+{
+    while (self->waiting_first != PF_OUTBOX_NONE) {
+        uint32_t number = self->waiting_first;
+        self->waiting_first = self->tickets[number].next;
+        self->tickets[number].at = self->tickets[number].size;
+        close_if_reported(self, number);
+    }
+    for (uint32_t i = 0; i < self->n_retries; i++) {
+        uint32_t number = self->retries[i].ticket;
+        self->tickets[number].outstanding--;
+        close_if_reported(self, number);
+    }
+    self->n_retries = 0;
 }
 
 static int by_offset(const void *left, const void *right)
@@ -510,21 +544,22 @@ void pf_kafka_outbox_configure(pf_kafka_outbox *self, rd_kafka_conf_t *conf)
     self->api->conf_set_stats_cb(conf, on_statistics);
 }
 
-void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, rd_kafka_topic_t *topic, uint32_t limit)
+void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, uint32_t limit)
 {
     self->client = client;
-    self->topic = topic;
     self->limit = limit;
     self->api->set_log_queue(client, NULL);
 }
 
 void pf_kafka_outbox_release(pf_kafka_outbox *self)
 {
-    if (self->topic != NULL)
-        self->api->topic_destroy(self->topic);
+    for (uint32_t i = 0; i < PF_OUTBOX_TOPICS; i++) {
+        if (self->topics[i] != NULL)
+            self->api->topic_destroy(self->topics[i]);
+        self->topics[i] = NULL;
+    }
     if (self->client != NULL)
         self->api->destroy(self->client);
-    self->topic = NULL;
     self->client = NULL;
     for (uint32_t i = 0; i < self->n_tickets; i++)
         free(self->tickets[i].failures);

@@ -15,6 +15,7 @@ from rdkafka_api cimport (
     RD_KAFKA_ERR_NONE,
     pf_rdkafka,
     rd_kafka_conf_t,
+    rd_kafka_consumer_group_metadata_t,
     rd_kafka_error_t,
     rd_kafka_metadata_t,
     rd_kafka_t,
@@ -264,6 +265,26 @@ cdef class KafkaReaderNative(NativeSource):
                 error = pf_kafka_source_commit(&self._state, wanted, timeout_ms)
         self._api.topic_partition_list_destroy(wanted)
         return error
+
+    def group_metadata(self):
+        """This member as its group knows it now (its generation, its id), for ``KafkaPublisherNative.send_offsets``."""
+        self._check_open()
+        cdef rd_kafka_consumer_group_metadata_t *metadata
+        with nogil:
+            metadata = self._api.consumer_group_metadata(self._state.client)
+        cdef void *written = NULL
+        cdef size_t size = 0
+        if metadata == NULL:
+            raise SourceError("the Kafka consumer is no member of a group")
+        cdef rd_kafka_error_t *error = self._api.consumer_group_metadata_write(metadata, &written, &size)
+        self._api.consumer_group_metadata_destroy(metadata)
+        if error != NULL:
+            reason = self._api.error_string(error).decode()
+            self._api.error_destroy(error)
+            raise SourceError(f"the membership of the Kafka consumer cannot be told: {reason}")
+        found = (<char *>written)[:size]
+        self._api.mem_free(self._state.client, written)
+        return found
 
     def committed(self, partitions, int timeout_ms):
         """The group's committed offset of each (topic, partition), None where there is none; None on failure."""

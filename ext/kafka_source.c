@@ -193,7 +193,8 @@ void pf_kafka_source_forget(pf_kafka_source *self)
     for (uint32_t i = self->next; i < self->count; i++) {
         rd_kafka_message_t *message = self->messages[i];
         pf_kafka_partition *place = place_of(self, message);
-        if (message->err == RD_KAFKA_ERR_NONE && (place == NULL || place->index < 0))
+        int is_ones_own = message->err == RD_KAFKA_ERR_NONE || message->err == RD_KAFKA_ERR_PARTITION_EOF;
+        if (is_ones_own && (place == NULL || place->index < 0))
             self->api->message_destroy(message);
         else
             self->messages[kept++] = message;

@@ -21,6 +21,7 @@ typedef struct rd_kafka_topic_conf_s rd_kafka_topic_conf_t;
 typedef struct rd_kafka_queue_s rd_kafka_queue_t;
 typedef struct rd_kafka_headers_s rd_kafka_headers_t;
 typedef struct rd_kafka_error_s rd_kafka_error_t;
+typedef struct rd_kafka_consumer_group_metadata_s rd_kafka_consumer_group_metadata_t;
 
 enum { RD_KAFKA_PRODUCER = 0, RD_KAFKA_CONSUMER = 1 };
 enum { RD_KAFKA_CONF_UNKNOWN = -2, RD_KAFKA_CONF_INVALID = -1, RD_KAFKA_CONF_OK = 0 };
@@ -205,6 +206,21 @@ typedef int (*rd_kafka_on_response_fn)(rd_kafka_t *, int, const char *, int32_t,
     X(int, produce_batch, (rd_kafka_topic_t *, int32_t, int, rd_kafka_message_t *, int))                    \
     X(rd_kafka_error_t *, produceva, (rd_kafka_t *, const rd_kafka_vu_t *, size_t))                         \
     X(int, error_code, (const rd_kafka_error_t *))                                                          \
+    X(int, error_is_fatal, (const rd_kafka_error_t *))                                                      \
+    X(int, error_is_retriable, (const rd_kafka_error_t *))                                                  \
+    X(int, error_txn_requires_abort, (const rd_kafka_error_t *))                                            \
+    X(rd_kafka_error_t *, init_transactions, (rd_kafka_t *, int))                                           \
+    X(rd_kafka_error_t *, begin_transaction, (rd_kafka_t *))                                                \
+    X(rd_kafka_error_t *, send_offsets_to_transaction,                                                      \
+      (rd_kafka_t *, const rd_kafka_topic_partition_list_t *, const rd_kafka_consumer_group_metadata_t *, int)) \
+    X(rd_kafka_error_t *, commit_transaction, (rd_kafka_t *, int))                                          \
+    X(rd_kafka_error_t *, abort_transaction, (rd_kafka_t *, int))                                           \
+    X(rd_kafka_consumer_group_metadata_t *, consumer_group_metadata, (rd_kafka_t *))                        \
+    X(void, consumer_group_metadata_destroy, (rd_kafka_consumer_group_metadata_t *))                        \
+    X(rd_kafka_error_t *, consumer_group_metadata_write,                                                    \
+      (const rd_kafka_consumer_group_metadata_t *, void **, size_t *))                                      \
+    X(rd_kafka_error_t *, consumer_group_metadata_read,                                                     \
+      (rd_kafka_consumer_group_metadata_t **, const void *, size_t))                                        \
     X(int, outq_len, (rd_kafka_t *))                                                                        \
     X(int, flush, (rd_kafka_t *, int))
 

@@ -43,6 +43,7 @@ static inline uint32_t pf_claim(pf_arena *arena) {
         slot->round = 1;
         slot->journal_at = 0;
         memset(slot->journal, 0, sizeof slot->journal);
+        slot->epoch = arena->epoch;
         pf_store(&slot->n_partitions, 0);
         pf_store(&slot->state, PF_SLOT_FILLING); /* transition: claim FREE -> FILLING */
         return i;

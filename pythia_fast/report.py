@@ -39,6 +39,8 @@ class HandlerReport(msgspec.Struct, frozen=True, kw_only=True):
     pauses: int = 0
     paused_seconds: float = 0.0  #: over all causes
     flow: Flow = "open"  #: whether the source was read at the end
+    transactions: int = 0
+    transactions_aborted: int = 0
     circuit: Literal["", "closed", "open", "half-open"] = ""  #: its circuit breaker at the end; empty without one
 
 
@@ -65,6 +67,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int = 0  #: pool processes that died unasked while the run went
     recycled: int = 0  #: pool processes that made room for a fresh one, as their limits say
     pauses: int = 0  #: times that a source was paused on purpose: too many dead letters, or an open circuit
+    transactions: int = 0  #: committed
+    transactions_aborted: int = 0  #: undone; their rows were read again, and are counted once
     oldest_incomplete_s: float = 0.0  #: age of the oldest row that was read but not settled when the run ended
     longest_incomplete_s: float = 0.0  #: the highest such age while it went, as far as it was looked at
     unfinished: int = 0  #: rows read but not settled when the run ended; they are read again by the next run

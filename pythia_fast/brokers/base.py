@@ -110,6 +110,17 @@ class Reader(ABC):
         Called on the intake thread again and again while what was read is finished, after the last poll.
         """
 
+    def group_metadata(self) -> bytes:
+        """The membership that positions are committed under, for a transaction that commits them."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be part of a transaction")
+
+    def rewind(self) -> None:
+        """Go back to the committed positions: tell the listener that every partition is lost, and then assigned anew.
+
+        Called on the intake thread, between two polls, after a transaction was aborted.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be part of a transaction")
+
     def progress(self) -> tuple[int, int] | None:
         """(bytes or messages read, total) of a bounded source, for the progress bar."""
         return None

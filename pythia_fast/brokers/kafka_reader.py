@@ -158,6 +158,22 @@ class KafkaReader(Reader):
         if keys and not lost:
             self._context.log(f"kafka: gave back {_names(keys)}")
 
+    def rewind(self) -> None:
+        keys = list(self._current)
+        self._context.listener.revoked(list(self._current.values()), lost=True)
+        self._current.clear()
+        self._by_index.clear()
+        try:
+            self.native.unassign(keys)
+        except SourceError as error:
+            self._fail(str(error))
+            return
+        if keys:
+            self._assign(keys)
+
+    def group_metadata(self) -> bytes:
+        return self.native.group_metadata()
+
     def _measure(self, assigned: Sequence[Key]) -> None:
         """Note where every partition begins for us and ended when the run began, or, when it is newer, now."""
         keys = list(assigned)

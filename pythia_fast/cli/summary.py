@@ -55,6 +55,9 @@ def summary_table(report: RunReport) -> Table:
         counts(label, field)
     if report.pauses:
         counts("pauses of the source", "pauses")
+    if report.transactions or report.transactions_aborted:
+        counts("transactions committed", "transactions")
+        counts("transactions aborted, their rows read again", "transactions_aborted")
     if report.longest_incomplete_s >= SHOWN_AGE_S:
         table.add_row("longest that a row was in hand, seconds", f"{report.longest_incomplete_s:,.1f}")
     if report.unfinished:

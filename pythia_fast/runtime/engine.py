@@ -302,6 +302,8 @@ class Engine:
             crashes=total("crashes"),
             recycled=total("recycled"),
             pauses=total("pauses"),
+            transactions=total("transactions"),
+            transactions_aborted=total("transactions_aborted"),
             oldest_incomplete_s=max(part.oldest_incomplete_s for part in parts),
             longest_incomplete_s=max(part.longest_incomplete_s for part in parts),
             unfinished=sum(run.unfinished() for run in self._runs),

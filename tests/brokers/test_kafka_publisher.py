@@ -248,7 +248,7 @@ def test_what_cannot_work_is_refused_when_declared() -> None:
         KafkaProducer("no spaces")
     with pytest.raises(ConfigError, match="writes to one topic"):
         KafkaProducer("^orders.*")
-    with pytest.raises(ConfigError, match="transactions are not offered"):
+    with pytest.raises(ConfigError, match="transactional=True"):
         KafkaProducer("orders", transactional_id="x")
     with pytest.raises(UnknownOptionError, match="'linger_ms'"):
         KafkaProducer("orders", lingr_ms=5)

@@ -337,16 +337,16 @@ static int64_t pf_requeue_due(pf_intake *in) {
     return next;
 }
 
-/* Publish what has lingered long enough (or all, at a flush); the time until the next one is due. */
-static int64_t pf_publish_due(pf_intake *in, int everything) {
-    int64_t next = pf_requeue_due(in);
+/* Publish what has lingered long enough; the time until the next one is due. */
+static int64_t pf_publish_due(pf_intake *in) {
+    int64_t next = INT64_MAX;
     uint64_t now = 0;
     for (uint32_t lane = 0; lane < in->n_open; lane++) {
         pf_open_batch *open = &in->open[lane];
         if (open->slot == PF_NO_SLOT || open->messages == 0) continue;
         if (now == 0) now = pf_now_ns();
         int64_t left = (int64_t)(open->opened_ns + in->linger_ns - now);
-        if (everything || left <= 0 || open->messages == open->most) {
+        if (left <= 0 || open->messages == open->most) {
             if (pf_publish_open(in, lane)) continue;
             left = 1000000; /* no credit: it goes on filling; look again when woken, or in a millisecond */
         }
@@ -362,10 +362,11 @@ static int pf_has_room(pf_intake *in, uint32_t lane) {
 
 #define PF_LONGEST_WAIT_NS 100000000ll /* 100 ms: how late a stop word without a wake-up is seen */
 
-/* Sleep until `lane` can go on, woken by the completion thread at every completion and release. */
-static void pf_wait_for_room(pf_intake *in, uint32_t lane, int64_t timeout_ns) {
+/* Sleep until `lane` can go on, woken by the completion thread at every completion and release, and whenever a batch
+ * begins to wait for its next round.  `seen`: the signal, read before the intake last looked for such batches: one that
+ * came after that look ends the sleep, however full the arena is. */
+static void pf_wait_for_room(pf_intake *in, uint32_t lane, uint32_t seen, int64_t timeout_ns) {
     pf_arena *arena = in->arena;
-    uint32_t seen = pf_load_sc(&arena->free_signal);
     pf_store_sc(&arena->free_waiting, 1);
     if (!pf_has_room(in, lane)) pf_wait(&arena->free_signal, seen, timeout_ns);
     pf_store_sc(&arena->free_waiting, 0);
@@ -402,8 +403,11 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
             in->blocked_since_ns = 0;
             return PF_INTAKE_ROOM;
         }
+        uint32_t seen = pf_load_sc(&in->arena->free_signal);
         int64_t epoch_ns = pf_turn_epoch(in);
-        int64_t wait_ns = pf_publish_due(in, 0);
+        int64_t again_ns = pf_requeue_due(in);
+        int64_t wait_ns = pf_publish_due(in);
+        if (wait_ns > again_ns) wait_ns = again_ns;
         if (wait_ns > epoch_ns) wait_ns = epoch_ns;
         if (wait_ns > PF_LONGEST_WAIT_NS) wait_ns = PF_LONGEST_WAIT_NS;
         int outcome = source->poll(source, &in->sink, in->arena->slot_capacity, (wait_ns + 999) / 1000);
@@ -425,8 +429,10 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
                 in->paused = 1;
                 return PF_INTAKE_BLOCKED;
             }
-            if (!pf_decode_waiting(in, in->stalled_lane))
-                pf_wait_for_room(in, in->stalled_lane, pf_stall_ns(in, in->stalled_lane));
+            if (!pf_decode_waiting(in, in->stalled_lane)) {
+                int64_t stall_ns = pf_stall_ns(in, in->stalled_lane);
+                pf_wait_for_room(in, in->stalled_lane, seen, again_ns < stall_ns ? again_ns : stall_ns);
+            }
             break;
         }
         default:
@@ -442,9 +448,10 @@ static int pf_intake_flush(pf_intake *in, uint64_t deadline_ns) {
     for (uint32_t lane = 0; lane < in->n_open; lane++) {
         pf_open_batch *open = &in->open[lane];
         while (open->slot != PF_NO_SLOT && open->messages > 0) {
+            uint32_t seen = pf_load_sc(&in->arena->free_signal);
             if (pf_publish_open(in, lane)) break;
             if (pf_now_ns() >= deadline_ns) return 0;
-            pf_wait_for_room(in, lane, PF_FLUSH_WAIT_NS);
+            pf_wait_for_room(in, lane, seen, PF_FLUSH_WAIT_NS);
         }
     }
     return 1;

@@ -383,7 +383,10 @@ class CheckpointedReader(FileReader):
             try:
                 facts = os.stat(path)
             except OSError:
-                self.missing(path)
+                if os.path.islink(path) and path not in {os.path.abspath(named) for named in self.consumer.paths}:
+                    self.tell(f"{path} is left out: it is a link to a file that is not there")
+                else:
+                    self.missing(path)
                 continue
             identity = identity_of(facts)
             first = names.setdefault(identity, path)

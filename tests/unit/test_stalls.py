@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 from hypothesis import given
@@ -186,8 +186,9 @@ def test_no_wait_is_silent_and_no_log_is_flooded(stretches):
     stalls, now, settled = watch(), 0, 0
     told: list[int] = []
     longest = STALL_S
-    for seconds, kind in stretches:
-        lasted, lines_here = 0, 0
+    for kind, same in groupby(stretches, key=lambda stretch: stretch[1]):
+        seconds = sum(some for some, _ in same)  # two of a kind, one after the other, are one wait
+        lasted = lines_here = 0
         for _ in range(seconds):
             settled += kind in ("settles", "late")
             age = float(lasted if kind in ("stuck", "late") else 0)

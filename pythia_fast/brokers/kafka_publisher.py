@@ -111,16 +111,16 @@ class KafkaPublisher(Publisher):
 
     def _hear_error(self, code: int, text: str) -> None:
         if code == FATAL:
-            raise self._fatal(self._native.fatal_error or text)
-        if code in CONNECTION_ERRORS:
+            self._hear_fatal(self._native.fatal_error or text)
+        elif code in CONNECTION_ERRORS:
             self._away_reason = text if code != ALL_BROKERS_DOWN or not self._away_reason else self._away_reason
             if code == ALL_BROKERS_DOWN and self._away_since is None:
                 self._away_since = time.monotonic()
         else:
             self._tell(code, f"kafka: {text}")
 
-    def _fatal(self, reason: str) -> SinkError:
-        return SinkError(
+    def _hear_fatal(self, reason: str) -> None:
+        raise SinkError(
             f"Kafka producer of topic {self._topic}: {reason}; what is not delivered is sent after a restart"
         )
 

@@ -74,6 +74,7 @@ class KafkaTransactions:
         self._outcome: Outcome | None = None
         self._failure: SinkError | None = None
         self._open = False
+        self._over = ""  #: what librdkafka told that ended the producer within a transaction
         self._closing = threading.Event()
         self._requests: SimpleQueue[Callable[[], Outcome] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=f"transactions {context.handler}", daemon=True)
@@ -116,6 +117,8 @@ class KafkaTransactions:
 
         Raises SinkError where another attempt would end in the same way.
         """
+        if self._over:
+            return self._over
         code = self._native.lost_to
         if code in REFUSED:
             topics = " or ".join(self._topics)
@@ -129,6 +132,12 @@ class KafkaTransactions:
     def look_around(self) -> None:
         """Hear what librdkafka has to tell. Raises SinkError for what ends the run."""
         self.sink.look_around()
+
+    def hear_fatal(self, code: int, text: str) -> None:
+        """librdkafka's producer is at its end. Raises SinkError where another one would not help."""
+        if not self._is_over(code, fatal=True):
+            raise self.ended(code, text)
+        self._over = text
 
     def close(self, timeout: float) -> None:
         """Abort what is open, so that readers need not wait for it, and close."""
@@ -170,8 +179,8 @@ class KafkaTransactions:
     def _attempt(self, request: Callable[[], Outcome]) -> Outcome:
         try:
             return request()
-        except _LateError as late:
-            self._tell(f"the broker has given it up, so a new producer takes the id over: {late}")
+        except _OverError as over:
+            self._tell(f"it is given up, and a new producer takes the id over: {over}")
             return self._renew()
 
     def _renew(self) -> Outcome:
@@ -184,6 +193,7 @@ class KafkaTransactions:
         for each in self._parts:
             each.use(self._native)
         self._since = None
+        self._over = ""
         self._take_over()
         self._open = False
         return "aborted"
@@ -223,8 +233,8 @@ class KafkaTransactions:
             code, text, kind = failure
             if kind == "abort":
                 return text
-            if self._is_late(code):
-                raise _LateError(text)
+            if self._is_over(code, fatal=kind == "fatal"):
+                raise _OverError(text)
             if kind != "retry":
                 self._check(failure)
             if poll:
@@ -236,9 +246,15 @@ class KafkaTransactions:
                 self._tell(f"it {what}: {text}")
         return ""
 
-    def _is_late(self, code: int) -> bool:
-        """Whether the broker aborted the transaction because of its age, and nobody else has taken the id."""
-        return self._open and (code == INVALID_TXN_STATE or (code in FENCED and self.open_s >= self.timeout_s))
+    def _is_over(self, code: int, *, fatal: bool) -> bool:
+        """Whether the open transaction ends with this producer, though nobody else has taken the id.
+
+        So it is where the broker aborted it because of its age, and where librdkafka cannot tell any more which of its
+        records the broker has: it died while they were on their way.
+        """
+        if not self._open:
+            return False
+        return code == INVALID_TXN_STATE or (self.open_s >= self.timeout_s if code in FENCED else fatal)
 
     def _check(self, failure: Failure | None) -> None:
         if failure is None:
@@ -264,8 +280,8 @@ class _ClosedError(Exception):
     """The run ends while a call waits for the broker."""
 
 
-class _LateError(Exception):
-    """The broker has given a transaction up; librdkafka's producer ends with that, and another one goes on."""
+class _OverError(Exception):
+    """The transaction is at its end, and librdkafka's producer with it; another one goes on."""
 
 
 class _Part(KafkaPublisher):
@@ -297,8 +313,8 @@ class _Part(KafkaPublisher):
         done, self.done = self.done, []
         return done
 
-    def _fatal(self, reason: str) -> SinkError:
-        return self._transactions.ended(self._native.fatal_code, reason)
+    def _hear_fatal(self, reason: str) -> None:
+        self._transactions.hear_fatal(self._native.fatal_code, reason)
 
     def trouble(self) -> str | None:
         """Told by the first part for the whole producer."""

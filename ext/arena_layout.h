@@ -86,6 +86,8 @@ enum {
 };
 
 #define PF_SPOOLED 0xffffffffu
+#define PF_SPOOLED_MOST (256u << 20) /* bytes of a payload that is kept whole in a file */
+#define PF_SPOOLED_HEAD (1u << 20)   /* of one that is larger, so many are */
 #define PF_NO_PAYLOAD 0xffffffffu
 
 /* How far the decoding of a batch has come. */

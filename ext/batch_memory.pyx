@@ -266,7 +266,10 @@ cdef class _Payloads:
                 advice = "; encode it first" if isinstance(payload, str) else ""
                 raise TypeError(f"payload {i} is {type(payload).__name__}, not bytes{advice}")
             buffer = &self.buffers[self.n_buffers]
-            PyObject_GetBuffer(payload, buffer, PyBUF_SIMPLE)
+            try:
+                PyObject_GetBuffer(payload, buffer, PyBUF_SIMPLE)
+            except BufferError as error:
+                raise TypeError(f"payload {i} cannot be read as bytes: {error}; give bytes(payload)") from None
             self.n_buffers += 1
             # An empty buffer may have no address, and an address is what tells it from a null value.
             target.data = <const uint8_t *>(buffer.buf if buffer.buf != NULL else PyBytes_AS_STRING(b""))

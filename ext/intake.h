@@ -176,6 +176,7 @@ static int pf_write_whole(int fd, const uint8_t *bytes, size_t size) {
     while (size) {
         ssize_t n = write(fd, bytes, size);
         if (n < 0 && errno == EINTR) continue;
+        if (n == 0) errno = EIO; /* POSIX leaves open what that means */
         if (n <= 0) return 0;
         bytes += n;
         size -= (size_t)n;
@@ -184,7 +185,8 @@ static int pf_write_whole(int fd, const uint8_t *bytes, size_t size) {
 }
 
 /* An oversize message outlives its arrival in a file of its own, named by batch slot and place, until its
- * dead letter is durable: one record as brokers/framing.py has it, key and headers included. */
+ * dead letter is durable: one record as brokers/framing.py has it, key and headers included.  Of a payload that no dead
+ * letter can hold (it is one text in memory on its way) only the beginning is kept. */
 static int pf_spool(pf_intake *in, uint32_t slot, uint32_t index, const pf_incoming *m) {
     char path[4096];
     if ((size_t)snprintf(path, sizeof path, "%s/oversize-%u-%u", in->spool_dir, slot, index) >= sizeof path) {
@@ -197,10 +199,11 @@ static int pf_spool(pf_intake *in, uint32_t slot, uint32_t index, const pf_incom
         return 0;
     }
     uint32_t key_size = m->key_size < 0 ? 0 : (uint32_t)m->key_size;
+    size_t kept = m->size <= PF_SPOOLED_MOST ? m->size : PF_SPOOLED_HEAD;
     uint32_t sizes[3] = {m->key_size < 0 ? PF_NO_PAYLOAD : key_size, m->headers_size,
-                         m->payload == NULL ? PF_NO_PAYLOAD : (uint32_t)m->size};
+                         m->payload == NULL ? PF_NO_PAYLOAD : (uint32_t)kept};
     int written = pf_write_whole(fd, (const uint8_t *)sizes, sizeof sizes) && pf_write_whole(fd, m->key, key_size) &&
-                  pf_write_whole(fd, m->headers, m->headers_size) && pf_write_whole(fd, m->payload, m->size);
+                  pf_write_whole(fd, m->headers, m->headers_size) && pf_write_whole(fd, m->payload, kept);
     if (!written) {
         in->spool_errno = (uint32_t)errno;
         unlink(path);
@@ -214,6 +217,11 @@ static inline uint32_t pf_copy_in(uint8_t *raw, uint32_t *used, const uint8_t *b
     if (size) memcpy(raw + at, bytes, size);
     *used = at + (uint32_t)size;
     return at;
+}
+
+/* The size of a payload, or the largest number that is one: only a payload that is in no slot can be as large. */
+static inline uint32_t pf_size32(size_t size) {
+    return size < PF_NO_PAYLOAD ? (uint32_t)size : PF_NO_PAYLOAD - 1;
 }
 
 static inline int pf_stalled(pf_intake *in, uint32_t lane) {
@@ -256,7 +264,7 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
         row->offset = m->offset;
         row->timestamp_ms = m->timestamp_ms;
         row->partition = m->partition;
-        row->payload_size = m->payload == NULL ? PF_NO_PAYLOAD : (uint32_t)m->size;
+        row->payload_size = m->payload == NULL ? PF_NO_PAYLOAD : pf_size32(m->size);
         row->payload_at = oversize ? PF_SPOOLED : pf_copy_in(raw, &open->raw_bytes, m->payload, m->size);
         row->key_size = oversize ? -1 : m->key_size;
         row->key_at = pf_copy_in(raw, &open->raw_bytes, m->key, oversize ? 0 : key_size);

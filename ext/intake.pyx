@@ -25,6 +25,8 @@ cdef extern from "intake.h" nogil:
         PF_INTAKE_ROOM
         PF_INTAKE_SPOOL
         PF_INTAKE_ATTENTION
+        PF_SPOOLED_MOST
+        PF_SPOOLED_HEAD
     uint32_t PF_GATE_OPEN
     ctypedef struct pf_token_bucket:
         pass
@@ -78,6 +80,7 @@ ORDERINGS = {"unordered": PF_UNORDERED, "partition": PF_BY_PARTITION, "key": PF_
 
 #: `payload_at` of a message whose payload lies in the spool folder; `payload_size` of a null value.
 SPOOLED = NO_PAYLOAD = 0xFFFFFFFF
+SPOOLED_MOST, SPOOLED_HEAD = PF_SPOOLED_MOST, PF_SPOOLED_HEAD
 
 
 cdef class Intake:

@@ -19,7 +19,7 @@ from pythia_fast import options
 from pythia_fast._ext import arrow
 from pythia_fast._ext.batch_memory import ROW_REJECTED, ROW_RETRY, BatchMemory, decode_private
 from pythia_fast.brokers.framing import decode_headers
-from pythia_fast.columns import BoolArray, bits_to_mask, read_bits, read_column, row_indices, view
+from pythia_fast.columns import BoolArray, bits_to_mask, marked_rows, read_bits, read_column, view
 from pythia_fast.decoders import DecoderLike, Decoding, choose_decoder
 from pythia_fast.errors import HandlerError, UnknownColumnError
 from pythia_fast.message_extras import header_bytes, key_bytes, timestamps_ms
@@ -367,7 +367,7 @@ class Batch(Generic[T]):
         of range.
         """
         self._check_open()
-        indices = row_indices(rows, len(self), "batch.reject: rows")
+        indices = marked_rows(rows, len(self), "batch.reject: rows")
         status = self._marks()
         fresh = np.unique(indices[status[indices] != ROW_REJECTED])
         if len(fresh):
@@ -377,7 +377,7 @@ class Batch(Generic[T]):
     def retry(self, rows: npt.ArrayLike) -> None:
         """Have rows handled again later. ``rows`` as for ``reject``."""
         self._check_open()
-        indices = row_indices(rows, len(self), "batch.retry: rows")
+        indices = marked_rows(rows, len(self), "batch.retry: rows")
         status = self._marks()
         status[indices[status[indices] != ROW_REJECTED]] = ROW_RETRY
 

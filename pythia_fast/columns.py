@@ -349,5 +349,19 @@ def row_indices(rows: npt.ArrayLike, n: int, what: str = "a mask") -> npt.NDArra
     return np.where(indices < 0, indices + n, indices)
 
 
+def marked_rows(rows: npt.ArrayLike, n: int, what: str) -> npt.NDArray[np.int64]:
+    """``row_indices`` for rows that are given up or put off: numbers that look like a mask are none of the two.
+
+    Raises IndexError, TypeError.
+    """
+    array = np.asarray(rows)
+    if n > 2 and array.shape == (n,) and array.dtype.kind in "iu" and ((array == 0) | (array == 1)).all():
+        raise TypeError(
+            f"{what} is {_shape(array)} of nothing but 0 and 1, which reads as a mask but would name rows 0 and 1: "
+            "give bool values (.astype(bool)) for a mask, and each row once for indices"
+        )
+    return row_indices(array, n, what)
+
+
 def _shape(array: npt.NDArray[Any]) -> str:
     return f"{array.dtype}[{', '.join(map(str, array.shape))}]" if array.ndim else f"one {array.dtype}"

@@ -116,6 +116,8 @@ def _called(function: Callable[..., Any], where: str) -> Callable[..., Any]:
         called = function
     else:
         called = cast(Any, function).__call__
+    if inspect.isgeneratorfunction(called):
+        raise ConfigError(f"{where}: a batch handler returns its results at once, and does not yield them")
     if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
         raise ConfigError(f"{where}: a batch handler is a plain function, not async: a process handles one batch")
     return called

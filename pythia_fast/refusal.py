@@ -53,7 +53,7 @@ _WHAT = {
     Reason.UNKNOWN_FIELD: "a field that the schema does not know",
     Reason.DEPTH: "nested too deep",
     Reason.CONSTRAINT: "value outside its bounds",
-    Reason.DATETIME: "invalid datetime (RFC 3339, years 1 to 9999)",
+    Reason.DATETIME: "invalid datetime (RFC 3339, years 1 to 9999 of UTC)",
     Reason.BASE64: "invalid base64",
     Reason.LENGTH: "the payload is not one record long",
     Reason.TOO_LARGE: "the payload is larger than a batch may be",
@@ -104,7 +104,8 @@ def _what(why: Reason, found: int, spec: ColumnSpec | None) -> str:
         wanted = "object" if spec is None else _WANTED.get(spec.kind, "int")
         return f"expected {wanted}, found {seen}"
     if why is Reason.RANGE and spec is not None:
-        return f"number out of range of {spec.type_name}"
+        hint = " (Annotated[int, numpy.uint64] holds up to 2**64 - 1)" if spec.type_name == "int64" else ""
+        return f"number out of range of {spec.type_name}{hint}"
     if why is Reason.CONSTRAINT and spec is not None:
         return f"value outside its bounds ({_bounds_text(spec.bounds)})"
     return _WHAT[why]

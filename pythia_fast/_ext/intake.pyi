@@ -14,6 +14,8 @@ SPOOL: int
 ATTENTION: int
 GATE_OPEN: int
 SPOOLED: int
+SPOOLED_MOST: int
+SPOOLED_HEAD: int
 NO_PAYLOAD: int
 ORDERINGS: dict[str, int]
 

@@ -77,6 +77,9 @@ class ReaderContext:
     listener: Listener
     log: Callable[[str], None]  #: a line for the person who watches the run
     connect_timeout: float | None = None  #: seconds without any broker before the run fails; None = wait for ever
+    written: frozenset[tuple[int, int]] = (
+        frozenset()
+    )  #: (device, inode) of the files that the handler's own sinks write
 
 
 class Reader(ABC):
@@ -162,6 +165,10 @@ class Source(ABC):
         """The group whose positions it keeps in the state folder; None: it keeps none there."""
         return None
 
+    def files(self) -> list[str]:
+        """The files that it would read now."""
+        return []
+
 
 #: Framing of the records a publisher is given, little endian, back to back without padding:
 #: key size u32 (0xFFFFFFFF = no key), headers size u32, payload size u32 (0xFFFFFFFF = null),
@@ -205,6 +212,10 @@ class Publisher(ABC):
         """What it is waiting for right now, as a sentence, or None when all is well."""
         return None
 
+    def files(self) -> frozenset[tuple[int, int]]:
+        """(device, inode) of the files that it writes."""
+        return frozenset()
+
     @abstractmethod
     def close(self, timeout: float) -> None:
         """Flush for at most ``timeout`` seconds, then close."""
@@ -220,6 +231,10 @@ class Sink(ABC):
     @abstractmethod
     def describe(self) -> str:
         """One short phrase for logs."""
+
+    def file(self) -> str | None:
+        """The file that it would write; None: it writes none."""
+        return None
 
     def encoding(self) -> Literal["json", "msgpack"]:
         """How a dict of arrays becomes payloads, one a row."""

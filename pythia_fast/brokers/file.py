@@ -129,7 +129,7 @@ class FileConsumer(Source):
         more = f" and {len(self.paths) - 3} more" if len(self.paths) > 3 else ""
         return f"file {what}{more}" + (f" as group {self.consumer_group}" if self.consumer_group else "")
 
-    def list_files(self) -> list[str]:
+    def files(self) -> list[str]:
         """The files there are now, absolute and in order of their names."""
         found: set[str] = set()
         for path in self.paths:
@@ -316,6 +316,11 @@ class CheckpointedReader(FileReader):
                 position = known_position(path, fd, self.known)
             facts = os.fstat(fd)
             own = identity_of(facts)
+            if own in self.context.written:
+                raise SourceError(
+                    f"{path} is written by a sink of the handler that would read it, which would feed itself: write to "
+                    "a file that the source does not match"
+                )
             for entry in self.known:
                 if entry.path != path or entry.identity in listed - {own}:
                     continue
@@ -379,7 +384,7 @@ class CheckpointedReader(FileReader):
         """The files there are now, in order of their names; of one with several names (links) the first."""
         found: dict[str, Identity] = {}
         names: dict[Identity, str] = {}
-        for path in self.consumer.list_files():
+        for path in self.consumer.files():
             try:
                 facts = os.stat(path)
             except OSError:

@@ -79,6 +79,9 @@ class FileProducer(Sink):
     def describe(self) -> str:
         return f"file {self.path}"
 
+    def file(self) -> str | None:
+        return self.path
+
     def encoding(self) -> Literal["json", "msgpack"]:
         return "json" if self.format == "ndjson" else "msgpack"
 
@@ -130,6 +133,10 @@ class FilePublisher(Publisher):
 
     def trouble(self) -> str | None:
         return self._trouble
+
+    def files(self) -> frozenset[tuple[int, int]]:
+        facts = os.fstat(self._fd)
+        return frozenset([(facts.st_dev, facts.st_ino)])
 
     def close(self, timeout: float) -> None:
         with self._changed:

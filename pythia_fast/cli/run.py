@@ -41,7 +41,7 @@ ConnectTimeout = Annotated[
         "--connect-timeout", metavar="S", parser=seconds_value, help="give up a broker after S seconds; else never"
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="no progress and no summary, errors only")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress and no summary: errors, and dead letters")]
 
 
 def run(

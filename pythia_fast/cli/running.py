@@ -118,6 +118,13 @@ def run_app(
         display.close()
     if not quiet:
         print_summary(report)
+    elif report.dead_lettered:
+        from pythia_fast.cli.summary import dead_letter_lines
+
+        rows = "1 row" if report.dead_lettered == 1 else f"{report.dead_lettered:,} rows"
+        print(f"{rows} went to the dead letters", file=sys.stderr)
+        for line in dead_letter_lines(report):
+            print(line, file=sys.stderr)
     for writer in writers:
         writer.check()
     return code_of_report(report), report

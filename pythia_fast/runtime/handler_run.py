@@ -16,7 +16,7 @@ from pythia_fast._ext.intake import Intake
 from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Partition, Publisher, PublisherContext, Reader, ReaderContext
-from pythia_fast.errors import SourceError
+from pythia_fast.errors import ConfigError, SourceError
 from pythia_fast.observer import FlowState
 from pythia_fast.pool.messages import ArenaShape
 from pythia_fast.pool.obituary import Obituary
@@ -125,6 +125,7 @@ class HandlerRun:
     def open(self, launch: Callable[[int, int], None]) -> None:
         """Open sinks, dead letters and the source, in this order: what is read can go somewhere."""
         handler = self.handler
+        refuse_own_output(handler)
         context = PublisherContext(self._app, handler.name, self._state_dir, self._log, self._connect_timeout)
         opened = self._opened
         spool = Spool(self._state_dir, handler.name, self._log)
@@ -151,6 +152,7 @@ class HandlerRun:
                 listener=self,
                 log=self._log,
                 connect_timeout=self._connect_timeout,
+                written=self._sink.files() if self._sink is not None else frozenset(),
             )
         )
         opened.callback(self._reader.close)
@@ -428,3 +430,19 @@ class HandlerRun:
             flow=self._flow.state,
             circuit=self._flow.circuit,
         )
+
+
+def refuse_own_output(handler: Handler) -> None:
+    """Refuse a sink that would write to a file of the handler's own source, before it opens that file.
+
+    Raises ConfigError.
+    """
+    sinks = {"sink": handler.sink, "dead_letter": handler.dead_letter}
+    written = {name: path for name, sink in sinks.items() if sink is not None and (path := sink.file()) is not None}
+    for name, path in written.items():
+        for read in handler.source.files() if os.path.exists(path) else []:
+            if os.path.exists(read) and os.path.samefile(read, path):
+                raise ConfigError(
+                    f"handler {handler.name!r}: its {name} is {path}, which its source reads, so that it would feed "
+                    "itself: write to a file that the source does not match"
+                )

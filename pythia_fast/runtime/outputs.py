@@ -30,6 +30,7 @@ import numpy as np
 
 from pythia_fast._ext import row_encoder as rows_c
 from pythia_fast._ext.row_encoder import RowEncoder, encode_payloads
+from pythia_fast.batch import Batch
 from pythia_fast.brokers.base import RECORD_HEADER_BYTES
 from pythia_fast.errors import HandlerError, OutputValueError
 from pythia_fast.runtime.notes import reason_of
@@ -222,6 +223,10 @@ def _too_large(row: int, region: int, size: int | None) -> OutputValueError:
 def columns_of(result: Any) -> Mapping[str, Any]:
     """The columns of a result, by name."""
     library = type(result).__module__.partition(".")[0]
+    if isinstance(result, Batch):
+        raise HandlerError(
+            "a handler cannot return its batch; return {name: batch[name] for name in batch.columns}, or some of them"
+        )
     if isinstance(result, Mapping):
         columns = result
     elif isinstance(result, np.ndarray) and result.dtype.names is not None and result.ndim == 1:
@@ -234,8 +239,8 @@ def columns_of(result: Any) -> Mapping[str, Any]:
         columns = _arrow_columns(result)
     else:
         raise HandlerError(
-            f"a handler cannot return {type(result).__name__}; return None, a dict of equally long arrays, "
-            "an Arrow table, a polars or pandas DataFrame, or a list of Structs, dicts, bytes or str"
+            f"a handler cannot return {type(result).__name__}{_hint(result)}; return None, a dict of equally long "
+            "arrays, an Arrow table, a polars or pandas DataFrame, or a list of Structs, dicts, bytes or str"
         )
     wrong = next((name for name in columns if not isinstance(name, str)), None)
     if wrong is not None:
@@ -243,6 +248,10 @@ def columns_of(result: Any) -> Mapping[str, Any]:
     if not any(name != KEY_COLUMN for name in columns):
         raise HandlerError("the result has no columns; return None to send nothing")
     return columns
+
+
+def _hint(result: Any) -> str:
+    return ' without a name for its column, as in {"x": array}' if isinstance(result, np.ndarray) else ""
 
 
 def _map_head(n: int) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pythia_fast._ext.intake import NO_PAYLOAD, SPOOLED
+from pythia_fast._ext.intake import NO_PAYLOAD, SPOOLED, SPOOLED_HEAD, SPOOLED_MOST
 from pythia_fast.batch import MESSAGE
 from pythia_fast.brokers.base import FailedRecord, Partition
 from pythia_fast.brokers.framing import FramedRecord, iterate_records
@@ -104,7 +104,7 @@ class SlotReader:
             self._letter(
                 slot,
                 table[index],
-                reason=refusal_text(schema, reason, found, column, at),
+                reason=refusal_text(schema, reason, found, column, at) + _cut(table[index]),
                 error="DecodeError",
                 spooled=self._spooled(slot, index),
             )
@@ -157,3 +157,13 @@ class SlotReader:
 
     def _spooled(self, slot: int, index: int) -> Path:
         return self._spool_dir / f"oversize-{slot}-{index}"
+
+
+def _cut(message: Any) -> str:
+    """What is to be said of a payload of which a dead letter holds the beginning only."""
+    if message["payload_at"] != SPOOLED or message["payload_size"] <= SPOOLED_MOST:
+        return ""
+    return (
+        f"; it has {message['payload_size']:,} bytes or more, of which the letter holds the first {SPOOLED_HEAD:,}: "
+        "the whole lies where it came from, at this offset"
+    )

@@ -96,10 +96,13 @@ def test_all_handlers_run_unless_named(project: Path) -> None:
     assert {handler.name: handler.rows for handler in report.handlers} == {"score": 10, "count": 10}
 
 
-def test_quiet_prints_nothing(project: Path) -> None:
+def test_quiet_prints_nothing_but_where_dead_letters_went(project: Path) -> None:
     (project / "shop.py").write_text(TWO_HANDLERS)
     finished = run(project, "run", "shop:app", "--until-end", "--quiet", "--state-dir", "elsewhere")
-    assert (finished.returncode, finished.stdout, finished.stderr) == (ExitCode.DONE, "", "")
+    assert (finished.returncode, finished.stdout) == (ExitCode.DONE, "")
+    first, second = finished.stderr.splitlines()
+    assert first == "1 row went to the dead letters"
+    assert second.endswith("elsewhere/dead-letters/score.ndjson")
     assert (project / "elsewhere").is_dir()
     assert not (project / ".pythia").exists()
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pythia_fast import App, FileConsumer, FileProducer
+from pythia_fast import App, FileConsumer, FileProducer, MemoryProducer
+from pythia_fast._ext.intake import SPOOLED_HEAD, SPOOLED_MOST
 from pythia_fast.errors import ConfigError, SourceError
 from pythia_fast.runtime.dead_letter import read_dead_letters
 
@@ -186,3 +187,49 @@ def test_rows_given_up_are_in_the_state_folder_byte_for_byte(tmp_path: Path) -> 
     assert letters[5].reason == "not text"
     assert letters[8].payload == large
     assert letters[8].topic == str(tmp_path / "in")
+
+
+def test_of_a_record_that_no_dead_letter_can_hold_the_beginning_is_kept(tmp_path: Path) -> None:
+    with (tmp_path / "in").open("wb") as file:
+        file.write(b"a\n")
+        file.seek(2 + SPOOLED_MOST + 1)  # a hole: it takes no room on the disk
+        file.write(b"END\nb\n")
+    app = App("files")
+    sink = MemoryProducer()
+
+    @app.batch_handler(source=FileConsumer(tmp_path / "in"), sink=sink, decoder="raw", name="picky")
+    def picky(batch):
+        return batch["payload"].tolist()
+
+    report = app.run(workers=1, until="end", state_dir=tmp_path / "state")
+    assert (report.rows, report.dead_lettered) == (3, 1)
+    assert sorted(sink.payloads) == [b"a", b"b"]
+    (stored,) = read_dead_letters(tmp_path / "state/dead-letters/picky.ndjson")
+    letter = stored.letter()
+    assert letter.payload == bytes(SPOOLED_HEAD)
+    assert (letter.topic, letter.offset) == (str(tmp_path / "in"), 2)
+    assert (
+        f"it has {SPOOLED_MOST + 4:,} bytes or more, of which the letter holds the first {SPOOLED_HEAD:,}"
+        in letter.reason
+    )
+
+
+@pytest.mark.parametrize("part", ["sink", "dead_letter"])
+def test_a_handler_cannot_write_to_a_file_that_it_reads(tmp_path: Path, part: str) -> None:
+    (tmp_path / "in.ndjson").write_bytes(b"one\ntorn")
+    (tmp_path / "link.ndjson").hardlink_to(tmp_path / "in.ndjson")
+    app = App("files")
+    options = {part: FileProducer(tmp_path / "link.ndjson")}
+    app.batch_handler(source=FileConsumer(tmp_path / "in.ndjson"), decoder="raw", name="own", **options)(len)
+    with pytest.raises(ConfigError, match=rf"handler 'own': its {part} is .*link.ndjson, which its source reads"):
+        app.run(workers=1, until="end", state_dir=tmp_path / "state")
+    assert (tmp_path / "in.ndjson").read_bytes() == b"one\ntorn"
+
+
+def test_a_sink_whose_file_is_made_within_the_glob_of_its_source_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in.ndjson").write_bytes(b"one\n")
+    app = App("files")
+    sink = FileProducer(tmp_path / "out.ndjson")
+    app.batch_handler(source=FileConsumer(tmp_path / "*.ndjson"), sink=sink, decoder="raw", name="own")(len)
+    with pytest.raises(SourceError, match=r"out.ndjson is written by a sink of the handler that would read it"):
+        app.run(workers=1, until="end", state_dir=tmp_path / "state")

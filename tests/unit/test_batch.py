@@ -303,7 +303,12 @@ def test_decoded_columns_outlive_the_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "message"), [("abc", "payload 1 is str, not bytes; encode it first"), (5, "payload 1 is int")]
+    ("payload", "message"),
+    [
+        ("abc", "payload 1 is str, not bytes; encode it first"),
+        (5, "payload 1 is int"),
+        (memoryview(b"abcd")[::2], r"payload 1 cannot be read as bytes: .*; give bytes\(payload\)"),
+    ],
 )
 def test_payloads_must_be_bytes(payload: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):

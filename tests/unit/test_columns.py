@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_fast.columns import BytesColumn, ListColumn, StringColumn, StructColumn, row_indices
+from pythia_fast.columns import BytesColumn, ListColumn, StringColumn, StructColumn, marked_rows, row_indices
 
 TEXTS = st.lists(st.none() | st.text(max_size=6), max_size=40)
 
@@ -176,3 +176,11 @@ def test_row_indices(rows: Any, expected: list[int]) -> None:
     indices = row_indices(rows, 3)
     assert indices.tolist() == expected
     assert indices.dtype == np.int64
+
+
+@pytest.mark.parametrize("mask", [[0, 1, 0], np.array([1, 1, 1], np.uint8), [0, 0, 0, 1]])
+def test_numbers_that_look_like_a_mask_are_no_rows(mask: Any) -> None:
+    with pytest.raises(TypeError, match=r"rows is .* of nothing but 0 and 1.*astype\(bool\)"):
+        marked_rows(mask, len(mask), "rows")
+    assert marked_rows(mask, 10, "rows").tolist() == list(mask)
+    assert marked_rows(np.array(mask, bool), len(mask), "rows").tolist() == np.flatnonzero(mask).tolist()

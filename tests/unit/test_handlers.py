@@ -203,6 +203,10 @@ class Needy:
 async def asynchronous(batch: Any) -> None: ...
 
 
+def generating(batch: Any) -> Any:
+    yield 1
+
+
 def none_at_all() -> None: ...
 
 
@@ -230,6 +234,7 @@ def broken(batch: 1 / 0) -> None: ...  # type: ignore[valid-type]
         (NoCall, "class NoCall needs a method __call__"),
         (Needy, r"made without arguments .*'url'.* setup\(\)"),
         (asynchronous, "plain function, not async"),
+        (generating, "returns its results at once, and does not yield them"),
         (none_at_all, "its parameters are: none"),
         (two, "its parameters are: batch, more"),
         (keyword, "called with one argument"),

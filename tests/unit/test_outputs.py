@@ -256,7 +256,8 @@ def test_a_key_column(keys: Any, expected: list[bytes | None]) -> None:
         (5, r"cannot return int"),
         ("text", r"cannot return str"),
         (Scored(1, 0.5), r"cannot return Scored"),
-        (np.arange(3), r"cannot return ndarray"),
+        (np.arange(3), r'cannot return ndarray without a name for its column, as in {"x": array}'),
+        (Batch.decode([b"x"], None, decoder="raw"), r"cannot return its batch; return {name: batch"),
     ],
 )
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])

@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test smoke crash soak bench lint sanitize fuzz clean
+.PHONY: help build demo test smoke crash soak exactly-once bench lint sanitize model stress fuzz clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -15,9 +15,12 @@ help:
 	@echo 'make test      every test, a Kafka broker included, then each Python 3.11 to 3.13 found on this machine'
 	@echo 'make crash     the whole crash table: fault x moment x ordering x start method'
 	@echo 'make soak      ten minutes at load with random kills (SOAK="--minutes 60")'
+	@echo 'make exactly-once  kill -9 of a whole runtime over a million rows, then every output is counted'
 	@echo 'make bench     the benchmarks, each with its ratio and its bar'
 	@echo 'make lint      ruff, mypy --strict, cython-lint'
 	@echo 'make sanitize  the tests of the extension under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make model     every order of steps and deaths in the ring, with SPIN, and faults that it must find'
+	@echo 'make stress    the ring under ThreadSanitizer, with delays and deaths (STRESS_SECONDS=20)'
 	@echo 'make fuzz      fuzz the decoders for a minute (FUZZ_SECONDS=60)'
 	@echo 'make smoke     only the last part of make test: wheel, install and a short run on each Python'
 	@echo 'make build     the virtual environment .venv and the extension, in place'
@@ -71,6 +74,10 @@ crash: build/.stamp $(VENV)/.dev-stamp
 soak: build/.stamp $(VENV)/.dev-stamp
 	$(PYTHON) scripts/soak.py $(SOAK)
 
+exactly-once: build/.stamp $(VENV)/.dev-stamp
+	@scripts/need.sh java maven
+	$(PYTHON) scripts/exactly_once.py $(EXACTLY_ONCE)
+
 bench: build/.stamp $(VENV)/.dev-stamp
 	$(PYTHON) -m pythia_fast bench $(BENCH)
 
@@ -82,6 +89,14 @@ lint: $(VENV)/.dev-stamp
 
 sanitize: $(VENV)/.dev-stamp
 	@scripts/sanitize.sh $(PYTEST)
+
+model:
+	@scripts/need.sh compiler spin
+	@python=$$(scripts/find_python.sh) && "$$python" scripts/model.py $(MODEL)
+
+stress:
+	@scripts/need.sh clang
+	@STRESS_SECONDS=$${STRESS_SECONDS:-20} scripts/stress.sh
 
 fuzz: build/.stamp $(VENV)/.dev-stamp
 	@scripts/need.sh clang

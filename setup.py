@@ -36,6 +36,7 @@ MODULES: dict[str, list[str]] = {
     "ring": [],
     "journal": [],
     "spare": [],
+    "oldest": [],
     "intake": [],
     "source": [],
     "decoder": [],

@@ -70,13 +70,11 @@ typedef struct {
     uint8_t topic[PF_TOPIC_BYTES];
 } pf_partition_name;
 
-/* What became of one row; the handler's process writes it, 0 = never handled. */
+/* How the handler marked one row. */
 enum {
-    PF_ROW_PENDING = 0,
-    PF_ROW_OK = 1,
-    PF_ROW_REJECTED = 2, /* batch.reject: to the dead letters, with a reason */
-    PF_ROW_RETRY = 3,    /* batch.retry: to be handled again */
-    PF_ROW_FAILED = 4,   /* the handler raised on it and no attempt is left */
+    PF_ROW_UNMARKED = 0,
+    PF_ROW_REJECTED = 1, /* batch.reject: to the dead letters, with a reason */
+    PF_ROW_RETRY = 2,    /* batch.retry: to be handled again */
 };
 
 /* Whether the pool processes may call the handler (runtime/circuit.py).  Zero, what an arena begins with, is yes. */
@@ -158,11 +156,12 @@ typedef struct {
     uint32_t state;           /* futex word; PF_SLOT_... ; see the life above */
     uint32_t worker;          /* index of the pool process it was queued for    I */
     uint64_t batch;           /* sequence number of this batch, from 1          I */
-    uint64_t opened_ns;       /* CLOCK_MONOTONIC when its first row came        I */
+    uint64_t opened_ns;       /* CLOCK_MONOTONIC when its first row came; written before n_partitions counts it   I */
     uint64_t published_ns;    /*                                                I */
     uint32_t messages;        /* entries at messages_at                         I */
     uint32_t raw_bytes;       /* used of the raw region                         I */
     uint32_t n_partitions;    /* entries at partitions_at                       I */
+    uint32_t epoch;           /* in which it was opened (intake.h)              I */
     uint64_t payload_bytes;   /* sum over its messages                          I */
     uint32_t crashes;         /* holders that died on this batch    I at claim, D */
     _Alignas(PF_CACHE_LINE)
@@ -254,6 +253,7 @@ typedef struct {
     uint32_t free_signal;     /* futex word: releases and collections so far    D */
     uint32_t free_waiting;    /* 1 while the intake thread sleeps               I */
     uint32_t n_waiting;       /* batches in state WAITING                D adds, I subtracts */
+    uint32_t epoch;           /* in which batches are opened now (intake.h)     I */
     _Alignas(PF_CACHE_LINE)
     uint32_t circuit;         /* PF_CIRCUIT_...; on a line that is hardly ever written     D; W takes the probe */
 } pf_arena;

@@ -24,11 +24,9 @@ from pythia_fast._ext.plan cimport Layout, Plan, pf_column, pf_columns, pf_colum
 cdef extern from "arena_layout.h" nogil:
     enum:
         PF_NO_PAYLOAD
-        PF_ROW_PENDING
-        PF_ROW_OK
+        PF_ROW_UNMARKED
         PF_ROW_REJECTED
         PF_ROW_RETRY
-        PF_ROW_FAILED
         PF_DECODED
         PF_REFUSED
         PF_FULL
@@ -54,11 +52,9 @@ cdef extern from "arena_layout.h" nogil:
         int (*decode)(pf_decoder_calls *self, pf_columns *batch, const uint8_t *payload, size_t size,
                       pf_refusal *why) noexcept nogil
 
-ROW_PENDING = PF_ROW_PENDING
-ROW_OK = PF_ROW_OK
+ROW_UNMARKED = PF_ROW_UNMARKED
 ROW_REJECTED = PF_ROW_REJECTED
 ROW_RETRY = PF_ROW_RETRY
-ROW_FAILED = PF_ROW_FAILED
 
 cdef enum:
     ALIGNMENT = 64
@@ -187,7 +183,7 @@ cdef class BatchMemory:
         return self._region("messages", self.messages_at, <uint64_t>self.rows * sizeof(pf_message))
 
     def status(self):
-        """uint8[rows], writable: ROW_PENDING, ROW_OK, ROW_REJECTED, ROW_RETRY or ROW_FAILED."""
+        """uint8[rows], writable: ROW_UNMARKED, ROW_REJECTED or ROW_RETRY."""
         return self._region("status", self.status_at, self.rows, True)
 
     def raw(self, str name):

@@ -94,6 +94,7 @@ static inline int64_t pf_file_read_position(const pf_file_source *files, const p
 /* Bytes of the record that starts at `begin`, head and all, or 0 when more must be read to know. */
 static inline int64_t pf_record_bytes(pf_file_source *files) {
     size_t held = files->end - files->begin;
+    if (held == 0) return 0; /* before the first read there is no buffer, and to a null pointer nothing may be added */
     const uint8_t *start = files->buffer + files->begin;
     if (files->format == PF_FORMAT_LINES) {
         if (held == files->scanned) return 0;

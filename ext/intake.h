@@ -11,6 +11,10 @@
  * `linger_ns`, or at a flush, and only to a process that has credit left; while all credit is used up
  * a lingering batch goes on filling, and a full one stalls the source, or, where lanes are partitions, its partitions.
  * A gate or a rate limit (admission.h) stalls the source in the same way, when it comes to open a batch.
+ *
+ * Under transactions time is cut into epochs: every batch has the number of the one in which it was opened.  When an
+ * epoch is closed, all batches that are open are sealed, so whatever is read later is in batches of a later epoch, and
+ * the rows of all epochs up to one are exactly those below some position of each partition.
  */
 #ifndef PYTHIA_INTAKE_H
 #define PYTHIA_INTAKE_H
@@ -32,6 +36,7 @@ enum {
     PF_INTAKE_BLOCKED = 17, /* no room for patience_ns: time to pause the source */
     PF_INTAKE_ROOM = 18,    /* room again after BLOCKED */
     PF_INTAKE_SPOOL = 19,   /* an oversize payload could not be written to the spool folder */
+    PF_INTAKE_ATTENTION = 20, /* attention was asked for */
 };
 
 typedef struct {
@@ -55,6 +60,7 @@ typedef struct {
     uint32_t last_worker; /* had the last batch: among equals it is the warmest */
     uint32_t stop;        /* set by another thread */
     uint32_t hurry;       /* set by another thread: what waits to be handled again is due now */
+    uint32_t attention;   /* set by another thread: return, so that something is done on this thread */
     pf_admission admission;
     uint64_t batch;       /* sequence number of the batch published last */
     uint64_t linger_ns;
@@ -65,6 +71,9 @@ typedef struct {
     uint32_t paused;
     uint32_t spool_errno;
     const char *spool_dir;
+    uint64_t epoch_ns;       /* how long an epoch lasts from its first message; 0: there is one epoch only */
+    uint64_t epoch_began_ns; /* 0: no message of this epoch has been seen yet */
+    uint64_t epoch_messages; /* `messages` when it began */
     uint64_t max_payload_bytes; /* beyond it (or the raw region) a payload goes to the spool folder */
     /* Counters, read by other threads. */
     uint64_t messages;
@@ -135,7 +144,6 @@ static int pf_publish_open(pf_intake *in, uint32_t lane) {
     if (!open->decoded && open->messages <= PF_DECODE_FIRST && open->raw_bytes <= PF_DECODE_FIRST_BYTES)
         pf_decode_open(in, open);
     slot->raw_bytes = open->raw_bytes;
-    slot->opened_ns = open->opened_ns;
     pf_publish(in->arena, open->slot, worker, ++in->batch);
     pf_admitted_too_many(&in->admission, open->most - open->messages);
     open->slot = PF_NO_SLOT;
@@ -153,9 +161,14 @@ static pf_slot_partition *pf_partition_entry(pf_intake *in, pf_open_batch *open,
             return &table[i];
         }
     if (n == PF_SLOT_PARTITIONS) return NULL;
+    if (n == 0) { /* before the entry: whoever sees that by the last batch's count knows it for another one (oldest.h) */
+        open->opened_ns = pf_now_ns();
+        pf_store64(&slot->opened_ns, open->opened_ns);
+        __atomic_thread_fence(__ATOMIC_RELEASE);
+    }
     table[n] = (pf_slot_partition){m->partition, 0, m->offset, m->offset};
     open->last_partition = n;
-    pf_store(&slot->n_partitions, n + 1); /* release: the completion thread may read the entry now */
+    pf_store(&slot->n_partitions, n + 1); /* release: other threads may read the entry now */
     return &table[n];
 }
 
@@ -255,12 +268,42 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
         slot->payload_bytes += m->size;
         open->messages = index + 1;
         open->decoded = 0;
-        if (open->opened_ns == 0) open->opened_ns = pf_now_ns();
         pf_store64(&in->messages, in->messages + 1);
         pf_store64(&in->bytes, in->bytes + m->size);
         if (open->messages == open->most) pf_publish_open(in, lane);
         return PF_APPENDED;
     }
+}
+
+/* Close the epoch.  The batches that are open are full from here on, so they are published as soon as may be; those
+ * without a message go over to the next epoch. */
+static void pf_next_epoch(pf_intake *in) {
+    pf_arena *arena = in->arena;
+    uint32_t next = arena->epoch + 1;
+    for (uint32_t lane = 0; lane < in->n_open; lane++) {
+        pf_open_batch *open = &in->open[lane];
+        if (open->slot == PF_NO_SLOT) continue;
+        if (open->messages == 0) {
+            pf_slot_at(arena, open->slot)->epoch = next;
+            continue;
+        }
+        pf_admitted_too_many(&in->admission, open->most - open->messages);
+        open->most = open->messages;
+    }
+    in->epoch_messages = in->messages;
+    in->epoch_began_ns = 0;
+    pf_store(&arena->epoch, next); /* release: who reads it sees every batch of the epochs before */
+}
+
+/* Close an epoch that has lasted long enough; the time until it will have. */
+static int64_t pf_turn_epoch(pf_intake *in) {
+    if (in->epoch_ns == 0 || in->messages == in->epoch_messages) return INT64_MAX;
+    uint64_t now = pf_now_ns();
+    if (in->epoch_began_ns == 0) in->epoch_began_ns = now;
+    int64_t left = (int64_t)(in->epoch_began_ns + in->epoch_ns - now);
+    if (left > 0) return left;
+    pf_next_epoch(in);
+    return INT64_MAX;
 }
 
 /* The oldest batch that waits to be handled again, is due, and whose process has credit; PF_NO_SLOT: none.  `next`:
@@ -294,16 +337,16 @@ static int64_t pf_requeue_due(pf_intake *in) {
     return next;
 }
 
-/* Publish what has lingered long enough (or all, at a flush); the time until the next one is due. */
-static int64_t pf_publish_due(pf_intake *in, int everything) {
-    int64_t next = pf_requeue_due(in);
+/* Publish what has lingered long enough; the time until the next one is due. */
+static int64_t pf_publish_due(pf_intake *in) {
+    int64_t next = INT64_MAX;
     uint64_t now = 0;
     for (uint32_t lane = 0; lane < in->n_open; lane++) {
         pf_open_batch *open = &in->open[lane];
         if (open->slot == PF_NO_SLOT || open->messages == 0) continue;
         if (now == 0) now = pf_now_ns();
         int64_t left = (int64_t)(open->opened_ns + in->linger_ns - now);
-        if (everything || left <= 0 || open->messages == open->most) {
+        if (left <= 0 || open->messages == open->most) {
             if (pf_publish_open(in, lane)) continue;
             left = 1000000; /* no credit: it goes on filling; look again when woken, or in a millisecond */
         }
@@ -319,10 +362,11 @@ static int pf_has_room(pf_intake *in, uint32_t lane) {
 
 #define PF_LONGEST_WAIT_NS 100000000ll /* 100 ms: how late a stop word without a wake-up is seen */
 
-/* Sleep until `lane` can go on, woken by the completion thread at every completion and release. */
-static void pf_wait_for_room(pf_intake *in, uint32_t lane, int64_t timeout_ns) {
+/* Sleep until `lane` can go on, woken by the completion thread at every completion and release, and whenever a batch
+ * begins to wait for its next round.  `seen`: the signal, read before the intake last looked for such batches: one that
+ * came after that look ends the sleep, however full the arena is. */
+static void pf_wait_for_room(pf_intake *in, uint32_t lane, uint32_t seen, int64_t timeout_ns) {
     pf_arena *arena = in->arena;
-    uint32_t seen = pf_load_sc(&arena->free_signal);
     pf_store_sc(&arena->free_waiting, 1);
     if (!pf_has_room(in, lane)) pf_wait(&arena->free_signal, seen, timeout_ns);
     pf_store_sc(&arena->free_waiting, 0);
@@ -348,6 +392,10 @@ static int pf_decode_waiting(pf_intake *in, uint32_t lane) {
 static int pf_intake_run(pf_intake *in, pf_source *source) {
     for (;;) {
         if (pf_load(&in->stop)) return PF_INTAKE_STOPPED;
+        if (pf_load(&in->attention)) {
+            pf_store(&in->attention, 0);
+            return PF_INTAKE_ATTENTION;
+        }
         /* Not left to the next message: the one that found no room may have gone with its partition, and a paused
          * source has no other. */
         if (in->paused && pf_has_room(in, in->stalled_lane)) {
@@ -355,7 +403,12 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
             in->blocked_since_ns = 0;
             return PF_INTAKE_ROOM;
         }
-        int64_t wait_ns = pf_publish_due(in, 0);
+        uint32_t seen = pf_load_sc(&in->arena->free_signal);
+        int64_t turn_ns = pf_turn_epoch(in); /* until something is due, whatever comes in */
+        int64_t again_ns = pf_requeue_due(in);
+        if (turn_ns > again_ns) turn_ns = again_ns;
+        int64_t wait_ns = pf_publish_due(in);
+        if (wait_ns > turn_ns) wait_ns = turn_ns;
         if (wait_ns > PF_LONGEST_WAIT_NS) wait_ns = PF_LONGEST_WAIT_NS;
         int outcome = source->poll(source, &in->sink, in->arena->slot_capacity, (wait_ns + 999) / 1000);
         switch (outcome) {
@@ -376,8 +429,10 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
                 in->paused = 1;
                 return PF_INTAKE_BLOCKED;
             }
-            if (!pf_decode_waiting(in, in->stalled_lane))
-                pf_wait_for_room(in, in->stalled_lane, pf_stall_ns(in, in->stalled_lane));
+            if (!pf_decode_waiting(in, in->stalled_lane)) {
+                int64_t stall_ns = pf_stall_ns(in, in->stalled_lane);
+                pf_wait_for_room(in, in->stalled_lane, seen, turn_ns < stall_ns ? turn_ns : stall_ns);
+            }
             break;
         }
         default:
@@ -386,15 +441,17 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
     }
 }
 
-/* Publish every open batch, waiting for credit until `deadline_ns`; 1 when nothing is left open. */
+/* Publish every open batch, waiting for credit until `deadline_ns`; 1 when nothing is left open.  Closes the epoch. */
 static int pf_intake_flush(pf_intake *in, uint64_t deadline_ns) {
+    if (in->epoch_ns != 0 && in->messages != in->epoch_messages) pf_next_epoch(in);
     pf_requeue_due(in);
     for (uint32_t lane = 0; lane < in->n_open; lane++) {
         pf_open_batch *open = &in->open[lane];
         while (open->slot != PF_NO_SLOT && open->messages > 0) {
+            uint32_t seen = pf_load_sc(&in->arena->free_signal);
             if (pf_publish_open(in, lane)) break;
             if (pf_now_ns() >= deadline_ns) return 0;
-            pf_wait_for_room(in, lane, PF_FLUSH_WAIT_NS);
+            pf_wait_for_room(in, lane, seen, PF_FLUSH_WAIT_NS);
         }
     }
     return 1;

@@ -24,6 +24,7 @@ cdef extern from "intake.h" nogil:
         PF_INTAKE_BLOCKED
         PF_INTAKE_ROOM
         PF_INTAKE_SPOOL
+        PF_INTAKE_ATTENTION
     uint32_t PF_GATE_OPEN
     ctypedef struct pf_token_bucket:
         pass
@@ -43,13 +44,14 @@ cdef extern from "intake.h" nogil:
         pf_decoder *decoder
         pf_columns columns
         pf_open_batch *open
-        uint32_t n_open, ordering, stop, hurry, spool_errno
+        uint32_t n_open, ordering, stop, hurry, attention, spool_errno
         pf_admission admission
-        uint64_t linger_ns, patience_ns, max_payload_bytes
+        uint64_t linger_ns, patience_ns, epoch_ns, max_payload_bytes
         const char *spool_dir
         uint64_t messages, bytes, stalls, batch, decoded
     int pf_intake_append(pf_sink *sink, const pf_incoming *message)
     int pf_intake_run(pf_intake *intake, pf_source *source)
+    void pf_next_epoch(pf_intake *intake)
     int pf_intake_flush(pf_intake *intake, uint64_t deadline_ns)
     uint64_t pf_now_ns()
     uint64_t pf_load64(const uint64_t *word)
@@ -68,6 +70,7 @@ STOPPED = PF_INTAKE_STOPPED
 BLOCKED = PF_INTAKE_BLOCKED
 ROOM = PF_INTAKE_ROOM
 SPOOL = PF_INTAKE_SPOOL
+ATTENTION = PF_INTAKE_ATTENTION
 
 GATE_OPEN = PF_GATE_OPEN
 
@@ -86,6 +89,7 @@ cdef class Intake:
         patience_ns: how long the source may be stalled before ``run`` says BLOCKED.
         max_payload_bytes: a larger payload is refused, its bytes kept in ``spool_dir`` until dead-lettered.
         rows_per_s: most messages taken in a second, in the long run; 0: as many as come.
+        epoch_ns: how long an epoch lasts from its first message; 0: batches have no epochs.
     """
 
     cdef pf_intake intake
@@ -95,7 +99,8 @@ cdef class Intake:
     cdef bytes _spool_dir
 
     def __init__(self, Arena arena not None, NativeDecoder decoder not None, NativeSource source not None, *,
-                 ordering, linger_ns, spool_dir, max_payload_bytes, patience_ns=1_000_000_000, double rows_per_s=0):
+                 ordering, linger_ns, spool_dir, max_payload_bytes, patience_ns=1_000_000_000, double rows_per_s=0,
+                 uint64_t epoch_ns=0):
         cdef uint32_t lane
         if self.intake.open != NULL:
             raise RuntimeError("an Intake is made once")
@@ -110,6 +115,7 @@ cdef class Intake:
         self.intake.n_open = 1 if self.intake.ordering == PF_UNORDERED else arena.arena.n_workers
         self.intake.linger_ns = linger_ns
         self.intake.patience_ns = patience_ns
+        self.intake.epoch_ns = epoch_ns
         self.intake.max_payload_bytes = max_payload_bytes
         self.intake.spool_dir = self._spool_dir
         self.intake.open = <pf_open_batch *>calloc(self.intake.n_open, sizeof(pf_open_batch))
@@ -125,14 +131,14 @@ cdef class Intake:
         free(self.intake.open)
 
     def run(self):
-        """Take in messages until something needs Python: one of END, FAILED, CALL, STOPPED, BLOCKED, ROOM, SPOOL."""
+        """Take in messages until Python is needed: END, FAILED, CALL, STOPPED, BLOCKED, ROOM, SPOOL, ATTENTION."""
         cdef int outcome
         with nogil:
             outcome = pf_intake_run(&self.intake, self.source.source)
         return outcome
 
     def flush(self, double timeout):
-        """Publish every open batch, and what waited long enough to be handled again.
+        """Close the epoch, publish every open batch, and what waited long enough to be handled again.
 
         False when ``timeout`` seconds were not enough. Only while run() is not running.
         """
@@ -146,6 +152,16 @@ cdef class Intake:
         """Make run() return STOPPED soon. Any thread."""
         pf_store(&self.intake.stop, 1)
         self.wake()
+
+    def attend(self):
+        """Make run() return ATTENTION soon. Any thread."""
+        pf_store(&self.intake.attention, 1)
+        self.wake()
+
+    def next_epoch(self):
+        """Close the epoch; the number of the next one. Only while run() is not running."""
+        pf_next_epoch(&self.intake)
+        return self.arena.epoch
 
     def wake(self):
         """Make run() look around. Any thread."""

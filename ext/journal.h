@@ -5,7 +5,8 @@
  * the records and notes that it counts are complete, because they are written first, behind what counted before
  * (output region) or into the half that does not count (error region).
  *
- * The holder writes it; after its death, when the kernel has said so, the completion thread does (pf_bury). */
+ * The holder writes it; while that waits for its output region (pf_resume), or after its death, when the kernel has
+ * said so (pf_return), the completion thread does. */
 #ifndef PYTHIA_JOURNAL_H
 #define PYTHIA_JOURNAL_H
 
@@ -38,6 +39,16 @@ static inline void pf_progress_bury(pf_slot *slot) {
     if (slot->crashes == 1 && slot->round == 1 && slot->decoded != PF_UNDECODED) progress.suspect_end = slot->rows;
     if (progress.suspect_end == 0) return;
     progress.deaths++;
+    pf_progress_write(slot, progress);
+}
+
+/* forget_output: the records that the output region held were sent on, and are durable: whoever goes on begins with
+ * an empty region.  Called while no process holds the slot, or while its holder waits for the region. */
+static inline void pf_progress_forget_output(pf_slot *slot) {
+    pf_progress progress = *pf_progress_of(slot);
+    if (progress.output_bytes == 0 && progress.output_records == 0) return;
+    progress.output_bytes = 0;
+    progress.output_records = 0;
     pf_progress_write(slot, progress);
 }
 

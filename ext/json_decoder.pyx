@@ -33,6 +33,11 @@ ENVIRONMENT = "PYTHIA_FAST_SIMD"
 KERNELS = ("scalar", "avx2")
 
 
+def chosen_simd():
+    """The kernel that the environment or else the processor chooses. Raises ConfigError where it cannot be run."""
+    return _choose(None)
+
+
 def available_simd():
     """The kernels that this processor can run, the fastest last."""
     return tuple(name for name in KERNELS if pf_json_kernel(name.encode()) != NULL)

@@ -10,6 +10,8 @@
 _Static_assert(sizeof(void *) == 8, "an opaque holds a ticket number and a byte offset");
 
 static const int64_t RETRY_NS = 500 * 1000 * 1000;
+/* About half of what librdkafka has a batch be by default. */
+static const uint64_t FIRST_GROUP_BYTES = 512 * 1024;
 
 static int64_t now_ns(void)
 {
@@ -131,14 +133,20 @@ static int grow(void **array, uint32_t *room, size_t element)
 
 /* ---- what became of a record ---------------------------------------------------------------------------- */
 
+/* A batch was too large for the topic; no fault of a record's that was not alone in it. */
+static int is_too_large(int err)
+{
+    return err == RD_KAFKA_ERR_MSG_SIZE_TOO_LARGE || err == RD_KAFKA_ERR_RECORD_LIST_TOO_LARGE;
+}
+
 /* Errors of the record itself, which no later attempt can heal. */
 static int is_permanent(int err)
 {
     switch (err) {
     case 2:    /* INVALID_MSG: corrupt, or without the key that a compacted topic asks for */
     case 4:    /* INVALID_MSG_SIZE */
-    case 10:   /* MSG_SIZE_TOO_LARGE */
-    case 18:   /* RECORD_LIST_TOO_LARGE */
+    case RD_KAFKA_ERR_MSG_SIZE_TOO_LARGE:
+    case RD_KAFKA_ERR_RECORD_LIST_TOO_LARGE:
     case 32:   /* INVALID_TIMESTAMP */
     case 87:   /* INVALID_RECORD */
     case -199: /* _BAD_MSG: our own word for headers that are not in the agreed encoding */
@@ -147,6 +155,15 @@ static int is_permanent(int err)
     default:
         return 0;
     }
+}
+
+/* The record is no part of a transaction that could be committed. */
+static void lose_transaction(pf_kafka_outbox *self, uint32_t number, int err)
+{
+    if (self->lost_to == RD_KAFKA_ERR_NONE)
+        self->lost_to = err;
+    self->tickets[number].outstanding--;
+    close_if_reported(self, number);
 }
 
 static void note_failure(pf_outbox_ticket *ticket, uint64_t at, int err)
@@ -172,6 +189,10 @@ static void report(pf_kafka_outbox *self, uint32_t number, uint64_t at, int err)
 {
     pf_outbox_ticket *ticket = &self->tickets[number];
     if (err != RD_KAFKA_ERR_NONE && !is_permanent(err)) {
+        if (self->transactional && err != RD_KAFKA_ERR_QUEUE_FULL) {
+            lose_transaction(self, number, err);
+            return;
+        }
         self->passing_error = err;
         send_again_later(self, number, at);
         return;
@@ -186,14 +207,32 @@ static void report(pf_kafka_outbox *self, uint32_t number, uint64_t at, int err)
     close_if_reported(self, number);
 }
 
+static void send_again_in_groups(pf_kafka_outbox *self, uint32_t number, uint64_t at)
+{
+    pf_outbox_groups *groups = &self->groups;
+    if (groups->count == groups->room &&
+        grow((void **)&groups->records, &groups->room, sizeof *groups->records) < 0)
+        abort();
+    groups->records[groups->count++] = (pf_outbox_retry){.ticket = number, .at = at};
+    groups->refused = groups->size > 0;
+    self->regrouped++;
+}
+
 /* ---- librdkafka's callbacks ------------------------------------------------------------------------------ */
 
 static void on_delivery(rd_kafka_t *client, const rd_kafka_message_t *message, void *opaque)
 {
     pf_kafka_outbox *self = opaque;
     uint64_t token = (uint64_t)(uintptr_t)message->opaque;
+    uint32_t number = (uint32_t)(token >> AT_BITS);
+    uint64_t at = token & ((1ull << AT_BITS) - 1);
     self->in_flight--;
-    report(self, (uint32_t)(token >> AT_BITS), token & ((1ull << AT_BITS) - 1), message->err);
+    if (self->transactional && message->err != RD_KAFKA_ERR_NONE)
+        lose_transaction(self, number, message->err);
+    else if (is_too_large(message->err) && self->groups.size != 1)
+        send_again_in_groups(self, number, at);
+    else
+        report(self, number, at, message->err);
 }
 
 static void on_error(rd_kafka_t *client, int err, const char *reason, void *opaque)
@@ -239,13 +278,14 @@ static rd_kafka_message_t message_of(const record *one, uint32_t number, uint64_
 }
 
 /* The error, or 0. produce_batch is quicker, but knows no headers. */
-static int hand_over_with_headers(pf_kafka_outbox *self, const record *one, rd_kafka_message_t *message)
+static int hand_over_with_headers(pf_kafka_outbox *self, const record *one, rd_kafka_message_t *message,
+                                  rd_kafka_topic_t *topic)
 {
     rd_kafka_headers_t *headers = make_headers(self->api, one->headers, one->headers_size);
     if (headers == NULL)
         return -199;
     rd_kafka_vu_t arguments[6] = {
-        {.vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = self->topic},
+        {.vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = topic},
         {.vtype = RD_KAFKA_VTYPE_VALUE, .u.mem = {message->payload, message->len}},
         {.vtype = RD_KAFKA_VTYPE_KEY, .u.mem = {message->key, message->key_len}},
         {.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = message->opaque},
@@ -263,7 +303,7 @@ static int hand_over_with_headers(pf_kafka_outbox *self, const record *one, rd_k
 
 static void hand_over_burst(pf_kafka_outbox *self, uint32_t number, int count)
 {
-    self->api->produce_batch(self->topic, RD_KAFKA_PARTITION_ANY, 0, self->burst, count);
+    self->api->produce_batch(self->tickets[number].topic, RD_KAFKA_PARTITION_ANY, 0, self->burst, count);
     for (int i = 0; i < count; i++) {
         const rd_kafka_message_t *message = &self->burst[i];
         if (message->err == RD_KAFKA_ERR_NONE)
@@ -283,7 +323,7 @@ static void hand_over_one(pf_kafka_outbox *self, uint32_t number, uint64_t at)
         hand_over_burst(self, number, 1);
         return;
     }
-    int err = hand_over_with_headers(self, &one, &message);
+    int err = hand_over_with_headers(self, &one, &message, self->tickets[number].topic);
     if (err == RD_KAFKA_ERR_NONE)
         self->in_flight++;
     else
@@ -333,8 +373,44 @@ static void hand_over_retries(pf_kafka_outbox *self)
     free(retries);
 }
 
+/* About what a record takes in a batch, beside its bytes. */
+enum { RECORD_OVERHEAD = 70 };
+
+/* Hand over the next group of records that came back, once what was handed over before is reported: so a group is no
+ * larger than it was made, and a single record is alone in its batch.  Whether others must wait. */
+static int hand_over_group(pf_kafka_outbox *self)
+{
+    pf_outbox_groups *groups = &self->groups;
+    if (groups->count == 0 && groups->size == 0)
+        return 0;
+    if (self->in_flight > 0)
+        return 1;
+    if (groups->refused)
+        groups->bytes /= 2;
+    groups->size = 0;
+    groups->refused = 0;
+    if (groups->next == groups->count) {
+        groups->next = groups->count = 0;
+        return 0;
+    }
+    uint32_t first = groups->next;
+    for (uint64_t bytes = 0; groups->next < groups->count && groups->size < self->limit; groups->next++) {
+        const pf_outbox_retry *again = &groups->records[groups->next];
+        record one = record_of(&self->tickets[again->ticket], again->at);
+        bytes += size_of(one.payload_size) + size_of(one.key_size) + one.headers_size + RECORD_OVERHEAD;
+        if (groups->size > 0 && bytes > groups->bytes)
+            break;
+        groups->size++;
+    }
+    for (uint32_t i = first; i < groups->next; i++)
+        hand_over_one(self, groups->records[i].ticket, groups->records[i].at);
+    return 1;
+}
+
 static void hand_over(pf_kafka_outbox *self)
 {
+    if (hand_over_group(self))
+        return;
     hand_over_retries(self);
     while (self->waiting_first != PF_OUTBOX_NONE && self->in_flight < self->limit) {
         uint32_t number = self->waiting_first, next = self->tickets[number].next;
@@ -378,7 +454,8 @@ static uint32_t new_ticket(pf_kafka_outbox *self)
     return self->n_tickets++;
 }
 
-int pf_kafka_outbox_add(pf_kafka_outbox *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id)
+int pf_kafka_outbox_add(pf_kafka_outbox *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id,
+                        uint32_t topic)
 {
     if (size >= 1ull << AT_BITS)
         return EINVAL;
@@ -396,6 +473,7 @@ int pf_kafka_outbox_add(pf_kafka_outbox *self, const uint8_t *records, uint64_t 
     ticket->records = records;
     ticket->size = size;
     ticket->id = id;
+    ticket->topic = self->topics[topic];
     ticket->at = 0;
     ticket->outstanding = ticket->n_failures = 0;
     if (size == 0)
@@ -403,6 +481,22 @@ int pf_kafka_outbox_add(pf_kafka_outbox *self, const uint8_t *records, uint64_t 
     else
         append_ticket(self, &self->waiting_first, &self->waiting_last, number);
     return 0;
+}
+
+void pf_kafka_outbox_abandon(pf_kafka_outbox *self)
+{
+    while (self->waiting_first != PF_OUTBOX_NONE) {
+        uint32_t number = self->waiting_first;
+        self->waiting_first = self->tickets[number].next;
+        self->tickets[number].at = self->tickets[number].size;
+        close_if_reported(self, number);
+    }
+    for (uint32_t i = 0; i < self->n_retries; i++) {
+        uint32_t number = self->retries[i].ticket;
+        self->tickets[number].outstanding--;
+        close_if_reported(self, number);
+    }
+    self->n_retries = 0;
 }
 
 static int by_offset(const void *left, const void *right)
@@ -437,6 +531,7 @@ int pf_kafka_outbox_init(pf_kafka_outbox *self, const pf_rdkafka *api)
     memset(self, 0, sizeof *self);
     self->api = log_api = api;
     self->free_first = self->waiting_first = self->done_first = PF_OUTBOX_NONE;
+    self->groups.bytes = FIRST_GROUP_BYTES;
     return pthread_mutex_init(&self->notes.lock, NULL);
 }
 
@@ -449,28 +544,32 @@ void pf_kafka_outbox_configure(pf_kafka_outbox *self, rd_kafka_conf_t *conf)
     self->api->conf_set_stats_cb(conf, on_statistics);
 }
 
-void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, rd_kafka_topic_t *topic, uint32_t limit)
+void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, uint32_t limit)
 {
     self->client = client;
-    self->topic = topic;
     self->limit = limit;
     self->api->set_log_queue(client, NULL);
 }
 
 void pf_kafka_outbox_release(pf_kafka_outbox *self)
 {
-    if (self->topic != NULL)
-        self->api->topic_destroy(self->topic);
+    for (uint32_t i = 0; i < PF_OUTBOX_TOPICS; i++) {
+        if (self->topics[i] != NULL)
+            self->api->topic_destroy(self->topics[i]);
+        self->topics[i] = NULL;
+    }
     if (self->client != NULL)
         self->api->destroy(self->client);
-    self->topic = NULL;
     self->client = NULL;
     for (uint32_t i = 0; i < self->n_tickets; i++)
         free(self->tickets[i].failures);
     free(self->tickets);
     free(self->retries);
+    free(self->groups.records);
     self->tickets = NULL;
     self->retries = NULL;
+    self->groups.records = NULL;
+    self->groups.next = self->groups.count = 0;
     self->n_tickets = self->n_retries = 0;
     pf_kafka_notes_destroy(&self->notes, self->api);
 }

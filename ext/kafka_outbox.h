@@ -6,7 +6,13 @@
  *
  * At most `limit` records are with librdkafka at once; the rest of the tickets wait their turn.  A record that
  * fails for a reason that can pass is sent again, for ever; one that the broker will never take is noted in its
- * ticket.  One thread at a time; librdkafka's callbacks run inside pf_kafka_outbox_poll on that same thread.
+ * ticket.  A batch of librdkafka's that is too large for the topic comes back whole: its records are sent again in
+ * groups, one after the other, until they are small enough or a record is alone.  One thread at a time; librdkafka's
+ * callbacks run inside pf_kafka_outbox_poll on that same thread.
+ *
+ * A transactional producer sends nothing again by itself: a record that fails takes its transaction with it.  That is
+ * noted in `lost_to`; the whole transaction is then aborted, and what its tickets held counts for nothing.  Only what
+ * librdkafka refuses at once, before it is part of the transaction, is noted in its ticket as ever.
  */
 #ifndef PYTHIA_KAFKA_OUTBOX_H
 #define PYTHIA_KAFKA_OUTBOX_H
@@ -14,6 +20,7 @@
 #include "kafka_notes.h"
 
 #define PF_OUTBOX_BURST 256
+#define PF_OUTBOX_TOPICS 2
 #define PF_OUTBOX_NONE UINT32_MAX
 
 typedef struct {
@@ -26,6 +33,7 @@ typedef struct {
     uint64_t size;
     uint64_t at;          /* first byte not yet handed to librdkafka */
     uint64_t id;          /* the publisher's own number */
+    rd_kafka_topic_t *topic;
     uint32_t outstanding; /* handed over, or waiting to be sent again: not yet reported for good */
     uint32_t next;        /* next ticket in the same list */
     uint32_t n_failures, room;
@@ -37,11 +45,22 @@ typedef struct {
     uint64_t at;
 } pf_outbox_retry;
 
+/* Records that came back because their batch was too large; nothing else is handed over while there are any. */
+typedef struct {
+    pf_outbox_retry *records; /* records[next .. count) wait for their turn */
+    uint32_t next, count, room;
+    uint32_t size;            /* records of the group that is with librdkafka; 0: none is */
+    int refused;              /* some of that group came back */
+    uint64_t bytes;           /* what a group may have: halved after each that came back */
+} pf_outbox_groups;
+
 typedef struct {
     const pf_rdkafka *api;
     rd_kafka_t *client;
-    rd_kafka_topic_t *topic;
+    rd_kafka_topic_t *topics[PF_OUTBOX_TOPICS];
     pf_kafka_notes notes;
+    uint32_t transactional;
+    int lost_to;          /* why the open transaction can only be aborted; 0: it can be committed */
     uint32_t limit;       /* records with librdkafka at most */
     uint32_t in_flight;   /* records with librdkafka */
     uint64_t delivered;   /* records that are durable, in all */
@@ -54,17 +73,22 @@ typedef struct {
     pf_outbox_retry *retries;
     uint32_t n_retries, retries_room;
     int64_t retry_at_ns;
+    pf_outbox_groups groups;
+    uint64_t regrouped;   /* records that were sent again in groups, in all */
     rd_kafka_message_t burst[PF_OUTBOX_BURST];
 } pf_kafka_outbox;
 
 int pf_kafka_outbox_init(pf_kafka_outbox *self, const pf_rdkafka *api);
 void pf_kafka_outbox_configure(pf_kafka_outbox *self, rd_kafka_conf_t *conf);
-void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, rd_kafka_topic_t *topic, uint32_t limit);
+void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, uint32_t limit);
 
-/* Take `records` over as a ticket; 0, or ENOMEM, or EINVAL when the framing does not give `count` records. */
-int pf_kafka_outbox_add(pf_kafka_outbox *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id);
+/* Take `records` over as a ticket for topics[topic]; 0, or ENOMEM, or EINVAL when the framing does not give `count` records. */
+int pf_kafka_outbox_add(pf_kafka_outbox *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id,
+                        uint32_t topic);
 /* Hand over what there is room for, serve reports, wait up to `timeout_ms` for one. */
 void pf_kafka_outbox_poll(pf_kafka_outbox *self, int timeout_ms);
+/* Hand over nothing of what still waits: its tickets are done once what is with librdkafka is reported. */
+void pf_kafka_outbox_abandon(pf_kafka_outbox *self);
 /* A ticket that is reported whole, failures in record order; NULL when there is none. */
 pf_outbox_ticket *pf_kafka_outbox_done(pf_kafka_outbox *self);
 /* Give back the ticket that pf_kafka_outbox_done returned. */

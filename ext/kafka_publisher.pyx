@@ -13,8 +13,12 @@ from rdkafka_api cimport (
     RD_KAFKA_PRODUCER,
     pf_rdkafka,
     rd_kafka_conf_t,
+    rd_kafka_consumer_group_metadata_t,
+    rd_kafka_error_t,
     rd_kafka_metadata_t,
     rd_kafka_t,
+    rd_kafka_topic_partition_list_t,
+    rd_kafka_topic_partition_t,
     rd_kafka_topic_t,
 )
 
@@ -26,6 +30,7 @@ from pythia_fast.errors import SinkError
 cdef extern from "kafka_outbox.h" nogil:
     enum:
         PF_OUTBOX_BURST
+        PF_OUTBOX_TOPICS
     ctypedef struct pf_outbox_failure:
         uint64_t at
         int err
@@ -33,19 +38,26 @@ cdef extern from "kafka_outbox.h" nogil:
         uint64_t id
         uint32_t n_failures
         pf_outbox_failure *failures
+    ctypedef struct pf_outbox_groups:
+        uint64_t bytes
     ctypedef struct pf_kafka_outbox:
         rd_kafka_t *client
         pf_kafka_notes notes
+        rd_kafka_topic_t *topics[PF_OUTBOX_TOPICS]
+        uint32_t transactional
+        int lost_to
         uint32_t in_flight
         uint64_t delivered
         int passing_error
-        uint32_t n_retries
+        pf_outbox_groups groups
+        uint64_t regrouped
     int pf_kafka_outbox_init(pf_kafka_outbox *self, const pf_rdkafka *api)
     void pf_kafka_outbox_configure(pf_kafka_outbox *self, rd_kafka_conf_t *conf)
-    void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, rd_kafka_topic_t *topic, uint32_t limit)
+    void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, uint32_t limit)
     int pf_kafka_outbox_add(
-        pf_kafka_outbox *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id)
+        pf_kafka_outbox *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id, uint32_t topic)
     void pf_kafka_outbox_poll(pf_kafka_outbox *self, int timeout_ms)
+    void pf_kafka_outbox_abandon(pf_kafka_outbox *self)
     pf_outbox_ticket *pf_kafka_outbox_done(pf_kafka_outbox *self)
     void pf_kafka_outbox_forget(pf_kafka_outbox *self)
     uint32_t pf_kafka_outbox_index(const pf_outbox_ticket *ticket, uint64_t at)
@@ -65,7 +77,12 @@ cdef class _Held:
 
 
 cdef class KafkaPublisherNative:
-    """One librdkafka producer made of ``options``, writing to ``topic``."""
+    """One librdkafka producer made of ``options``, writing to one or two topics.
+
+    With a ``transactional.id`` among the options it is a transactional one: a record is then either part of the open
+    transaction, or the reason why that can only be aborted (``lost_to``). The calls that wait for the network release
+    the GIL; while one runs, no other method may be called but by that thread.
+    """
 
     cdef pf_kafka_outbox _state
     cdef const pf_rdkafka *_api
@@ -73,7 +90,9 @@ cdef class KafkaPublisherNative:
     cdef bint _open
     cdef int _pid
 
-    def __cinit__(self, dict options, str topic):
+    def __cinit__(self, dict options, *topics):
+        if not 1 <= len(topics) <= PF_OUTBOX_TOPICS:
+            raise ValueError(f"a producer writes to 1 to {PF_OUTBOX_TOPICS} topics, not {len(topics)}")
         self._api = rdkafka()
         self._held = {}
         cdef rd_kafka_conf_t *conf = configuration(options)
@@ -87,16 +106,20 @@ cdef class KafkaPublisherNative:
             raise OSError(error, os.strerror(error))
         self._open = True
         self._pid = os.getpid()
+        self._state.transactional = "transactional.id" in options
         pf_kafka_outbox_configure(&self._state, conf)
         cdef char reason[512]
         cdef rd_kafka_t *client = self._api.new(RD_KAFKA_PRODUCER, conf, reason, sizeof(reason))
         if client == NULL:
             self._api.conf_destroy(conf)
             raise SinkError(f"Kafka producer: {reason.decode(errors='replace')}")
-        cdef bytes name = topic.encode()
         # librdkafka counts a message until its report has been served, a moment longer than we do.
         limit = limit if limit <= 4 * PF_OUTBOX_BURST else limit - PF_OUTBOX_BURST
-        pf_kafka_outbox_attach(&self._state, client, self._api.topic_new(client, name, NULL), limit)
+        pf_kafka_outbox_attach(&self._state, client, limit)
+        cdef bytes name
+        for index, topic in enumerate(topics):
+            name = topic.encode()
+            self._state.topics[index] = self._api.topic_new(client, name, NULL)
 
     def __dealloc__(self):
         # In a forked child librdkafka's threads do not exist: there is nothing that could be closed.
@@ -117,14 +140,16 @@ cdef class KafkaPublisherNative:
             raise SinkError("the Kafka publisher is closed")
         return 0
 
-    def add(self, records, uint32_t count, uint64_t ticket):
-        """Take over ``count`` framed records; the buffer is held until the ticket is done."""
+    def add(self, records, uint32_t count, uint64_t ticket, uint32_t topic=0):
+        """Take over ``count`` framed records for one of the topics; the buffer is held until the ticket is done."""
         self._check_open()
+        if topic >= PF_OUTBOX_TOPICS or self._state.topics[topic] == NULL:
+            raise IndexError(f"there is no topic {topic}")
         if ticket in self._held:
             raise ValueError(f"ticket {ticket} is on its way already")
         cdef _Held held = _Held(records)
         cdef int error = pf_kafka_outbox_add(
-            &self._state, <const uint8_t *>held.view.buf, <uint64_t>held.view.len, count, ticket)
+            &self._state, <const uint8_t *>held.view.buf, <uint64_t>held.view.len, count, ticket, topic)
         if error == EINVAL:
             raise ValueError(f"the {held.view.len} bytes of ticket {ticket} are not {count} framed records")
         if error != 0:
@@ -151,6 +176,90 @@ cdef class KafkaPublisherNative:
             del self._held[ticket.id]
             pf_kafka_outbox_forget(&self._state)
 
+    # -- transactions ------------------------------------------------------------------------------
+
+    def init_transactions(self, int timeout_ms):
+        """Take the transactional id over from whoever had it: None, or (code, text, kind) as ``_outcome`` says."""
+        self._check_open()
+        cdef rd_kafka_error_t *error
+        with nogil:
+            error = self._api.init_transactions(self._state.client, timeout_ms)
+        return self._outcome(error)
+
+    def begin_transaction(self):
+        """Open a transaction, here only: the broker hears of it with its first record."""
+        self._check_open()
+        self._state.lost_to = 0
+        return self._outcome(self._api.begin_transaction(self._state.client))
+
+    def send_offsets(self, offsets, bytes group, int timeout_ms):
+        """Make a group's positions, (topic, partition, offset)s, part of the transaction.
+
+        ``group``: what ``KafkaReaderNative.group_metadata`` gave.
+        """
+        self._check_open()
+        cdef rd_kafka_consumer_group_metadata_t *metadata = NULL
+        cdef const char *written = group
+        cdef size_t size = len(group)
+        cdef rd_kafka_error_t *error = self._api.consumer_group_metadata_read(&metadata, written, size)
+        if error != NULL:
+            return self._outcome(error)
+        cdef rd_kafka_topic_partition_list_t *positions = self._api.topic_partition_list_new(<int>len(offsets))
+        cdef rd_kafka_topic_partition_t *element
+        cdef bytes name
+        for topic, partition, offset in offsets:
+            name = topic.encode()
+            element = self._api.topic_partition_list_add(positions, name, partition)
+            element.offset = offset
+        with nogil:
+            error = self._api.send_offsets_to_transaction(self._state.client, positions, metadata, timeout_ms)
+        self._api.topic_partition_list_destroy(positions)
+        self._api.consumer_group_metadata_destroy(metadata)
+        return self._outcome(error)
+
+    def commit_transaction(self, int timeout_ms):
+        """Commit what the transaction holds."""
+        self._check_open()
+        cdef rd_kafka_error_t *error
+        with nogil:
+            error = self._api.commit_transaction(self._state.client, timeout_ms)
+        return self._outcome(error)
+
+    def abort_transaction(self, int timeout_ms):
+        """Undo it. What was not handed over is not, and ``poll`` gives every ticket back."""
+        self._check_open()
+        pf_kafka_outbox_abandon(&self._state)
+        cdef rd_kafka_error_t *error
+        with nogil:
+            error = self._api.abort_transaction(self._state.client, timeout_ms)
+        return self._outcome(error)
+
+    cdef _outcome(self, rd_kafka_error_t *error):
+        """None when all is well, else (error code, text, kind).
+
+        Kinds: "fatal": this producer is at its end; "abort": the transaction is; "retry": the same call may be made
+        again; "": none of these, so the call itself was wrong.
+        """
+        if error == NULL:
+            return None
+        kind = ""
+        if self._api.error_is_fatal(error):
+            kind = "fatal"
+        elif self._api.error_txn_requires_abort(error):
+            kind = "abort"
+        elif self._api.error_is_retriable(error):
+            kind = "retry"
+        told = self._api.error_code(error), self._api.error_string(error).decode(errors="replace"), kind
+        self._api.error_destroy(error)
+        return told
+
+    @property
+    def lost_to(self):
+        """The error code that makes it impossible to commit the open transaction; 0: there is none."""
+        return self._state.lost_to
+
+    # -- what happened ------------------------------------------------------------------------------
+
     def take_notes(self):
         """What librdkafka has told since the last call: (kind, error code or log level, text, None)."""
         self._check_open()
@@ -172,6 +281,11 @@ cdef class KafkaPublisherNative:
         return self._state.delivered
 
     @property
+    def regrouped(self):
+        """(records that came back in a batch too large for the topic, bytes that one may now have at most)."""
+        return self._state.regrouped, self._state.groups.bytes
+
+    @property
     def passing_error(self):
         """Why records were sent again most recently; 0 once a record has been delivered since."""
         return self._state.passing_error
@@ -183,6 +297,13 @@ cdef class KafkaPublisherNative:
         cdef char reason[512]
         cdef int error = self._api.fatal_error(self._state.client, reason, sizeof(reason))
         return reason.decode(errors="replace") if error != RD_KAFKA_ERR_NONE else None
+
+    @property
+    def fatal_code(self):
+        """Code of the error after which librdkafka does no more; 0: there is none."""
+        self._check_open()
+        cdef char reason[512]
+        return self._api.fatal_error(self._state.client, reason, sizeof(reason))
 
     @property
     def broker_seen(self):

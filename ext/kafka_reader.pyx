@@ -15,6 +15,7 @@ from rdkafka_api cimport (
     RD_KAFKA_ERR_NONE,
     pf_rdkafka,
     rd_kafka_conf_t,
+    rd_kafka_consumer_group_metadata_t,
     rd_kafka_error_t,
     rd_kafka_metadata_t,
     rd_kafka_t,
@@ -36,6 +37,10 @@ cdef extern from "kafka_source.h" nogil:
     ctypedef struct pf_kafka_partition:
         int64_t index
         int64_t position
+        int64_t ended_at
+        int64_t held_offset
+        int64_t held_since_ns
+        uint8_t paused
     ctypedef struct pf_kafka_topic:
         char *name
         int32_t size
@@ -49,6 +54,8 @@ cdef extern from "kafka_source.h" nogil:
         uint32_t want_paused
         uint32_t is_paused
         uint32_t n_paused
+        uint32_t next, count
+        uint64_t held_bytes
         uint32_t failed
         uint32_t bounded
         uint32_t values_in_place
@@ -61,7 +68,7 @@ cdef extern from "kafka_source.h" nogil:
     int pf_kafka_source_init(pf_kafka_source *self, const pf_rdkafka *api)
     void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf)
     void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
-    void pf_kafka_source_release(pf_kafka_source *self, int leave)
+    void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms)
     pf_kafka_partition *pf_kafka_source_place(pf_kafka_source *self, const char *topic, int32_t partition, int create)
     void pf_kafka_source_gain(pf_kafka_source *self, pf_kafka_partition *place, int64_t index, int64_t end)
     void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place)
@@ -126,13 +133,18 @@ cdef class KafkaReaderNative(NativeSource):
         if self._open and self._pid == os.getpid():
             pf_kafka_source_release(&self._state, 0)
 
-    def close(self):
-        """Leave the group and close the connections. The source must not be polled any more."""
+    def close(self, double leave_s):
+        """Leave the group, which may take so many seconds, and close the connections.
+
+        The source must not be polled any more. With 0, or where no broker answers in time, the group finds out by
+        itself when the session has timed out.
+        """
         if not self._open:
             return
         self._open = False
+        cdef int64_t leave_ms = <int64_t>(leave_s * 1000)
         with nogil:
-            pf_kafka_source_release(&self._state, 1)
+            pf_kafka_source_release(&self._state, leave_ms)
 
     cdef int _check_open(self) except -1:
         if not self._open:
@@ -254,6 +266,26 @@ cdef class KafkaReaderNative(NativeSource):
         self._api.topic_partition_list_destroy(wanted)
         return error
 
+    def group_metadata(self):
+        """This member as its group knows it now (its generation, its id), for ``KafkaPublisherNative.send_offsets``."""
+        self._check_open()
+        cdef rd_kafka_consumer_group_metadata_t *metadata
+        with nogil:
+            metadata = self._api.consumer_group_metadata(self._state.client)
+        cdef void *written = NULL
+        cdef size_t size = 0
+        if metadata == NULL:
+            raise SourceError("the Kafka consumer is no member of a group")
+        cdef rd_kafka_error_t *error = self._api.consumer_group_metadata_write(metadata, &written, &size)
+        self._api.consumer_group_metadata_destroy(metadata)
+        if error != NULL:
+            reason = self._api.error_string(error).decode()
+            self._api.error_destroy(error)
+            raise SourceError(f"the membership of the Kafka consumer cannot be told: {reason}")
+        found = (<char *>written)[:size]
+        self._api.mem_free(self._state.client, written)
+        return found
+
     def committed(self, partitions, int timeout_ms):
         """The group's committed offset of each (topic, partition), None where there is none; None on failure."""
         cdef rd_kafka_topic_partition_list_t *wanted = self._list(partitions)
@@ -338,6 +370,36 @@ cdef class KafkaReaderNative(NativeSource):
                 if topic.partitions[p].index >= 0 and topic.partitions[p].position >= 0:
                     found[topic.name.decode(), p] = topic.partitions[p].position
         return found
+
+    def standing(self):
+        """Each partition that is assigned: (topic, partition, next offset to append, where its end was met last, offset
+        of the message that waits for room, seconds since, whether nothing is fetched). -1: there is none."""
+        cdef uint32_t t
+        cdef int32_t p
+        cdef pf_kafka_topic *topic
+        cdef pf_kafka_partition *place
+        cdef int64_t now = pf_kafka_now_ns()
+        self._check_open()
+        found = []
+        for t in range(self._state.n_topics):
+            topic = &self._state.topics[t]
+            name = topic.name.decode()
+            for p in range(topic.size):
+                place = &topic.partitions[p]
+                if place.index < 0:
+                    continue
+                held = place.held_since_ns != 0 and place.held_offset >= place.position
+                found.append((
+                    name, p, place.position, place.ended_at, place.held_offset if held else -1,
+                    max(0, now - place.held_since_ns) * 1e-9 if held else -1.0,
+                    bool(place.paused or self._state.is_paused or self._state.want_paused),
+                ))
+        return found
+
+    @property
+    def kept(self):
+        """(messages taken from librdkafka and not appended, payload bytes of those that wait for their partition)."""
+        return self._state.count - self._state.next, self._state.held_bytes
 
     @property
     def spent_bytes(self):

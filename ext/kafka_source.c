@@ -127,7 +127,7 @@ static int topic_widen(pf_kafka_topic *topic, int32_t size)
     if (grown == NULL)
         return -1;
     for (int32_t i = topic->size; i < size; i++)
-        grown[i] = (pf_kafka_partition){.index = -1, .end = PF_KAFKA_UNBOUNDED, .position = -1};
+        grown[i] = (pf_kafka_partition){.index = -1, .end = PF_KAFKA_UNBOUNDED, .position = -1, .ended_at = -1};
     topic->partitions = grown;
     topic->size = size;
     return 0;
@@ -149,7 +149,7 @@ pf_kafka_partition *pf_kafka_source_place(pf_kafka_source *self, const char *nam
 void pf_kafka_source_gain(pf_kafka_source *self, pf_kafka_partition *place, int64_t index, int64_t end)
 {
     pf_kafka_source_lose(self, place);
-    *place = (pf_kafka_partition){.index = index, .end = end, .position = -1};
+    *place = (pf_kafka_partition){.index = index, .end = end, .position = -1, .ended_at = -1};
     self->n_assigned++;
 }
 
@@ -193,7 +193,8 @@ void pf_kafka_source_forget(pf_kafka_source *self)
     for (uint32_t i = self->next; i < self->count; i++) {
         rd_kafka_message_t *message = self->messages[i];
         pf_kafka_partition *place = place_of(self, message);
-        if (message->err == RD_KAFKA_ERR_NONE && (place == NULL || place->index < 0))
+        int is_ones_own = message->err == RD_KAFKA_ERR_NONE || message->err == RD_KAFKA_ERR_PARTITION_EOF;
+        if (is_ones_own && (place == NULL || place->index < 0))
             self->api->message_destroy(message);
         else
             self->messages[kept++] = message;
@@ -336,7 +337,10 @@ static void take_event(pf_kafka_source *self, const rd_kafka_message_t *message)
 {
     if (message->err == RD_KAFKA_ERR_PARTITION_EOF) {
         pf_kafka_partition *place = place_of(self, message);
-        if (place != NULL && place->index >= 0 && message->offset >= place->end)
+        if (place == NULL || place->index < 0)
+            return;
+        place->ended_at = message->offset;
+        if (message->offset >= place->end)
             mark_done(self, place);
         return;
     }
@@ -418,6 +422,10 @@ static void hold(pf_kafka_source *self, const rd_kafka_message_t *message)
     pf_kafka_partition *place = place_of(self, message);
     place->held = 1;
     self->n_held++;
+    if (place->held_since_ns != 0 && place->held_offset == message->offset)
+        return; /* since an earlier round */
+    place->held_offset = message->offset;
+    place->held_since_ns = pf_kafka_now_ns();
 }
 
 /* Offer what is kept, each partition's messages in order: where the sink has no room for one of them, the later ones of
@@ -647,7 +655,30 @@ void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
     self->api->queue_io_event_enable(self->queue, self->pipe.write_fd, "m", 1);
 }
 
-void pf_kafka_source_release(pf_kafka_source *self, int leave)
+enum { LEAVE_POLL_MS = 50 };
+
+/* Leave the group: rebalances are answered (answer_while_closing) by the queue's poll until librdkafka says that it is
+ * out.  A broker that does not answer would have it wait without end, so there is a limit; then the group finds out
+ * by the session's timeout.  Returns whether the group was left. */
+static int leave_group(pf_kafka_source *self, int64_t leave_ms)
+{
+    int64_t deadline = pf_kafka_now_ns() + leave_ms * 1000000;
+    rd_kafka_error_t *error = self->api->consumer_close_queue(self->client, self->queue);
+    if (error != NULL) {
+        self->api->error_destroy(error);
+        return 0;
+    }
+    while (!self->api->consumer_closed(self->client)) {
+        if (pf_kafka_now_ns() >= deadline)
+            return 0;
+        ssize_t got = self->api->consume_batch_queue(self->queue, LEAVE_POLL_MS, self->messages, PF_KAFKA_FETCH);
+        for (ssize_t i = 0; i < got; i++)
+            self->api->message_destroy(self->messages[i]);
+    }
+    return 1;
+}
+
+void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms)
 {
     self->closing = 1;
     for (uint32_t i = self->next; i < self->count; i++)
@@ -656,10 +687,9 @@ void pf_kafka_source_release(pf_kafka_source *self, int leave)
     pf_kafka_spent_free_all(&self->spent);
     if (self->client != NULL) {
         self->api->queue_io_event_enable(self->queue, -1, NULL, 0);
-        if (leave)
-            self->api->consumer_close(self->client);
+        int left = leave_ms > 0 && leave_group(self, leave_ms);
         self->api->queue_destroy(self->queue);
-        self->api->destroy_flags(self->client, leave ? 0 : RD_KAFKA_DESTROY_NO_CONSUMER_CLOSE);
+        self->api->destroy_flags(self->client, left ? 0 : RD_KAFKA_DESTROY_NO_CONSUMER_CLOSE);
         self->client = NULL;
     }
     for (uint32_t i = 0; i < self->n_topics; i++) {

@@ -27,6 +27,9 @@ typedef struct {
     int64_t index;    /* index of this assignment in the reader's partition table, -1: not assigned */
     int64_t end;      /* bounded reading: messages from this offset on are left alone */
     int64_t position; /* next offset to append; -1 before the first message */
+    int64_t ended_at; /* where its end was met last; -1: not yet.  Beyond position where markers or gaps come last */
+    int64_t held_offset;   /* of the message that was held last: it is held still while position is not beyond it */
+    int64_t held_since_ns; /* 0: none was */
     int done;         /* position has reached end */
     uint8_t held;     /* the sink had no room for its first kept message: the later ones are kept without asking */
     uint8_t paused;   /* by hold_back(), for itself alone */
@@ -81,8 +84,9 @@ int pf_kafka_source_init(pf_kafka_source *self, const pf_rdkafka *api);
 void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf);
 /* Take over an open consumer: its queue is what poll reads. */
 void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client);
-/* Drop what is kept, close the consumer if there is one (leaving the group when `leave`), free all. */
-void pf_kafka_source_release(pf_kafka_source *self, int leave);
+/* Drop what is kept, close the consumer if there is one, free all.  Leaving its group may take so
+ * long; 0: it is not left. */
+void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms);
 
 /* The place of a partition in the table, made when `create`; NULL: absent, or out of memory. */
 pf_kafka_partition *pf_kafka_source_place(pf_kafka_source *self, const char *topic, int32_t partition, int create);

@@ -21,6 +21,7 @@ typedef struct rd_kafka_topic_conf_s rd_kafka_topic_conf_t;
 typedef struct rd_kafka_queue_s rd_kafka_queue_t;
 typedef struct rd_kafka_headers_s rd_kafka_headers_t;
 typedef struct rd_kafka_error_s rd_kafka_error_t;
+typedef struct rd_kafka_consumer_group_metadata_s rd_kafka_consumer_group_metadata_t;
 
 enum { RD_KAFKA_PRODUCER = 0, RD_KAFKA_CONSUMER = 1 };
 enum { RD_KAFKA_CONF_UNKNOWN = -2, RD_KAFKA_CONF_INVALID = -1, RD_KAFKA_CONF_OK = 0 };
@@ -29,6 +30,8 @@ enum { RD_KAFKA_CONF_UNKNOWN = -2, RD_KAFKA_CONF_INVALID = -1, RD_KAFKA_CONF_OK 
 enum {
     RD_KAFKA_ERR_NONE = 0,
     RD_KAFKA_ERR_UNKNOWN_TOPIC_OR_PART = 3,
+    RD_KAFKA_ERR_MSG_SIZE_TOO_LARGE = 10,
+    RD_KAFKA_ERR_RECORD_LIST_TOO_LARGE = 18,
     RD_KAFKA_ERR_PARTITION_EOF = -191,
     RD_KAFKA_ERR_TIMED_OUT = -185,
     RD_KAFKA_ERR_QUEUE_FULL = -184,
@@ -165,7 +168,8 @@ typedef int (*rd_kafka_on_response_fn)(rd_kafka_t *, int, const char *, int32_t,
     X(void, queue_destroy, (rd_kafka_queue_t *))                                                            \
     X(void, queue_io_event_enable, (rd_kafka_queue_t *, int, const void *, size_t))                         \
     X(int, subscribe, (rd_kafka_t *, const rd_kafka_topic_partition_list_t *))                              \
-    X(int, consumer_close, (rd_kafka_t *))                                                                  \
+    X(rd_kafka_error_t *, consumer_close_queue, (rd_kafka_t *, rd_kafka_queue_t *))                         \
+    X(int, consumer_closed, (rd_kafka_t *))                                                                 \
     X(ssize_t, consume_batch_queue, (rd_kafka_queue_t *, int, rd_kafka_message_t **, size_t))               \
     X(void, message_destroy, (rd_kafka_message_t *))                                                        \
     X(int64_t, message_timestamp, (const rd_kafka_message_t *, int *))                                      \
@@ -202,6 +206,21 @@ typedef int (*rd_kafka_on_response_fn)(rd_kafka_t *, int, const char *, int32_t,
     X(int, produce_batch, (rd_kafka_topic_t *, int32_t, int, rd_kafka_message_t *, int))                    \
     X(rd_kafka_error_t *, produceva, (rd_kafka_t *, const rd_kafka_vu_t *, size_t))                         \
     X(int, error_code, (const rd_kafka_error_t *))                                                          \
+    X(int, error_is_fatal, (const rd_kafka_error_t *))                                                      \
+    X(int, error_is_retriable, (const rd_kafka_error_t *))                                                  \
+    X(int, error_txn_requires_abort, (const rd_kafka_error_t *))                                            \
+    X(rd_kafka_error_t *, init_transactions, (rd_kafka_t *, int))                                           \
+    X(rd_kafka_error_t *, begin_transaction, (rd_kafka_t *))                                                \
+    X(rd_kafka_error_t *, send_offsets_to_transaction,                                                      \
+      (rd_kafka_t *, const rd_kafka_topic_partition_list_t *, const rd_kafka_consumer_group_metadata_t *, int)) \
+    X(rd_kafka_error_t *, commit_transaction, (rd_kafka_t *, int))                                          \
+    X(rd_kafka_error_t *, abort_transaction, (rd_kafka_t *, int))                                           \
+    X(rd_kafka_consumer_group_metadata_t *, consumer_group_metadata, (rd_kafka_t *))                        \
+    X(void, consumer_group_metadata_destroy, (rd_kafka_consumer_group_metadata_t *))                        \
+    X(rd_kafka_error_t *, consumer_group_metadata_write,                                                    \
+      (const rd_kafka_consumer_group_metadata_t *, void **, size_t *))                                      \
+    X(rd_kafka_error_t *, consumer_group_metadata_read,                                                     \
+      (rd_kafka_consumer_group_metadata_t **, const void *, size_t))                                        \
     X(int, outq_len, (rd_kafka_t *))                                                                        \
     X(int, flush, (rd_kafka_t *, int))
 

@@ -11,6 +11,8 @@ cdef extern from "rdkafka_api.h" nogil:
         pass
     ctypedef struct rd_kafka_error_t:
         pass
+    ctypedef struct rd_kafka_consumer_group_metadata_t:
+        pass
     ctypedef struct rd_kafka_topic_partition_t:
         char *topic
         int32_t partition
@@ -63,6 +65,23 @@ cdef extern from "rdkafka_api.h" nogil:
         const char *(*rebalance_protocol)(rd_kafka_t *) noexcept nogil
         const char *(*error_string)(rd_kafka_error_t *) noexcept nogil
         void (*error_destroy)(rd_kafka_error_t *) noexcept nogil
+        int (*error_code)(const rd_kafka_error_t *) noexcept nogil
+        int (*error_is_fatal)(const rd_kafka_error_t *) noexcept nogil
+        int (*error_is_retriable)(const rd_kafka_error_t *) noexcept nogil
+        int (*error_txn_requires_abort)(const rd_kafka_error_t *) noexcept nogil
+        rd_kafka_error_t *(*init_transactions)(rd_kafka_t *, int) noexcept nogil
+        rd_kafka_error_t *(*begin_transaction)(rd_kafka_t *) noexcept nogil
+        rd_kafka_error_t *(*send_offsets_to_transaction)(
+            rd_kafka_t *, const rd_kafka_topic_partition_list_t *, const rd_kafka_consumer_group_metadata_t *,
+            int) noexcept nogil
+        rd_kafka_error_t *(*commit_transaction)(rd_kafka_t *, int) noexcept nogil
+        rd_kafka_error_t *(*abort_transaction)(rd_kafka_t *, int) noexcept nogil
+        rd_kafka_consumer_group_metadata_t *(*consumer_group_metadata)(rd_kafka_t *) noexcept nogil
+        void (*consumer_group_metadata_destroy)(rd_kafka_consumer_group_metadata_t *) noexcept nogil
+        rd_kafka_error_t *(*consumer_group_metadata_write)(
+            const rd_kafka_consumer_group_metadata_t *, void **, size_t *) noexcept nogil
+        rd_kafka_error_t *(*consumer_group_metadata_read)(
+            rd_kafka_consumer_group_metadata_t **, const void *, size_t) noexcept nogil
         int (*commit)(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int) noexcept nogil
         int (*committed)(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int) noexcept nogil
         int (*query_watermark_offsets)(rd_kafka_t *, const char *, int32_t, int64_t *, int64_t *, int) noexcept nogil

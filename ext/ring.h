@@ -1,5 +1,6 @@
-/* The arena's operations.  Each is named as in the life of a slot (arena_layout.h) and in
- * docs/architecture.md, and says which thread may call it. */
+/* The arena's operations, by the thread that may call them.  Each change of a slot's state carries its name, as in
+ * arena_layout.h and docs/architecture.md, and as in the model that SPIN checks (docs/model/ring.pml): a test compares
+ * both, and the order of the stores in each operation (tests/ext/test_ring_model_names.py). */
 #ifndef PYTHIA_RING_H
 #define PYTHIA_RING_H
 
@@ -30,7 +31,7 @@ static inline uint32_t pf_slot_length(const pf_arena *arena, const pf_slot *slot
 
 /* ---- intake thread ------------------------------------------------------------------------- */
 
-/* claim: FREE -> FILLING.  The lowest free slot first: the one used last is warmest in the cache. */
+/* The lowest free slot first: the one used last is warmest in the cache. */
 static inline uint32_t pf_claim(pf_arena *arena) {
     for (uint32_t i = 0; i < arena->n_slots; i++) {
         pf_slot *slot = pf_slot_at(arena, i);
@@ -42,8 +43,9 @@ static inline uint32_t pf_claim(pf_arena *arena) {
         slot->round = 1;
         slot->journal_at = 0;
         memset(slot->journal, 0, sizeof slot->journal);
+        slot->epoch = arena->epoch;
         pf_store(&slot->n_partitions, 0);
-        pf_store(&slot->state, PF_SLOT_FILLING);
+        pf_store(&slot->state, PF_SLOT_FILLING); /* transition: claim FREE -> FILLING */
         return i;
     }
     return PF_NO_SLOT;
@@ -52,7 +54,8 @@ static inline uint32_t pf_claim(pf_arena *arena) {
 /* Slots queued for or held by a worker. */
 static inline uint32_t pf_in_hand(pf_arena *arena, uint32_t worker) {
     pf_worker *w = pf_worker_at(arena, worker);
-    return w->tail - pf_load(&w->completed);
+    uint32_t completed = pf_load(&w->completed); /* first: it never passes `tail`, which may grow meanwhile */
+    return pf_load(&w->tail) - completed;
 }
 
 /* Whether the worker may be given one more slot. */
@@ -78,13 +81,12 @@ static inline void pf_queue_slot(pf_arena *arena, uint32_t slot_index, uint32_t 
     pf_notify_worker(w);
 }
 
-/* publish: FILLING -> READY. */
 static inline void pf_publish(pf_arena *arena, uint32_t slot_index, uint32_t worker, uint64_t batch) {
     pf_slot_at(arena, slot_index)->batch = batch;
-    pf_queue_slot(arena, slot_index, worker);
+    pf_queue_slot(arena, slot_index, worker); /* transition: publish FILLING -> READY */
 }
 
-/* requeue: WAITING -> READY: its rows that wait are handled once more, by a holder that finds no journal. */
+/* Its rows that wait are handled once more, by a holder that finds no journal. */
 static inline void pf_requeue(pf_arena *arena, uint32_t slot_index, uint32_t worker) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     slot->round = slot->waits_from;
@@ -92,7 +94,7 @@ static inline void pf_requeue(pf_arena *arena, uint32_t slot_index, uint32_t wor
     slot->journal_at = 0;
     memset(slot->journal, 0, sizeof slot->journal);
     pf_add(&arena->n_waiting, (uint32_t)-1);
-    pf_queue_slot(arena, slot_index, worker);
+    pf_queue_slot(arena, slot_index, worker); /* transition: requeue WAITING -> READY */
 }
 
 /* ---- pool process -------------------------------------------------------------------------- */
@@ -110,7 +112,7 @@ static inline int pf_circuit_admits(pf_arena *arena) {
     return circuit != PF_CIRCUIT_OPEN;
 }
 
-/* take: READY -> HELD; PF_NO_SLOT when the queue is empty, or the circuit open. */
+/* PF_NO_SLOT when the queue is empty, or the circuit open. */
 static inline uint32_t pf_take(pf_arena *arena, uint32_t worker) {
     pf_worker *w = pf_worker_at(arena, worker);
     if (pf_load_sc(&w->tail) == w->taken || !pf_circuit_admits(arena)) return PF_NO_SLOT;
@@ -118,9 +120,9 @@ static inline uint32_t pf_take(pf_arena *arena, uint32_t worker) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     slot->output_bytes = 0;
     slot->output_records = slot->error_bytes = slot->rejected = slot->retried = slot->failed = 0;
-    memset((uint8_t *)slot + arena->status_at, PF_ROW_PENDING, pf_slot_length(arena, slot));
+    memset((uint8_t *)slot + arena->status_at, PF_ROW_UNMARKED, pf_slot_length(arena, slot));
     slot->taken_ns = pf_now_ns();
-    pf_store(&slot->state, PF_SLOT_HELD);
+    pf_store(&slot->state, PF_SLOT_HELD); /* transition: take READY -> HELD */
     pf_store(&w->taken, w->taken + 1);
     return slot_index;
 }
@@ -152,22 +154,21 @@ static inline void pf_hand_back(pf_arena *arena, uint32_t worker, uint32_t slot_
     pf_notify_done(arena);
 }
 
-/* complete: HELD -> DONE. */
 static inline void pf_complete(pf_arena *arena, uint32_t worker, uint32_t slot_index) {
-    pf_hand_back(arena, worker, slot_index, PF_SLOT_DONE);
+    pf_hand_back(arena, worker, slot_index, PF_SLOT_DONE); /* transition: complete HELD -> DONE */
 }
 
-/* park: HELD -> PARKED: out of the queue, until `due_ns`. */
+/* Out of the queue, until `due_ns`. */
 static inline void pf_park(pf_arena *arena, uint32_t worker, uint32_t slot_index, uint64_t due_ns) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     slot->waits_from = slot->round + 1;
     slot->due_ns = due_ns;
-    pf_hand_back(arena, worker, slot_index, PF_SLOT_PARKED);
+    pf_hand_back(arena, worker, slot_index, PF_SLOT_PARKED); /* transition: park HELD -> PARKED */
 }
 
-/* spill: HELD -> OUTPUT_FULL: what the output region holds is complete records; take them away. */
+/* What the output region holds is complete records; take them away. */
 static inline void pf_spill(pf_arena *arena, uint32_t slot_index) {
-    pf_store(&pf_slot_at(arena, slot_index)->state, PF_SLOT_OUTPUT_FULL);
+    pf_store(&pf_slot_at(arena, slot_index)->state, PF_SLOT_OUTPUT_FULL); /* transition: spill HELD -> OUTPUT_FULL */
     pf_notify_done(arena);
 }
 
@@ -185,28 +186,28 @@ static inline void pf_signal_room(pf_arena *arena) {
     if (pf_load_sc(&arena->free_waiting)) pf_wake(&arena->free_signal);
 }
 
-/* resume: OUTPUT_FULL -> HELD: the records are on their way, the region is empty again. */
+/* The records are durable, the region is empty again, for a next holder too. */
 static inline void pf_resume(pf_arena *arena, uint32_t slot_index) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
-    pf_store(&slot->state, PF_SLOT_HELD);
+    pf_progress_forget_output(slot);
+    pf_store(&slot->state, PF_SLOT_HELD); /* transition: resume OUTPUT_FULL -> HELD */
     pf_wake(&slot->state);
 }
 
-/* wait: PARKED -> WAITING, after outputs and dead letters of the rows that are done are durable: the next round begins
- * when it is due. */
+/* After outputs and dead letters of the rows that are done are durable: the next round begins when it is due. */
 static inline void pf_wait_until_due(pf_arena *arena, uint32_t slot_index) {
     pf_add(&arena->n_waiting, 1);
-    pf_store(&pf_slot_at(arena, slot_index)->state, PF_SLOT_WAITING);
+    pf_store(&pf_slot_at(arena, slot_index)->state, PF_SLOT_WAITING); /* transition: wait PARKED -> WAITING */
     pf_signal_room(arena);
 }
 
-/* release: DONE -> FREE, after outputs and dead letters of the batch are durable. */
+/* After outputs and dead letters of the batch are durable. */
 static inline void pf_release(pf_arena *arena, uint32_t slot_index) {
-    pf_store(&pf_slot_at(arena, slot_index)->state, PF_SLOT_FREE);
+    pf_store(&pf_slot_at(arena, slot_index)->state, PF_SLOT_FREE); /* transition: release DONE -> FREE */
     pf_signal_room(arena);
 }
 
-/* return: everything a dead process had taken but not completed is READY again, in the same order,
+/* Everything a dead process had taken but not completed is READY again, in the same order,
  * in the same queue: whoever takes its place goes on where it stopped. */
 static inline void pf_return(pf_arena *arena, uint32_t worker) {
     pf_worker *w = pf_worker_at(arena, worker);
@@ -215,12 +216,13 @@ static inline void pf_return(pf_arena *arena, uint32_t worker) {
         slot->crashes++;
         pf_progress_bury(slot);
         slot->decoded = PF_UNDECODED; /* whatever killed the process may have written there */
-        pf_store(&slot->state, PF_SLOT_READY);
+        pf_store(&slot->state, PF_SLOT_READY); /* transition: return HELD|DONE|OUTPUT_FULL|PARKED -> READY */
     }
     /* It may have died between HELD and the store of `taken`. */
-    if (w->taken != w->tail) {
+    if (w->taken != pf_load_sc(&w->tail)) { /* the intake may queue more meanwhile */
         pf_slot *slot = pf_slot_at(arena, w->queue[w->taken & (PF_QUEUE_CAPACITY - 1)]);
-        if (pf_load(&slot->state) != PF_SLOT_READY) pf_store(&slot->state, PF_SLOT_READY);
+        if (pf_load(&slot->state) != PF_SLOT_READY)
+            pf_store(&slot->state, PF_SLOT_READY); /* transition: return HELD -> READY */
     }
     pf_store(&w->waiting, 0);
     pf_store(&w->booted, 0);

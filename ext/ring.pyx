@@ -74,7 +74,7 @@ cdef extern from "slot_decode.h" nogil:
         uint32_t topic_size
         uint8_t topic[4096]
     ctypedef struct pf_slot:
-        uint32_t state, worker, messages, decoded, rows, refused, raw_bytes, n_partitions, crashes
+        uint32_t state, worker, messages, decoded, rows, refused, raw_bytes, n_partitions, epoch, crashes
         uint64_t batch, opened_ns, published_ns, payload_bytes
         uint64_t taken_ns, completed_ns, output_bytes
         uint32_t output_records, error_bytes, rejected, retried, failed, error_half, round, waits_from
@@ -102,6 +102,7 @@ cdef extern from "slot_decode.h" nogil:
     void pf_resume(pf_arena *arena, uint32_t slot)
     void pf_release(pf_arena *arena, uint32_t slot)
     void pf_return(pf_arena *arena, uint32_t worker)
+    void pf_progress_forget_output(pf_slot *slot)
     void pf_signal_room(pf_arena *arena)
     void pf_set_circuit(pf_arena *arena, uint32_t circuit)
     void pf_notify_done(pf_arena *arena)
@@ -576,6 +577,10 @@ cdef class Arena:
         _slot(self, slot)
         pf_resume(self.arena, slot)
 
+    def forget_output(self, uint32_t slot):
+        """The spilled records of a holder that died meanwhile are delivered: the next one must not send them again."""
+        pf_progress_forget_output(_slot(self, slot))
+
     def parked(self, uint32_t slot):
         """Whether a collected batch has rows that wait."""
         return pf_load(&_slot(self, slot).state) == PF_SLOT_PARKED
@@ -618,6 +623,32 @@ cdef class Arena:
             for i in range(pf_load(&s.n_partitions)):
                 found.append((table[i].partition, table[i].first_offset))
         return found
+
+    @property
+    def epoch(self):
+        """The epoch in which batches are opened now."""
+        return pf_load(&self.arena.epoch)
+
+    def epoch_of(self, uint32_t slot):
+        """The epoch in which a published batch was opened."""
+        return _slot(self, slot).epoch
+
+    def oldest_epoch(self, uint32_t since):
+        """The lowest epoch, of those from ``since`` on, of a batch that is not released; None: there is no batch.
+
+        To be read after ``epoch``: then no batch of an earlier one is missed.
+        """
+        cdef uint32_t slot, oldest = 0
+        cdef bint found = False
+        cdef pf_slot *s
+        for slot in range(self.arena.n_slots):
+            s = pf_slot_at(self.arena, slot)
+            if pf_load(&s.state) == PF_SLOT_FREE or pf_load(&s.n_partitions) == 0 or s.epoch < since:
+                continue
+            if not found or s.epoch < oldest:
+                oldest = s.epoch
+            found = True
+        return oldest if found else None
 
     def states(self):
         """The state word of every slot."""

@@ -1,15 +1,18 @@
 #!/bin/sh
-# Fuzz the decoders and the encoder under AddressSanitizer and UndefinedBehaviorSanitizer: FUZZ_SECONDS (60) in all, shared evenly.
+# Fuzz the decoders, the encoder, the file reader and writer and the intake under AddressSanitizer and
+# UndefinedBehaviorSanitizer: FUZZ_SECONDS (60) in all, shared evenly.
 # A finding is left in fuzz/out/ and ends the run with an error; what was learned stays there for the next run.
 #
-#   fuzz/run.sh [TARGET...]      json, msgpack, outputs; all without an argument
+# At the end msgspec decodes every JSON and MessagePack payload that was kept: the same answer, or both refuse.
+#
+#   fuzz/run.sh [TARGET...]      json, msgpack, fixed, files, intake, outputs; all without an argument
 set -eu
 
 cd "$(dirname "$0")"
 out=out
 mkdir -p "$out"
 python3 make_powers.py >"$out/powers.inc"
-targets=${*:-json msgpack outputs}
+targets=${*:-json msgpack fixed files intake outputs}
 each=$(( ${FUZZ_SECONDS:-60} / $(echo "$targets" | wc -w) ))
 flags="-std=c11 -D_GNU_SOURCE -O1 -g -I../ext -fno-omit-frame-pointer -fno-sanitize-recover=undefined"
 flags="$flags -Wall -Wextra -Wno-unused-parameter -Wno-unused-function -Werror"
@@ -22,11 +25,20 @@ for target in $targets; do
     # shellcheck disable=SC2086
     clang -fsanitize=fuzzer,address,undefined $flags $sources -lm -o "$out/fuzz_$target"
     mkdir -p "$out/$target"
+    dict=
+    [ ! -f "$target.dict" ] || dict="-dict=$target.dict"
+    # shellcheck disable=SC2086
     echo "fuzzing $target for $each s"
     if ! "$out/fuzz_$target" -max_total_time="$each" -timeout=5 -max_len=1024 -print_final_stats=1 -verbosity=0 \
-        -dict="$target.dict" -artifact_prefix="$out/$target-" "$out/$target" "corpus/$target" >"$out/$target.log" 2>&1; then
+        $dict -artifact_prefix="$out/$target-" "$out/$target" "corpus/$target" >"$out/$target.log" 2>&1; then
         grep -v NEW_FUNC "$out/$target.log" | tail -60
         exit 1
     fi
     echo "$(sed -n 's/stat::number_of_executed_units: *//p' "$out/$target.log") runs, nothing found"
 done
+
+case " $targets " in
+*" json "* | *" msgpack "*)
+    cd .. && python3 -m pytest -q -p no:cacheprovider tests/ext/test_fuzz_corpus.py
+    ;;
+esac

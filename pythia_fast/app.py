@@ -72,6 +72,9 @@ class App:
         dead_letter_limit: DeadLetterLimit | float | None = DeadLetterLimit(),  # noqa: B008 - nor can it
         breaker: CircuitBreaker | None = None,
         rate_limit: float | None = None,
+        transactional: bool = False,
+        transactional_id: str | None = None,
+        transaction_interval_s: float = 0.1,
         workers: int | None = None,
         name: str | None = None,
     ) -> Callable[[AnyHandler], AnyHandler]:
@@ -109,6 +112,11 @@ class App:
             breaker: which exceptions tell that a service behind the handler is away; when it is, the source is paused
                 and batches in hand wait, without using up their attempts.
             rate_limit: most rows per second over all processes; batches are then 20 ms' worth of rows at most.
+            transactional: from Kafka to Kafka exactly once: outputs, dead letters in Kafka and positions become visible
+                together or not at all, for readers with isolation.level=read_committed (docs/kafka.md).
+            transactional_id: name of this copy of the handler for the brokers; the same after a restart, another one
+                for every copy. Default: made of consumer group, handler and machine.
+            transaction_interval_s: seconds of reading that one transaction takes.
             workers: this handler's share of the pool; default: what the others leave, in equal parts.
             name: default: the function's or class's name.
 
@@ -141,6 +149,9 @@ class App:
                 dead_letter_limit=dead_letter_limit,
                 breaker=breaker,
                 rate_limit=rate_limit,
+                transactional=transactional,
+                transactional_id=transactional_id,
+                transaction_interval_s=transaction_interval_s,
                 workers=workers,
             )
             if handler.name in self.handlers:

@@ -17,7 +17,7 @@ from pythia_fast.report import Flow, RunReport
 class ProcessSample(NamedTuple):
     """One process of the run, as last seen."""
 
-    name: str  #: "intake", "worker 0", ...
+    name: str  #: "runtime" (this process: intake and completion), "nursery", "worker 0", ...
     pid: int
     cpu_percent: float  #: of one core, since the sample before
     rss_mb: float  #: resident memory, shared pages counted in every process that maps them; 10**6 bytes
@@ -61,6 +61,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     dead_lettered: int = 0
     retried: int = 0
     crashes: int = 0
+    oldest_incomplete_s: dict[str, float] = {}  #: of each handler, the age of the oldest row taken in and not completed
     progress: tuple[int, int] | None = None  #: (done, total) over all bounded sources, in the sources' units
     processes: list[ProcessSample] = []
     flow: list[FlowState] = []  #: of each handler

@@ -14,6 +14,7 @@ from pythia_fast.decoders import Decoding, choose_decoder
 from pythia_fast.handlers import Adapter, inspect_handler
 from pythia_fast.retry import RetryPolicy
 from pythia_fast.schema import SchemaLike, check_schema
+from pythia_fast.transactions import Transactions, transactions_of
 
 Ordering = Literal["unordered", "partition", "key"]
 OnError = Literal["isolate", "dead_letter", "stop"]
@@ -53,6 +54,7 @@ class Handler:
     dead_letter_limit: DeadLetterLimit | None
     breaker: CircuitBreaker | None
     rate_limit: float | None
+    transactions: Transactions | None
     workers: int | None
 
     @property
@@ -85,6 +87,9 @@ def make_handler(
     dead_letter_limit: Any,
     breaker: Any,
     rate_limit: Any,
+    transactional: Any,
+    transactional_id: Any,
+    transaction_interval_s: Any,
     workers: int | None,
 ) -> Handler:
     """Check everything and compile the schema. Raises ConfigError or SchemaError with what to do."""
@@ -148,6 +153,17 @@ def make_handler(
         dead_letter_limit=_limit(where, dead_letter_limit),
         breaker=breaker,
         rate_limit=rate_limit,
+        transactions=transactions_of(
+            where,
+            transactional,
+            transactional_id,
+            transaction_interval_s,
+            source=source,
+            sink=sink,
+            dead_letter=dead_letter,
+            retry=retry,
+            breaker=breaker,
+        ),
         workers=workers,
     )
 

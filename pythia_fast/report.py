@@ -34,9 +34,13 @@ class HandlerReport(msgspec.Struct, frozen=True, kw_only=True):
     refused: int = 0
     crashes: int = 0
     recycled: int = 0
+    oldest_incomplete_s: float = 0.0
+    longest_incomplete_s: float = 0.0
     pauses: int = 0
     paused_seconds: float = 0.0  #: over all causes
     flow: Flow = "open"  #: whether the source was read at the end
+    transactions: int = 0
+    transactions_aborted: int = 0
     circuit: Literal["", "closed", "open", "half-open"] = ""  #: its circuit breaker at the end; empty without one
 
 
@@ -44,7 +48,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a run did, from start to end, over all its handlers.
 
     A row is counted once it is settled: handled, or durably dead-lettered. ``seconds`` is wall-clock time from
-    the first poll of a source to the last settled row.
+    the first poll of a source to the last settled row; of a run that was stopped, to when it had finished, or no longer
+    waited for, what it had read.
     """
 
     app: str = ""
@@ -62,6 +67,10 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int = 0  #: pool processes that died unasked while the run went
     recycled: int = 0  #: pool processes that made room for a fresh one, as their limits say
     pauses: int = 0  #: times that a source was paused on purpose: too many dead letters, or an open circuit
+    transactions: int = 0  #: committed
+    transactions_aborted: int = 0  #: undone; their rows were read again, and are counted once
+    oldest_incomplete_s: float = 0.0  #: age of the oldest row that was read but not settled when the run ended
+    longest_incomplete_s: float = 0.0  #: the highest such age while it went, as far as it was looked at
     unfinished: int = 0  #: rows read but not settled when the run ended; they are read again by the next run
     cpu_seconds: float = 0.0  #: user + system time of the runtime and all its pool processes
     peak_rss_mb: float = 0.0  #: largest resident memory of the tree, shared pages counted once; 10**6 bytes

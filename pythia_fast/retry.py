@@ -23,7 +23,9 @@ class RetryPolicy:
     are handled; with ordering="partition" or "key", rows that come behind them in their lane wait for them.
     ``jitter``: share of the wait, 0 to 1, that is left to chance, so that those who wait do not come back together.
     ``retry_on``: an exception type, or a tuple of them: a call that raises one of these is tried again with all its
-    rows, once the backoff has passed; any other exception follows ``on_error`` at once.
+    rows, once the backoff has passed; any other exception follows ``on_error`` at once, and so does this one after the
+    last attempt: with on_error="isolate" the rows that raise it alone are given up, the others of the batch completed,
+    and where three rows in a row raise it, the rest of the batch is given up with them.
 
     Raises ConfigError, UnknownOptionError.
     """

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stops with one sentence when a tool that is asked for is missing.
 #
-#   need.sh [compiler] [java] [maven] [clang]
+#   need.sh [compiler] [java] [maven] [clang] [spin]
 set -eu
 
 CC=${CC:-gcc}
@@ -33,6 +33,9 @@ for tool in "$@"; do
             ;;
         maven)
             command -v mvn >/dev/null || missing "Maven, which fetches the Kafka broker of the tests" "maven"
+            ;;
+        spin)
+            command -v spin >/dev/null || missing "SPIN, which checks the model of the ring" "spin"
             ;;
         clang)
             # The fuzzer's library is a package of its own, which Debian's clang only recommends.

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
 
 import msgspec
 
+from benchmarks.apps.start_sender import StartSender
 from pythia_fast import App, Batch, MemoryConsumer
 
 FOLDER = Path(os.environ["FOLDER"])
@@ -86,23 +86,7 @@ def send() -> None:
 def main() -> None:
     """Run once and print."""
     sender = threading.Thread(target=send)
-
-    class StartSender:
-        """Begins to send once the pool is up."""
-
-        def started(self, info: object) -> None:
-            sender.start()
-
-        def sample(self, snapshot: object) -> None:
-            pass
-
-        def event(self, text: str) -> None:
-            print(text, file=sys.stderr)
-
-        def finished(self, report: object) -> None:
-            pass
-
-    app.run(workers=2, until="end", state_dir=FOLDER / "state", observer=StartSender())
+    app.run(workers=2, until="end", state_dir=FOLDER / "state", observer=StartSender(sender))
     sender.join()
     recovered = [(after - before) / 1e6 for before, after in zip(noted("died"), noted("resumed"), strict=True)]
     print(json.dumps({"recovered_ms": recovered, "latency_ms": [ns / 1e6 for ns in noted("latency")]}))

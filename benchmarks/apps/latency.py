@@ -8,6 +8,7 @@ usage: latency.py ROWS ROWS_PER_SECOND FOLDER
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -16,9 +17,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from benchmarks.apps.start_sender import StartSender
 from pythia_fast import App, Batch, MemoryConsumer
 
-FOLDER = Path(sys.argv[3]) if __name__ in ("__main__", "__pythia_main__") else None
+#: Names the folder to the pool's processes as well, which may import this module anew.
+FOLDER_VARIABLE = "PYTHIA_FAST_LATENCY_FOLDER"
 WARMUP = 200
 
 
@@ -44,8 +47,8 @@ class Keep:
         self.latencies += (now - batch["sent_ns"]).tolist()
 
     def teardown(self) -> None:
-        assert FOLDER is not None, "run benchmarks.apps.latency as a script"
-        np.save(FOLDER / f"{threading.get_native_id()}.npy", np.array(self.latencies, np.int64))
+        folder = Path(os.environ[FOLDER_VARIABLE])
+        np.save(folder / f"{threading.get_native_id()}.npy", np.array(self.latencies, np.int64))
 
 
 def send(rows: int, rows_per_second: float) -> None:
@@ -59,30 +62,15 @@ def send(rows: int, rows_per_second: float) -> None:
     source.end()
 
 
-def main(rows: int, rows_per_second: float) -> None:
+def main(rows: int, rows_per_second: float, folder: Path) -> None:
     """Run once; the first rows, which warm the caches, do not count."""
+    os.environ[FOLDER_VARIABLE] = str(folder)
     sender = threading.Thread(target=send, args=(rows, rows_per_second))
-
-    class StartSender:
-        """Begins to send once the pool is up."""
-
-        def started(self, info: object) -> None:
-            sender.start()
-
-        def sample(self, snapshot: object) -> None:
-            pass
-
-        def event(self, text: str) -> None:
-            print(text, file=sys.stderr)
-
-        def finished(self, report: object) -> None:
-            pass
-
-    app.run(workers=1, until="end", state_dir=FOLDER / "state", observer=StartSender())
+    app.run(workers=1, until="end", state_dir=folder / "state", observer=StartSender(sender))
     sender.join()
-    (path,) = FOLDER.glob("*.npy")
+    (path,) = folder.glob("*.npy")
     print(json.dumps(np.load(path)[WARMUP:].tolist()))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]))
+    main(int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]))

@@ -4,11 +4,9 @@ from typing import Any
 from pythia_fast._ext.decoder import NativeDecoder
 from pythia_fast._ext.plan import Layout, Plan
 
-ROW_PENDING: int
-ROW_OK: int
+ROW_UNMARKED: int
 ROW_REJECTED: int
 ROW_RETRY: int
-ROW_FAILED: int
 
 class ColumnTooLargeError(ValueError): ...
 

@@ -4,6 +4,7 @@ from pythia_fast._ext.plan import Plan
 ENVIRONMENT: str
 KERNELS: tuple[str, ...]
 
+def chosen_simd() -> str: ...
 def available_simd() -> tuple[str, ...]: ...
 
 class JsonDecoder(NativeDecoder):

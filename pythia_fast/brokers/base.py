@@ -29,6 +29,28 @@ class Partition:
     partition: int
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A partition whose next message was taken from the broker and waits for room of its own."""
+
+    topic: str
+    partition: int
+    offset: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """A partition that has messages which do not come, as far as can be told."""
+
+    topic: str
+    partition: int  #: -1: all of the topic, which is read by nobody here
+    offset: int  #: of the first of them; -1: nobody knows
+    since_s: float
+    messages: int | None  #: None: nobody knows
+    silent_s: float  #: how long its broker has not answered a question; 0: it did
+
+
 class Listener(Protocol):
     """What a reader tells the runtime. Called with the GIL, on the intake thread."""
 
@@ -88,6 +110,17 @@ class Reader(ABC):
         Called on the intake thread again and again while what was read is finished, after the last poll.
         """
 
+    def group_metadata(self) -> bytes:
+        """The membership that positions are committed under, for a transaction that commits them."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be part of a transaction")
+
+    def rewind(self) -> None:
+        """Go back to the committed positions: tell the listener that every partition is lost, and then assigned anew.
+
+        Called on the intake thread, between two polls, after a transaction was aborted.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be part of a transaction")
+
     def progress(self) -> tuple[int, int] | None:
         """(bytes or messages read, total) of a bounded source, for the progress bar."""
         return None
@@ -95,6 +128,19 @@ class Reader(ABC):
     def lag(self) -> Mapping[tuple[str, int], int]:
         """Messages not yet committed per (topic, partition), where the broker tells."""
         return {}
+
+    def place(self, topic: str, partition: int, offset: int) -> str:
+        """A position as a person finds it."""
+        return f"{topic}[{partition}] offset {offset:,}"
+
+    def kept(self) -> Sequence[Kept]:
+        """Partitions that wait for room while others are read. Any thread."""
+        return ()
+
+    def quiet(self) -> Sequence[Quiet]:
+        """Partitions that have messages which do not come. Asked about once a second, always on one thread; waits for
+        nothing."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:

@@ -33,6 +33,7 @@ from pythia_fast.brokers.checkpoint import (
     not_found,
     written_anew,
 )
+from pythia_fast.brokers.file_place import file_place
 from pythia_fast.brokers.file_sink import FileProducer
 from pythia_fast.errors import ConfigError, SourceError
 from pythia_fast.options import named_options
@@ -218,6 +219,9 @@ class FileReader(Reader):
         self.context.listener.assigned([Partition(index, path, index)])
         return index
 
+    def place(self, topic: str, partition: int, offset: int) -> str:
+        return file_place("standard input" if topic == STDIN else topic, offset, None)
+
     def failure(self) -> str:
         for index, position, _done, _shrunk, error in self.native.states():
             if error:
@@ -379,7 +383,10 @@ class CheckpointedReader(FileReader):
             try:
                 facts = os.stat(path)
             except OSError:
-                self.missing(path)
+                if os.path.islink(path) and path not in {os.path.abspath(named) for named in self.consumer.paths}:
+                    self.tell(f"{path} is left out: it is a link to a file that is not there")
+                else:
+                    self.missing(path)
                 continue
             identity = identity_of(facts)
             first = names.setdefault(identity, path)
@@ -407,6 +414,10 @@ class CheckpointedReader(FileReader):
             raise
         self.native.add(file.fd, index, file.position, last=file.last, limit=limit)
         return index
+
+    def place(self, topic: str, partition: int, offset: int) -> str:
+        entry = self.positions.get(partition) if self.consumer.format == "ndjson" else None
+        return file_place(topic, offset, entry.identity if entry is not None else None)
 
     def save_soon(self) -> None:
         """The next commit stores the positions, moved or not."""

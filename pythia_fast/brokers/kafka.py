@@ -45,15 +45,24 @@ PRODUCER_DEFAULTS: Mapping[str, str] = {
     "compression.type": "lz4",
     "reconnect.backoff.max.ms": "2000",
 }
+#: What a transactional producer has instead. A runtime that is killed blocks read_committed readers, and whoever takes
+#: its partitions over, until its transaction times out or its successor has come up.
+TRANSACTIONAL_DEFAULTS: Mapping[str, str] = {
+    "enable.idempotence": "true",
+    "transaction.timeout.ms": "10000",
+    "linger.ms": "5",
+    "compression.type": "lz4",
+    "reconnect.backoff.max.ms": "2000",
+}
 #: Options that the runtime answers for.
 CONSUMER_RESERVED: Mapping[str, str] = {
     "enable.auto.commit": "positions are committed once their rows are handled",
     "enable.auto.offset.store": "positions are committed once their rows are handled",
-    "enable.partition.eof": "until='end' is told by it",
+    "enable.partition.eof": "until='end' is told by it, and what does not come",
     "log.queue": "log lines go to the run's own log",
 }
 PRODUCER_RESERVED: Mapping[str, str] = {
-    "transactional.id": "transactions are not offered by this sink",
+    "transactional.id": "a handler has it: @app.batch_handler(transactional=True, transactional_id=...)",
     "log.queue": "log lines go to the run's own log",
 }
 
@@ -115,6 +124,16 @@ class KafkaConsumer(Source):
         """The consumer group as which a handler reads."""
         return self._group or os.environ.get("CONSUMER_GROUP") or f"{app}-{handler}"
 
+    @property
+    def isolation_level(self) -> str:
+        """Whether messages of transactions that are not committed are read."""
+        return self._options.get("isolation.level", CONSUMER_DEFAULTS["isolation.level"])
+
+    @property
+    def instance_id(self) -> str | None:
+        """``group.instance.id``, by which a static member is known to its group."""
+        return self._options.get("group.instance.id")
+
     def librdkafka_options(self, context: ReaderContext) -> dict[str, str]:
         """Everything that the consumer is configured with."""
         return {
@@ -125,7 +144,7 @@ class KafkaConsumer(Source):
             "group.id": self.group(context.app, context.handler),
             "enable.auto.commit": "false",
             "enable.auto.offset.store": "false",
-            "enable.partition.eof": "true" if context.until == "end" else "false",
+            "enable.partition.eof": "true",
             "log.queue": "true",
         }
 
@@ -182,6 +201,22 @@ class KafkaProducer(Sink):
             **self._options,
             "bootstrap.servers": self.bootstrap_servers,
             "log.queue": "true",
+        }
+
+    @property
+    def transaction_timeout_s(self) -> float:
+        """Seconds for which a transaction may be open; the broker aborts it then."""
+        return int(self._options.get("transaction.timeout.ms", TRANSACTIONAL_DEFAULTS["transaction.timeout.ms"])) / 1000
+
+    def transactional_options(self, context: PublisherContext, transactional_id: str) -> dict[str, str]:
+        """The same for a producer of transactions."""
+        return {
+            "client.id": _client_id(context.app, context.handler),
+            **TRANSACTIONAL_DEFAULTS,
+            **self._options,
+            "bootstrap.servers": self.bootstrap_servers,
+            "log.queue": "true",
+            "transactional.id": transactional_id,
         }
 
     def open(self, context: PublisherContext) -> Publisher:

@@ -7,6 +7,7 @@ records is reported. Trouble that can pass is waited out; a record that the brok
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -27,45 +28,59 @@ WARNING = 4  #: syslog level
 QUIET_SECONDS = 30.0  #: before the same line is logged again
 SILENCE_SECONDS = 1.0  #: without a report, before records that wait count as trouble
 POLL_MS = 100
+#: What two lines about the same thing may differ in.
+NUMBER = re.compile(r"\d+")
 
 
 class KafkaPublisher(Publisher):
-    def __init__(self, producer: KafkaProducer, context: PublisherContext) -> None:
+    def __init__(
+        self, producer: KafkaProducer, context: PublisherContext, native: KafkaPublisherNative | None = None
+    ) -> None:
+        """``native``: a producer that is open already and shared with others; by default one is made."""
         self._context = context
         self._topic = producer.topic
         self._servers = producer.bootstrap_servers
-        self._native = KafkaPublisherNative(producer.librdkafka_options(context), producer.topic)
+        self._native = native or KafkaPublisherNative(producer.librdkafka_options(context), producer.topic)
         self._told: dict[object, float] = {}
         self._away_since: float | None = time.monotonic()
         self._away_reason = ""
         self._seen = False
         self._delivered = 0
+        self._regrouped = 0
         self._progressed_at = time.monotonic()
 
     def publish(self, records: memoryview, count: int, ticket: int) -> None:
-        if self._native.tickets == 0:
-            self._progressed_at = time.monotonic()
+        self._note_progress()
         self._native.add(records, count, ticket)
 
+    def _note_progress(self) -> None:
+        if self._native.tickets == 0:
+            self._progressed_at = time.monotonic()
+
     def deliveries(self, timeout: float = 0.0) -> Sequence[Delivery]:
-        done = self._native.poll(round(timeout * 1000))
-        self._look_around()
+        done = self._poll(round(timeout * 1000))
+        self.look_around()
         return [
             Delivery(ticket, tuple(FailedRecord(index, self._reason(code)) for index, code in failed))
             for ticket, failed in done
         ]
 
+    def _poll(self, timeout_ms: int) -> Sequence[tuple[int, list[tuple[int, int]]]]:
+        return self._native.poll(timeout_ms)
+
     def _reason(self, code: int) -> str:
         return f"Kafka topic {self._topic} does not take it: {librdkafka.error_text(code)}"
 
-    def _look_around(self) -> None:
+    def look_around(self) -> None:
+        """Hear what librdkafka has to tell. Raises SinkError for what ends the run."""
         for kind, code, text, _ in self._native.take_notes():
             if kind == "error":
                 self._hear_error(code, text)
             elif kind == "statistics":
                 self._context.log(f"kafka: statistics {text}")
             elif code <= WARNING:
-                self._tell(text, f"kafka: {text}")
+                self._tell(NUMBER.sub("#", text), f"kafka: {text}")
+        self._tell_of_groups()
         now = time.monotonic()
         if self._native.delivered != self._delivered or self._native.tickets == 0:
             self._progressed_at = now
@@ -83,18 +98,31 @@ class KafkaPublisher(Publisher):
             "bootstrap.servers right (bootstrap_servers= or KAFKA_BOOTSTRAP_SERVERS)?"
         )
 
+    def _tell_of_groups(self) -> None:
+        records, group_bytes = self._native.regrouped
+        if records > self._regrouped:
+            self._tell(
+                "groups",
+                f"kafka: {records - self._regrouped:,} records came back from topic {self._topic} in batches larger "
+                "than its max.message.bytes; they are sent again in smaller ones, which takes longer: give "
+                f"KafkaProducer batch_size={group_bytes // 2} or less, or the topic a larger max.message.bytes",
+            )
+            self._regrouped = records
+
     def _hear_error(self, code: int, text: str) -> None:
         if code == FATAL:
-            reason = self._native.fatal_error or text
-            raise SinkError(
-                f"Kafka producer of topic {self._topic}: {reason}; what is not delivered is sent after a restart"
-            )
-        if code in CONNECTION_ERRORS:
+            self._hear_fatal(self._native.fatal_error or text)
+        elif code in CONNECTION_ERRORS:
             self._away_reason = text if code != ALL_BROKERS_DOWN or not self._away_reason else self._away_reason
             if code == ALL_BROKERS_DOWN and self._away_since is None:
                 self._away_since = time.monotonic()
         else:
             self._tell(code, f"kafka: {text}")
+
+    def _hear_fatal(self, reason: str) -> None:
+        raise SinkError(
+            f"Kafka producer of topic {self._topic}: {reason}; what is not delivered is sent after a restart"
+        )
 
     def _tell(self, subject: object, line: str) -> None:
         now = time.monotonic()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_reader import KafkaReaderNative
-from pythia_fast.brokers.base import MAX_PARTITIONS, Partition, Reader, ReaderContext
+from pythia_fast.brokers.base import MAX_PARTITIONS, Kept, Partition, Quiet, Reader, ReaderContext
+from pythia_fast.brokers.kafka_quiet import QuietPartitions
 from pythia_fast.errors import SourceError
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ QUIET_SECONDS = 30.0  #: before the same trouble is told again
 FIRST_COMPLAINT_SECONDS = 3.0
 ANSWER_MS = 1000
 QUERY_MS = 10_000
-COMMIT_SECONDS = 10.0
+COMMIT_SECONDS = 5.0
+#: Until a group is left without its coordinator having said so.
+LEAVE_SECONDS = 3.0
 #: until="end": a member without partitions is done once it has been so for this long; a cooperative group
 #: gives a new member its partitions only with the second rebalance.
 EMPTY_SECONDS = 10.0
@@ -69,6 +72,7 @@ class KafkaReader(Reader):
         self._missing: dict[str, float] = {}
         options = consumer.librdkafka_options(context)
         self.native: KafkaReaderNative = KafkaReaderNative(options, self._bounded)
+        self._quiet = QuietPartitions(self.native, self._topics)
         self.native.subscribe(self._topics)
         self.native.check_after(CHECK_SECONDS)
         context.log(
@@ -154,6 +158,22 @@ class KafkaReader(Reader):
         if keys and not lost:
             self._context.log(f"kafka: gave back {_names(keys)}")
 
+    def rewind(self) -> None:
+        keys = list(self._current)
+        self._context.listener.revoked(list(self._current.values()), lost=True)
+        self._current.clear()
+        self._by_index.clear()
+        try:
+            self.native.unassign(keys)
+        except SourceError as error:
+            self._fail(str(error))
+            return
+        if keys:
+            self._assign(keys)
+
+    def group_metadata(self) -> bytes:
+        return self.native.group_metadata()
+
     def _measure(self, assigned: Sequence[Key]) -> None:
         """Note where every partition begins for us and ended when the run began, or, when it is newer, now."""
         keys = list(assigned)
@@ -220,6 +240,12 @@ class KafkaReader(Reader):
                 total += end - start
                 read += min(max(positions.get(key, start), start), end) - start
         return read, total
+
+    def kept(self) -> Sequence[Kept]:
+        return self._quiet.kept()
+
+    def quiet(self) -> Sequence[Quiet]:
+        return self._quiet.look()
 
     # --- trouble ------------------------------------------------------------------------------------------------
 
@@ -328,7 +354,8 @@ class KafkaReader(Reader):
         if not self._closed:
             self._last_positions.update(self.native.positions())  # what progress() tells from now on
             self._closed = True
-            self.native.close()
+            self._quiet.close()
+            self.native.close(LEAVE_SECONDS)
 
 
 def _names(keys: Sequence[Key]) -> str:

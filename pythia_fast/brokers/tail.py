@@ -1,6 +1,7 @@
 """Files that are read as they grow, as ``tail -F`` does, through every common way of rotating them.
 
     renamed, new file under the old name   the old one is read until it has not grown for ROTATION_GRACE_S, then the new
+    ... and again before that              each new file is opened when it is seen, and read in its turn
     renamed within the glob                both are followed: a file is known by device and inode, not by name
     copied and truncated                   read again from the start, as a new partition index
     deleted                                read to its end, then let go
@@ -35,6 +36,14 @@ class _Followed:
     finishing: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Successor:
+    """A file that is read once the one before it under its name is."""
+
+    fd: int
+    identity: Identity
+
+
 class TailReader(CheckpointedReader):
     """Every file kept open and read as it grows; serve() looks after names, every 100 ms when nothing comes."""
 
@@ -43,6 +52,7 @@ class TailReader(CheckpointedReader):
         self._followed: dict[int, _Followed] = {}
         self._read: deque[FilePosition] = deque(maxlen=1000)  # files let go in this run, at the position that was read
         self._planned: list[Planned] = []
+        self._behind: dict[str, deque[_Successor]] = {}  #: name -> files that bore it after the one that is followed
         try:
             found = self.look()
             for path in found:
@@ -83,11 +93,52 @@ class TailReader(CheckpointedReader):
         for index, file in self._followed.items():
             self._watch_rotation(index, file, found, now)
         self.listed = listed = set(found.values())
+        self._keep_successors(found)
         names = {file.path for file in self._followed.values()}
-        for path in found:
+        for path in (*self._behind, *found):
             if path not in names:
-                for planned in self._plan(path, listed):
+                for planned in self._next(path, listed):
                     self._follow(planned)
+                names.add(path)
+
+    def _keep_successors(self, found: dict[str, Identity]) -> None:
+        """Open what bears the name of a file that is still read: it may be renamed, too, before its turn comes."""
+        followed = {file.identity for file in self._followed.values()}
+        for path, waiting in list(self._behind.items()):
+            others = {identity for name, identity in found.items() if name != path}
+            for successor in [
+                one for one in waiting if one.identity in others
+            ]:  # renamed within the list: read as that
+                waiting.remove(successor)
+                os.close(successor.fd)
+            if not waiting:
+                del self._behind[path]
+        for file in self._followed.values():
+            identity = found.get(file.path)
+            behind = self._behind.get(file.path, ())
+            if identity is None or identity in followed or any(other.identity == identity for other in behind):
+                continue
+            try:
+                fd = open_regular(file.path)
+            except SourceError as error:
+                self.tell(f"{error}; not followed")
+                continue
+            # What it is now, should it have been renamed since the look.
+            successor = _Successor(fd, identity_of(os.fstat(fd)))
+            if successor.identity in followed or any(other.identity == successor.identity for other in behind):
+                os.close(fd)
+            else:
+                self._behind.setdefault(file.path, deque()).append(successor)
+
+    def _next(self, path: str, listed: AbstractSet[Identity]) -> list[Planned]:
+        """What to read next under this name: the file that came after the last one, or the one that bears it now."""
+        behind = self._behind.get(path)
+        if not behind:
+            return self._plan(path, listed)
+        fd = behind.popleft().fd
+        if not behind:
+            del self._behind[path]
+        return self.plan(path, fd, "checkpoint", listed, self._position_read(fd))
 
     def _take_planned(self) -> list[Planned]:
         planned, self._planned = self._planned, []
@@ -151,4 +202,7 @@ class TailReader(CheckpointedReader):
     def close(self) -> None:
         for planned in self._take_planned():
             os.close(planned.fd)
+        for successor in (one for behind in self._behind.values() for one in behind):
+            os.close(successor.fd)
+        self._behind.clear()
         super().close()

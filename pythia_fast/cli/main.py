@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -42,6 +42,21 @@ commands = typer.Typer(
 for _command in (run.run, replay.replay, demo.demo, drill.drill, bench.bench, version.version):
     commands.command(no_args_is_help=_command in (run.run, replay.replay, drill.drill))(_command)
 commands.add_typer(dlq.commands, name="dlq")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        version.version()
+        raise typer.Exit
+
+
+@commands.callback()
+def _program(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="As the command version.")
+    ] = False,
+) -> None:
+    """Options that stand before any command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

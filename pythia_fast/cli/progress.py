@@ -16,6 +16,8 @@ from pythia_fast.cli.figures import RateWindow, clock, short
 from pythia_fast.observer import SAMPLE_INTERVAL_S, Observer, ProcessSample, RunInfo, Snapshot
 from pythia_fast.report import RunReport
 
+#: From this age on the oldest row in hand is shown.
+SHOWN_AGE_S = 5.0
 #: A line every so often where there is no terminal.
 LINE_EVERY_S = 5.0
 
@@ -184,7 +186,13 @@ def _losses(snapshot: Snapshot) -> str:
         "crashes": snapshot.crashes,
     }
     flow = [f"{handler} {state}" for handler, state, _ in snapshot.flow if state != "open"]
-    return "  ".join([*(f"{name} {count:,}" for name, count in counts.items() if count), *flow])
+    several = len(snapshot.oldest_incomplete_s) > 1
+    ages = [
+        f"oldest row{f' of {handler}' if several else ''} {age_s:,.0f} s"
+        for handler, age_s in snapshot.oldest_incomplete_s.items()
+        if age_s >= SHOWN_AGE_S
+    ]
+    return "  ".join([*(f"{name} {count:,}" for name, count in counts.items() if count), *flow, *ages])
 
 
 def _process_table(processes: Sequence[ProcessSample]) -> Table:

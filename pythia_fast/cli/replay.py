@@ -95,7 +95,7 @@ def replay(
         print(f"{file} holds dead letters: sending the messages in them", file=sys.stderr)
     source, feeder = paced_source(file, pace, time_field, letters)
     # Whoever replays asked for every one of these messages, of which he may know that most are bad.
-    replayed = dataclasses.replace(loaded.handlers[name], source=source, dead_letter_limit=None)
+    replayed = dataclasses.replace(loaded.handlers[name], source=source, dead_letter_limit=None, transactions=None)
     if no_sink and replayed.sink is not None:
         replayed = dataclasses.replace(replayed, sink=Discard())
     loaded.handlers[name] = replayed

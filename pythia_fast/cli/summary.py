@@ -8,6 +8,9 @@ from rich.table import Table
 from pythia_fast.cli.figures import short
 from pythia_fast.report import RunReport
 
+#: From this age on the row that was in hand for longest is told of.
+SHOWN_AGE_S = 5.0
+
 _ENDINGS = {
     "done": "done: the sources ended",
     "drained": "drained: everything that was read is finished",
@@ -52,8 +55,14 @@ def summary_table(report: RunReport) -> Table:
         counts(label, field)
     if report.pauses:
         counts("pauses of the source", "pauses")
+    if report.transactions or report.transactions_aborted:
+        counts("transactions committed", "transactions")
+        counts("transactions aborted, their rows read again", "transactions_aborted")
+    if report.longest_incomplete_s >= SHOWN_AGE_S:
+        table.add_row("longest that a row was in hand, seconds", f"{report.longest_incomplete_s:,.1f}")
     if report.unfinished:
         table.add_row("unfinished, read again next time", f"{report.unfinished:,}")
+        table.add_row("oldest of them, seconds", f"{report.oldest_incomplete_s:,.1f}")
     return table
 
 

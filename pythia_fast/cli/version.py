@@ -7,6 +7,8 @@ import os
 import platform
 from pathlib import Path
 
+from pythia_fast.errors import ConfigError
+
 
 def version() -> None:
     """Print the versions and the machine, for a report of a problem.
@@ -67,8 +69,11 @@ def _cpu_model() -> str:
 def _simd() -> str:
     """The JSON decoder's kernel in use, and those that this processor can run."""
     try:
-        from pythia_fast._ext.json_decoder import ENVIRONMENT, available_simd
+        from pythia_fast._ext.json_decoder import available_simd, chosen_simd
     except ImportError as error:
         return f"not usable: {error}"
-    available = available_simd()
-    return f"{os.environ.get(ENVIRONMENT) or available[-1]} (this processor runs {', '.join(available)})"
+    try:
+        chosen = chosen_simd()
+    except ConfigError as error:
+        return str(error)
+    return f"{chosen} (this processor runs {', '.join(available_simd())})"

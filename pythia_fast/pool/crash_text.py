@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-import sys
+import select
 import tempfile
 import traceback
 
@@ -17,25 +17,33 @@ MOST_BYTES = 16_000
 #: Characters of it that go into dead letters. It tells the innermost call first.
 MOST_CHARACTERS = 3000
 
+STDERR = 2
+
 #: What a pool process exits with when its heap is full: nothing it does from then on can be trusted.
 EXIT_OUT_OF_MEMORY = 4
 
-_own_fd = -1
+#: Stands for a file that could not be made, because the nursery has no descriptor left: the words go to stderr.
+NO_FILE = -1
+
+_own_fd = NO_FILE
 
 
 def make_file() -> int:
-    """A descriptor of a new file that has no name. In the nursery."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("pythia-crash")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+    """A descriptor of a new file that has no name, or NO_FILE. In the nursery."""
+    try:
+        if hasattr(os, "memfd_create"):
+            return os.memfd_create("pythia-crash")
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+    except OSError:
+        return NO_FILE
 
 
 def keep_in(fd: int) -> None:
     """Have this process' last words go there. In the child."""
     global _own_fd
-    _own_fd = fd
-    faulthandler.enable(fd)
+    _own_fd = fd if fd != NO_FILE else STDERR
+    faulthandler.enable(_own_fd)
 
 
 def leave_out_of_memory(error: MemoryError) -> None:
@@ -46,7 +54,9 @@ def leave_out_of_memory(error: MemoryError) -> None:
 
 
 def take(fd: int) -> str:
-    """The beginning of what the child said; all of it is told on stderr. Closes the file. In the nursery."""
+    """The beginning of what the child said, which is told on stderr too. Closes the file. In the nursery."""
+    if fd == NO_FILE:
+        return ""
     try:
         size = os.fstat(fd).st_size
         said = os.pread(fd, MOST_BYTES, 0)
@@ -56,8 +66,15 @@ def take(fd: int) -> str:
     if size > len(said):
         text += f"\n... {size - len(said)} bytes more"
     if text:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(text if text.endswith("\n") else text + "\n")
-            sys.stderr.flush()
+        _tell(text if text.endswith("\n") else text + "\n")
     stacks = text.partition("\nExtension modules:")[0]
     return stacks if len(stacks) <= MOST_CHARACTERS else stacks[:MOST_CHARACTERS] + "\n..."
+
+
+def _tell(text: str) -> None:
+    """On stderr, as far as it takes it at once: where it is a pipe that nobody reads, the nursery must not wait."""
+    rest = text.encode(errors="backslashreplace")
+    with contextlib.suppress(OSError):
+        while rest and select.select([], [STDERR], [], 0)[1]:
+            # A pipe that takes anything has room for so much, so this does not wait (pipe(7)).
+            rest = rest[os.write(STDERR, rest[: select.PIPE_BUF]) :]

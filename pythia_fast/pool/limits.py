@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pythia_fast.errors import ConfigError
+
 #: What a pool process exits with that leaves because of its limits; a successor has its place at once.
 EXIT_RECYCLED = 5
 LOOK_EVERY_S = 0.1
+TELL_EVERY_S = 60.0
 #: The supervisor ends a process that has grown so far beyond its limit within one batch.
 HARD_FACTOR = 1.5
 
@@ -53,3 +56,33 @@ class Limits:
             return False
         self._next_look = self._clock() + LOOK_EVERY_S
         return self._memory_mb() > self._max_memory_mb
+
+
+def check_after_setup(max_memory_mb: float | None, memory_mb: Callable[[], float] = own_memory_mb) -> None:
+    """Refuse a limit that a process has reached before its first batch: each of them would leave after its first one.
+
+    Raises ConfigError.
+    """
+    if max_memory_mb is not None and (taken := memory_mb()) > max_memory_mb:
+        raise ConfigError(
+            f"max_memory_mb={max_memory_mb:g} is less than what a process of this handler has after setup(), "
+            f"{taken:,.0f} MB; give it some times as much"
+        )
+
+
+class Recycled:
+    """What is told of processes that made room for a fresh one: the first at once, the others in sums."""
+
+    def __init__(self) -> None:
+        self._untold = 0
+        self._next_s = float("-inf")
+
+    def line(self, now_s: float, process: str) -> str:
+        """One more did, at ``now_s``; what is to be told, empty for nothing yet."""
+        self._untold += 1
+        if now_s < self._next_s:
+            return ""
+        others = f" (as {self._untold - 1:,} others did since this was last told)" if self._untold > 1 else ""
+        self._untold = 0
+        self._next_s = now_s + TELL_EVERY_S
+        return f"{process} has reached its limits; a fresh one takes its place{others}"

@@ -41,6 +41,13 @@ class Launch(msgspec.Struct, tag="launch"):
     worker: int
 
 
+class Signal(msgspec.Struct, tag="signal"):
+    """To the nursery: send a signal to a child, if it has not been reaped: its number may be another process' then."""
+
+    pid: int
+    number: int
+
+
 class Ready(msgspec.Struct, tag="ready"):
     """From the nursery: it listens."""
 
@@ -84,7 +91,7 @@ class Died(msgspec.Struct, tag="died"):
     said: str = ""  #: its last words (pool/crash_text.py)
 
 
-Message = Setup | Launch | Ready | Launched | BootFailed | TeardownFailed | Died
+Message = Setup | Launch | Signal | Ready | Launched | BootFailed | TeardownFailed | Died
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

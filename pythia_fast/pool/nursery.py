@@ -44,6 +44,7 @@ from pythia_fast.pool.messages import (
     Message,
     Ready,
     Setup,
+    Signal,
     TeardownFailed,
     receive,
     send,
@@ -74,7 +75,7 @@ class Nursery:
         self._channel = channel
         self._process = process
         self._channel.setblocking(False)
-        self._unsent: deque[Launch] = deque()  # those for which the channel had no room
+        self._unsent: deque[Launch | Signal] = deque()  # those for which the channel had no room
         self._sending = threading.Lock()
         self._pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None  # readable once it has ended
 
@@ -120,8 +121,15 @@ class Nursery:
 
     def launch(self, pool_index: int, worker: int) -> None:
         """Ask for a process; a Launched packet answers. Any thread; the channel being full, ``receive`` sends it."""
+        self._ask(Launch(pool_index, worker))
+
+    def signal(self, pid: int, number: int) -> None:
+        """Have a signal sent to a pool process, unless it has ended. Any thread, as for ``launch``."""
+        self._ask(Signal(pid, number))
+
+    def _ask(self, message: Launch | Signal) -> None:
         with self._sending:
-            self._unsent.append(Launch(pool_index, worker))
+            self._unsent.append(message)
             self._send_unsent()
 
     def _send_unsent(self) -> None:
@@ -138,7 +146,7 @@ class Nursery:
     def receive(self, timeout: float) -> list[Message]:
         """Packets that have come, waiting up to ``timeout`` seconds for the first. Raises PoolError when it is gone.
 
-        Launches that found no room are sent here, so it is to be called again and again, whatever it returns.
+        What found no room is sent here, so it is to be called again and again, whatever it returns.
         """
         wanted = select.POLLIN | (select.POLLOUT if self._unsent else 0)
         poll = select.poll()
@@ -231,9 +239,12 @@ def _serve(channel: socket.socket, child_main: ChildMain, parent: int) -> None:
                     return
                 if isinstance(message, Launch):
                     said = crash_text.make_file()
-                    pid = _fork_child(channel, child_main, message, (wake_read, wake_write), said)
+                    others = [wake_read, wake_write, *(child.said_fd for child in children.values())]
+                    pid = _fork_child(channel, child_main, message, others, said)
                     children[pid] = _Child(message.pool, message.worker, said)
                     send(channel, Launched(message.pool, message.worker, pid))
+                elif isinstance(message, Signal) and message.pid in children:
+                    os.kill(message.pid, message.number)
     except (BrokenPipeError, ConnectionResetError):
         return
     finally:
@@ -250,7 +261,7 @@ class _Child(NamedTuple):
 
     pool: int
     worker: int
-    said_fd: int  #: where its last words are
+    said_fd: int  #: where its last words are, or NO_FILE
 
 
 def _reap(channel: socket.socket, children: dict[int, _Child]) -> None:
@@ -264,8 +275,9 @@ def _reap(channel: socket.socket, children: dict[int, _Child]) -> None:
 
 
 def _fork_child(
-    channel: socket.socket, child_main: ChildMain, launch: Launch, wake: tuple[int, int], said_fd: int
+    channel: socket.socket, child_main: ChildMain, launch: Launch, others: Sequence[int], said_fd: int
 ) -> int:
+    """``others``: descriptors that are none of the child's business."""
     nursery = os.getpid()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -276,8 +288,9 @@ def _fork_child(
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for fd in wake:
-            os.close(fd)
+        for fd in others:
+            if fd != crash_text.NO_FILE:
+                os.close(fd)
         crash_text.keep_in(said_fd)
         die_with_parent()
         if os.getppid() == nursery:

@@ -29,6 +29,7 @@ class Places:
     spares: int  #: that are to wait
     seats: int
     _place_of: dict[int, int] = field(default_factory=dict)  #: pid -> place
+    _pid_at: dict[int, int] = field(default_factory=dict)  #: place -> pid, the same the other way round
     _spare_of: dict[int, int] = field(default_factory=dict)  #: pid -> spare that waits, or was not seen up yet
     _from_spare: dict[int, int] = field(default_factory=dict)  #: pid -> spare that it was, of those with a place
     _asked: set[int] = field(default_factory=set)  #: spares that are launched and not yet there
@@ -40,7 +41,7 @@ class Places:
     def launched(self, seat: int, pid: int) -> None:
         """A process was made for a place or a spare's seat."""
         if seat < self.workers:
-            self._place_of[pid] = seat
+            self._take_place(pid, seat)
         else:
             self._asked.discard(seat - self.workers)
             self._spare_of[pid] = seat - self.workers
@@ -66,12 +67,19 @@ class Places:
     def seated(self, pid: int, place: int) -> None:
         """The spare with this pid was given the place."""
         self._from_spare[pid] = self._spare_of.pop(pid)
+        self._take_place(pid, place)
+
+    def _take_place(self, pid: int, place: int) -> None:
         self._place_of[pid] = place
+        self._pid_at[place] = pid
 
     def died(self, pid: int, seat: int) -> Holder:
         """A process is gone. ``seat``: what it was launched for, if nothing else is known of it."""
         if pid in self._place_of:
-            return Holder(self._place_of.pop(pid), self._from_spare.pop(pid, None))
+            place = self._place_of.pop(pid)
+            if self._pid_at.get(place) == pid:
+                del self._pid_at[place]
+            return Holder(place, self._from_spare.pop(pid, None))
         if pid in self._spare_of:
             return Holder(None, self._spare_of.pop(pid))
         if seat < self.workers:
@@ -85,7 +93,7 @@ class Places:
 
     def pid_at(self, place: int) -> int | None:
         """Whoever holds the place."""
-        return next((pid for pid, held in self._place_of.items() if held == place), None)
+        return self._pid_at.get(place)
 
     def processes(self) -> list[tuple[str, int]]:
         """("worker 0", pid) ... ("spare 0", pid): all there are, in order."""

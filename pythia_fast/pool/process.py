@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pythia_fast._ext.spare import wait_for_place
 from pythia_fast.pool.forked import leave_if_forked, outlive_group_signals
-from pythia_fast.pool.limits import EXIT_RECYCLED, Limits
+from pythia_fast.pool.limits import EXIT_RECYCLED, Limits, check_after_setup
 from pythia_fast.pool.rows import RowKeeper
 from pythia_fast.runtime.notes import write_notes
 
@@ -35,6 +35,7 @@ def serve(handler: Handler, arena: Arena, seat: int) -> tuple[int, str]:
     call = handler.adapter.build()
     gc.freeze()  # what there is now stays: later collections need not look at it
     _once(call.setup, pid)
+    check_after_setup(handler.max_memory_mb)
     status = 0
     try:
         worker = seat if seat < arena.n_workers else _wait_for_place(arena, seat - arena.n_workers)

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from pythia_fast.registration import Handler
 
 RowIndices = npt.NDArray[np.uint32]
+#: Rows of a batch that raise an exception of ``retry_on`` one after the other to the last attempt, until the rest is
+#: given up with them.
+ROWS_BEFORE_ALL = 3
 
 
 @dataclass(slots=True)
@@ -138,7 +141,7 @@ class RowKeeper:
         tried = given[given > 0]
         if not len(tried):
             return held.behind_due_ns or 1  # a holder that died noted them: they are due
-        return monotonic_ns() + int(self._retry.wait_s(int(tried.min())) * 1e9)
+        return monotonic_ns() + int(self._retry.wait_s(int(tried.max())) * 1e9)
 
     def _behind(self, held: _Held) -> npt.NDArray[np.bool_] | None:
         """bool[rows]: which rows come behind others in their lane that wait to be handled again; None: none do."""
@@ -291,16 +294,15 @@ class RowKeeper:
                 if spent < self._retry.max_attempts:
                     held.noted.append((held.rows(some), spent))
                     return None
-            elif not isinstance(error, self._retry.retry_on):
-                return error
-            elif attempt < self._retry.max_attempts:
+                assert error is not None
+                if self._handler.on_error == "stop":
+                    return error
+                self._failed(held, held.rows(some), error, given)
+                return None
+            if attempt < self._retry.max_attempts and isinstance(error, self._retry.retry_on):
                 again.append(held.rows(some))
                 return None
-            assert error is not None
-            if self._handler.on_error == "stop":
-                return error
-            self._failed(held, held.rows(some), error, given)
-            return None
+            return error
 
         error = call(rows)
         if error is not None:
@@ -314,16 +316,28 @@ class RowKeeper:
         return np.concatenate(again) if again else np.empty(0, np.uint32)
 
     def _isolate(self, held: _Held, rows: RowIndices, given: int, call: Any) -> None:
-        """Find the rows that raise, and handle the others."""
+        """Find the rows that raise, and handle the others.
+
+        Where one after the other raises what ``retry_on`` names, it is a service that is away rather than the rows:
+        the rest is given up with them, and not called row by row.
+        """
         search: Search[BaseException] = Search(len(rows))
+        in_a_row = 0
         while (span := search.next()) is not None:
             error = call(rows[span[0] : span[1]])
-            if error is not None and self._stops(error, held):
+            if error is None:
+                in_a_row = 0
+            elif self._stops(error, held):
                 return
             found = search.tell(error)
-            if found is not None:
-                row, cause = found
-                self._failed(held, rows[row : row + 1], cause, given)
+            if found is None:
+                continue
+            row, cause = found
+            in_a_row = in_a_row + 1 if isinstance(cause, self._retry.retry_on) else 0
+            end = row + 1 if in_a_row < ROWS_BEFORE_ALL else len(rows)
+            self._failed(held, rows[row:end], cause, given)
+            if end == len(rows):
+                return
 
     def _call(
         self, held: _Held, rows: RowIndices | None, given: int, attempt: int, again: list[RowIndices]

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from pythia_fast._ext import spare as spare_words
 from pythia_fast.errors import PoolError
-from pythia_fast.pool.limits import EXIT_RECYCLED
+from pythia_fast.pool.limits import EXIT_RECYCLED, Recycled
 from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, TeardownFailed
 from pythia_fast.pool.nursery import EXIT_BOOT_FAILED, Nursery
 from pythia_fast.pool.obituary import Obituary, describe_status
 from pythia_fast.pool.places import Places
-from pythia_fast.pool.restart_budget import Death, Found, RestartBudget
+from pythia_fast.pool.restart_budget import Death, RestartBudget
 from pythia_fast.pool.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -41,10 +41,12 @@ class Supervisor:
         self._log = log
         self._stopping = False
         self._budgets = [RestartBudget() for _ in runs]
+        self._spare_budgets = [RestartBudget() for _ in runs]
         self._places = [Places(run.workers, run.handler.spares, run.arena.n_spares) for run in runs]
         self._changing = threading.Lock()  #: the places, between this thread and those that ask for successors
         self._spares_from_s = float("inf")
-        self._watchdogs = [Watchdog(run.handler) for run in runs]
+        self._watchdogs = [Watchdog(run.handler, nursery.signal) for run in runs]
+        self._recycled = [Recycled() for _ in runs]
 
     def processes(self) -> list[tuple[str, int]]:
         """(name, pid) of the nursery and of every pool process."""
@@ -211,17 +213,16 @@ class Supervisor:
         name = run.handler.name
         if holder.place is None:
             if message.status:
-                self._log(f"{name}: a spare process (pid {message.pid}) {how}; another one is made")
-                self._spend_budget(message, run, None, how)
+                self._spare_died(message, run, how)
             return
         worker = holder.place
         if message.status == EXIT_BOOT_FAILED and not run.arena.worker_facts(worker).booted:
             raise PoolError(f"process {message.pid} of handler {name!r} ended before it was up ({how})")
         recycled = message.status == EXIT_RECYCLED and run.arena.slot_in_hand(worker) is None
         if recycled:
-            self._log(
-                f"{name}: process {worker} (pid {message.pid}) has reached its limits; a fresh one takes its place"
-            )
+            line = self._recycled[message.pool].line(time.monotonic(), f"process {worker} (pid {message.pid})")
+            if line:
+                self._log(f"{name}: {line}")
         else:
             self._log(f"{name}: process {worker} (pid {message.pid}) {how}; its batches are handled again")
             self._spend_budget(message, run, worker, how)
@@ -231,12 +232,19 @@ class Supervisor:
             run.arena.return_taken(worker)
             self.launch(message.pool, worker)
 
-    def _spend_budget(self, message: Died, run: HandlerRun, worker: int | None, how: str) -> None:
+    def _spare_died(self, message: Died, run: HandlerRun, how: str) -> None:
+        """While it waited. That does not end the run: without spares, successors are made when they are needed."""
+        line = f"{run.handler.name}: a spare process (pid {message.pid}) {how}"
+        if self._spare_budgets[message.pool].spend(Death(time.monotonic(), 0, "nothing", handled=False)) is None:
+            self._log(f"{line}; another one is made")
+            return
+        self._log(f"{line}, as others did before it, so none is kept any more")
+        with self._changing:
+            self._places[message.pool].spares = 0
+
+    def _spend_budget(self, message: Died, run: HandlerRun, worker: int, how: str) -> None:
         counts = run.counts
-        found: Found = "nothing"
-        handled = False
-        if worker is not None:
-            found, handled = run.found_by_death(worker)
+        found, handled = run.found_by_death(worker)
         death = Death(time.monotonic(), counts.rows - counts.killed, found, handled)
         reason = self._budgets[message.pool].spend(death)
         if reason is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,18 +14,23 @@ if TYPE_CHECKING:
     from pythia_fast.pool.places import Places
     from pythia_fast.registration import Handler
 
-#: From SIGABRT, at which faulthandler tells all stacks, to SIGKILL.
+#: From SIGABRT, at which faulthandler tells all stacks, to SIGKILL. One that grows may take the machine's memory
+#: meanwhile, so it gets less.
 GRACE_S = 1.0
+GROWING_GRACE_S = 0.2
 MEMORY_EVERY_S = 0.25
 
 
 class Watchdog:
-    """Looks at the processes of a handler from outside; in the supervisor's thread."""
+    """Looks at the processes of a handler from outside; in the supervisor's thread.
+
+    ``send``: has a signal sent to a process that has not been reaped (``Nursery.signal``).
+    """
 
     def __init__(
         self,
         handler: Handler,
-        send: Callable[[int, int], None] = os.kill,
+        send: Callable[[int, int], None],
         memory_mb: Callable[[int], float] = own_memory_mb,
     ) -> None:
         self._deadline_s = handler.batch_deadline
@@ -35,7 +38,7 @@ class Watchdog:
         self._send = send
         self._memory_mb = memory_mb
         self._next_memory = 0.0
-        self._kill_at: dict[int, float] = {}  #: pid -> when it is killed that did not end at SIGABRT
+        self._kill_at: dict[int, float] = {}  #: pid -> when it is killed, should it not have ended at SIGABRT
         self._reasons: dict[int, str] = {}
 
     def look(self, now: float, arena: Arena, places: Places) -> None:
@@ -44,7 +47,10 @@ class Watchdog:
             self._look_at_time(now, arena, places, self._deadline_s)
         if self._max_memory_mb is not None and now >= self._next_memory:
             self._next_memory = now + MEMORY_EVERY_S
-            self._look_at_memory(arena, places, self._max_memory_mb)
+            self._look_at_memory(now, arena, places, self._max_memory_mb)
+        for pid in [pid for pid, due in self._kill_at.items() if now >= due]:
+            del self._kill_at[pid]
+            self._send(pid, signal.SIGKILL)
 
     def ended(self, pid: int) -> str | None:
         """Why this process, which is dead, was ended by the watchdog; None: it was not."""
@@ -54,25 +60,20 @@ class Watchdog:
     def _look_at_time(self, now: float, arena: Arena, places: Places, deadline_s: float) -> None:
         for worker in range(arena.n_workers):
             pid = places.pid_at(worker)
-            if pid is None:
-                continue
-            if pid in self._kill_at:
-                if now >= self._kill_at[pid]:
-                    self._signal(pid, signal.SIGKILL)
+            if pid is None or pid in self._reasons:
                 continue
             began_ns = arena.worker_facts(worker).began_ns
             if began_ns and monotonic_ns() - began_ns > deadline_s * 1e9:
-                self._reasons[pid] = f"took longer than batch_deadline={deadline_s:g} s"
-                self._kill_at[pid] = now + GRACE_S
-                self._signal(pid, signal.SIGABRT)
+                self._end(pid, now + GRACE_S, f"took longer than batch_deadline={deadline_s:g} s")
 
-    def _look_at_memory(self, arena: Arena, places: Places, max_memory_mb: float) -> None:
+    def _look_at_memory(self, now: float, arena: Arena, places: Places, max_memory_mb: float) -> None:
         for worker in range(arena.n_workers):
             pid = places.pid_at(worker)
             if pid is not None and pid not in self._reasons and self._memory_mb(pid) > max_memory_mb * HARD_FACTOR:
-                self._reasons[pid] = f"grew beyond {HARD_FACTOR:g} x max_memory_mb={max_memory_mb:g} within a batch"
-                self._signal(pid, signal.SIGKILL)
+                reason = f"grew beyond {HARD_FACTOR:g} x max_memory_mb={max_memory_mb:g} within a batch"
+                self._end(pid, now + GROWING_GRACE_S, reason)
 
-    def _signal(self, pid: int, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._send(pid, number)
+    def _end(self, pid: int, kill_at: float, reason: str) -> None:
+        self._reasons[pid] = reason
+        self._kill_at[pid] = kill_at
+        self._send(pid, signal.SIGABRT)

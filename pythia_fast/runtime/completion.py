@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 COMMIT_INTERVAL_S = 1.0
 IDLE_WAIT_S = 0.1
+ABORTED = -1  #: instead of a slot: the ticket was of a transaction that came to nothing
 DELIVERY_WAIT_S = 0.001  #: how soon a delivery is noticed that no completion announces
 
 
@@ -129,6 +130,11 @@ class Completion:
         """Nothing that was read is left unsettled."""
         return not self._arena.live() and not self._pending
 
+    def waits_for(self, slot: int) -> set[str]:
+        """What a batch that came back from the pool waits for: "sink" and "dead", until they confirm its records."""
+        pending = self._pending.get(slot)
+        return {kind for kind, _ in tuple(pending.tickets)} if pending is not None else set()
+
     def assigned(self, partitions: Sequence[int]) -> None:
         with self._lock:
             for partition in partitions:
@@ -183,16 +189,22 @@ class Completion:
             self._completed(slot)
         for slot in self._arena.spilled():
             if slot not in self._pending:
-                self._pending[slot] = Pending(spilled=True)
-                self._publish_output(slot)
-                self._settle_if_delivered(slot)
+                self._spilled(slot)
         self._take_deliveries()
         self._bury()
         self._flow.turn()
+        self._commit_in_time()
+
+    def _commit_in_time(self) -> None:
         now = time.monotonic()
         if now >= self._next_commit:
             self._next_commit = now + COMMIT_INTERVAL_S
             self.commit(wait=False)
+
+    def _spilled(self, slot: int) -> None:
+        self._pending[slot] = Pending(spilled=True)
+        self._publish_output(slot)
+        self._settle_if_delivered(slot)
 
     def _completed(self, slot: int) -> None:
         facts = self._arena.facts(slot)
@@ -253,6 +265,8 @@ class Completion:
 
     def _delivered(self, kind: str, delivery: Delivery) -> None:
         slot = self._ticket_slot.pop((kind, delivery.ticket))
+        if slot == ABORTED:
+            return
         if delivery.failed and kind == "sink":
             size = self._arena.facts(slot).output_bytes
             self._publish_dead(slot, self._slots.failed_records(slot, size, delivery.failed))
@@ -266,7 +280,9 @@ class Completion:
         del self._pending[slot]
         self.counts.dead_lettered += pending.dead
         if pending.spilled:
-            if slot not in self._buried_slots():
+            if slot in self._buried_slots():
+                self._arena.forget_output(slot)
+            else:
                 self._arena.resume(slot)
             return
         facts = self._arena.facts(slot)
@@ -283,14 +299,17 @@ class Completion:
             return
         self._slots.discard_spooled(slot, facts)
         with self._lock:
-            for partition, _messages, _first, next_offset in self._arena.partitions(slot):
-                self._tracker.settle(partition, next_offset)
+            self._settled_slot(slot)
             self._arena.release(slot)
             self._lock.notify_all()
         counts.rows += facts.rows + facts.refused
         counts.bytes += facts.payload_bytes
         counts.refused += facts.refused
         counts.last_settled = time.monotonic()
+
+    def _settled_slot(self, slot: int) -> None:
+        for partition, _messages, _first, next_offset in self._arena.partitions(slot):
+            self._tracker.settle(partition, next_offset)
 
     def _buried_slots(self) -> set[int]:
         return {slot for worker, _ in self._deaths if (slot := self._arena.slot_in_hand(worker)) is not None}

@@ -284,9 +284,10 @@ class DeadLetterWriter:
     """Sends dead letters to the handler's sink, and to the file in the state folder what that sink refuses.
 
     Without a sink all go to that file: ``<state dir>/dead-letters/<handler>.ndjson``, made when the first one comes.
+    ``publisher``: the sink, where somebody has opened it already.
     """
 
-    def __init__(self, sink: Sink | None, context: PublisherContext) -> None:
+    def __init__(self, sink: Sink | None, context: PublisherContext, publisher: Publisher | None = None) -> None:
         self._context = context
         self._folder = context.state_dir / FOLDER
         try:
@@ -294,7 +295,7 @@ class DeadLetterWriter:
         except OSError as error:
             raise SinkError(f"cannot keep dead letters in {self._folder}: {error.strerror}") from None
         self._file: Publisher | None = None
-        self._publisher = self._open_sink(sink) if sink is not None else None
+        self._publisher = self._open_sink(sink) if sink is not None and publisher is None else publisher
         self._sink = sink.describe() if sink is not None else ""
         self._places: dict[str, None] = {}  #: where letters were sent, in the order of the first of each
         self._encode = self._encoder(sink)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 MEMORY_INTERVAL_S = 2.0  #: the tree's memory costs a walk over its page tables
 BOOT_TIMEOUT_S = 300.0
+STALL_INTERVAL_S = 1.0  #: between looks at what gets nowhere
 CLOSE_TIMEOUT_S = 10.0
 
 
@@ -69,6 +71,7 @@ class Engine:
         self._stop = StopRequest()
         self._ending: Ending = "done"
         self._started_at = 0.0
+        self._watched_until = 0.0  #: time.monotonic() when the run was over, but for closing
         self._next_memory = 0.0
         occupy_standard_descriptors()
         state_dir = prepare_folder(state_dir, "checkpoints and dead letters", "--state-dir (state_dir= of App.run)")
@@ -122,9 +125,12 @@ class Engine:
             self._started_at = time.monotonic()
             for run in self._runs:
                 run.start()
-            self._watch()
+            try:
+                self._watch()
+            finally:
+                self._watched_until = time.monotonic()
             for run in self._runs:
-                run.close()
+                run.close(at_once=self._ending == "killed")
             self._next_memory = 0.0
             self._sample()
             if self._ending in ("done", "drained"):  # else some process hangs or none is to be waited for
@@ -157,6 +163,11 @@ class Engine:
                     f"the pool is forked from a process with {threads} threads, because app {self._app.name!r} "
                     "is no module-level name that a new interpreter could import"
                 )
+        elif method == "fork" and (started := threading.active_count() - 1):
+            self._event(
+                f"start_method='fork' forks a process with {started} threads beside its main one: a lock that one of "
+                "them holds stays locked in the pool for ever; where the pool hangs, take 'forkserver' or 'auto'"
+            )
         if method == "fork":
             return Nursery.fork(ForkedChildren([(run.handler, run.arena) for run in self._runs]).main)
         if target is None:
@@ -187,7 +198,7 @@ class Engine:
 
     def _watch(self) -> None:
         interval: float = getattr(self._observer, "sample_interval_s", SAMPLE_INTERVAL_S)
-        next_sample = 0.0
+        next_sample = next_stall = 0.0
         deadline: float | None = None
         while True:
             self._supervisor.serve(min(interval, SAMPLE_INTERVAL_S) / 4)  # however seldom an observer wants to be told
@@ -195,6 +206,10 @@ class Engine:
             if now >= next_sample:
                 next_sample = now + interval
                 self._sample()
+            if now >= next_stall:
+                next_stall = now + STALL_INTERVAL_S
+                for run in self._runs:
+                    run.tell_stalls(now)
             failure = next((run.failure for run in self._runs if run.failure is not None), None)
             if self._stop.killed:
                 self._ending = "killed"
@@ -238,7 +253,7 @@ class Engine:
         whole = time.monotonic() >= self._next_memory
         if whole:
             self._next_memory = time.monotonic() + MEMORY_INTERVAL_S
-        processes = self._sampler.sample([("intake", os.getpid()), *self._supervisor.processes()], whole=whole)
+        processes = self._sampler.sample([("runtime", os.getpid()), *self._supervisor.processes()], whole=whole)
         if self._observer is None:
             return
         counts = [run.counts for run in self._runs]
@@ -255,6 +270,7 @@ class Engine:
                 dead_lettered=sum(count.dead_lettered for count in counts),
                 retried=sum(count.retried for count in counts),
                 crashes=sum(count.crashes for count in counts),
+                oldest_incomplete_s={run.handler.name: run.oldest_incomplete_s() for run in self._runs},
                 progress=(sum(part[0] for part in progress), sum(part[1] for part in progress)) if progress else None,
                 processes=processes,
                 flow=[run.flow() for run in self._runs],
@@ -263,7 +279,9 @@ class Engine:
         )
 
     def _report(self, error: str) -> RunReport:
-        ended_at = max([run.counts.last_settled for run in self._runs] + [self._started_at])
+        # A run that comes to its end was over with its last row; one that is stopped, when it stopped waiting.
+        last_settled = max(run.counts.last_settled for run in self._runs)
+        ended_at = max(last_settled if self._ending == "done" else self._watched_until, self._started_at)
         parts = tuple(run.report() for run in self._runs)
 
         def total(name: str) -> int:
@@ -284,6 +302,10 @@ class Engine:
             crashes=total("crashes"),
             recycled=total("recycled"),
             pauses=total("pauses"),
+            transactions=total("transactions"),
+            transactions_aborted=total("transactions_aborted"),
+            oldest_incomplete_s=max(part.oldest_incomplete_s for part in parts),
+            longest_incomplete_s=max(part.longest_incomplete_s for part in parts),
             unfinished=sum(run.unfinished() for run in self._runs),
             cpu_seconds=self._sampler.cpu_seconds,
             peak_rss_mb=self._sampler.peak_rss_mb,

@@ -82,6 +82,10 @@ class FlowControl:
         self._watch.settled(_now_s(), facts.rows + facts.refused, given_up, facts.opened_ns * 1e-9)
         self._changed(self._watch.gate, before, f"a batch of at most {PROBE_ROWS} rows is tried")
 
+    def dropped(self, slot: int) -> None:
+        """A batch comes to nothing: its rows are read again."""
+        self._given_up.pop(slot, None)
+
     def died(self) -> None:
         """A pool process died, and perhaps a probe with it."""
         if self._circuit is not None and self._circuit.state == "half-open":
@@ -150,6 +154,11 @@ class FlowControl:
     def circuit(self) -> CircuitState:
         """State of the circuit breaker; empty where there is none."""
         return self._circuit.state if self._circuit is not None else ""
+
+    @property
+    def circuit_why(self) -> str:
+        """Why the circuit is open, a sentence; empty while it is closed."""
+        return self._circuit.gate.why if self._circuit is not None else ""
 
     @property
     def pauses(self) -> int:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +29,9 @@ from pythia_fast.runtime.flow import FlowControl
 from pythia_fast.runtime.slot_plan import plan_slots, slot_bytes
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.spool import Spool
+from pythia_fast.runtime.standing import Standing
+from pythia_fast.runtime.transaction_parts import open_transactions
+from pythia_fast.runtime.transactional import TransactionalCompletion, TransactionCounts
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
@@ -39,6 +43,7 @@ SETTLE_TURN_S = 0.002
 REVOKE_TURN_S = 0.05
 SPOOL_RETRY_S = 1.0
 CLOSE_TIMEOUT_S = 10.0
+GIVE_UP_S = 0.5  #: the same after a run that gave up on what it had read: its last records come again anyhow
 
 
 class HandlerRun:
@@ -74,7 +79,8 @@ class HandlerRun:
         self._handled: dict[int, tuple[int, int]] = {}  #: slot -> (batch, rows of it handled) at the last death there
         self._giving_up = threading.Event()
         one_slot = slot_bytes(handler.batch_size, handler.max_batch_bytes, len(handler.decoding.schema.columns))
-        plan = plan_slots(workers, one_slot, waits=handler.parks, memory_bytes=memory_bytes)
+        holds = handler.transactions is not None
+        plan = plan_slots(workers, one_slot, waits=handler.parks, memory_bytes=memory_bytes, holds=holds)
         if plan.bytes > memory_bytes:  # only what is written takes memory, so it may go well all the same
             log(
                 f"{handler.name}: its {plan.slots} batches take up to {plan.bytes // 10**6:,} MB of shared memory when "
@@ -94,9 +100,11 @@ class HandlerRun:
         self._flow = FlowControl(handler, self.arena, bounded=until == "end", admit=self._admit, log=log)
         self._rate_waits = 0  #: as last looked at
         self._completion: Completion | None = None
+        self._aborted_messages = 0  #: taken in, but their transaction was aborted, so they are read again
         self._intake: Intake | None = None
         self._sink: Publisher | None = None
         self._dead_letters: DeadLetterWriter | None = None
+        self._standing: Standing | None = None
         self._thread: threading.Thread | None = None
         self._opened = ExitStack()
         self._closed = False
@@ -122,11 +130,15 @@ class HandlerRun:
         spool = Spool(self._state_dir, handler.name, self._log)
         opened.callback(spool.close)
         self._spool_dir = spool.folder
-        self._dead_letters = DeadLetterWriter(handler.dead_letter, context)
-        opened.callback(self._dead_letters.close, CLOSE_TIMEOUT_S)
-        if handler.sink is not None:
+        transactions = open_transactions(handler, context, opened, self.arena.wake_done)
+        letters = transactions.dead_letters if transactions is not None else None
+        self._dead_letters = DeadLetterWriter(handler.dead_letter, context, letters)
+        opened.callback(self._close_publisher, self._dead_letters)
+        if transactions is not None:
+            self._sink = transactions.sink
+        elif handler.sink is not None:
             self._sink = handler.sink.open(context)
-            opened.callback(self._sink.close, CLOSE_TIMEOUT_S)
+            opened.callback(self._close_publisher, self._sink)
         self._reader = handler.source.open(
             ReaderContext(
                 app=self._app,
@@ -142,7 +154,15 @@ class HandlerRun:
             )
         )
         opened.callback(self._reader.close)
-        self._completion = Completion(
+        make: Callable[..., Completion] = Completion
+        if transactions is not None:
+            make = partial(
+                TransactionalCompletion,
+                transactions=transactions,
+                partitions=self._partitions,
+                attend=lambda: self._intake.attend() if self._intake is not None else None,
+            )
+        self._completion = make(
             handler,
             self.arena,
             self._reader,
@@ -164,6 +184,18 @@ class HandlerRun:
             spool_dir=self._spool_dir,
             max_payload_bytes=handler.max_batch_bytes,
             rows_per_s=handler.rate_limit or 0.0,
+            epoch_ns=int(handler.transactions.interval_s * 1e9) if handler.transactions is not None else 0,
+        )
+        self._standing = Standing(
+            handler,
+            self.arena,
+            reader=self._reader,
+            intake=self._intake,
+            completion=self._completion,
+            flow=self._flow,
+            sink=self._sink,
+            dead_letters=self._dead_letters,
+            partitions=self._partitions,
         )
 
     def start(self) -> None:
@@ -215,17 +247,23 @@ class HandlerRun:
         suspects = Suspects(progress.rows_done, progress.suspect_end, progress.deaths, progress.deaths_before)
         return "row" if convicts_next(suspects) else "part", more
 
-    def close(self) -> None:
-        """Stop both threads, whatever is left; commit what is settled; close everything. May be called again."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Stop both threads, whatever is left; commit what is settled; close everything. May be called again.
+
+        ``at_once``: wait for no broker to confirm the commit.
+        """
         if self._thread is not None and self._completion is not None:
             self._giving_up.set()
             self.stop()
             self._thread.join()
             self._completion.finish()
             if not self.finished and not self._closed:
-                self._commit_what_is_settled()
+                self._commit_what_is_settled(wait=not at_once)
         self._closed = True
         self._opened.close()
+
+    def _close_publisher(self, publisher: Publisher | DeadLetterWriter) -> None:
+        publisher.close(CLOSE_TIMEOUT_S if self.finished else GIVE_UP_S)
 
     # -- the intake thread ---------------------------------------------------------------------
 
@@ -233,7 +271,8 @@ class HandlerRun:
         assert self._intake is not None
         try:
             self._read(self._intake)
-            self._drain(self._intake)
+            while not self._drain(self._intake):
+                self._read(self._intake)
         except BaseException as error:
             self._fail(error)
 
@@ -247,6 +286,8 @@ class HandlerRun:
                 self._reader.pause()
             elif outcome == native.ROOM:
                 self._reader.resume()
+            elif outcome == native.ATTENTION:
+                self._rewind(intake)
             elif outcome == native.SPOOL:
                 reason = os.strerror(intake.spool_error())
                 self._log(
@@ -259,22 +300,39 @@ class HandlerRun:
             else:  # END or STOPPED
                 return
 
-    def _drain(self, intake: Intake) -> None:
-        """Finish what was read and commit it. However long that takes, the source stays what the group knows."""
+    def _rewind(self, intake: Intake) -> None:
+        """A transaction was aborted: read again from the committed positions."""
+        assert isinstance(self._completion, TransactionalCompletion)
+        assert self._reader is not None
+        if not self._completion.aborted:
+            return
+        self._reader.rewind()
+        self._completion.rewound(intake.next_epoch())
+        self._aborted_messages = intake.messages - self.counts.rows
+
+    def _drain(self, intake: Intake) -> bool:
+        """Finish what was read and commit it. However long that takes, the source stays what the group knows.
+
+        False: its transaction was aborted, so there is more to read.
+        """
         reader, completion = self._reader, self._completion
         assert reader is not None
         assert completion is not None
         while not (intake.flush(DRAIN_TURN_S) and completion.idle()):
             reader.keep_alive()
+            if isinstance(completion, TransactionalCompletion) and completion.aborted and not self._stopped:
+                self._rewind(intake)
+                return False
             if self._giving_up.wait(SETTLE_TURN_S):
-                return
+                return True
         completion.commit(wait=True)
         self.finished = True
+        return True
 
-    def _commit_what_is_settled(self) -> None:
+    def _commit_what_is_settled(self, *, wait: bool) -> None:
         assert self._completion is not None
         try:
-            self._completion.commit(wait=True)
+            self._completion.commit(wait=wait)
         except Exception as error:
             self._log(f"{self.handler.name}: the last commit failed, so some rows will be read again: {error}")
 
@@ -319,6 +377,16 @@ class HandlerRun:
         sentences = [part.trouble() for part in waiting if part is not None]
         return [f"{self.handler.name}: {sentence}" for sentence in (*sentences, *self._flow.trouble) if sentence]
 
+    def oldest_incomplete_s(self) -> float:
+        """Age of the oldest row taken in and not completed; 0: there is none."""
+        return self._standing.oldest_s() if self._standing is not None else 0.0
+
+    def tell_stalls(self, now_s: float) -> None:
+        """Log what gets nowhere, when that is due. About once a second."""
+        if self._standing is not None and not self.finished:
+            for line in self._standing.look(now_s):
+                self._log(line)
+
     def flow(self) -> FlowState:
         """Whether the source is read; "rate limited": some batch had to wait for that since this was last asked."""
         waits = self._intake.rate_waits if self._intake is not None else 0
@@ -329,11 +397,13 @@ class HandlerRun:
         return FlowState(self.handler.name, shown, self._flow.circuit)
 
     def unfinished(self) -> int:
-        return 0 if self._intake is None else max(0, self._intake.messages - self.counts.rows)
+        return 0 if self._intake is None else max(0, self._intake.messages - self._aborted_messages - self.counts.rows)
 
     def report(self) -> HandlerReport:
         counts = self.counts
         sink = self.handler.sink
+        completion = self._completion
+        made = completion.transactions if isinstance(completion, TransactionalCompletion) else TransactionCounts()
         return HandlerReport(
             name=self.handler.name,
             source=self.handler.source.describe(),
@@ -349,8 +419,12 @@ class HandlerRun:
             refused=counts.refused,
             crashes=counts.crashes,
             recycled=counts.recycled,
+            oldest_incomplete_s=self.oldest_incomplete_s(),
+            longest_incomplete_s=self._standing.longest_s if self._standing is not None else 0.0,
             pauses=self._flow.pauses,
             paused_seconds=self._flow.paused_s,
+            transactions=made.committed,
+            transactions_aborted=made.aborted,
             flow=self._flow.state,
             circuit=self._flow.circuit,
         )

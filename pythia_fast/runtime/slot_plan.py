@@ -10,6 +10,8 @@ from typing import NamedTuple
 CHOICES = ((3, 4), (2, 4), (2, 2), (1, 2))
 #: Slots for batches some of whose rows wait to be handled again; when they are all taken, the source is read no more.
 WAITING_SLOTS = (32, 16, 8, 4)
+#: Slots for batches that are done and wait for the next transaction, while one is committed.
+HELD_SLOTS = (16, 8, 4, 2)
 #: Of the memory there is, this share may be taken by arenas once all their slots have been full.
 SHARE_OF_MEMORY = 0.5
 
@@ -27,7 +29,7 @@ def slot_bytes(batch_size: int, max_batch_bytes: int, columns: int) -> int:
     return 3 * max_batch_bytes + batch_size * (128 + 8 * columns)
 
 
-def plan_slots(workers: int, one_slot: int, *, waits: bool, memory_bytes: int) -> SlotPlan:
+def plan_slots(workers: int, one_slot: int, *, waits: bool, memory_bytes: int, holds: bool = False) -> SlotPlan:
     """The most generous plan that the memory bears; the least one where none does.
 
     Parameters:
@@ -35,10 +37,11 @@ def plan_slots(workers: int, one_slot: int, *, waits: bool, memory_bytes: int) -
         one_slot: bytes, see ``slot_bytes``.
         waits: rows may wait to be handled again.
         memory_bytes: what all slots may take.
+        holds: outputs are written in transactions.
     """
     plan = SlotPlan(0, 0, 0)
-    for (credit, spare), waiting in zip(CHOICES, WAITING_SLOTS, strict=True):
-        slots = workers * (credit + 1) + spare + (waiting if waits else 0)
+    for (credit, spare), waiting, held in zip(CHOICES, WAITING_SLOTS, HELD_SLOTS, strict=True):
+        slots = workers * (credit + 1) + spare + (waiting if waits else 0) + (held if holds else 0)
         plan = SlotPlan(credit, slots, slots * one_slot)
         if plan.bytes <= memory_bytes:
             break

@@ -81,6 +81,17 @@ def test_a_file_with_several_names_is_read_once_under_the_first(tmp_path: Path) 
     ]
 
 
+def test_a_link_to_nothing_that_a_glob_finds_is_told_and_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.log").symlink_to("gone")
+    (tmp_path / "b.log").write_bytes(b"x\n")
+    lines: list[str] = []
+    context = reader_context(tmp_path, log=lines.append)
+    assert read_all(FileConsumer(str(tmp_path / "*.log")).open(context)).payloads == [b"x"]
+    assert lines == [f"{tmp_path / 'a.log'} is left out: it is a link to a file that is not there"]
+    with pytest.raises(SourceError, match="no such file"):  # one that was asked for by its name
+        FileConsumer(tmp_path / "a.log").open(reader_context(tmp_path))
+
+
 def test_an_empty_file_ends_at_once(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     assert read_all(FileConsumer(tmp_path / "empty").open(reader_context(tmp_path))).count == 0

@@ -151,6 +151,27 @@ def test_a_record_too_large_for_ever_is_refused_and_its_neighbours_arrive(
     assert [message.value() for message in consume(kafka, topic, 2)] == [b"a", b"b"]
 
 
+@pytest.mark.parametrize("headers", [b"", encode_headers([("trace", b"1")])])
+def test_records_of_a_batch_too_large_for_the_topic_are_sent_again_in_smaller_ones(
+    kafka: KafkaBroker, new_topic: NewTopic, publisher: OpenPublisher, headers: bytes
+) -> None:
+    topic = new_topic(max_message_bytes="20000")
+    lines: list[str] = []
+    open_publisher = publisher(topic, log=lines.append, compression_type="none")
+    small = [b"%06d" % i + b"." * 200 for i in range(3000)]
+    payloads = [*small[:1500], b"x" * 30_000, *small[1500:]]
+    open_publisher.publish(frame(payloads, headers=headers), 3001, 1)
+    open_publisher.publish(frame([b"y" * 30_000, b"after"]), 2, 2)
+    done = {delivery.ticket: delivery for delivery in deliver(open_publisher, 2)}
+    assert [failed.index for failed in done[1].failed] == [1500]
+    assert [failed.index for failed in done[2].failed] == [0]
+    assert sorted(message.value() for message in consume(kafka, topic, 3001)) == [*small, b"after"]
+    told = [line for line in lines if "max.message.bytes" in line]
+    assert len(told) == 1
+    assert topic in told[0]
+    assert len(lines) < 5
+
+
 def test_broken_framing_is_refused(new_topic: NewTopic, publisher: OpenPublisher) -> None:
     open_publisher = publisher(new_topic())
     whole = frame_record(b"payload", b"key")
@@ -227,7 +248,7 @@ def test_what_cannot_work_is_refused_when_declared() -> None:
         KafkaProducer("no spaces")
     with pytest.raises(ConfigError, match="writes to one topic"):
         KafkaProducer("^orders.*")
-    with pytest.raises(ConfigError, match="transactions are not offered"):
+    with pytest.raises(ConfigError, match="transactional=True"):
         KafkaProducer("orders", transactional_id="x")
     with pytest.raises(UnknownOptionError, match="'linger_ms'"):
         KafkaProducer("orders", lingr_ms=5)

@@ -112,6 +112,34 @@ def test_rename_and_create_loses_nothing(log: Path, tmp_path: Path) -> None:
     run.stop()
 
 
+def test_rotated_again_before_the_first_is_read_loses_nothing(log: Path, tmp_path: Path) -> None:
+    """Each new file is opened as it is seen, so it is read however often the name goes on to another one."""
+    run = Following(log, tmp_path)
+    assert run.until(2) == [b"1", b"2"]
+    for turn in range(3, 6):
+        os.rename(log, log.parent / f"rotated.{turn}")
+        log.write_bytes(b"%d\n" % turn)
+        looks = [0]
+        run.until_true(lambda looks=looks: looks.append(0) or len(looks) > 20)  # a look at the names, within the grace
+    assert run.until(5) == [b"1", b"2", b"3", b"4", b"5"]
+    append(log, b"6\n")
+    assert run.until(6)[5] == b"6"
+    run.stop()
+    again = Following(log, tmp_path)
+    append(log, b"7\n")
+    assert again.until(1) == [b"7"]
+    again.stop()
+
+
+def test_a_stop_closes_the_files_whose_turn_has_not_come(log: Path, tmp_path: Path) -> None:
+    run = Following(log, tmp_path)
+    run.until(2)
+    os.rename(log, log.parent / "rotated")
+    log.write_bytes(b"3\n")
+    run.until_true(lambda: bool(run.reader._behind))
+    run.stop()
+
+
 def test_rotation_within_the_glob_reads_nothing_twice(log: Path, tmp_path: Path) -> None:
     run = Following(str(log) + "*", tmp_path)
     run.until(2)
@@ -180,6 +208,21 @@ def test_a_file_with_several_names_is_followed_once(log: Path, tmp_path: Path) -
         f"{path} is left out: it is another name of {log.parent / '0.log'}, and is read once"
         for path in (log, log.parent / "link.log")
     ]
+    run.stop()
+
+
+def test_a_link_to_nothing_is_told_once_and_followed_once_it_leads_somewhere(log: Path, tmp_path: Path) -> None:
+    link = log.parent / "b.log"
+    link.symlink_to(tmp_path / "later")
+    run = Following(str(log.parent / "*.log"), tmp_path)
+    assert run.until(2) == [b"1", b"2"]
+    append(log, b"3\n")
+    run.until(3)
+    assert [line for line in run.lines if str(link) in line] == [
+        f"{link} is left out: it is a link to a file that is not there"
+    ]
+    (tmp_path / "later").write_bytes(b"4\n")
+    assert run.until(4) == [b"1", b"2", b"3", b"4"]
     run.stop()
 
 

@@ -37,6 +37,10 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
     assert f"  python -m pythia_fast {command}" in out
 
 
+def test_version_is_an_option_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "--version") == answer(capsys, "version")
+
+
 @pytest.mark.parametrize("command", [(), ("run",), ("replay",), ("dlq",), ("dlq", "list")])
 def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
     code, out, err = answer(capsys, *command)
@@ -56,7 +60,7 @@ def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str], com
             ["demo", "--zzzzzz"],
             "No such option --zzzzzz; known options: --output, --quiet, --report, --rows, --workers",
         ),
-        (["rnu", "orders:app"], "No such command 'rnu'"),
+        (["rnu", "orders:app"], "No such command 'rnu'. Did you mean 'run'?"),
         (["run", "orders:app", "--workers", "many"], "'many' is neither 'auto' nor a number of processes"),
         (["run", "orders:app", "--workers", "0"], "'0' is neither 'auto' nor a number of processes from 1 to 1,024"),
         (["run", "orders:app", "--workers", "1025"], "'1025' is neither 'auto'"),

@@ -11,7 +11,7 @@ from pythia_fast.observer import ProcessSample, Snapshot
 from pythia_fast.report import RunReport
 
 SAMPLES = [
-    Snapshot(seconds=tick / 5, rows=tick * 1000, processes=[ProcessSample("intake", 1, 50.0, 10.0)])
+    Snapshot(seconds=tick / 5, rows=tick * 1000, processes=[ProcessSample("runtime", 1, 50.0, 10.0)])
     for tick in range(1, 6)
 ]
 REPORT = RunReport(rows=5000, seconds=1.0)
@@ -48,10 +48,10 @@ def test_missing_matplotlib_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_cpu_is_a_mean_over_the_last_quarter_second() -> None:
     samples = [
-        Snapshot(seconds=tick / 10, processes=[ProcessSample("intake", 1, percent, 10.0)])
+        Snapshot(seconds=tick / 10, processes=[ProcessSample("runtime", 1, percent, 10.0)])
         for tick, percent in enumerate([0.0, 100.0, 50.0, 50.0])
     ]
-    seconds, means = cpu_line(samples, "intake")
+    seconds, means = cpu_line(samples, "runtime")
     assert seconds == [0.0, 0.1, 0.2, 0.3]
     assert means == pytest.approx([0.0, 50.0, 50.0, 200 / 3])
     assert cpu_line(samples, "worker 0") == ([], [])

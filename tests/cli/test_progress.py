@@ -17,7 +17,7 @@ INFO = RunInfo(
 
 
 def snapshot(seconds: float, rows: int, **more: object) -> Snapshot:
-    processes = [ProcessSample("intake", 11, 72.4, 80.0), ProcessSample("worker 0", 12, 98.0, 64.0)]
+    processes = [ProcessSample("runtime", 11, 72.4, 80.0), ProcessSample("worker 0", 12, 98.0, 64.0)]
     return Snapshot(
         seconds=seconds,
         rows=rows,
@@ -53,7 +53,7 @@ def test_live_display_shows_every_promised_figure(terminal: Console) -> None:
         "2.00 M rows/s",
         "354 MB/s",
         "3 batches in flight",
-        "intake",
+        "runtime",
         "pid 12",
         "98 % CPU",
         "64 MB",
@@ -107,7 +107,7 @@ def test_lines_come_every_few_seconds_only() -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[1] == (
-        "0:05  5,000,000 rows  1.00 M rows/s  177 MB/s  3 batches in flight  CPU intake 72 % worker 0 98 %"
+        "0:05  5,000,000 rows  1.00 M rows/s  177 MB/s  3 batches in flight  CPU runtime 72 % worker 0 98 %"
     )
     assert lines[2].startswith("0:10  10,000,000 rows")
 

@@ -67,6 +67,16 @@ def test_a_replay_can_be_repeated_and_can_drop_results(project: Path) -> None:
     assert not (project / "scored.ndjson").exists()
 
 
+def test_a_handler_of_transactions_is_replayed_without_them(project: Path) -> None:
+    old, new = 'sink=FileProducer(path="scored.ndjson")', 'sink=KafkaProducer("scored"), transactional=True'
+    assert old in ONE_HANDLER
+    text = ONE_HANDLER.replace(old, new).replace("\n@app", "\nfrom pythia_fast import KafkaProducer\n\n@app", 1)
+    (project / "shop.py").write_text(text)
+    finished = run(project, "replay", "orders.ndjson", "--app", "shop:app", "--no-sink", "--report", "run.json")
+    assert finished.returncode == ExitCode.DONE, finished.stderr
+    assert RunReport.from_json((project / "run.json").read_bytes()).rows == 10
+
+
 def test_two_replays_at_once_have_a_folder_each(project: Path) -> None:
     with (project / "orders.ndjson").open("a") as file:
         file.write('{"price":"high","qty":1}\n')

@@ -10,7 +10,7 @@ import pytest
 from pythia_fast._ext.intake import END, STOPPED, Intake
 from pythia_fast._ext.plan import Plan
 from pythia_fast._ext.raw_decoder import RawDecoder
-from pythia_fast._ext.ring import CIRCUIT_CLOSED, CIRCUIT_FAILING, CIRCUIT_HALF_OPEN, CIRCUIT_OPEN, Arena
+from pythia_fast._ext.ring import CIRCUIT_CLOSED, CIRCUIT_FAILING, CIRCUIT_HALF_OPEN, CIRCUIT_OPEN, Arena, monotonic_ns
 from pythia_fast.brokers.framing import decode_headers, frame_record, iterate_records
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage
 from tests.support.ring_feed import make_arena
@@ -366,3 +366,24 @@ def test_a_process_that_waits_for_the_circuit_is_woken(feed):
     thread.join(10)
     assert not thread.is_alive()
     assert taken != [None]
+
+
+def test_a_batch_that_waits_comes_back_when_it_is_due_while_the_source_is_stalled(feed):
+    """The intake sleeps for want of a free slot; what is due then must not wait for the end of that sleep (100 ms)."""
+    one = feed([b"a", b"b"], slots=1, capacity=1, credit=1)
+    running = threading.Thread(target=one.run)
+    running.start()
+    slot = one.arena.take(0, 5.0)
+    lateness = []
+    for _ in range(6):
+        due_ns = monotonic_ns() + 5_000_000
+        one.arena.complete(0, slot, 0, 0, 0, 0, 0, 1, 0, due_ns)
+        assert one.arena.collect() == [slot]
+        one.arena.wait_until_due(slot)
+        assert one.arena.take(0, 5.0) == slot
+        lateness.append(monotonic_ns() - due_ns)
+    one.arena.complete(0, slot, 0, 0, 0, 0, 0, 0, 0)
+    assert one.arena.collect() == [slot]
+    one.arena.release(slot)
+    running.join()
+    assert min(lateness) < 50_000_000

@@ -98,6 +98,15 @@ def test_a_module_that_starts_threads_is_imported_by_each_process(script):
     assert "rows 1000 1000" in out
 
 
+def test_a_fork_beside_threads_is_warned_of(script):
+    threads = """
+    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+    """
+    _, out, _ = script(PRELUDE, threads, HANDLER, MAIN, method="fork").end()
+    assert "start_method='fork' forks a process with 1 threads beside" in out
+    assert "rows 1000 1000" in out
+
+
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_a_module_that_does_not_import_again_ends_the_run_with_its_traceback(script, method):
     broken = """

@@ -98,7 +98,7 @@ def test_an_exception_of_retry_on_has_the_whole_call_tried_again(tmp_path, backo
     assert report.retried == 128
 
 
-def test_what_raises_it_to_the_last_attempt_is_given_up_without_a_search(tmp_path):
+def test_a_service_that_is_away_to_the_last_attempt_costs_few_calls(tmp_path):
     journal = Journal(tmp_path / "journal")
 
     def handler(batch):
@@ -106,11 +106,39 @@ def test_what_raises_it_to_the_last_attempt_is_given_up_without_a_search(tmp_pat
         raise ConnectionError("no service")
 
     policy = RetryPolicy(max_attempts=2, retry_on=ConnectionError)
-    report, _, dead, _ = memory_run.run(tmp_path, handler, numbers(64), batch_size=64, retry=policy)
-    assert len(dead.records) == 64
+    report, _, dead, source = memory_run.run(tmp_path, handler, numbers(64), batch_size=64, workers=1, retry=policy)
+    assert sorted_ints(dead) == list(range(64))
     assert dict(dead.records[0].headers)["pf-error"] == b"ConnectionError"
-    assert journal.lines == [["64"], ["64"]]
-    assert report.dead_lettered == 64
+    assert journal.lines[:2] == [["64"], ["64"]]
+    assert len(journal.lines) < 24
+    assert (report.dead_lettered, source.committed) == (64, {0: 64})
+
+
+def test_only_the_rows_that_raise_it_to_the_last_attempt_are_given_up(tmp_path):
+    def handler(batch):
+        rows = rows_of(batch)
+        if {5, 6, 40} & set(rows):
+            raise TimeoutError("no answer for this one")
+        return [b"%d" % row for row in rows]
+
+    policy = RetryPolicy(max_attempts=2, retry_on=TimeoutError)
+    _, sink, dead, source = memory_run.run(tmp_path, handler, numbers(64), batch_size=64, workers=1, retry=policy)
+    assert sorted_ints(dead) == [5, 6, 40]
+    assert sorted_ints(sink) == sorted(set(range(64)) - {5, 6, 40})
+    assert source.committed == {0: 64}
+
+
+@pytest.mark.parametrize(("on_error", "given_up"), [("dead_letter", 64), ("isolate", 1)])
+def test_what_is_raised_at_the_last_attempt_follows_on_error(tmp_path, on_error, given_up):
+    def handler(batch):
+        rows = rows_of(batch)
+        if 9 in rows:
+            raise TimeoutError("no answer for this one")
+        return [b"%d" % row for row in rows]
+
+    policy = RetryPolicy(max_attempts=2, retry_on=TimeoutError)
+    _, _, dead, _ = memory_run.run(tmp_path, handler, numbers(64), batch_size=64, retry=policy, on_error=on_error)
+    assert len(dead.records) == given_up
 
 
 @pytest.mark.parametrize("ordering", ["partition", "key"])

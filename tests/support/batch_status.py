@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pythia_fast._ext.batch_memory import ROW_OK, BatchMemory
+from pythia_fast._ext.batch_memory import BatchMemory
 from pythia_fast.columns import view
 
 
 def settled(memory: BatchMemory) -> tuple[int, ...]:
-    """(ok, rejected, retried, failed) rows, those that nobody marked being ok."""
-    status = view(memory.status(), np.uint8).copy()
-    status[status == 0] = ROW_OK
-    return tuple(np.bincount(status, minlength=5)[1:5].tolist())
+    """(unmarked, rejected, retried) rows."""
+    return tuple(np.bincount(view(memory.status(), np.uint8), minlength=3).tolist())

@@ -4,7 +4,8 @@
 ``ECHO_TO``, ``ECHO_DEAD``: the topics that results and dead letters go to. ``ECHO_SINK_SERVERS``: their broker.
 ``ECHO_SECONDS``: how long a batch takes; with ``ECHO_SLOW``, only one that begins with a row of that partition.
 ``ECHO_ROWS``: of how many rows it is at most.
-``ECHO_OPTIONS``: librdkafka options of the consumers, as JSON.
+``ECHO_OPTIONS``: librdkafka options of the consumers, as JSON; ``ECHO_SINK_OPTIONS``: of the producers.
+``ECHO_HANDLER``: further options of the handlers, as JSON.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ SINK_SERVERS = os.environ.get("ECHO_SINK_SERVERS") or os.environ["KAFKA_BOOTSTRA
 SECONDS = float(os.environ.get("ECHO_SECONDS", "0"))
 SLOW = os.environ.get("ECHO_SLOW", "")
 OPTIONS = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500} | json.loads(os.environ.get("ECHO_OPTIONS", "{}"))
+SINK_OPTIONS = json.loads(os.environ.get("ECHO_SINK_OPTIONS", "{}"))
+HANDLER = json.loads(os.environ.get("ECHO_HANDLER", "{}"))
 
 
 class Row(msgspec.Struct):
@@ -43,9 +46,9 @@ for topic in os.environ["ECHO_TOPICS"].split(","):
     app.batch_handler(
         name=f"echo-{topic}",
         source=KafkaConsumer(topic, options=OPTIONS),
-        sink=KafkaProducer(os.environ["ECHO_TO"], bootstrap_servers=SINK_SERVERS),
+        sink=KafkaProducer(os.environ["ECHO_TO"], bootstrap_servers=SINK_SERVERS, options=SINK_OPTIONS),
         dead_letter=KafkaProducer(os.environ["ECHO_DEAD"], bootstrap_servers=SINK_SERVERS),
         schema=Row,
         batch_size=int(os.environ.get("ECHO_ROWS", "512")),
-        ordering="partition",
+        **({"ordering": "partition"} | HANDLER),
     )(echo)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.support.kafka_broker import BrokerError, KafkaBroker, wait_for_leaders
@@ -86,9 +86,17 @@ class KafkaCluster:
         return next(name for name in names if leaders[_java_hash(name) % len(leaders)] == node)
 
     def _have_positions_kept(self) -> None:
-        """The topic of positions is made when a group is first asked for."""
+        """The topic of positions is made when a group is first asked for; until it is, asking may fail."""
         asking = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "none"})
-        asking.committed([TopicPartition(OFFSETS, 0)], timeout=30)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                asking.committed([TopicPartition(OFFSETS, 0)], timeout=30)
+                break
+            except KafkaException:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.2)
         asking.close()
 
     def wait_until_in_sync(self, seconds: float = 60) -> None:

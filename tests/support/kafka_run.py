@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Runtime:
             "ECHO_SLOW": str(settings.get("slow", "")),
             "ECHO_ROWS": str(settings.get("rows", 512)),
             "ECHO_OPTIONS": json.dumps(settings.get("options", {})),
+            "ECHO_SINK_OPTIONS": json.dumps(settings.get("sink_options", {})),
+            "ECHO_HANDLER": json.dumps(settings.get("handler", {})),
         }
         command = [sys.executable, "-m", "pythia_fast", "run", "tests.support.echo_app:app"]
         command += ["--workers", str(settings.get("workers", 2)), "--state-dir", str(folder / "state")]
@@ -107,7 +109,8 @@ class Runtime:
 
     def close(self) -> None:
         for process in self.members():
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it has gone by itself
+                process.kill()
         self.process.wait()
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import mmap
 import os
 
-from pythia_fast.pool.limits import LOOK_EVERY_S, Limits, own_memory_mb
+import pytest
+
+from pythia_fast.errors import ConfigError
+from pythia_fast.pool.limits import (
+    LOOK_EVERY_S,
+    TELL_EVERY_S,
+    Limits,
+    Recycled,
+    check_after_setup,
+    own_memory_mb,
+)
 
 
 def test_the_last_of_so_many_batches_is_told():
@@ -39,3 +49,18 @@ def test_own_memory_grows_with_what_is_written():
 
 def test_a_process_that_is_gone_has_none():
     assert own_memory_mb(2**22 + 1) == 0.0
+
+
+def test_a_limit_below_what_setup_takes_is_refused():
+    check_after_setup(None)
+    check_after_setup(100, memory_mb=lambda: 100.0)
+    with pytest.raises(ConfigError, match=r"max_memory_mb=100 is less than .* after setup\(\), 2,048 MB"):
+        check_after_setup(100, memory_mb=lambda: 2048.0)
+
+
+def test_processes_that_make_room_are_told_of_in_sums():
+    recycled = Recycled()
+    assert recycled.line(0.0, "process 0") == "process 0 has reached its limits; a fresh one takes its place"
+    assert [recycled.line(1.0, "process 1"), recycled.line(TELL_EVERY_S / 2, "process 0")] == ["", ""]
+    assert "process 1 has reached" in (line := recycled.line(TELL_EVERY_S, "process 1"))
+    assert "2 others" in line

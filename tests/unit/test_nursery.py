@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from pythia_fast.errors import PoolError
+from pythia_fast.pool import crash_text
 from pythia_fast.pool.messages import BootFailed, Died, Launched, Message
 from pythia_fast.pool.nursery import Nursery
 
@@ -92,3 +95,68 @@ def test_its_end_is_told_while_a_process_that_a_handler_forked_holds_the_channel
             nursery.receive(30)
     os.close(write_end)
     os.close(read_end)
+
+
+def test_only_a_child_that_lives_is_sent_a_signal() -> None:
+    """The number of one that was reaped may be somebody else's: here it is this test's own."""
+
+    def sleep(pool: int, worker: int) -> tuple[int, str]:
+        signal.pause()
+        return 0, ""
+
+    with nursery_of(sleep) as nursery:
+        nursery.launch(0, 0)
+        *_, launched = receive_until(nursery, Launched, 1)
+        assert isinstance(launched, Launched)
+        nursery.signal(os.getpid(), signal.SIGKILL)
+        nursery.signal(launched.pid, signal.SIGKILL)
+        *_, died = receive_until(nursery, Died, 1)
+        assert isinstance(died, Died)
+        assert (died.pid, died.status) == (launched.pid, -signal.SIGKILL)
+
+
+def test_children_hold_nothing_of_their_siblings() -> None:
+    """Neither where their last words go, nor the nursery's own pipe."""
+
+    def count(pool: int, worker: int) -> tuple[int, str]:
+        if worker == 3:
+            links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+            return sum("pythia-crash" in str(link) for link in links), ""
+        signal.pause()
+        return 0, ""
+
+    with nursery_of(count) as nursery:
+        for worker in range(4):
+            nursery.launch(0, worker)
+        *_, died = receive_until(nursery, Died, 1)
+        assert isinstance(died, Died)
+        assert died.status == 1
+
+
+def test_words_that_nobody_reads_do_not_stop_the_nursery(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_end, write_end = os.pipe()
+    monkeypatch.setattr(crash_text, "STDERR", write_end)
+
+    def abort(pool: int, worker: int) -> tuple[int, str]:
+        os.abort()
+
+    launches = 200  # a stack has some hundred bytes, the pipe 64 KiB
+    with nursery_of(abort) as nursery:
+        for worker in range(launches):
+            nursery.launch(0, worker)
+        found = receive_until(nursery, Died, launches)
+    assert all("Fatal Python error: Aborted" in message.said for message in found if isinstance(message, Died))
+    os.close(write_end)
+    os.close(read_end)
+
+
+def test_without_a_descriptor_for_last_words_children_are_made_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with nursery_of(leave) as nursery:
+        nursery.launch(0, 0)
+        *_, died = receive_until(nursery, Died, 1)
+        assert isinstance(died, Died)
+        assert (died.status, died.said) == (0, "")

@@ -9,7 +9,7 @@ import pytest
 
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.pool.places import Places
-from pythia_fast.pool.watchdog import GRACE_S, MEMORY_EVERY_S, Watchdog
+from pythia_fast.pool.watchdog import GRACE_S, GROWING_GRACE_S, MEMORY_EVERY_S, Watchdog
 
 
 class FakeArena:
@@ -59,7 +59,7 @@ def test_one_whose_handler_is_not_called_takes_no_time(places):
     assert sent == []
 
 
-def test_one_that_grows_within_a_batch_is_killed(places):
+def test_one_that_grows_within_a_batch_is_ended_with_its_stacks(places):
     watchdog, sent, memory = make(max_memory_mb=100)
     memory[10] = 149.0
     watchdog.look(0.0, FakeArena(), places)
@@ -67,19 +67,21 @@ def test_one_that_grows_within_a_batch_is_killed(places):
     watchdog.look(MEMORY_EVERY_S / 2, FakeArena(), places)
     assert sent == []
     watchdog.look(MEMORY_EVERY_S, FakeArena(), places)
-    assert sent == [(10, signal.SIGKILL)]
+    assert sent == [(10, signal.SIGABRT)]
+    watchdog.look(MEMORY_EVERY_S + GROWING_GRACE_S, FakeArena(), places)
+    assert sent == [(10, signal.SIGABRT), (10, signal.SIGKILL)]
     assert watchdog.ended(10) == "grew beyond 1.5 x max_memory_mb=100 within a batch"
 
 
-def test_what_has_ended_by_itself_is_no_matter(places):
-    def gone(pid, number):
-        raise ProcessLookupError
-
-    watchdog = Watchdog(SimpleNamespace(batch_deadline=0.001, max_memory_mb=None), send=gone)
+def test_what_has_ended_at_sigabrt_is_not_killed(places):
+    watchdog, sent, _ = make(batch_deadline=0.001)
     arena = FakeArena()
     arena.began_ns = [1, 0]
     watchdog.look(0.0, arena, places)
     assert watchdog.ended(10) is not None
+    places.died(10, 0)
+    watchdog.look(GRACE_S, arena, places)
+    assert sent == [(10, signal.SIGABRT)]
 
 
 def test_without_limits_nobody_is_looked_at(places):

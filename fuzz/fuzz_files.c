@@ -1,0 +1,146 @@
+/* libFuzzer target: any bytes as a file, cut into records by the file reader with buffers of any size and a sink that
+ * stalls, and as framed records written to a file.  What comes out is what cutting the whole by hand gives. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "file_lines.h"
+#include "file_source.h"
+
+#define MUST(condition)                                                        \
+    do {                                                                       \
+        if (!(condition)) {                                                    \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);    \
+            abort();                                                           \
+        }                                                                      \
+    } while (0)
+
+enum { MOST_RECORDS = 4100 };
+
+typedef struct {
+    size_t at, size;
+    int64_t offset, next;
+} cut_record;
+
+typedef struct {
+    pf_sink sink;
+    const uint8_t *content;
+    const cut_record *wanted;
+    uint32_t n_wanted, n, stall_every, offers;
+} comparing_sink;
+
+static int compare(pf_sink *self, const pf_incoming *message) {
+    comparing_sink *sink = (comparing_sink *)self;
+    if (sink->stall_every && ++sink->offers % sink->stall_every == 0) return PF_STALLED;
+    MUST(sink->n < sink->n_wanted);
+    const cut_record *wanted = &sink->wanted[sink->n++];
+    MUST(message->size == wanted->size && message->offset == wanted->offset && message->next_offset == wanted->next);
+    MUST(wanted->size == 0 || memcmp(message->payload, sink->content + wanted->at, wanted->size) == 0);
+    return PF_APPENDED;
+}
+
+static uint32_t cut_by_hand(const uint8_t *content, size_t size, int format, size_t record_bytes, cut_record *into) {
+    uint32_t n = 0;
+    size_t at = 0;
+    while (at < size) {
+        size_t begin = at, head = 0, whole, ending = 0;
+        if (format == PF_FORMAT_LINES) {
+            const uint8_t *end = memchr(content + at, '\n', size - at);
+            whole = end ? (size_t)(end - content) + 1 - at : size - at;
+            ending = end != NULL;
+        } else if (format == PF_FORMAT_FRAMES) {
+            head = size - at < PF_FRAME_HEADER ? size - at : PF_FRAME_HEADER;
+            whole = size - at < PF_FRAME_HEADER ? size - at : PF_FRAME_HEADER + (size_t)pf_read_u32(content + at);
+            if (whole > size - at) whole = size - at;
+        } else {
+            whole = record_bytes < size - at ? record_bytes : size - at;
+        }
+        at += whole;
+        size_t payload = whole - head - ending;
+        if (format == PF_FORMAT_LINES && (payload == 0 || (payload == 1 && content[begin] == '\r'))) continue;
+        MUST(n < MOST_RECORDS);
+        into[n++] = (cut_record){begin + head, payload, (int64_t)begin, (int64_t)at};
+    }
+    return n;
+}
+
+static int memory_file = -1;
+
+static void read_as_file(const uint8_t *content, size_t size, int format, size_t block, size_t head_limit, size_t record_bytes,
+                         uint32_t stall_every) {
+    static cut_record wanted[MOST_RECORDS];
+    if (memory_file < 0) memory_file = memfd_create("fuzz", 0);
+    MUST(memory_file >= 0 && ftruncate(memory_file, 0) == 0 && pwrite(memory_file, content, size, 0) == (ssize_t)size);
+    pf_file file = {.fd = memory_file, .limit = INT64_MAX, .seen = -1, .last = 1};
+    pf_file_source files = {.files = &file, .n_files = 1, .current = -1, .block_bytes = block, .head_limit = head_limit,
+                            .spill_fd = -1, .record_bytes = (uint32_t)record_bytes, .format = (uint8_t)format, .exhausted = 1};
+    comparing_sink sink = {.sink = {compare}, .content = content, .wanted = wanted, .stall_every = stall_every};
+    sink.n_wanted = cut_by_hand(content, size, format, record_bytes, wanted);
+    pf_file_set_calls(&files);
+    int outcome;
+    do outcome = files.source.poll(&files.source, &sink.sink, 3, 0);
+    while (outcome == PF_SOURCE_MORE || outcome == PF_SOURCE_STALLED);
+    MUST(outcome == PF_SOURCE_END && sink.n == sink.n_wanted && file.offset == (int64_t)size);
+    free(files.buffer);
+}
+
+/* The bytes as framed records, as they are: refused, or written as a walk by hand writes them. */
+static void write_as_records(const uint8_t *records, size_t size, int lines) {
+    uint8_t *into = malloc(size + 1), *by_hand = malloc(size + 1);
+    uint32_t count = (uint32_t)(size / PF_RECORD_HEADER) + 1, n = 0;
+    pf_unwritable *unwritable = malloc(count * sizeof *unwritable);
+    pf_written result;
+    MUST(into && by_hand && unwritable);
+    size_t at = 0, used = 0;
+    int sound = 1;
+    while (at < size && sound) {
+        uint64_t key, headers, payload;
+        if (size - at < PF_RECORD_HEADER) {
+            sound = 0;
+            break;
+        }
+        key = pf_read_u32(records + at);
+        headers = pf_read_u32(records + at + 4);
+        payload = pf_read_u32(records + at + 8);
+        int null = payload == PF_NO_BYTES;
+        if (key == PF_NO_BYTES) key = 0;
+        if (null) payload = 0;
+        if (key + headers + payload > size - at - PF_RECORD_HEADER) {
+            sound = 0;
+            break;
+        }
+        const uint8_t *bytes = records + at + PF_RECORD_HEADER + key + headers;
+        at += PF_RECORD_HEADER + key + headers + payload;
+        n++;
+        if (null || (lines && memchr(bytes, '\n', payload))) continue;
+        if (!lines) {
+            for (int i = 0; i < 4; i++) by_hand[used++] = (uint8_t)(payload >> 8 * i);
+        }
+        memcpy(by_hand + used, bytes, payload);
+        used += payload;
+        if (lines) by_hand[used++] = '\n';
+    }
+    int outcome = pf_write_payloads(records, size, lines, into, count, unwritable, &result);
+    MUST(outcome == (sound ? 0 : -1));
+    if (sound) MUST(result.records == n && result.bytes == used && memcmp(into, by_hand, used) == 0);
+    free(into);
+    free(by_hand);
+    free(unwritable);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size < 3 || size > 4096) return 0;
+    int format = data[0] % 3;
+    size_t block = 1 + data[1] % 64, head_limit = PF_FRAME_HEADER + data[2] % 64, record_bytes = 1 + data[0] / 3 % 16;
+    size -= 3;
+    uint8_t *content = malloc(size ? size : 1);
+    MUST(content);
+    memcpy(content, data + 3, size);
+    uint32_t stall_every = data[1] / 64 ? 1 + data[1] / 64 : 0; /* never, or every second to fourth offer */
+    read_as_file(content, size, format, block, head_limit, record_bytes, stall_every);
+    write_as_records(content, size, data[2] / 64 % 2);
+    free(content);
+    return 0;
+}

@@ -1,0 +1,324 @@
+"""A transactional Kafka producer: the sink and the dead letters of one handler, and its source's positions, as one.
+
+Calls that wait for the broker (taking the transactional id over, commit, abort) are made on a thread of their own, one
+at a time. While one is under way nobody else touches the producer: the completion thread publishes, and asks for
+deliveries, only while a transaction is open.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Literal
+
+from pythia_fast._ext import librdkafka
+from pythia_fast._ext.kafka_publisher import KafkaPublisherNative
+from pythia_fast.brokers.base import PublisherContext
+from pythia_fast.brokers.kafka_publisher import POLL_MS, QUIET_SECONDS, KafkaPublisher
+from pythia_fast.errors import SinkError
+
+if TYPE_CHECKING:
+    from pythia_fast.brokers.kafka import KafkaProducer
+
+#: What became of the last request. "ready": the transactional id is ours.
+Outcome = Literal["ready", "committed", "aborted"]
+Position = tuple[str, int, int]  #: topic, partition, offset to go on from
+Failure = tuple[int, str, str]  #: error code, text, kind (KafkaPublisherNative._outcome)
+
+ABORT_AT_END_S = 2.0  #: longest time that the end of a run waits for an abort
+CALL_MS = 1000  #: a call that takes longer is made again, after a look whether the run ends meanwhile
+#: Somebody else has the transactional id: _FENCED, INVALID_PRODUCER_EPOCH, PRODUCER_FENCED.
+FENCED = frozenset({-144, 47, 90})
+#: The broker knows of no open transaction: it has aborted it by itself, or was restarted.
+INVALID_TXN_STATE = 48
+#: The broker will never take the record: INVALID_MSG, INVALID_MSG_SIZE, MSG_SIZE_TOO_LARGE, RECORD_LIST_TOO_LARGE,
+#: INVALID_TIMESTAMP, INVALID_RECORD.
+REFUSED = frozenset({2, 4, 10, 18, 32, 87})
+
+
+class KafkaTransactions:
+    """One transactional producer.
+
+    Parameters:
+        sink: where outputs go.
+        dead_letters: where dead letters go, if that is Kafka as well.
+        context: what an open sink is given.
+        transactional_id: as the brokers know this copy of the handler.
+        wake: called, on any thread, when ``outcome`` has something to tell.
+    """
+
+    def __init__(
+        self,
+        sink: KafkaProducer,
+        dead_letters: KafkaProducer | None,
+        context: PublisherContext,
+        transactional_id: str,
+        wake: Callable[[], None],
+    ) -> None:
+        self.transactional_id = transactional_id
+        options = sink.transactional_options(context, transactional_id)
+        self.timeout_s = int(options["transaction.timeout.ms"]) / 1000  #: after which the broker aborts by itself
+        producers = [sink] if dead_letters is None else [sink, dead_letters]
+        self._context = context
+        self._wake = wake
+        self._options = options
+        self._topics = [producer.topic for producer in producers]
+        self._native = KafkaPublisherNative(options, *self._topics)
+        self._parts = [_Part(self, producer, context, self._native, at) for at, producer in enumerate(producers)]
+        self.sink: KafkaPublisher = self._parts[0]
+        self.dead_letters: KafkaPublisher | None = self._parts[1] if dead_letters is not None else None
+        self._owners: dict[int, _Part] = {}  #: by ticket
+        self._since: float | None = None  #: when the open transaction got its first record
+        self._outcome: Outcome | None = None
+        self._failure: SinkError | None = None
+        self._open = False
+        self._over = ""  #: what librdkafka told that ended the producer within a transaction
+        self._closing = threading.Event()
+        self._requests: SimpleQueue[Callable[[], Outcome] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name=f"transactions {context.handler}", daemon=True)
+        self._requests.put(self._take_over)
+        self._thread.start()
+
+    # -- the completion thread -------------------------------------------------------------------
+
+    def outcome(self) -> Outcome | None:
+        """What the last request has come to, told once; None: it is under way, or there was none.
+
+        Raises SinkError where this producer is at its end.
+        """
+        if self._failure is not None:
+            raise self._failure
+        outcome, self._outcome = self._outcome, None
+        return outcome
+
+    def begin(self) -> None:
+        """Open a transaction. Raises SinkError."""
+        self._check(self._native.begin_transaction())
+        self._since = None
+        self._open = True
+
+    def commit(self, positions: Sequence[Position], group: bytes) -> None:
+        """Begin to commit: all deliveries have come. ``group``: the membership that the positions are of."""
+        self._requests.put(lambda: self._commit(positions, group))
+
+    def abort(self) -> None:
+        """Begin to abort. All tickets that are on their way then come back as delivered, which they are not."""
+        self._requests.put(self._abort)
+
+    @property
+    def open_s(self) -> float:
+        """Seconds for which the broker has known the open transaction."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
+    def lost(self) -> str:
+        """Why the open transaction cannot be committed; empty: it can.
+
+        Raises SinkError where another attempt would end in the same way.
+        """
+        if self._over:
+            return self._over
+        code = self._native.lost_to
+        if code in REFUSED:
+            topics = " or ".join(self._topics)
+            raise SinkError(
+                f"Kafka topic {topics} refused records for good: {librdkafka.error_text(code)}. Nothing can be left "
+                "out of a transaction, so it is aborted: let the topic take larger batches (max.message.bytes), or "
+                "have the producer send none (batch_size=) and make dead letters of larger records (message_max_bytes=)"
+            )
+        return f"a record could not be written: {librdkafka.error_text(code)}" if code else ""
+
+    def look_around(self) -> None:
+        """Hear what librdkafka has to tell. Raises SinkError for what ends the run."""
+        self.sink.look_around()
+
+    def hear_fatal(self, code: int, text: str) -> None:
+        """librdkafka's producer is at its end. Raises SinkError where another one would not help."""
+        if not self._is_over(code, fatal=True):
+            raise self.ended(code, text)
+        self._over = text
+
+    def close(self, timeout: float) -> None:
+        """Abort what is open, so that readers need not wait for it, and close."""
+        self._closing.set()
+        self._requests.put(None)
+        self._thread.join(timeout)
+        if self._thread.is_alive():  # a call of librdkafka hangs; the broker aborts in its own time
+            return
+        if self._open and self._failure is None:
+            self._native.abort_transaction(round(min(timeout, ABORT_AT_END_S) * 1000))
+        self._native.close()
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def publish(self, part: _Part, records: memoryview, count: int, ticket: int) -> None:
+        """Begin to write records into the open transaction."""
+        if self._since is None:
+            self._since = time.monotonic()
+        self._owners[ticket] = part
+        self._native.add(records, count, ticket, part.index)
+
+    def collect(self, timeout_ms: int) -> None:
+        """Hand every ticket that is done to its part."""
+        for ticket, failed in self._native.poll(timeout_ms):
+            self._owners.pop(ticket).done.append((ticket, failed))
+
+    # -- the thread of its own -------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while (request := self._requests.get()) is not None:
+            try:
+                self._outcome = self._attempt(request)
+            except SinkError as error:
+                self._failure = error
+            except _ClosedError:
+                return
+            self._wake()
+
+    def _attempt(self, request: Callable[[], Outcome]) -> Outcome:
+        try:
+            return request()
+        except _OverError as over:
+            self._tell(f"it is given up, and a new producer takes the id over: {over}")
+            return self._renew()
+
+    def _renew(self) -> Outcome:
+        """Another producer with the same id. Whether the last transaction was committed, the group's positions tell."""
+        self._native.close()
+        for ticket, part in self._owners.items():
+            part.done.append((ticket, []))
+        self._owners.clear()
+        self._native = KafkaPublisherNative(self._options, *self._topics)
+        for each in self._parts:
+            each.use(self._native)
+        self._since = None
+        self._over = ""
+        self._take_over()
+        self._open = False
+        return "aborted"
+
+    def _take_over(self) -> Outcome:
+        self._insist(lambda: self._native.init_transactions(CALL_MS), "is not ours yet", poll=True)
+        return "ready"
+
+    def _commit(self, positions: Sequence[Position], group: bytes) -> Outcome:
+        for call in (
+            lambda: self._native.send_offsets(positions, group, CALL_MS),
+            lambda: self._native.commit_transaction(CALL_MS),
+        ):
+            reason = self._insist(call, "cannot be committed yet")
+            if reason:
+                self._tell(f"it cannot be committed: {reason}")
+                return self._abort()
+        self._open = False
+        return "committed"
+
+    def _abort(self) -> Outcome:
+        self._insist(lambda: self._native.abort_transaction(CALL_MS), "cannot be aborted yet")
+        while self._native.tickets:
+            self.collect(POLL_MS)
+            if self._closing.is_set():
+                raise _ClosedError
+        self._open = False
+        return "aborted"
+
+    def _insist(self, call: Callable[[], Failure | None], what: str, *, poll: bool = False) -> str:
+        """Make a call until it succeeds; why not, where the transaction has to be aborted.
+
+        Raises SinkError for an error that no later call can heal.
+        """
+        told = time.monotonic()
+        while (failure := call()) is not None:
+            code, text, kind = failure
+            if kind == "abort":
+                return text
+            if self._is_over(code, fatal=kind == "fatal"):
+                raise _OverError(text)
+            if kind != "retry":
+                self._check(failure)
+            if poll:
+                self._native.poll(0)  # else nobody hears of a broker that is away
+            if self._closing.is_set():
+                raise _ClosedError
+            if time.monotonic() - told >= QUIET_SECONDS:
+                told = time.monotonic()
+                self._tell(f"it {what}: {text}")
+        return ""
+
+    def _is_over(self, code: int, *, fatal: bool) -> bool:
+        """Whether the open transaction ends with this producer, though nobody else has taken the id.
+
+        So it is where the broker aborted it because of its age, and where librdkafka cannot tell any more which of its
+        records the broker has: it died while they were on their way.
+        """
+        if not self._open:
+            return False
+        return code == INVALID_TXN_STATE or (self.open_s >= self.timeout_s if code in FENCED else fatal)
+
+    def _check(self, failure: Failure | None) -> None:
+        if failure is None:
+            return
+        code, text, _ = failure
+        raise self.ended(code, text)
+
+    def ended(self, code: int, text: str) -> SinkError:
+        """What ends this producer, as a sentence that says what to do."""
+        if code in FENCED:
+            return SinkError(
+                f"another producer has taken over transactional id {self.transactional_id!r}, so this run ends "
+                f"({text}); nothing of its open transaction is seen. Give every copy of the handler a transactional_id "
+                "of its own, or leave it out"
+            )
+        return SinkError(f"Kafka transactions of {self.transactional_id!r}: {text}; the open one is read again")
+
+    def _tell(self, sentence: str) -> None:
+        self._context.log(f"{self._context.handler}: transaction of {self.transactional_id}: {sentence}")
+
+
+class _ClosedError(Exception):
+    """The run ends while a call waits for the broker."""
+
+
+class _OverError(Exception):
+    """The transaction is at its end, and librdkafka's producer with it; another one goes on."""
+
+
+class _Part(KafkaPublisher):
+    """One topic of a transactional producer."""
+
+    def __init__(
+        self,
+        transactions: KafkaTransactions,
+        producer: KafkaProducer,
+        context: PublisherContext,
+        native: KafkaPublisherNative,
+        index: int,
+    ) -> None:
+        super().__init__(producer, context, native)
+        self.index = index
+        self.done: list[tuple[int, list[tuple[int, int]]]] = []
+        self._transactions = transactions
+
+    def use(self, native: KafkaPublisherNative) -> None:
+        """Go on with another producer."""
+        self._native = native
+
+    def publish(self, records: memoryview, count: int, ticket: int) -> None:
+        self._note_progress()
+        self._transactions.publish(self, records, count, ticket)
+
+    def _poll(self, timeout_ms: int) -> Sequence[tuple[int, list[tuple[int, int]]]]:
+        self._transactions.collect(timeout_ms)
+        done, self.done = self.done, []
+        return done
+
+    def _hear_fatal(self, reason: str) -> None:
+        self._transactions.hear_fatal(self._native.fatal_code, reason)
+
+    def trouble(self) -> str | None:
+        """Told by the first part for the whole producer."""
+        return super().trouble() if self.index == 0 else None
+
+    def close(self, timeout: float) -> None:
+        """Nothing: the producer is closed as a whole."""

@@ -1,0 +1,259 @@
+"""Stalls: where a handler gets nowhere, one line names what waits, for how long, why, and what to do about it.
+
+    no row was settled for STALL_S, though there is work    told
+    rows are settled, but one is not for LATE_S             told, and so is a partition whose messages do not come
+    it lasts                                                told again when it has lasted twice as long
+    it goes on                                              told once, if the stall was
+
+A handler that is merely slow is told of once: the next line is for a wait twice as long as any that was told. Pure: the
+caller tells the time and what there is to see (runtime/standing.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+STALL_S = 10.0
+LATE_S = 60.0  #: of one row, while others are settled
+LONGEST_PAUSE_S = 600.0  #: between two lines about one stall
+SHOWN = 4  #: partitions that are named
+FORGET_S = 600.0  #: without a line, after which the next stall is told of as the first one was
+
+#: Where the oldest row is.
+#:
+#: "filling": in a batch that is not published. "queued": for a process. "starting": for one that is not up. "circuit":
+#: the circuit keeps the processes from it. "called": in the hands of the handler. "held": of a process, outside the
+#: handler. "results", "dead letters": until those of its batch are durable. "done": nothing is left but to release it.
+#: "retry": until it is handled again. "kept": by the source, because its lane has no room.
+Stage = Literal[
+    "filling", "queued", "starting", "circuit", "called", "held", "results", "dead letters", "done", "retry", "kept"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """The oldest row that was taken in and is not completed."""
+
+    place: str  #: "orders[3] offset 17"
+    age_s: float
+    stage: Stage
+    pid: int = 0  #: of the process that has it, or will have it
+    busy_s: float | None = None  #: how long that process has been at the batch in its hands; None: it has none
+    deadline_s: float | None = None  #: batch_deadline=
+    fill_s: float = 0.0  #: batch_timeout=
+    due_in_s: float = 0.0  #: "retry"
+    due_at: str = ""  #: the same as a time of day
+    trouble: str = ""  #: of the sink or the circuit, as a sentence
+
+    @property
+    def gathers(self) -> bool:
+        """Whether it waits for its batch to fill, as batch_timeout= asks for."""
+        return self.stage == "filling" and self.age_s < self.fill_s
+
+    @property
+    def as_asked(self) -> bool:
+        """Whether it waits for a moment that is still to come, as the app asked for."""
+        return self.gathers or (self.stage == "retry" and self.due_in_s > 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """A partition that has messages which the source does not bring."""
+
+    place: str  #: "orders[3] offset 17": the first of them
+    since_s: float
+    messages: int | None = None  #: None: nobody knows how many
+    silent_s: float = 0.0  #: how long the broker has not answered when it was asked; 0: it did
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What there is to see of one handler."""
+
+    settled: int  #: rows, since the run began
+    oldest: Row | None = None
+    unread: Sequence[Unread] = ()
+    paused: Sequence[str] = ()  #: why the source is paused on purpose
+    rate_limit: float | None = None  #: rows a second, if it holds the source back right now
+    held_back: Sequence[str] = ()  #: partitions that wait for room while others go on
+
+    @property
+    def work(self) -> bool:
+        """Whether there is anything that could go on."""
+        in_hand = self.oldest is not None and not self.oldest.gathers
+        return bool(in_hand or self.unread or self.paused or self.rate_limit)
+
+
+class Stalls:
+    """Of one handler. ``look`` it at a scene about once a second."""
+
+    def __init__(self, handler: str, stall_s: float, late_s: float) -> None:
+        self._handler = handler
+        self._stalled = _Pace(stall_s)
+        self._late = _Pace(late_s)
+        self._settled = -1
+        self._since_s = 0.0  #: nothing was settled, though there was work
+        self._late_place = ""  #: what was told of
+
+    def look(self, now_s: float, scene: Scene) -> list[str]:
+        """The lines that are due."""
+        if scene.settled != self._settled or not scene.work:
+            lines = self._goes_on(now_s, scene)
+            self._settled, self._since_s = scene.settled, now_s
+        else:
+            lines = []
+            waited_s = now_s - self._since_s
+            if self._stalled.due(now_s, waited_s):
+                lines.append(f"{self._handler}: nothing was completed for {_seconds(waited_s)}; {_sentence(scene)}")
+        if self._stalled.telling:
+            return lines  # the same row is not told of twice
+        return lines + self._look_at_late_ones(now_s, scene)
+
+    def _goes_on(self, now_s: float, scene: Scene) -> list[str]:
+        if not self._stalled.end():
+            return []
+        waited_s = now_s - self._since_s
+        how = "it goes on" if scene.settled != self._settled else "nothing waits any more"
+        return [f"{self._handler}: {how} after {_seconds(waited_s)} in which nothing was completed"]
+
+    def _look_at_late_ones(self, now_s: float, scene: Scene) -> list[str]:
+        place, waited_s, sentence = _latest(scene)
+        lines = []
+        if place != self._late_place and self._late.end():
+            lines.append(f"{self._handler}: {self._late_place} goes on")
+        if place and self._late.due(now_s, waited_s):
+            self._late_place = place
+            lines.append(f"{self._handler}: while others are completed, {sentence}")
+        return lines
+
+
+class _Pace:
+    """When a wait is worth a line."""
+
+    def __init__(self, first_s: float) -> None:
+        self._first_s = self._next_s = first_s
+        self._told_at_s = 0.0
+        self.telling = False  #: the wait that lasts was told of
+
+    def due(self, now_s: float, waited_s: float) -> bool:
+        if not self.telling and now_s - self._told_at_s >= FORGET_S:
+            self._next_s = self._first_s
+        if waited_s < self._next_s:
+            return False
+        self.telling = True
+        self._told_at_s = now_s
+        self._next_s = min(2 * waited_s, waited_s + LONGEST_PAUSE_S)
+        return True
+
+    def end(self) -> bool:
+        """The wait is over; whether it was told of."""
+        told, self.telling = self.telling, False
+        return told
+
+
+def _latest(scene: Scene) -> tuple[str, float, str]:
+    """(what waits for longest although it should not, how long, a sentence)."""
+    row = scene.oldest
+    found = ("", 0.0, "")
+    if row is not None and not row.as_asked:
+        held_back = f"; {_held_back(scene)}" if scene.held_back else ""
+        found = (row.place, row.age_s, _row_sentence(row) + held_back)
+    for unread in scene.unread:
+        if unread.since_s > found[1]:
+            found = (unread.place, unread.since_s, _unread_sentence([unread]))
+    return found
+
+
+def _sentence(scene: Scene) -> str:
+    parts = [_row_sentence(scene.oldest)] if scene.oldest is not None else []
+    parts += [_held_back(scene)] if scene.held_back else []
+    parts += scene.paused
+    if scene.rate_limit is not None:
+        parts.append(f"the source is held back by rate_limit={scene.rate_limit:g} rows per second")
+    if scene.unread:
+        parts.append(_unread_sentence(scene.unread))
+    return "; ".join(parts)
+
+
+def _row_sentence(row: Row) -> str:
+    return f"the oldest row, {row.place}, came {_seconds(row.age_s)} ago and {_why(row)}"
+
+
+def _why(row: Row) -> str:
+    process = f"process {row.pid}" if row.pid else "a process"
+    if row.stage == "filling":
+        if row.gathers:
+            return f"waits for its batch to fill, as batch_timeout={row.fill_s:g} asks for"
+        return "waits for a process that has room for its batch"
+    if row.stage == "kept":
+        return (
+            "is held back with its partition, whose process has its hands full, while other partitions go on; see what "
+            "that process does, or whether most rows are in few partitions"
+        )
+    if row.stage == "starting":
+        return f"waits for {process}, which is not up yet; see what setup() of the handler does"
+    if row.stage == "circuit":
+        return f"waits because {row.trouble}" if row.trouble else "waits because the circuit is open"
+    if row.stage == "queued":
+        return f"waits in the queue of {process}{_call(row)}"
+    if row.stage == "called":
+        return f"is in the handler in {process}{_call(row)}"
+    if row.stage == "held":
+        return (
+            f"is in {process}, outside the handler, which decodes rows or writes results; see what it does "
+            f"(py-spy dump --pid {row.pid})"
+        )
+    if row.stage == "retry":
+        if row.due_in_s > 0:
+            return f"waits to be handled again at {row.due_at}, in {_seconds(row.due_in_s)}, as retry= asks for"
+        return f"has been due to be handled again since {row.due_at} and waits for room in the queue of {process}"
+    if row.stage == "done":
+        return "is done, but its batch is not released yet"
+    waits = "results wait for the sink" if row.stage == "results" else "dead letters wait for where they are written to"
+    return f"its batch is done, but its {waits}, which does not confirm them{f': {row.trouble}' if row.trouble else ''}"
+
+
+def _call(row: Row) -> str:
+    """How long its process has been at what it has in its hands, and who ends that."""
+    if row.busy_s is None:
+        return ", which has not taken it yet"
+    what = "it" if row.stage == "called" else "another batch"
+    since = f", which has been at {what} for {_seconds(row.busy_s)}"
+    if row.deadline_s is None:
+        return (
+            f"{since}; batch_deadline= is not set, so nothing ends it: see what it does "
+            f"(py-spy dump --pid {row.pid}), and set batch_deadline= for calls that hang"
+        )
+    left_s = row.deadline_s - row.busy_s
+    ends = f"ends it in {_seconds(left_s)}" if left_s > 0 else "is ending it"
+    return f"{since}; batch_deadline={row.deadline_s:g} {ends}"
+
+
+def _held_back(scene: Scene) -> str:
+    named = ", ".join(scene.held_back[:SHOWN])
+    more = f" and {len(scene.held_back) - SHOWN} more" if len(scene.held_back) > SHOWN else ""
+    return f"the source keeps {named}{more} back meanwhile, whose process has its hands full"
+
+
+def _unread_sentence(unread: Sequence[Unread]) -> str:
+    named = ", ".join(_unread(part) for part in unread[:SHOWN])
+    more = f" and {len(unread) - SHOWN} partitions more" if len(unread) > SHOWN else ""
+    since_s = max(part.since_s for part in unread)
+    silent_s = max(part.silent_s for part in unread)
+    if silent_s:
+        why = f"the broker was asked and has not answered for {_seconds(silent_s)}: is it up, and reached from here?"
+    else:
+        why = "the broker answers: its fetch is stuck, or a transaction was left open there"
+    return f"for {_seconds(since_s)} nothing has come from {named}{more}; {why}"
+
+
+def _unread(part: Unread) -> str:
+    if part.messages is None:
+        return part.place
+    return f"{part.place}, where {part.messages:,} {'message waits' if part.messages == 1 else 'messages wait'}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value >= 9.95 else f"{value:.1f} s"

@@ -1,0 +1,313 @@
+"""TransactionalCompletion: a batch's way when outputs, dead letters and positions are one transaction.
+
+    DONE slot ─▶ its epoch's turn? ─▶ into the open transaction ─▶ delivered ─▶ settle ─▶ release
+                    └─ not yet: it waits in its slot                              │
+                                    epoch complete ─▶ positions into it ─▶ commit ─▶ next one
+
+A transaction that cannot be committed is aborted, and everything that was read since it began is read again: the intake
+thread takes every partition back to its committed position, and what is still in hand from before comes to nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pythia_fast.errors import SinkError
+from pythia_fast.runtime.completion import ABORTED, IDLE_WAIT_S, Completion
+from pythia_fast.runtime.epochs import Epochs
+from pythia_fast.transactions import SHARE_OF_TIMEOUT
+
+if TYPE_CHECKING:
+    from pythia_fast.brokers.base import Partition
+    from pythia_fast.brokers.kafka_transactions import KafkaTransactions
+
+#: "starting": the transactional id is not ours yet. "aborted": the intake has to take the partitions back.
+Phase = Literal["starting", "open", "committing", "aborting", "aborted"]
+
+MAX_ABORTS_IN_A_ROW = 5  #: for a reason that is ours: the next attempt would not go better
+ABORT_WAIT_S = 10.0  #: longest time that a rebalance waits for an abort
+
+#: Of Counts: those that count rows, which count for nothing when their transaction is aborted.
+_ROW_COUNTS = ("rows", "batches", "bytes", "refused", "rejected", "failed", "killed", "retried", "dead_lettered")
+
+
+@dataclass(slots=True)
+class TransactionCounts:
+    """Totals of one handler's transactions. Written by the completion thread, read by anyone."""
+
+    committed: int = 0
+    aborted: int = 0
+
+
+class TransactionalCompletion(Completion):
+    """See the module's docstring.
+
+    Parameters:
+        transactions: the producer, whose parts are ``sink`` and perhaps the dead letters' sink.
+        partitions: by index, as the listener keeps them.
+        attend: has the intake thread call ``rewound`` soon.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        transactions: KafkaTransactions,
+        partitions: Mapping[int, Partition],
+        attend: Callable[[], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.transactions = TransactionCounts()
+        self._transactions = transactions
+        self._partitions = partitions
+        self._attend = attend
+        self._epochs = Epochs()
+        self._phase: Phase = "starting"
+        self._held: list[int] = []  #: slots that are done, of an epoch whose turn has not come
+        self._spilled_from: set[int] = set()  #: slots whose batch has written a part of its records already
+        self._to_abort = ""  #: why; asked for by the intake thread
+        self._rewound = False
+        self._aborts_in_a_row = 0
+        self._last_look = 0.0
+        self._durable = self._row_counts()
+
+    # -- other threads ---------------------------------------------------------------------------
+
+    def idle(self) -> bool:
+        """Nothing that was read is left uncommitted, or the transaction it was in is aborted."""
+        with self._lock:
+            if self.aborted:
+                return super().idle()
+            return super().idle() and self._phase == "open" and not self._epochs.positions()
+
+    def waits_for(self, slot: int) -> set[str]:
+        """As for any; a batch of a later epoch waits for the sink, which commits the one before."""
+        return super().waits_for(slot) or ({"sink"} if slot in self._held else set())
+
+    @property
+    def aborted(self) -> bool:
+        """Whether partitions have to go back to their committed positions: ``rewound`` is waited for."""
+        return self._phase == "aborted" and not self._rewound
+
+    def rewound(self, epoch: int) -> None:
+        """All partitions went back; what is read now is of this epoch on."""
+        with self._lock:
+            self._epochs.resume(epoch)  # here: batches of this epoch may be done before the other thread looks
+            self._rewound = True
+        self._arena.wake_done()
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        with self._lock:
+            for partition in partitions:
+                self._epochs.assign(partition)
+
+    def settled(self, partitions: Sequence[int], timeout: float) -> bool:
+        """Wait at most so many seconds until all rows of these are committed."""
+        with self._lock:
+            return self._lock.wait_for(lambda: not self._holds(partitions), timeout)
+
+    def settle_and_forget(self, partitions: Sequence[int], deadline: float) -> bool:
+        """Wait until all rows of these are committed, forget them. False: the deadline came first, so they are not."""
+        with self._lock:
+            while self._holds(partitions) and (left := deadline - time.monotonic()) > 0:
+                self._lock.wait(min(left, IDLE_WAIT_S))
+            settled = not self._holds(partitions)
+            if not settled:
+                self._ask_to_abort("partitions were taken away before their rows were done")
+                self._lock.wait_for(lambda: self._phase in ("aborted", "starting"), ABORT_WAIT_S)
+            self._forget(set(partitions))
+        return settled
+
+    def forget(self, partitions: Sequence[int]) -> None:
+        """They were lost: what was read of them must not be written."""
+        with self._lock:
+            if self._holds(partitions):
+                self._ask_to_abort("the group went on without this member")
+            self._forget(set(partitions))
+
+    def commit(self, *, wait: bool) -> None:
+        """Nothing: positions are committed with their transaction, or not at all."""
+
+    def _holds(self, partitions: Sequence[int]) -> bool:
+        """Whether rows of these may be written, or are, and are not committed."""
+        if self._phase in ("aborting", "aborted"):
+            return False
+        live = {partition for partition, _ in self._arena.live()}
+        return any(partition in live or self._epochs.holds(partition) for partition in partitions)
+
+    def _ask_to_abort(self, reason: str) -> None:
+        self._to_abort = reason
+        self._arena.wake_done()
+
+    def _forget(self, partitions: set[int]) -> None:
+        for partition in partitions:
+            if not self._epochs.holds(partition):
+                self._epochs.forget(partition)
+
+    # -- this thread -----------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._follow()
+        super()._turn()
+
+    def _follow(self) -> None:
+        """See what became of the last request, and go on from there."""
+        outcome = self._transactions.outcome()
+        if outcome == "committed":
+            with self._lock:
+                self._epochs.committed()
+                self._lock.notify_all()
+            self.transactions.committed += 1
+            self._aborts_in_a_row = 0
+            self._durable = self._row_counts()
+        elif outcome == "aborted":
+            self._come_to_nothing()
+        if outcome in ("ready", "committed") or (self._phase == "aborted" and self._rewound):
+            self._begin()
+        elif self._phase == "starting" and time.monotonic() - self._last_look > IDLE_WAIT_S:
+            self._last_look = time.monotonic()
+            self._transactions.look_around()
+
+    def _begin(self) -> None:
+        self._transactions.begin()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """The open transaction takes what was read before."""
+        epoch = self._arena.epoch
+        with self._lock:
+            self._phase = "open"
+            self._rewound = False
+            self._epochs.begin(epoch, self._arena.oldest_epoch(self._epochs.first))
+            self._lock.notify_all()
+        if self._to_abort:
+            return
+        held, self._held = self._held, []
+        for slot in held:
+            self._completed(slot)
+
+    def _completed(self, slot: int) -> None:
+        turn = self._epochs.turn(self._arena.epoch_of(slot))
+        if turn == "never":
+            self._drop(slot)
+        elif turn == "later":
+            self._held.append(slot)
+        else:
+            super()._completed(slot)
+
+    def _spilled(self, slot: int) -> None:
+        turn = self._epochs.turn(self._arena.epoch_of(slot))
+        if turn == "never" and slot not in self._buried_slots():
+            self._arena.resume(slot)
+        elif turn == "now":
+            self._spilled_from.add(slot)
+            super()._spilled(slot)
+
+    def _settled_slot(self, slot: int) -> None:
+        self._spilled_from.discard(slot)
+        for partition, _messages, _first, next_offset in self._arena.partitions(slot):
+            self._epochs.settle(partition, next_offset)
+
+    def _drop(self, slot: int) -> None:
+        """Its rows are read again."""
+        self._killed_by.pop(slot, None)
+        self._spilled_from.discard(slot)
+        self._slots.discard_spooled(slot, self._arena.facts(slot))
+        self._flow.dropped(slot)
+        with self._lock:
+            self._arena.release(slot)
+            self._lock.notify_all()
+
+    def _take_deliveries(self) -> None:
+        if self._phase == "open":
+            super()._take_deliveries()
+
+    def _bury(self) -> None:
+        # Its successor would begin with rows whose records are in the transaction already.
+        if self._phase == "open" and any(slot in self._spilled_from for slot in self._buried_slots()):
+            self._to_abort = "a process died after a part of its batch's records was written"
+        super()._bury()
+
+    def _commit_in_time(self) -> None:
+        if self._phase != "open":
+            return
+        reason = self._transactions.lost() or self._overdue()
+        if reason or self._to_abort:
+            self._abort(reason or self._to_abort, ours=bool(reason))
+            return
+        epoch = self._arena.epoch
+        if self._pending or not self._epochs.complete(epoch, self._arena.oldest_epoch(self._epochs.first)):
+            return
+        with self._lock:
+            positions = self._epochs.positions()
+        if not positions:
+            self._go_on()  # all its rows were of partitions that are gone
+            return
+        # The membership first: should partitions be lost from here on, it is an old one, and the broker refuses it.
+        group = self._reader.group_metadata()
+        with self._lock:
+            self._phase = "committing"
+            self._epochs.close()
+            positions = self._epochs.positions()
+        named = [(self._partitions[index], position) for index, position in positions.items()]
+        self._transactions.commit([(part.topic, part.partition, position) for part, position in named], group)
+
+    def _overdue(self) -> str:
+        seconds, limit = self._transactions.open_s, self._transactions.timeout_s
+        if seconds < limit * SHARE_OF_TIMEOUT:
+            return ""
+        return (
+            f"it has been open for {seconds:.1f} s of the {limit:g} s of transaction.timeout.ms, because rows are not "
+            "done: raise transaction_timeout_ms of the KafkaProducer, or lower batch_size"
+        )
+
+    def _abort(self, reason: str, *, ours: bool) -> None:
+        """Undo the open transaction. ``ours``: for a reason that may come again, so not for ever."""
+        self._aborts_in_a_row += ours
+        if self._aborts_in_a_row > MAX_ABORTS_IN_A_ROW:
+            raise SinkError(
+                f"handler {self._handler.name!r}: {MAX_ABORTS_IN_A_ROW} transactions in a row were aborted, and "
+                f"nothing is gained by another one; the last one: {reason}"
+            )
+        self._log(
+            f"{self._handler.name}: transaction of {self._transactions.transactional_id} is aborted: {reason}; "
+            "its rows are read again"
+        )
+        self._stop_taking_in()
+        self._transactions.abort()
+
+    def _stop_taking_in(self) -> None:
+        with self._lock:
+            self._phase = "aborting"
+            self._epochs.abort()
+            self._lock.notify_all()
+        held, self._held = self._held, []
+        for slot in held:
+            self._drop(slot)
+
+    def _come_to_nothing(self) -> None:
+        """The transaction is aborted: librdkafka looks at no record any more, so the slots can be given up."""
+        self._stop_taking_in()  # where it was the commit that failed
+        self.transactions.aborted += 1
+        for ticket in self._ticket_slot:
+            self._ticket_slot[ticket] = ABORTED
+        pending, self._pending = self._pending, {}
+        for slot, state in pending.items():
+            if not state.spilled:
+                self._drop(slot)
+            elif slot not in self._buried_slots():
+                self._arena.resume(slot)
+        self._spilled_from.clear()
+        for name, value in self._durable.items():
+            setattr(self.counts, name, value)
+        self._to_abort = ""
+        with self._lock:
+            self._phase = "aborted"
+            self._lock.notify_all()
+        self._attend()
+
+    def _row_counts(self) -> dict[str, int]:
+        return {name: getattr(self.counts, name) for name in _ROW_COUNTS}

@@ -1,0 +1,220 @@
+"""Exactly once between Kafka topics: what a reader with isolation.level=read_committed finds, whatever happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from tests.support.exactly_once import kill_again_and_again, read_committed
+from tests.support.kafka_broker import KafkaBroker
+from tests.support.kafka_run import PARTITIONS, Runtime, Start, committed, ends, produce
+
+NewTopic = Callable[..., str]
+TRANSACTIONAL = {"transactional": True}
+
+
+def assert_once(servers: str, topics: tuple[str, str, str], rows: int) -> None:
+    """Every row's output is seen once, and all positions are committed."""
+    assert sorted(read_committed(servers, topics[1])) == list(range(rows))
+    # One more offset is taken by the marker of the transaction where the source has any.
+    assert committed(servers, f"group-of-{topics[0]}", topics[0]) == ends(servers, topics[0])
+
+
+@pytest.mark.parametrize("ordering", ["unordered", "partition", "key"])
+def test_every_output_is_committed_once(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, ordering: str
+) -> None:
+    produce(kafka.bootstrap_servers, topics[0], range(30_000))
+    report = start(arguments=["--until-end"], handler={**TRANSACTIONAL, "ordering": ordering}).wait()
+    assert (report["rows"], report["unfinished"], report["transactions_aborted"]) == (30_000, 0, 0)
+    assert report["transactions"] >= 1
+    assert_once(kafka.bootstrap_servers, topics, 30_000)
+
+
+def test_dead_letters_are_in_the_same_transaction(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    source, sink, dead = topics
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    for i in range(200):
+        producer.produce(source, b'{"id":%d}' % i, partition=0)
+        producer.produce(source, b"not JSON", partition=0)
+    assert producer.flush(30) == 0
+    report = start(arguments=["--until-end"], handler=TRANSACTIONAL).wait()
+    assert (report["rows"], report["dead_lettered"]) == (400, 200), report
+    assert sorted(read_committed(kafka.bootstrap_servers, sink)) == list(range(200))
+    # 200 records and the marker of each transaction that had some
+    assert 200 < ends(kafka.bootstrap_servers, dead, 1)[0] <= 200 + report["transactions"]
+
+
+def test_a_stopped_run_commits_what_it_has_read(kafka: KafkaBroker, topics: tuple[str, str, str], start: Start) -> None:
+    produce(kafka.bootstrap_servers, topics[0], range(20_000))
+    runtime = start(handler=TRANSACTIONAL, seconds=0.01)
+    runtime.wait_for("assigned")
+    time.sleep(0.5)
+    report = runtime.stop()
+    assert (report["ending"], report["unfinished"]) == ("drained", 0)
+    seen = read_committed(kafka.bootstrap_servers, topics[1])
+    assert len(seen) == len(set(seen)) == report["rows"]
+    assert sum(committed(kafka.bootstrap_servers, f"group-of-{topics[0]}", topics[0])) == report["rows"]
+
+
+def test_killed_children_repeat_and_lose_nothing(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    """Each in the middle of a transaction, with batches whose records do not fit into one output region."""
+    produce(kafka.bootstrap_servers, topics[0], range(30_000))
+    runtime = start(arguments=["--until-end"], handler=TRANSACTIONAL, seconds=0.02)
+    runtime.wait_for("assigned")
+    killed = 0
+    while runtime.process.poll() is None and killed < 10:
+        children = [p for p in runtime.members() if p.pid != runtime.process.pid and p.num_threads() == 1]
+        busy = [p for p in children if p.ppid() != runtime.process.pid]
+        if busy:
+            os.kill(busy[killed % len(busy)].pid, signal.SIGKILL)
+            killed += 1
+        time.sleep(0.1)
+    report = runtime.wait()
+    assert killed > 0
+    assert report["rows"] == 30_000, (report, runtime.log)
+    assert_once(kafka.bootstrap_servers, topics, 30_000)
+
+
+def test_members_that_come_and_go_repeat_nothing(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    rows = 60_000
+    produce(kafka.bootstrap_servers, topics[0], range(rows))
+    runtimes: list[Runtime] = []
+    for _ in range(3):
+        runtimes.append(start(handler=TRANSACTIONAL, seconds=0.02))
+        runtimes[-1].wait_for(f"assigned {topics[0]}[")
+    reports = [runtimes[0].stop()]
+    deadline = time.monotonic() + 60
+    while sum(committed(kafka.bootstrap_servers, f"group-of-{topics[0]}", topics[0])) < rows:
+        assert time.monotonic() < deadline, [runtime.log for runtime in runtimes]
+        time.sleep(0.2)
+    reports += [runtime.stop() for runtime in runtimes[1:]]
+    assert sum(report["rows"] for report in reports) == rows
+    assert_once(kafka.bootstrap_servers, topics, rows)
+
+
+def test_a_transaction_that_takes_too_long_is_aborted_and_read_again(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    """One partition's batches take longer than a transaction may be open, until the runtime is started anew."""
+    produce(kafka.bootstrap_servers, topics[0], range(2_000))
+    slow = start(
+        handler=TRANSACTIONAL, seconds=1.5, slow="0", rows=64, sink_options={"transaction.timeout.ms": 2000}, workers=2
+    )
+    slow.wait_for("is aborted: it has been open for")
+    slow.wait_for("kafka: assigned", times=2)
+    slow.kill()
+    report = start(arguments=["--until-end"], handler=TRANSACTIONAL).wait()
+    assert report["unfinished"] == 0
+    assert_once(kafka.bootstrap_servers, topics, 2_000)
+
+
+def test_a_second_producer_with_the_same_id_ends_the_first(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    servers = kafka.bootstrap_servers
+    name = f"id-of-{topics[0]}"
+    produce(servers, topics[0], range(20_000))
+    runtime = start(handler={**TRANSACTIONAL, "transactional_id": name}, seconds=0.05)
+    runtime.wait_for("assigned")
+    time.sleep(1)
+    thief = Producer({"bootstrap.servers": servers, "transactional.id": name})
+    thief.init_transactions(30)
+    assert runtime.process.wait(60) == 4, runtime.log
+    assert f"another producer has taken over transactional id '{name}'" in runtime.log
+    assert "a transactional_id of its own" in " ".join(runtime.log.split())
+    report = start(arguments=["--until-end"], handler=TRANSACTIONAL).wait()
+    assert report["unfinished"] == 0
+    assert_once(servers, topics, 20_000)
+
+
+def test_a_record_that_the_broker_refuses_ends_the_run(
+    kafka: KafkaBroker, topics: tuple[str, str, str], tmp_path: Path, new_topic: NewTopic
+) -> None:
+    """For nothing can be left out of a transaction."""
+    small = new_topic(1, **{"max.message.bytes": "100"})
+    produce(kafka.bootstrap_servers, topics[0], range(1_000))
+    runtime = Runtime(
+        tmp_path / "refused",
+        kafka.bootstrap_servers,
+        [topics[0]],
+        small,
+        topics[2],
+        handler=TRANSACTIONAL,
+    )
+    try:
+        assert runtime.process.wait(60) == 4, runtime.log
+        assert f"Kafka topic {small} or {topics[2]} refused records for good" in " ".join(runtime.log.split())
+    finally:
+        runtime.close()
+    assert committed(kafka.bootstrap_servers, f"group-of-{topics[0]}", topics[0]) == [0] * PARTITIONS
+
+
+def test_a_successor_need_not_wait_for_the_timeout_of_a_killed_run(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    options = {"group.instance.id": "one"}
+    sink_options = {"transaction.timeout.ms": 60_000}
+    produce(kafka.bootstrap_servers, topics[0], range(10_000))
+    runtime = start(handler=TRANSACTIONAL, options=options, sink_options=sink_options, seconds=0.05)
+    runtime.wait_for("assigned")
+    time.sleep(1)
+    runtime.kill()
+    began = time.monotonic()
+    report = start(arguments=["--until-end"], handler=TRANSACTIONAL, options=options, sink_options=sink_options).wait()
+    assert time.monotonic() - began < 30
+    assert report["unfinished"] == 0
+    assert_once(kafka.bootstrap_servers, topics, 10_000)
+
+
+def test_the_runtime_killed_again_and_again(kafka: KafkaBroker, topics: tuple[str, str, str], tmp_path: Path) -> None:
+    """The short form of ``make exactly-once``."""
+    seen = kill_again_and_again(
+        tmp_path,
+        kafka.bootstrap_servers,
+        topics,
+        200_000,
+        lives_s=(0.3, 1.5),
+        seed=1,
+        tell=print,
+        seconds=0.004,
+    )
+    assert seen.kills >= 3
+    assert (seen.rows, seen.missing, seen.repeated) == (200_000, 0, 0)
+
+
+def test_an_own_broker_that_goes_away_holds_the_transaction_up_and_repeats_nothing(
+    own_kafka: KafkaBroker, tmp_path: Path
+) -> None:
+    servers = own_kafka.bootstrap_servers
+    topics = ("rows", "results", "dead")
+    for topic, partitions in zip(topics, (PARTITIONS, 1, 1), strict=True):
+        own_kafka.create_topic(topic, partitions)
+    produce(servers, topics[0], range(30_000))
+    runtime = Runtime(tmp_path / "run", servers, [topics[0]], topics[1], topics[2], handler=TRANSACTIONAL, seconds=0.02)
+    try:
+        runtime.wait_for("assigned")
+        time.sleep(0.7)
+        own_kafka.kill()
+        time.sleep(1)
+        own_kafka.restart()
+        deadline = time.monotonic() + 90
+        while sum(committed(servers, "group-of-rows", topics[0])) < 30_000:
+            assert time.monotonic() < deadline, runtime.log
+            time.sleep(0.5)
+        runtime.stop()
+    finally:
+        runtime.close()
+    assert_once(servers, topics, 30_000)

@@ -67,6 +67,7 @@ def drilled(handler: Handler, settings: Settings) -> Handler:
         batch_size=settings.batch_size,
         batch_deadline=deadline,
         rate_limit=settings.rate_limit,
+        transactions=None,  # they are from Kafka to Kafka, with the app's own sink
         dead_letter_limit=None,  # a few samples, over and over, may hold more bad rows than a source does
     )
 

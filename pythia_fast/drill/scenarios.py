@@ -59,7 +59,7 @@ def _guilty_rows(drill: Drill, hits: list[Hit]) -> None:
     allowed = [poison]
     if _gives_up_batches(drill):
         allowed = [key for hit in hits for key in hit.keys]
-        drill.notes.append("on_error or retry_on= gives up a batch as a whole, so its rows may go with the guilty one")
+        drill.notes.append("on_error gives up a batch as a whole, so its rows may go with the guilty one")
     innocent = np.setdiff1d(by_fault, allowed)
     if len(innocent):
         drill.broken.append(
@@ -69,9 +69,7 @@ def _guilty_rows(drill: Drill, hits: list[Hit]) -> None:
 
 def _gives_up_batches(drill: Drill) -> bool:
     """Whether the handler asked that rows go with the one that raises."""
-    handler = drill.plan.handler
-    asked = handler.on_error == "dead_letter" or issubclass(DrillError, handler.retry.retry_on)
-    return drill.fault.name == "raise" and asked
+    return drill.fault.name == "raise" and drill.plan.handler.on_error == "dead_letter"
 
 
 def _is_by_fault(letter: StoredLetter) -> bool:

@@ -74,9 +74,9 @@ write, turn = FilePublisher._write, FilePublisher._turn
 def late(self, batches):
     kept = self.__dict__.setdefault("kept", [])
     kept += [batch._replace(records=memoryview(bytes(batch.records))) for batch in batches]
-    if len(kept) > 10:
-        write(self, kept[:-10])
-        del kept[:-10]
+    if len(kept) > 100:
+        write(self, kept[:-100])
+        del kept[:-100]
     return [Delivery(batch.ticket) for batch in batches]
 
 def turn_and_write(self):

@@ -98,3 +98,10 @@ def test_files_of_the_app_itself_are_its_messages(tmp_path: Path) -> None:
         path.name for path in (tmp_path / result.folder).iterdir()
     }
     assert not (tmp_path / ".pythia").exists()
+
+
+def test_a_handler_that_retries_gives_up_the_guilty_row_alone(tmp_path: Path) -> None:
+    retrying = ECHO.replace("schema=Order)", "schema=Order, retry=RetryPolicy(max_attempts=3, retry_on=(Exception,)))")
+    result = drilled_app(tmp_path, retrying, "raise")
+    assert result.broken == []
+    assert (result.rows_out, result.dead_lettered) == (3999, 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Literal
 
 from pythia_fast._ext import librdkafka
@@ -75,6 +75,7 @@ class KafkaTransactions:
         self._failure: SinkError | None = None
         self._open = False
         self._over = ""  #: what librdkafka told that ended the producer within a transaction
+        self._left_behind = False  #: a call that does not end has the producer
         self._closing = threading.Event()
         self._requests: SimpleQueue[Callable[[], Outcome] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=f"transactions {context.handler}", daemon=True)
@@ -146,6 +147,8 @@ class KafkaTransactions:
         self._thread.join(timeout)
         if self._thread.is_alive():  # a call of librdkafka hangs; the broker aborts in its own time
             return
+        if self._left_behind:
+            return
         if self._open and self._failure is None:
             self._native.abort_transaction(round(min(timeout, ABORT_AT_END_S) * 1000))
         self._native.close()
@@ -185,7 +188,9 @@ class KafkaTransactions:
 
     def _renew(self) -> Outcome:
         """Another producer with the same id. Whether the last transaction was committed, the group's positions tell."""
-        self._native.close()
+        if not self._left_behind:
+            self._native.close()
+        self._left_behind = False
         for ticket, part in self._owners.items():
             part.done.append((ticket, []))
         self._owners.clear()
@@ -204,7 +209,7 @@ class KafkaTransactions:
 
     def _commit(self, positions: Sequence[Position], group: bytes) -> Outcome:
         for call in (
-            lambda: self._native.send_offsets(positions, group, CALL_MS),
+            lambda: self._send_offsets(positions, group),
             lambda: self._native.commit_transaction(CALL_MS),
         ):
             reason = self._insist(call, "cannot be committed yet")
@@ -213,6 +218,30 @@ class KafkaTransactions:
                 return self._abort()
         self._open = False
         return "committed"
+
+    def _send_offsets(self, positions: Sequence[Position], group: bytes) -> Failure | None:
+        """On a thread that can be left behind.
+
+        Where the group's coordinator went away and came back, the call may never end, whatever its timeout (librdkafka
+        issues 5456, 5511). The producer is left to that thread then.
+        """
+        native = self._native
+        answer: SimpleQueue[Failure | None] = SimpleQueue()
+        threading.Thread(
+            target=lambda: answer.put(native.send_offsets(positions, group, CALL_MS)),
+            name=f"positions {self._context.handler}",
+            daemon=True,
+        ).start()
+        deadline = time.monotonic() + self.timeout_s
+        while time.monotonic() < deadline:
+            try:
+                return answer.get(timeout=CALL_MS / 1000)
+            except Empty:
+                if self._closing.is_set():
+                    self._left_behind = True
+                    raise _ClosedError from None
+        self._left_behind = True
+        raise _OverError(f"the group's coordinator did not answer for {self.timeout_s:g} s")
 
     def _abort(self) -> Outcome:
         self._insist(lambda: self._native.abort_transaction(CALL_MS), "cannot be aborted yet")

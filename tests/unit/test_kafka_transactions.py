@@ -1,0 +1,139 @@
+"""pythia_fast.brokers.kafka_transactions against a producer that does what a real one does only now and then."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from pythia_fast.brokers import kafka_transactions
+from pythia_fast.brokers.base import PublisherContext
+from pythia_fast.brokers.kafka import KafkaProducer
+from pythia_fast.brokers.kafka_transactions import INVALID_TXN_STATE, KafkaTransactions
+from pythia_fast.errors import SinkError
+
+OUT_OF_ORDER = 45
+FENCED = 90
+POSITIONS = [("rows", 0, 5)]
+
+
+class Producer:
+    """Stands for KafkaPublisherNative: every call succeeds at once, but for what a test puts in its way."""
+
+    made: ClassVar[list[Producer]] = []
+    before_send: ClassVar[Callable[[Producer], Any]] = lambda _: None
+    on_commit: ClassVar[Callable[[Producer], Any]] = lambda _: None
+
+    def __init__(self, options: dict[str, str], *topics: str) -> None:
+        self.lost_to = self.tickets = self.fatal_code = 0
+        self.closed = False
+        self.calls: list[str] = []
+        Producer.made.append(self)
+
+    def init_transactions(self, timeout_ms: int) -> None:
+        self.calls.append("init")
+
+    def begin_transaction(self) -> None:
+        self.calls.append("begin")
+
+    def send_offsets(self, offsets: object, group: bytes, timeout_ms: int) -> object:
+        self.calls.append("positions")
+        return Producer.before_send(self)
+
+    def commit_transaction(self, timeout_ms: int) -> object:
+        self.calls.append("commit")
+        return Producer.on_commit(self)
+
+    def abort_transaction(self, timeout_ms: int) -> None:
+        self.calls.append("abort")
+
+    def poll(self, timeout_ms: int) -> list[object]:
+        return []
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def transactions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: list[str]) -> Iterator[KafkaTransactions]:
+    monkeypatch.setattr(kafka_transactions, "KafkaPublisherNative", Producer)
+    monkeypatch.setattr(kafka_transactions, "CALL_MS", 20)
+    for name, value in {"made": [], "before_send": lambda _: None, "on_commit": lambda _: None}.items():
+        monkeypatch.setattr(Producer, name, value)
+    sink = KafkaProducer("out", options={"transaction.timeout.ms": 1000})
+    context = PublisherContext("app", "handler", tmp_path, lines.append, None)
+    made = KafkaTransactions(sink, None, context, "the-id", lambda: None)
+    yield made
+    made.close(5)
+
+
+def outcome(transactions: KafkaTransactions) -> str:
+    deadline = time.monotonic() + 20
+    while (found := transactions.outcome()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return found
+
+
+def test_a_transaction_is_committed_with_its_positions(transactions: KafkaTransactions) -> None:
+    assert outcome(transactions) == "ready"
+    transactions.begin()
+    transactions.commit(POSITIONS, b"member")
+    assert outcome(transactions) == "committed"
+    (producer,) = Producer.made
+    assert producer.calls == ["init", "begin", "positions", "commit"]
+
+
+def test_a_call_that_does_not_end_is_left_behind_with_its_producer(
+    transactions: KafkaTransactions, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = threading.Event()
+    monkeypatch.setattr(Producer, "before_send", lambda self: ends.wait(60) and None)
+    assert outcome(transactions) == "ready"
+    transactions.begin()
+    transactions.commit(POSITIONS, b"member")
+    assert outcome(transactions) == "aborted"
+    first, second = Producer.made
+    assert not first.closed  # the call that does not end has it
+    assert second.calls == ["init"]
+    assert "a new producer takes the id over: the group's coordinator did not answer for 1 s" in lines[-1]
+    ends.set()
+    transactions.begin()
+    transactions.commit(POSITIONS, b"member")
+    assert outcome(transactions) == "committed"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [(INVALID_TXN_STATE, "no such transaction", "fatal"), (OUT_OF_ORDER, "out of order sequence number", "fatal")],
+)
+def test_a_producer_that_ends_within_a_transaction_is_replaced(
+    transactions: KafkaTransactions, lines: list[str], monkeypatch: pytest.MonkeyPatch, failure: object
+) -> None:
+    monkeypatch.setattr(Producer, "on_commit", lambda self: failure if self is Producer.made[0] else None)
+    assert outcome(transactions) == "ready"
+    transactions.begin()
+    transactions.commit(POSITIONS, b"member")
+    assert outcome(transactions) == "aborted"
+    assert Producer.made[0].closed
+    transactions.begin()
+    transactions.commit(POSITIONS, b"member")
+    assert outcome(transactions) == "committed"
+
+
+def test_one_whose_id_was_taken_ends_the_run(transactions: KafkaTransactions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Producer, "on_commit", lambda self: (FENCED, "fenced", "fatal"))
+    assert outcome(transactions) == "ready"
+    transactions.begin()
+    transactions.commit(POSITIONS, b"member")
+    with pytest.raises(SinkError, match=r"another producer has taken over transactional id 'the-id'"):
+        outcome(transactions)

@@ -16,7 +16,8 @@ mkdir -p "$tree"
 # change only what changed is built again.
 rm -rf "$tree/tests" "$tree/benchmarks" "$tree/ext"
 find "$tree" -name '*.py' -not -path '*/build/*' -delete
-tar -cf - --exclude='*.so' --exclude=__pycache__ pyproject.toml setup.py README.md ext pythia_fast tests benchmarks |
+tar -cf - --exclude='*.so' --exclude=__pycache__ pyproject.toml setup.py README.md docs/model \
+    ext fuzz pythia_fast tests benchmarks |
     tar -xf - -C "$tree"
 cd "$tree"
 echo 'building the extension with sanitizers'

@@ -133,7 +133,7 @@ def test_a_partition_that_is_held_back_is_named_with_what_its_process_does(
     assert f"the oldest row, {source}[0] offset 0, came " in stalls(events)[0]
     assert "is in the handler in process " in stalls(events)[0]
     ages = [snapshot.oldest_incomplete_s["echo"] for snapshot in events.snapshots]
-    assert max(ages) >= 1.0
+    assert max(ages) >= 0.5  # a sample comes every 0.2 s, and the line after 1.0 s ends the wait
     rows = [int(payload[6:-1]) for payload in sink.payloads]
     assert sorted(rows) == list(range(4000))
     assert [row for row in rows if row % PARTITIONS == 0] == list(range(0, 4000, PARTITIONS))

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import psutil
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
 from tests.support.kafka_broker import ROOT
 
@@ -182,7 +182,15 @@ class Sink:
 
 def committed(servers: str, group: str, topic: str, partitions: int = PARTITIONS) -> list[int]:
     consumer = Consumer({"bootstrap.servers": servers, "group.id": group})
-    found = consumer.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=30)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            found = consumer.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=30)
+            break
+        except KafkaException:  # a broker that has just started is not yet the group's coordinator
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
     consumer.close()
     return [max(0, partition.offset) for partition in found]
 

@@ -32,7 +32,7 @@ def test_one_row_through_ring_and_pool(bars: Bars, tmp_path: Path) -> None:
         folder = tmp_path / str(turn)
         folder.mkdir()
         command = [sys.executable, "-m", "benchmarks.apps.latency", str(ROWS), str(ROWS_PER_SECOND), str(folder)]
-        finished = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        finished = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
         microseconds = np.array(json.loads(finished.stdout)) / 1e3
         assert len(microseconds) == ROWS
         p50.append(float(np.percentile(microseconds, 50)))

@@ -4,7 +4,7 @@ Two sums are taken over the runtime, the pool's parent and the pool processes: r
 counts in every process that maps it, and proportional sizes, in which it counts once. What the user's imports take is
 measured in a process that imports NumPy and msgspec and nothing of ours; it counts once for each process of the tree.
 
-usage: ORDERS=GLOB memory.py WORKERS ROWS,ROWS,... STATE_DIR
+usage: ORDERS=GLOB|- memory.py WORKERS ROWS,ROWS,... STATE_DIR
 """
 
 from __future__ import annotations

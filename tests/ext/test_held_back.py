@@ -56,7 +56,7 @@ def test_one_partition_waits_while_the_others_flow_and_goes_on_in_order(play):
     everything = list(range(ROWS))
     one.work([], assigned)
     # How much of partition 0 has come by the time that the others are through is librdkafka's affair: the rest comes
-    # now, until no more of it may be kept. Then it is paused for itself alone, so that librdkafka fetches no more of it.
+    # now, until no more of it may be kept. Then it is paused for itself alone: librdkafka fetches no more of it.
     one.work(
         [lanes[1], lanes[2], lanes[3]],
         lambda: all(len(one.seen[part]) == ROWS for part in (1, 2, 3)) and one.standing[0][2],

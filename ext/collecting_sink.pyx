@@ -40,7 +40,8 @@ cdef extern from "source.h" nogil:
         PF_SOURCE_FAILED
         PF_SOURCE_CALL
 
-Incoming = namedtuple("Incoming", "payload key headers partition offset next_offset timestamp_ms deliveries", defaults=[0])
+Incoming = namedtuple(
+    "Incoming", "payload key headers partition offset next_offset timestamp_ms deliveries", defaults=[0])
 
 IDLE = PF_SOURCE_IDLE
 MORE = PF_SOURCE_MORE

@@ -58,9 +58,9 @@ MODULES: dict[str, list[str]] = {
     "token_bucket": [],
     "text_ops": [],
     "librdkafka": [],
-    "kafka_reader": ["kafka_source.c"],
+    "kafka_reader": ["kafka_source.c", "kafka_member.c", "kafka_notes.c"],
     "arrow": [],
-    "kafka_publisher": ["kafka_outbox.c"],
+    "kafka_publisher": ["kafka_outbox.c", "kafka_notes.c"],
 }
 
 

@@ -33,6 +33,7 @@ HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.
 
 # module -> further C sources. The module's own source is ext/<module>.pyx.
 MODULES: dict[str, list[str]] = {
+    "arena_memory": [],
     "ring": [],
     "journal": [],
     "spare": [],

@@ -27,7 +27,8 @@ from pythia_fast.runtime.tracker import Tracker
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
     from pythia_fast.runtime.circuit import Report
-    from pythia_fast.runtime.dead_letter import DeadLetter, DeadLetterWriter
+    from pythia_fast.runtime.dead_letter import DeadLetterWriter
+    from pythia_fast.runtime.dead_letter_form import DeadLetter
     from pythia_fast.runtime.flow import FlowControl
 
 IDLE_WAIT_S = 0.1

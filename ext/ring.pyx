@@ -650,6 +650,16 @@ cdef class Arena:
             found = True
         return oldest if found else None
 
+    def batches(self, uint32_t since, uint32_t until):
+        """How many batches of these epochs, both included, are not released. To be read after ``epoch``."""
+        cdef uint32_t slot, count = 0
+        cdef pf_slot *s
+        for slot in range(self.arena.n_slots):
+            s = pf_slot_at(self.arena, slot)
+            if pf_load(&s.state) != PF_SLOT_FREE and pf_load(&s.n_partitions) != 0 and since <= s.epoch <= until:
+                count += 1
+        return count
+
     def states(self):
         """The state word of every slot."""
         return [pf_load(&pf_slot_at(self.arena, slot).state) for slot in range(self.arena.n_slots)]

@@ -320,11 +320,14 @@ class HandlerRun:
         reader, completion = self._reader, self._completion
         assert reader is not None
         assert completion is not None
-        while not (intake.flush(DRAIN_TURN_S) and completion.idle()):
-            reader.keep_alive()
+        while True:
+            idle = intake.flush(DRAIN_TURN_S) and completion.idle()
             if isinstance(completion, TransactionalCompletion) and completion.aborted and not self._stopped:
                 self._rewind(intake)
                 return False
+            if idle:
+                break
+            reader.keep_alive()
             if self._giving_up.wait(SETTLE_TURN_S):
                 return True
         completion.commit(wait=True)

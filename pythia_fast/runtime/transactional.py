@@ -238,6 +238,8 @@ class TransactionalCompletion(Completion):
         if reason or self._to_abort:
             self._abort(reason or self._to_abort, ours=bool(reason))
             return
+        if self._transactions.tries_out and self._waits_for_writing():
+            self._transactions.write()
         epoch = self._arena.epoch
         if self._pending or not self._epochs.complete(epoch, self._arena.oldest_epoch(self._epochs.first)):
             return
@@ -254,6 +256,15 @@ class TransactionalCompletion(Completion):
             positions = self._epochs.positions()
         named = [(self._partitions[index], position) for index, position in positions.items()]
         self._transactions.commit([(part.topic, part.partition, position) for part, position in named], group)
+
+    def _waits_for_writing(self) -> bool:
+        """Whether nothing more comes into the open transaction before something of what waits is written."""
+        if any(state.spilled or state.parked for state in self._pending.values()):
+            return True
+        last = self._epochs.last
+        if last is None or last >= self._arena.epoch:
+            return False
+        return self._arena.batches(self._epochs.first, last) == len(self._pending)
 
     def _overdue(self) -> str:
         seconds, limit = self._transactions.open_s, self._transactions.timeout_s

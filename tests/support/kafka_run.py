@@ -44,6 +44,7 @@ class Runtime:
             "ECHO_SINK_SERVERS": settings.get("sink_servers", ""),
             "ECHO_SECONDS": str(settings.get("seconds", 0)),
             "ECHO_SLOW": str(settings.get("slow", "")),
+            "ECHO_LARGE": settings.get("large", "0:0"),
             "ECHO_ROWS": str(settings.get("rows", 512)),
             "ECHO_OPTIONS": json.dumps(settings.get("options", {})),
             "ECHO_SINK_OPTIONS": json.dumps(settings.get("sink_options", {})),

@@ -187,16 +187,16 @@ class TransactionalCompletion(Completion):
             return
         held, self._held = self._held, []
         for slot in held:
-            self._completed(slot)
+            self._take_in(slot)
 
-    def _completed(self, slot: int) -> None:
+    def _take_in(self, slot: int) -> None:
         turn = self._epochs.turn(self._arena.epoch_of(slot))
         if turn == "never":
             self._drop(slot)
         elif turn == "later":
             self._held.append(slot)
         else:
-            super()._completed(slot)
+            super()._take_in(slot)
 
     def _spilled(self, slot: int) -> None:
         turn = self._epochs.turn(self._arena.epoch_of(slot))
@@ -234,9 +234,15 @@ class TransactionalCompletion(Completion):
     def _commit_in_time(self) -> None:
         if self._phase != "open":
             return
-        reason = self._transactions.lost() or self._overdue()
-        if reason or self._to_abort:
-            self._abort(reason or self._to_abort, ours=bool(reason))
+        if lost := self._transactions.lost():
+            self._abort(lost, ours=True)
+            return
+        if reason := self._to_abort or self._outlasted():
+            self._abort(reason, ours=False)
+            return
+        if overdue := self._overdue():
+            # What a service behind the handler holds up goes on when the service is back.
+            self._abort(overdue, ours=self._flow.circuit in ("", "closed"))
             return
         if self._transactions.tries_out and self._waits_for_writing():
             self._transactions.write()
@@ -265,6 +271,19 @@ class TransactionalCompletion(Completion):
         if last is None or last >= self._arena.epoch:
             return False
         return self._arena.batches(self._epochs.first, last) == len(self._pending)
+
+    def _outlasted(self) -> str:
+        """Why the open transaction is not worth keeping: an open circuit lasts longer than that may be open."""
+        last = self._epochs.last
+        if not self._transactions.open_s or self._flow.circuit != "open" or last is None:
+            return ""
+        left_s = self._transactions.timeout_s * SHARE_OF_TIMEOUT - self._transactions.open_s
+        if self._flow.circuit_pause_left_s < left_s or not self._arena.batches(self._epochs.first, last, untaken=True):
+            return ""
+        return (
+            f"the circuit stays open for {self._flow.circuit_pause_left_s:.1f} s, and rows that wait for it would keep "
+            f"the transaction open for longer than the {self._transactions.timeout_s:g} s of transaction.timeout.ms"
+        )
 
     def _overdue(self) -> str:
         seconds, limit = self._transactions.open_s, self._transactions.timeout_s

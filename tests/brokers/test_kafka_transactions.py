@@ -204,6 +204,72 @@ def test_a_dead_letter_that_the_broker_refuses_ends_the_run(
     assert len(found) == len(set(found)) == sum(committed(kafka.bootstrap_servers, f"group-of-{topics[0]}", topics[0]))
 
 
+@pytest.mark.parametrize("ordering", ["partition", "key"])
+def test_a_service_that_is_away_for_longer_than_a_transaction_may_be_open_repeats_nothing(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, tmp_path: Path, ordering: str
+) -> None:
+    """It answers every second call, so mostly something is written already when the circuit opens."""
+    away = tmp_path / "away"
+    away.touch()
+    produce(kafka.bootstrap_servers, topics[0], range(20_000))
+    runtime = start(
+        arguments=["--until-end"],
+        handler={**TRANSACTIONAL, "ordering": ordering, "transaction_interval_s": 1},
+        breaker={"failure_threshold": 1, "recovery_timeout": 2, "probes": 1000},
+        sink_options={"transaction.timeout.ms": 2000},
+        away=away,
+        away_every=2,
+        rows=64,
+    )
+    runtime.wait_for("is aborted: the circuit stays open for", times=2)
+    away.unlink()
+    report = runtime.wait()
+    assert (report["rows"], report["unfinished"], report["dead_lettered"]) == (20_000, 0, 0)
+    assert report["pauses"] >= 1
+    assert_once(kafka.bootstrap_servers, topics, 20_000)
+
+
+def test_rows_that_wait_for_a_service_are_in_no_transaction(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, tmp_path: Path
+) -> None:
+    away = tmp_path / "away"
+    away.touch()
+    produce(kafka.bootstrap_servers, topics[0], range(5_000))
+    runtime = start(
+        arguments=["--until-end"],
+        handler=TRANSACTIONAL,
+        breaker={"failure_threshold": 2, "recovery_timeout": 1, "probes": 1000},
+        sink_options={"transaction.timeout.ms": 4000},
+        away=away,
+    )
+    runtime.wait_for("reading is paused: the circuit is open: the batch that was tried failed", times=5)
+    away.unlink()
+    report = runtime.wait()
+    assert (report["rows"], report["unfinished"], report["transactions_aborted"]) == (5_000, 0, 0), runtime.log
+    assert_once(kafka.bootstrap_servers, topics, 5_000)
+
+
+def test_a_run_that_is_stopped_while_the_service_is_away_leaves_its_rows_to_the_next_one(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, tmp_path: Path
+) -> None:
+    away = tmp_path / "away"
+    produce(kafka.bootstrap_servers, topics[0], range(20_000))
+    breaker = {"failure_threshold": 2, "recovery_timeout": 30}
+    runtime = start(
+        arguments=["--drain-timeout", "1"], handler=TRANSACTIONAL, breaker=breaker, away=away, seconds=0.05, rows=64
+    )
+    runtime.wait_for("assigned")
+    time.sleep(1)
+    away.touch()
+    runtime.wait_for("the circuit is open")
+    runtime.process.send_signal(signal.SIGTERM)
+    # 0: the transaction was aborted, so nothing was in hand.
+    assert runtime.process.wait(60) in (0, 5), runtime.log
+    away.unlink()
+    assert start(arguments=["--until-end"], handler=TRANSACTIONAL).wait()["unfinished"] == 0
+    assert_once(kafka.bootstrap_servers, topics, 20_000)
+
+
 def test_a_successor_need_not_wait_for_the_timeout_of_a_killed_run(
     kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
 ) -> None:

@@ -109,8 +109,14 @@ typedef struct {
     int32_t key_size;      /* -1: no key */
     uint32_t headers_at;   /* (name size u16, name, value size i32 or -1, value)*, little endian */
     uint32_t headers_size;
-    uint32_t attempts;     /* times the row has been given to a handler before */
+    uint16_t attempts;     /* times the row has been given to a handler before, as far as the word counts */
+    uint16_t deliveries;   /* times its broker delivered it before, as far as the word counts; 0 where it does not say */
 } pf_message;
+
+/* A count for one of the two words above. */
+static inline uint16_t pf_count16(uint32_t count) {
+    return (uint16_t)(count < UINT16_MAX ? count : UINT16_MAX);
+}
 
 /* A message that is no row. */
 typedef struct {

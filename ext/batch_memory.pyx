@@ -47,7 +47,9 @@ cdef extern from "arena_layout.h" nogil:
         int32_t key_size
         uint32_t headers_at
         uint32_t headers_size
-        uint32_t attempts
+        uint16_t attempts
+        uint16_t deliveries
+    uint16_t pf_count16(uint32_t count)
     ctypedef struct pf_decoder_calls "pf_decoder":
         int (*decode)(pf_decoder_calls *self, pf_columns *batch, const uint8_t *payload, size_t size,
                       pf_refusal *why) noexcept nogil
@@ -370,7 +372,8 @@ def decode_rows(BatchMemory whole not None, NativeDecoder decoder not None, cons
         target = <pf_message *>(part.base + part.messages_at) + i
         target.offset = (table + rows[i]).offset
         target.partition = (table + rows[i]).partition
-        target.attempts = attempts
+        target.attempts = pf_count16(attempts)
+        target.deliveries = (table + rows[i]).deliveries
     return part
 
 
@@ -427,6 +430,7 @@ cdef void _keep_message(
     message.timestamp_ms = given.timestamp_ms
     message.partition = 0
     message.attempts = 0
+    message.deliveries = 0
     message.payload_at = <uint32_t>used[0]
     message.payload_size = <uint32_t>given.size
     if given.size:

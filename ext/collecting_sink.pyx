@@ -21,6 +21,7 @@ cdef extern from "source.h" nogil:
         int64_t offset
         int64_t next_offset
         int64_t timestamp_ms
+        uint32_t deliveries
 
     ctypedef struct pf_sink:
         int (*append)(pf_sink *self, const pf_incoming *message) noexcept nogil
@@ -39,7 +40,8 @@ cdef extern from "source.h" nogil:
         PF_SOURCE_FAILED
         PF_SOURCE_CALL
 
-Incoming = namedtuple("Incoming", "payload key headers partition offset next_offset timestamp_ms")
+Incoming = namedtuple(
+    "Incoming", "payload key headers partition offset next_offset timestamp_ms deliveries", defaults=[0])
 
 IDLE = PF_SOURCE_IDLE
 MORE = PF_SOURCE_MORE
@@ -110,6 +112,7 @@ cdef class CollectingSink:
             if message.headers_size else b""
         self.messages.append(Incoming(
             payload, key, headers, message.partition, message.offset, message.next_offset, message.timestamp_ms,
+            message.deliveries,
         ))
 
 

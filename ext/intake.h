@@ -271,6 +271,7 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
         row->headers_size = oversize ? 0 : m->headers_size;
         row->headers_at = pf_copy_in(raw, &open->raw_bytes, m->headers, row->headers_size);
         row->attempts = 0;
+        row->deliveries = pf_count16(m->deliveries);
         entry->messages++;
         entry->next_offset = m->next_offset;
         slot->payload_bytes += m->size;

@@ -18,6 +18,7 @@ cdef extern from "memory_log.h" nogil:
         int64_t offset
         int64_t next_offset
         int64_t timestamp_ms
+        uint32_t deliveries
 
     ctypedef struct pf_memory_log:
         pf_source source
@@ -46,7 +47,8 @@ cdef extern from "memory_log.h" nogil:
 
 
 cdef int fill(
-    pf_incoming *message, payload, key, bytes headers, uint32_t partition, int64_t timestamp_ms
+    pf_incoming *message, payload, key, bytes headers, uint32_t partition, int64_t timestamp_ms,
+    uint32_t deliveries,
 ) except -1:
     """Point ``message`` at the bytes of the objects; the caller keeps them alive."""
     cdef bytes body, name
@@ -66,6 +68,7 @@ cdef int fill(
     message.headers_size = <uint32_t>len(headers)
     message.partition = partition
     message.timestamp_ms = timestamp_ms
+    message.deliveries = deliveries
     return 0
 
 
@@ -88,13 +91,13 @@ cdef class MemoryLog(NativeSource):
             entry = self.pinned[i]
             message = &self.log.fixed[i]
             if isinstance(entry, tuple):
-                payload, key, headers, partition, timestamp_ms = entry
+                payload, key, headers, partition, timestamp_ms, deliveries = entry
                 if partition >= partitions:
                     raise ValueError(f"partition {partition} of {partitions}")
-                fill(message, payload, key, headers, partition, timestamp_ms)
+                fill(message, payload, key, headers, partition, timestamp_ms, deliveries)
             else:
                 partition = <uint32_t>(i % partitions)
-                fill(message, entry, None, b"", partition, -1)
+                fill(message, entry, None, b"", partition, -1, 0)
             message.offset = self.log.end[partition]
             self.log.end[partition] += 1
             message.next_offset = self.log.end[partition]
@@ -106,14 +109,15 @@ cdef class MemoryLog(NativeSource):
             pf_memory_free(&self.log)
 
     def send(
-        self, bytes payload, bytes key, bytes headers not None, uint32_t partition, int64_t timestamp_ms, double timeout
+        self, bytes payload, bytes key, bytes headers not None, uint32_t partition, int64_t timestamp_ms,
+        uint32_t deliveries, double timeout
     ):
         cdef pf_incoming message
         cdef int result
         cdef int64_t timeout_us = <int64_t>(min(max(timeout, 0.0), 1e9) * 1e6)
         if partition >= self.log.n_partitions:
             raise ValueError(f"partition {partition} of {self.log.n_partitions}")
-        fill(&message, payload, key, headers, partition, timestamp_ms)
+        fill(&message, payload, key, headers, partition, timestamp_ms, deliveries)
         with nogil:
             result = pf_memory_send(&self.log, &message, timeout_us)
         if result == PF_MEMORY_FULL:

@@ -28,7 +28,8 @@ cdef extern from "arena_layout.h" nogil:
         uint32_t partition
         uint32_t payload_at
         uint32_t payload_size
-        uint32_t attempts
+        uint16_t attempts
+    uint16_t pf_count16(uint32_t count)
     ctypedef struct pf_decoder_calls "pf_decoder":
         int (*decode)(pf_decoder_calls *self, pf_columns *batch, const uint8_t *payload, size_t size,
                       pf_refusal *why) noexcept nogil
@@ -109,7 +110,7 @@ cdef int _decode(
     memset(part.base + part.status_at, 0, <size_t>n)
     for i in range(n):
         messages[i] = table[rows[i]]
-        messages[i].attempts = attempts
+        messages[i].attempts = pf_count16(attempts)
         if <uint64_t>messages[i].payload_at + messages[i].payload_size > whole.raw_bytes:
             return PF_REFUSED  # cannot come from the intake: somebody has scribbled on the slot
         outcome = decoder.decode(

@@ -54,7 +54,7 @@ static int pf_decode_messages(const pf_arena *arena, pf_slot *slot, pf_columns c
     pf_columns_reset(&columns);
     for (uint32_t i = 0; i < n; i++) {
         pf_refusal why;
-        if (slot->crashes) messages[i].attempts = slot->crashes;
+        if (slot->crashes) messages[i].attempts = pf_count16(slot->crashes);
         int outcome = pf_decode_message(arena, slot, &messages[i], &columns, decoder, &why);
         if (outcome == PF_FULL) {
             if (!sift) return 0;

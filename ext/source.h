@@ -21,6 +21,7 @@ typedef struct {
     int64_t offset;         /* position of this message in its partition */
     int64_t next_offset;    /* position to commit once this message is done */
     int64_t timestamp_ms;   /* -1: none */
+    uint32_t deliveries;    /* times its broker delivered it before; 0 where it does not say */
 } pf_incoming;
 
 enum {

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pythia_fast.batch import Batch
     from pythia_fast.brokers.file import FileConsumer, FileProducer
     from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
+    from pythia_fast.brokers.kafka_admin import KafkaAdmin
     from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
     from pythia_fast.circuit_breaker import CircuitBreaker
     from pythia_fast.dead_letter_limit import DeadLetterLimit
@@ -30,6 +31,7 @@ __all__ = [
     "DeadLetterLimit",
     "FileConsumer",
     "FileProducer",
+    "KafkaAdmin",
     "KafkaConsumer",
     "KafkaProducer",
     "MemoryConsumer",
@@ -48,6 +50,7 @@ _HOMES = {
     "DeadLetterLimit": "dead_letter_limit",
     "FileConsumer": "brokers.file",
     "FileProducer": "brokers.file",
+    "KafkaAdmin": "brokers.kafka_admin",
     "KafkaConsumer": "brokers.kafka",
     "KafkaProducer": "brokers.kafka",
     "MemoryConsumer": "brokers.memory",

@@ -38,7 +38,7 @@ MESSAGE = np.dtype(
     [
         ("offset", "<i8"), ("timestamp_ms", "<i8"), ("partition", "<u4"),
         ("payload_at", "<u4"), ("payload_size", "<u4"), ("key_at", "<u4"), ("key_size", "<i4"),
-        ("headers_at", "<u4"), ("headers_size", "<u4"), ("attempts", "<u4"),
+        ("headers_at", "<u4"), ("headers_size", "<u4"), ("attempts", "<u2"), ("deliveries", "<u2"),
     ]
 )  # fmt: skip
 POSITION = np.dtype([("partition", np.int32), ("offset", np.int64)])
@@ -309,8 +309,15 @@ class Batch(Generic[T]):
     @property
     def attempts(self) -> npt.NDArray[np.uint32]:
         """uint32[rows], a copy: how often each row has been given to a handler before."""
-        attempts: npt.NDArray[np.uint32] = self._table()["attempts"].copy()
-        return attempts
+        return self._table()["attempts"].astype(np.uint32)
+
+    @property
+    def delivery_counts(self) -> npt.NDArray[np.uint32]:
+        """uint32[rows], a copy: how often the broker had delivered each row before; 0 where it does not count.
+
+        RabbitMQ's quorum queues, Redis Streams and Kafka's share groups count; each to 65,535 here.
+        """
+        return self._table()["deliveries"].astype(np.uint32)
 
     @property
     def bad(self) -> tuple[BadPayload, ...]:

@@ -21,6 +21,7 @@ class Incoming(NamedTuple):
     offset: int
     next_offset: int
     timestamp_ms: int
+    deliveries: int = 0
 
 class CollectingSink:
     """Keeps every message as an Incoming."""

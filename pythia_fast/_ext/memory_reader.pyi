@@ -2,8 +2,8 @@ from collections.abc import Iterable
 
 from pythia_fast._ext.source import NativeSource
 
-#: payload, key, encoded headers, partition, timestamp in milliseconds (-1: none)
-Entry = tuple[bytes | None, bytes | None, bytes, int, int]
+#: payload, key, encoded headers, partition, timestamp in milliseconds (-1: none), earlier deliveries
+Entry = tuple[bytes | None, bytes | None, bytes, int, int, int]
 
 class MemoryLog(NativeSource):
     """Messages in memory as a source that is polled without the GIL."""
@@ -19,6 +19,7 @@ class MemoryLog(NativeSource):
         headers: bytes,
         partition: int,
         timestamp_ms: int,
+        deliveries: int,
         timeout: float,
     ) -> None:
         """Copy one message in. Any thread.

@@ -86,6 +86,7 @@ class Reader(ABC):
     """An open source. ``native`` is polled by the intake thread; everything else runs with the GIL."""
 
     native: NativeSource
+    commit_interval_s: float = 1.0  #: between commits; shorter where what is not yet committed costs the broker memory
 
     @abstractmethod
     def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:

@@ -15,7 +15,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pythia_fast import options as options_  # the word is taken here by librdkafka's
 from pythia_fast.brokers.base import Publisher, PublisherContext, Reader, ReaderContext, Sink, Source
@@ -230,6 +230,31 @@ class KafkaProducer(Sink):
 
     def describe(self) -> str:
         return f"kafka topic {self.topic}"
+
+
+def admin_options(
+    where: str,
+    bootstrap_servers: str | Iterable[str] | None,
+    options: Mapping[str, object] | None,
+    keywords: Mapping[str, object],
+) -> dict[str, str]:
+    """librdkafka's options, ``bootstrap.servers`` among them, of a client that reads and writes nothing."""
+    named = _option_values(where, options, keywords, {})
+    given = _servers(where, bootstrap_servers) or named.pop("bootstrap.servers", None)
+    _check(named)
+    return {
+        **named,
+        "bootstrap.servers": given or os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or DEFAULT_BOOTSTRAP_SERVERS,
+    }
+
+
+def __getattr__(name: str) -> Any:
+    # Beside the consumer and the producer, where it is looked for; it alone needs confluent-kafka to be imported.
+    if name == "KafkaAdmin":
+        from pythia_fast.brokers.kafka_admin import KafkaAdmin
+
+        return KafkaAdmin
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _topics(where: str, topic: str | None, topics: Iterable[str] | None) -> tuple[str, ...]:

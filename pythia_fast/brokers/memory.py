@@ -44,6 +44,7 @@ class MemoryMessage(NamedTuple):
     headers: Headers | None = None
     partition: int | None = None  #: None: by the key's hash; without a key, in turn
     timestamp_ms: int | None = None  #: milliseconds since 1970-01-01T00:00:00Z
+    deliveries: int = 0  #: how often a broker would have delivered it before
 
 
 #: A payload (None: a null value), a MemoryMessage, or (key, payload, headers).
@@ -105,7 +106,7 @@ class MemoryConsumer(Source):
         """
         entry: Entry
         if type(payload) is bytes and partition == 0 and key is None and headers is None and timestamp_ms is None:
-            entry = payload, None, b"", 0, -1  # nothing to check, and what a row sent alone costs matters
+            entry = payload, None, b"", 0, -1, 0  # nothing to check, and what a row sent alone costs matters
         else:
             message = MemoryMessage(payload, key, headers, partition, timestamp_ms)
             entry = _checked(message, "MemoryConsumer.send", 0, self.partitions)
@@ -187,7 +188,8 @@ def _checked(message: MemoryMessage, where: str, turn: int, partitions: int) -> 
     except (TypeError, ValueError, AttributeError) as error:
         takes = f"(name, bytes or None) pairs ({error})"
         raise options.refusal(where, "headers", message.headers, takes) from None
-    return message.payload, key_bytes, encoded, partition, stamp
+    deliveries = options.whole(where, "deliveries", message.deliveries, 0, 65_535, "deliveries")
+    return message.payload, key_bytes, encoded, partition, stamp, deliveries
 
 
 class MemoryRecord(NamedTuple):

@@ -15,8 +15,8 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from pythia_fast.brokers.framing import Headers
+from pythia_fast.brokers.kafka_client import KafkaAccess, missing, text_of
 from pythia_fast.dlq.handled import Handled
-from pythia_fast.dlq.kafka_client import KafkaAccess, missing, text_of
 from pythia_fast.dlq.ranges import Ranges
 from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
 from pythia_fast.errors import SinkError, SourceError

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pythia_fast.brokers.base import Reader
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.drill.injection import POISON, DrillError, Hit, Recovery, read_notes
 from pythia_fast.drill.process import RunProcess
 from pythia_fast.drill.receipts import keys_of_letters
 from pythia_fast.drill.result import places
 from pythia_fast.drill.runner import Drill
-from pythia_fast.runtime.completion import COMMIT_INTERVAL_S
 from pythia_fast.runtime.dead_letter import StoredLetter
 
 DIED = "the handler's process died on this row"
@@ -86,7 +86,8 @@ def parent_kill(drill: Drill) -> None:
     left = first.left_behind()
     if left:
         drill.broken.append(f"no process is left behind, but {len(left)} are: {', '.join(map(str, left))}")
-    drill.may_duplicate = _settled_since(first, killed_at - COMMIT_INTERVAL_S - COMMIT_SLACK_S) + drill.rows_in_hand
+    uncommitted = _settled_since(first, killed_at - Reader.commit_interval_s - COMMIT_SLACK_S)
+    drill.may_duplicate = uncommitted + drill.rows_in_hand
     drill.notes.append(f"killed after {first.rows:,} rows; of those, {drill.may_duplicate:,} at most may come twice")
     second = drill.start("second run")
     drill.wait_until(second, lambda: second.rows > 0 or second.ended, "a row is settled")

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pythia_fast.runtime.dead_letter import DeadLetter, DeadLetterWriter
     from pythia_fast.runtime.flow import FlowControl
 
-COMMIT_INTERVAL_S = 1.0
 IDLE_WAIT_S = 0.1
 ABORTED = -1  #: instead of a slot: the ticket was of a transaction that came to nothing
 DELIVERY_WAIT_S = 0.001  #: how soon a delivery is noticed that no completion announces
@@ -197,7 +196,7 @@ class Completion:
     def _commit_in_time(self) -> None:
         now = time.monotonic()
         if now >= self._next_commit:
-            self._next_commit = now + COMMIT_INTERVAL_S
+            self._next_commit = now + self._reader.commit_interval_s
             self.commit(wait=False)
 
     def _spilled(self, slot: int) -> None:

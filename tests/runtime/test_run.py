@@ -207,6 +207,16 @@ def test_retried_rows_come_again_until_their_attempts_are_spent(tmp_path):
     assert report.retried == 10 + 2
 
 
+def test_earlier_deliveries_stay_with_their_rows(tmp_path):
+    def handler(batch):
+        batch.retry((batch.delivery_counts % 3 == 1) & (batch.attempts == 0))
+        return [b"%d %d" % pair for pair in zip(batch.delivery_counts, batch.attempts, strict=True)]
+
+    payloads = [MemoryMessage(b"x", deliveries=count) for count in range(40)]
+    _, sink, _, _ = run(tmp_path, handler, payloads, retry=RetryPolicy(max_attempts=3), output_rows="any")
+    assert sorted(sink.payloads) == sorted(b"%d %d" % (count, count % 3 == 1) for count in range(40))
+
+
 @pytest.mark.parametrize("size", [10, 3000])
 def test_results_larger_than_the_output_region_are_sent_in_parts(tmp_path, size):
     def explode(batch):

@@ -49,6 +49,8 @@ class Counts:
     dead_lettered: int = 0
     crashes: int = 0
     recycled: int = 0
+    transactions: int = 0  #: committed
+    transactions_aborted: int = 0
     last_settled: float = 0.0  #: time.monotonic()
 
 

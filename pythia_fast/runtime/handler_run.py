@@ -31,7 +31,7 @@ from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.spool import Spool
 from pythia_fast.runtime.standing import Standing
 from pythia_fast.runtime.transaction_parts import open_transactions
-from pythia_fast.runtime.transactional import TransactionalCompletion, TransactionCounts
+from pythia_fast.runtime.transactional import TransactionalCompletion
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
@@ -407,8 +407,6 @@ class HandlerRun:
     def report(self) -> HandlerReport:
         counts = self.counts
         sink = self.handler.sink
-        completion = self._completion
-        made = completion.transactions if isinstance(completion, TransactionalCompletion) else TransactionCounts()
         return HandlerReport(
             name=self.handler.name,
             source=self.handler.source.describe(),
@@ -428,8 +426,8 @@ class HandlerRun:
             longest_incomplete_s=self._standing.longest_s if self._standing is not None else 0.0,
             pauses=self._flow.pauses,
             paused_seconds=self._flow.paused_s,
-            transactions=made.committed,
-            transactions_aborted=made.aborted,
+            transactions=counts.transactions,
+            transactions_aborted=counts.transactions_aborted,
             flow=self._flow.state,
             circuit=self._flow.circuit,
         )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pythia_fast.errors import SinkError
@@ -34,14 +33,6 @@ ABORT_WAIT_S = 10.0  #: longest time that a rebalance waits for an abort
 _ROW_COUNTS = ("rows", "batches", "bytes", "refused", "rejected", "failed", "killed", "retried", "dead_lettered")
 
 
-@dataclass(slots=True)
-class TransactionCounts:
-    """Totals of one handler's transactions. Written by the completion thread, read by anyone."""
-
-    committed: int = 0
-    aborted: int = 0
-
-
 class TransactionalCompletion(Completion):
     """See the module's docstring.
 
@@ -60,7 +51,6 @@ class TransactionalCompletion(Completion):
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
-        self.transactions = TransactionCounts()
         self._transactions = transactions
         self._partitions = partitions
         self._attend = attend
@@ -160,7 +150,7 @@ class TransactionalCompletion(Completion):
             with self._lock:
                 self._epochs.committed()
                 self._lock.notify_all()
-            self.transactions.committed += 1
+            self.counts.transactions += 1
             self._aborts_in_a_row = 0
             self._durable = self._row_counts()
         elif outcome == "aborted":
@@ -321,7 +311,7 @@ class TransactionalCompletion(Completion):
     def _come_to_nothing(self) -> None:
         """The transaction is aborted: librdkafka looks at no record any more, so the slots can be given up."""
         self._stop_taking_in()  # where it was the commit that failed
-        self.transactions.aborted += 1
+        self.counts.transactions_aborted += 1
         for ticket in self._ticket_slot:
             self._ticket_slot[ticket] = ABORTED
         pending, self._pending = self._pending, {}

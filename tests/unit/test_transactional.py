@@ -118,7 +118,7 @@ def test_five_aborts_in_a_row_are_made_and_the_sixth_ends_the_run(run: Run) -> N
     run.producer.loses = "loss 5"
     with pytest.raises(SinkError, match=r"'score': 5 transactions in a row were aborted.*the last one: loss 5"):
         run.turn()
-    assert run.completion.transactions.aborted == MAX_ABORTS_IN_A_ROW
+    assert run.completion.counts.transactions_aborted == MAX_ABORTS_IN_A_ROW
     assert [line.split(": ")[2] for line in run.log] == [
         f"loss {number}; its rows are read again" for number in range(5)
     ]
@@ -129,7 +129,7 @@ def test_a_commit_begins_the_count_anew(run: Run) -> None:
         for _ in range(MAX_ABORTS_IN_A_ROW):
             run.lose("lost")
         run.commit()
-    assert (run.completion.transactions.aborted, run.completion.transactions.committed) == (15, 3)
+    assert (run.completion.counts.transactions_aborted, run.completion.counts.transactions) == (15, 3)
 
 
 def test_what_the_group_takes_away_does_not_count(run: Run) -> None:
@@ -142,5 +142,5 @@ def test_what_the_group_takes_away_does_not_count(run: Run) -> None:
         assert run.completion.aborted
         run.completion.rewound(run.arena.epoch + 1)
         run.turn()
-    assert run.completion.transactions.aborted == 2 * MAX_ABORTS_IN_A_ROW
+    assert run.completion.counts.transactions_aborted == 2 * MAX_ABORTS_IN_A_ROW
     assert "the group went on without this member" in run.log[0]

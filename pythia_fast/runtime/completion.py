@@ -130,6 +130,14 @@ class Completion:
         """Nothing that was read is left unsettled."""
         return not self._arena.live() and not self._pending
 
+    @property
+    def aborted(self) -> bool:
+        """Whether partitions have to go back to their committed positions: never, without transactions."""
+        return False
+
+    def rewound(self, epoch: int) -> None:
+        """All partitions went back; what is read now is of this epoch on."""
+
     def waits_for(self, slot: int) -> set[str]:
         """What a batch that came back from the pool waits for: "sink" and "dead", until they confirm its records."""
         pending = self._pending.get(slot)

@@ -63,6 +63,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     dead_lettered: int = 0
     retried: int = 0
     crashes: int = 0
+    transactions_aborted: int = 0  #: undone; their rows are read again
     oldest_incomplete_s: dict[str, float] = {}  #: of each handler, the age of the oldest row taken in and not completed
     progress: tuple[int, int] | None = None  #: (done, total) over all bounded sources, in the sources' units
     processes: list[ProcessSample] = []

@@ -86,7 +86,7 @@ def report_value(path: Path | None) -> Path | None:
 class StoppedBeforeStart(BaseException):
     """A signal came while the app was imported or the pool was about to be made: there is nothing to drain.
 
-    No KeyboardInterrupt, for which Typer ends the process by itself, and no Exception, which the user's module may catch.
+    No KeyboardInterrupt, for which Typer ends the process by itself; no Exception, which the user's module may catch.
     """
 
 

@@ -265,6 +265,7 @@ class Engine:
                 dead_lettered=sum(count.dead_lettered for count in counts),
                 retried=sum(count.retried for count in counts),
                 crashes=sum(count.crashes for count in counts),
+                transactions_aborted=sum(count.transactions_aborted for count in counts),
                 oldest_incomplete_s={run.handler.name: run.oldest_incomplete_s() for run in self._runs},
                 progress=(sum(part[0] for part in progress), sum(part[1] for part in progress)) if progress else None,
                 processes=processes,

@@ -662,7 +662,7 @@ def test_long_names_alike_at_both_ends_in_rows_with_shuffled_keys(simd: str) -> 
         if turn % 2:
             keys.remove("m" * 64)
         payload = msgspec.json.encode({key: turn * 10 + fields.index(key) for key in keys})
-        accepted, value = decode_oracle(payload, schema)
+        accepted, value = decode_oracle(payload, probe.layout.plan.schema)
         scattered += probe.decoder.scattering
         assert probe.decode(payload)[0] == (DECODED if accepted else REFUSED)
         if accepted:

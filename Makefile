@@ -8,6 +8,10 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet install
+# How many processes share the tests of a whole run: most tests wait, so one more than two cores. Each has brokers of its
+# own, and gets one file after the other, in the order in which they stand: those that wait most come first.
+TEST_PROCESSES ?= 3
+SPREAD = -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 SOURCES := setup.py pyproject.toml $(wildcard ext/*) $(wildcard pythia_fast/_ext/*.pxd)
 
 help:
@@ -62,7 +66,7 @@ demo: build/.stamp
 
 test: build/.stamp $(VENV)/.dev-stamp
 	@scripts/need.sh java maven
-	$(PYTHON) -m pytest $(or $(PYTEST),tests)
+	$(PYTHON) -m pytest $(or $(PYTEST),$(SPREAD) tests)
 	@$(if $(PYTEST),,$(MAKE) --no-print-directory smoke)
 
 smoke: $(VENV)/.dev-stamp
@@ -88,7 +92,7 @@ lint: $(VENV)/.dev-stamp
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint ext pythia_fast/_ext
 
 sanitize: $(VENV)/.dev-stamp
-	@scripts/sanitize.sh $(PYTEST)
+	@scripts/sanitize.sh $(or $(PYTEST),$(SPREAD))
 
 model:
 	@scripts/need.sh compiler spin

@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -126,13 +127,27 @@ def _java() -> str:
     return java
 
 
+#: Below those that the kernel gives to the near ends of connections (from 32768 on): there a client that knocks at a
+#: stopped broker could take the broker's port itself, as could any other process that connects to somewhere.
+SERVER_PORTS = range(10_000, 32_000)
+_given: set[int] = set()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+    """Ports of 127.0.0.1 that nobody listens on now, and that this process has not been given before.
+
+    They are drawn at random, so that test processes that run at once hardly ever draw the same one.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(SERVER_PORTS, len(SERVER_PORTS)):
+        if len(found) == count:
+            break
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            if port not in _given:
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+    _given.update(found)
+    return found
 
 
 def _die_with_parent() -> None:

@@ -51,7 +51,7 @@ groups = (f"bench-{number}" for number in count())
 @pytest.fixture
 def broker() -> Iterator[KafkaBroker]:
     """A broker with the heap that its distribution gives it."""
-    with KafkaBroker(heap="1g") as made:
+    with KafkaBroker(heap="1g", sustained=True) as made:
         yield made
 
 

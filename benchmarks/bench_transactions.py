@@ -37,7 +37,7 @@ groups = (f"bench-{number}" for number in itertools.count())
 @pytest.fixture
 def broker() -> Iterator[KafkaBroker]:
     """A broker with the heap that its distribution gives it."""
-    with KafkaBroker(heap="1g") as made:
+    with KafkaBroker(heap="1g", sustained=True) as made:
         yield made
 
 

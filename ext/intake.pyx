@@ -3,12 +3,14 @@
 
 import os
 
+from arena_layout cimport pf_arena
+from atomics cimport pf_load64, pf_now_ns, pf_store
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from pythia_fast._ext.decoder cimport NativeDecoder, pf_decoder
 from pythia_fast._ext.plan cimport pf_columns
-from pythia_fast._ext.ring cimport Arena, pf_arena
+from pythia_fast._ext.ring cimport Arena
 from pythia_fast._ext.source cimport NativeSource, pf_source
 
 cdef extern from "intake.h" nogil:
@@ -55,9 +57,6 @@ cdef extern from "intake.h" nogil:
     int pf_intake_run(pf_intake *intake, pf_source *source)
     void pf_next_epoch(pf_intake *intake)
     int pf_intake_flush(pf_intake *intake, uint64_t deadline_ns)
-    uint64_t pf_now_ns()
-    uint64_t pf_load64(const uint64_t *word)
-    void pf_store(uint32_t *word, uint32_t value)
     void pf_signal_room(pf_arena *arena)
     void pf_bucket_init(pf_token_bucket *bucket, double rows_per_s, uint32_t most, uint32_t lanes)
 

@@ -38,11 +38,14 @@ cdef extern from "kafka_outbox.h" nogil:
         uint64_t id
         uint32_t n_failures
         pf_outbox_failure *failures
+    ctypedef struct pf_outbox_tickets:
+        pass
     ctypedef struct pf_outbox_groups:
         uint64_t bytes
     ctypedef struct pf_kafka_outbox:
         rd_kafka_t *client
         pf_kafka_notes notes
+        pf_outbox_tickets tickets
         rd_kafka_topic_t *topics[PF_OUTBOX_TOPICS]
         uint32_t transactional
         int lost_to
@@ -54,13 +57,14 @@ cdef extern from "kafka_outbox.h" nogil:
     int pf_kafka_outbox_init(pf_kafka_outbox *self, const pf_rdkafka *api)
     void pf_kafka_outbox_configure(pf_kafka_outbox *self, rd_kafka_conf_t *conf)
     void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, uint32_t limit)
-    int pf_kafka_outbox_add(
-        pf_kafka_outbox *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id, uint32_t topic)
+    int pf_tickets_add(
+        pf_outbox_tickets *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id,
+        rd_kafka_topic_t *topic)
     void pf_kafka_outbox_poll(pf_kafka_outbox *self, int timeout_ms)
     void pf_kafka_outbox_abandon(pf_kafka_outbox *self)
-    pf_outbox_ticket *pf_kafka_outbox_done(pf_kafka_outbox *self)
-    void pf_kafka_outbox_forget(pf_kafka_outbox *self)
-    uint32_t pf_kafka_outbox_index(const pf_outbox_ticket *ticket, uint64_t at)
+    pf_outbox_ticket *pf_tickets_done(pf_outbox_tickets *self)
+    void pf_tickets_forget(pf_outbox_tickets *self)
+    uint32_t pf_ticket_index(const pf_outbox_ticket *ticket, uint64_t at)
     void pf_kafka_outbox_release(pf_kafka_outbox *self)
 
 
@@ -148,8 +152,9 @@ cdef class KafkaPublisherNative:
         if ticket in self._held:
             raise ValueError(f"ticket {ticket} is on its way already")
         cdef _Held held = _Held(records)
-        cdef int error = pf_kafka_outbox_add(
-            &self._state, <const uint8_t *>held.view.buf, <uint64_t>held.view.len, count, ticket, topic)
+        cdef int error = pf_tickets_add(
+            &self._state.tickets, <const uint8_t *>held.view.buf, <uint64_t>held.view.len, count, ticket,
+            self._state.topics[topic])
         if error == EINVAL:
             raise ValueError(f"the {held.view.len} bytes of ticket {ticket} are not {count} framed records")
         if error != 0:
@@ -165,16 +170,16 @@ cdef class KafkaPublisherNative:
             pf_kafka_outbox_poll(&self._state, timeout_ms)
         done = []
         while True:
-            ticket = pf_kafka_outbox_done(&self._state)
+            ticket = pf_tickets_done(&self._state.tickets)
             if ticket == NULL:
                 return done
             failed = [
-                (pf_kafka_outbox_index(ticket, ticket.failures[i].at), ticket.failures[i].err)
+                (pf_ticket_index(ticket, ticket.failures[i].at), ticket.failures[i].err)
                 for i in range(ticket.n_failures)
             ]
             done.append((ticket.id, failed))
             del self._held[ticket.id]
-            pf_kafka_outbox_forget(&self._state)
+            pf_tickets_forget(&self._state.tickets)
 
     # -- transactions ------------------------------------------------------------------------------
 

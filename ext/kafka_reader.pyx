@@ -8,8 +8,27 @@ two polls (``assign``, ``unassign``, ``take_notes``) or from any thread (``commi
 
 import os
 
+from kafka_source cimport (
+    PF_KAFKA_UNBOUNDED,
+    pf_kafka_now_ns,
+    pf_kafka_partition,
+    pf_kafka_place,
+    pf_kafka_place_gain,
+    pf_kafka_place_lose,
+    pf_kafka_source,
+    pf_kafka_source_attach,
+    pf_kafka_source_commit,
+    pf_kafka_source_configure,
+    pf_kafka_source_count,
+    pf_kafka_source_forget,
+    pf_kafka_source_init,
+    pf_kafka_source_keep_alive,
+    pf_kafka_source_pause,
+    pf_kafka_source_release,
+    pf_kafka_spent_bytes,
+    pf_kafka_topic,
+)
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
-
 from rdkafka_api cimport (
     RD_KAFKA_CONSUMER,
     RD_KAFKA_ERR_NONE,
@@ -24,60 +43,10 @@ from rdkafka_api cimport (
     rd_kafka_topic_t,
 )
 
-from kafka_notes cimport pf_kafka_notes
-
 from pythia_fast._ext.librdkafka cimport configuration, notes_of, rdkafka
 from pythia_fast._ext.source cimport NativeSource, pf_source
 
 from pythia_fast.errors import SourceError
-
-
-cdef extern from "kafka_source.h" nogil:
-    int64_t PF_KAFKA_UNBOUNDED
-    ctypedef struct pf_kafka_partition:
-        int64_t index
-        int64_t position
-        int64_t ended_at
-        int64_t held_offset
-        int64_t held_since_ns
-        uint8_t paused
-    ctypedef struct pf_kafka_topic:
-        char *name
-        int32_t size
-        pf_kafka_partition *partitions
-    ctypedef struct pf_kafka_spent:
-        pass
-    ctypedef struct pf_kafka_source:
-        rd_kafka_t *client
-        pf_kafka_notes notes
-        pf_kafka_spent spent
-        uint32_t want_paused
-        uint32_t is_paused
-        uint32_t n_paused
-        uint32_t next, count
-        uint64_t held_bytes
-        uint32_t failed
-        uint32_t bounded
-        uint32_t values_in_place
-        size_t headers_wanted
-        int64_t end_not_before_ns
-        int64_t check_at_ns
-        pf_kafka_topic *topics
-        uint32_t n_topics
-    size_t pf_kafka_spent_bytes(const pf_kafka_spent *spent)
-    int pf_kafka_source_init(pf_kafka_source *self, const pf_rdkafka *api)
-    void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf)
-    void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
-    void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms)
-    pf_kafka_partition *pf_kafka_source_place(pf_kafka_source *self, const char *topic, int32_t partition, int create)
-    void pf_kafka_source_gain(pf_kafka_source *self, pf_kafka_partition *place, int64_t index, int64_t end)
-    void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place)
-    void pf_kafka_source_forget(pf_kafka_source *self)
-    void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
-    int pf_kafka_source_keep_alive(pf_kafka_source *self)
-    int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms)
-    int64_t pf_kafka_now_ns()
-    uint64_t pf_kafka_source_count(pf_kafka_source *self, uint64_t messages, int64_t timeout_us, uint64_t *nbytes)
 
 
 cdef extern from "heap.h" nogil:
@@ -197,15 +166,15 @@ cdef class KafkaReaderNative(NativeSource):
         cdef bytes name
         for topic, partition, index, end in partitions:
             name = topic.encode()
-            place = pf_kafka_source_place(&self._state, name, partition, 1)
+            place = pf_kafka_place(&self._state.partitions, name, partition, 1)
             if place == NULL:
                 raise MemoryError
-            pf_kafka_source_gain(&self._state, place, index, PF_KAFKA_UNBOUNDED if end is None else end)
+            pf_kafka_place_gain(&self._state.partitions, place, index, PF_KAFKA_UNBOUNDED if end is None else end)
         self._tell_assignment([entry[:2] for entry in partitions], True)
         # A new assignment begins unpaused. A pause that meets librdkafka between the two steps of its start would make
         # it forget where to start (librdkafka issue 2190); the intake asks again if it still has no room.
         self._state.want_paused = 0
-        if self._state.is_paused or self._state.n_paused > 0:
+        if self._state.is_paused or self._state.partitions.n_paused > 0:
             with nogil:
                 pf_kafka_source_pause(&self._state, 0)
 
@@ -216,14 +185,14 @@ cdef class KafkaReaderNative(NativeSource):
         cdef bytes name
         # librdkafka remembers the pause of a partition that is given back, and keeps it paused when it is assigned
         # again (librdkafka issue 1849). Those that stay are paused again by the next poll.
-        if self._state.is_paused or self._state.n_paused > 0:
+        if self._state.is_paused or self._state.partitions.n_paused > 0:
             with nogil:
                 pf_kafka_source_pause(&self._state, 0)
         for topic, partition in partitions:
             name = topic.encode()
-            place = pf_kafka_source_place(&self._state, name, partition, 0)
+            place = pf_kafka_place(&self._state.partitions, name, partition, 0)
             if place != NULL:
-                pf_kafka_source_lose(&self._state, place)
+                pf_kafka_place_lose(&self._state.partitions, place)
         pf_kafka_source_forget(&self._state)
         self._tell_assignment(partitions, False)
 
@@ -364,8 +333,8 @@ cdef class KafkaReaderNative(NativeSource):
         cdef int32_t p
         cdef pf_kafka_topic *topic
         found = {}
-        for t in range(self._state.n_topics):
-            topic = &self._state.topics[t]
+        for t in range(self._state.partitions.n_topics):
+            topic = &self._state.partitions.topics[t]
             for p in range(topic.size):
                 if topic.partitions[p].index >= 0 and topic.partitions[p].position >= 0:
                     found[topic.name.decode(), p] = topic.partitions[p].position
@@ -381,8 +350,8 @@ cdef class KafkaReaderNative(NativeSource):
         cdef int64_t now = pf_kafka_now_ns()
         self._check_open()
         found = []
-        for t in range(self._state.n_topics):
-            topic = &self._state.topics[t]
+        for t in range(self._state.partitions.n_topics):
+            topic = &self._state.partitions.topics[t]
             name = topic.name.decode()
             for p in range(topic.size):
                 place = &topic.partitions[p]
@@ -423,7 +392,7 @@ cdef class KafkaReaderNative(NativeSource):
     def headers_wanted(self):
         """Bytes of one message's headers that there was no memory for, which ended the source; 0: it did not happen."""
         self._check_open()
-        return self._state.headers_wanted
+        return self._state.headers.wanted
 
     def check_after(self, seconds):
         """Let poll ask for ``serve`` once this time has passed; None: never."""

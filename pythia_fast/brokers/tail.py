@@ -16,13 +16,18 @@ import time
 from collections import deque
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pythia_fast.brokers.base import ReaderContext
 from pythia_fast.brokers.checkpoint import FilePosition, Identity, identity_of
-from pythia_fast.brokers.file import CheckpointedReader, FileConsumer, Planned, Start, open_regular
+from pythia_fast.brokers.checkpointed_reader import CheckpointedReader, Planned
+from pythia_fast.brokers.named_files import open_regular
 from pythia_fast.errors import SourceError
+
+if TYPE_CHECKING:
+    from pythia_fast.brokers.file import FileConsumer, Start
 
 ROTATION_GRACE_S = 1.0  #: a writer may keep writing to the renamed file until it has opened the new one
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pythia_fast import pool
-from pythia_fast._ext.ring import die_with_parent
+from pythia_fast._ext.arena_memory import die_with_parent
 from pythia_fast.errors import PoolError
 from pythia_fast.pool import crash_text
 from pythia_fast.pool.messages import (

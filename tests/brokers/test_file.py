@@ -14,7 +14,8 @@ import pytest
 
 from pythia_fast._ext.collecting_sink import END, IDLE, STALLED, CollectingSink, CountingSink
 from pythia_fast.brokers.base import Reader
-from pythia_fast.brokers.file import FileConsumer, ListReader
+from pythia_fast.brokers.file import FileConsumer
+from pythia_fast.brokers.file_list import ListReader
 from pythia_fast.errors import ConfigError, SourceError, UnknownOptionError
 from pythia_fast.testing.readers import RememberingListener, drain, reader_context
 

@@ -198,7 +198,7 @@ class KafkaBroker:
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
-    def start(self, timeout: float = 60.0) -> KafkaBroker:
+    def start(self, timeout: float = 180.0) -> KafkaBroker:
         """Start and return once the broker serves."""
         self.launch()
         self.wait_ready(timeout)
@@ -243,7 +243,7 @@ class KafkaBroker:
             raise BrokerError(f"StorageTool format failed:\n{done.stdout}{done.stderr}")
         self._formatted = True
 
-    def wait_ready(self, timeout: float = 60.0) -> None:
+    def wait_ready(self, timeout: float = 180.0) -> None:
         """Return once the broker that was launched serves."""
         assert self._process is not None
         deadline = time.monotonic() + timeout

@@ -8,11 +8,12 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet install
-# How many processes share the tests of a whole run: most tests wait, so one more than two cores. Each has brokers of its
-# own, and gets one file after the other, in the order in which they stand: those that wait most come first.
-TEST_PROCESSES ?= 3
-SPREAD = -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 SOURCES := setup.py pyproject.toml $(wildcard ext/*) $(wildcard pythia_fast/_ext/*.pxd)
+
+# A whole run of the tests is shared between processes: many tests wait, so there is one more than two cores have work for.
+# Each has brokers of its own, and gets one file after the other in the order of their names: with the long ones first.
+TEST_PROCESSES ?= 3
+SPREAD := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 help:
 	@echo 'make demo      build, generate 5 million orders once, score them in a pool, draw a plot into demo-output/'

@@ -216,6 +216,7 @@ class App:
         where = "App.run"
         chosen = self._chosen(handlers)
         self._check_groups(chosen)
+        self._check_sinks(chosen)
         if not isinstance(workers, str) or workers != "auto":
             workers = options.whole(where, "workers", workers, 1, options.MAX_WORKERS, "processes", ", or 'auto'")
         drain_timeout = options.seconds(where, "drain_timeout", drain_timeout)
@@ -263,6 +264,20 @@ class App:
                 raise ConfigError(
                     f"handlers {owner!r} and {handler.name!r} both read files as consumer group {group!r}, whose "
                     "positions can be those of one handler only; give each a consumer_group of its own, or none"
+                )
+
+    def _check_sinks(self, handlers: Sequence[Handler]) -> None:
+        """Raise ConfigError where two handlers would write one file."""
+        owners: dict[str, str] = {}
+        for handler in handlers:
+            path = handler.sink.file() if handler.sink is not None else None
+            if path is None:
+                continue
+            owner = owners.setdefault(os.path.realpath(path), handler.name)
+            if owner != handler.name:
+                raise ConfigError(
+                    f"handlers {owner!r} and {handler.name!r} both write {path}, which one of them can; give each a "
+                    "sink of its own"
                 )
 
     @named_options("App.test")

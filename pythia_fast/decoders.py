@@ -99,7 +99,7 @@ def _fixed(schema: SchemaLike, decoder: DecoderLike) -> Decoding:
         ) from error
     if schema is not None and not (isinstance(schema, np.dtype) and schema == dtype):
         raise ConfigError(
-            f"decoder={options.spell(decoder)} is a fixed layout, whose columns come from its dtype: leave schema= out, "
+            f"decoder={options.spell(decoder)} is a fixed layout, whose columns its dtype tells: leave schema= out, "
             f"or give one of {', '.join(map(repr, _NAMED))}"
         )
     described = describe(dtype)

@@ -22,6 +22,7 @@ cdef extern from "source.h" nogil:
         int64_t next_offset
         int64_t timestamp_ms
         uint32_t deliveries
+        uint8_t cut
 
     ctypedef struct pf_sink:
         int (*append)(pf_sink *self, const pf_incoming *message) noexcept nogil
@@ -41,7 +42,7 @@ cdef extern from "source.h" nogil:
         PF_SOURCE_CALL
 
 Incoming = namedtuple(
-    "Incoming", "payload key headers partition offset next_offset timestamp_ms deliveries", defaults=[0])
+    "Incoming", "payload key headers partition offset next_offset timestamp_ms deliveries cut", defaults=[0, False])
 
 IDLE = PF_SOURCE_IDLE
 MORE = PF_SOURCE_MORE
@@ -112,7 +113,7 @@ cdef class CollectingSink:
             if message.headers_size else b""
         self.messages.append(Incoming(
             payload, key, headers, message.partition, message.offset, message.next_offset, message.timestamp_ms,
-            message.deliveries,
+            message.deliveries, bool(message.cut),
         ))
 
 

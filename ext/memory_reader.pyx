@@ -19,6 +19,7 @@ cdef extern from "memory_log.h" nogil:
         int64_t next_offset
         int64_t timestamp_ms
         uint32_t deliveries
+        uint8_t cut
 
     ctypedef struct pf_memory_log:
         pf_source source
@@ -69,6 +70,7 @@ cdef int fill(
     message.partition = partition
     message.timestamp_ms = timestamp_ms
     message.deliveries = deliveries
+    message.cut = False
     return 0
 
 

@@ -58,6 +58,7 @@ MODULES: dict[str, list[str]] = {
     "token_bucket": [],
     "text_ops": [],
     "librdkafka": [],
+    "kafka_client": [],
     "kafka_reader": ["kafka_source.c", "kafka_member.c", "kafka_notes.c"],
     "arrow": [],
     "kafka_publisher": ["kafka_outbox.c", "kafka_notes.c"],

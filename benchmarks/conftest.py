@@ -58,7 +58,7 @@ class Bars:
 @pytest.fixture
 def broker() -> Iterator[KafkaBroker]:
     """A Kafka with the heap that its distribution gives it."""
-    with KafkaBroker(heap="1g") as made:
+    with KafkaBroker(heap="1g", sustained=True) as made:
         yield made
 
 

@@ -44,7 +44,8 @@ static int is_permanent(int err)
 /* The record is no part of a transaction that could be committed. */
 static void lose_transaction(pf_kafka_outbox *self, uint32_t number, int err)
 {
-    if (self->lost_to == RD_KAFKA_ERR_NONE)
+    int known = self->lost_to != RD_KAFKA_ERR_NONE && (is_permanent(self->lost_to) || !is_permanent(err));
+    if (!known) /* a record that is refused is the cause of whatever else failed, though that may be told first */
         self->lost_to = err;
     self->tickets.all[number].outstanding--;
     pf_tickets_close_if_reported(&self->tickets, number);

@@ -9,19 +9,17 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kafka_notes cimport pf_kafka_notes
 from rdkafka_api cimport (
-    RD_KAFKA_ERR_NONE,
     RD_KAFKA_PRODUCER,
     pf_rdkafka,
     rd_kafka_conf_t,
     rd_kafka_consumer_group_metadata_t,
     rd_kafka_error_t,
-    rd_kafka_metadata_t,
     rd_kafka_t,
     rd_kafka_topic_partition_list_t,
-    rd_kafka_topic_partition_t,
     rd_kafka_topic_t,
 )
 
+from pythia_fast._ext.kafka_client cimport broker_answers, broker_seen, fatal_error, partition_list
 from pythia_fast._ext.librdkafka cimport configuration, notes_of, rdkafka
 
 from pythia_fast.errors import SinkError
@@ -209,13 +207,7 @@ cdef class KafkaPublisherNative:
         cdef rd_kafka_error_t *error = self._api.consumer_group_metadata_read(&metadata, written, size)
         if error != NULL:
             return self._outcome(error)
-        cdef rd_kafka_topic_partition_list_t *positions = self._api.topic_partition_list_new(<int>len(offsets))
-        cdef rd_kafka_topic_partition_t *element
-        cdef bytes name
-        for topic, partition, offset in offsets:
-            name = topic.encode()
-            element = self._api.topic_partition_list_add(positions, name, partition)
-            element.offset = offset
+        cdef rd_kafka_topic_partition_list_t *positions = partition_list(self._api, offsets)
         with nogil:
             error = self._api.send_offsets_to_transaction(self._state.client, positions, metadata, timeout_ms)
         self._api.topic_partition_list_destroy(positions)
@@ -299,34 +291,21 @@ cdef class KafkaPublisherNative:
     def fatal_error(self):
         """The error after which librdkafka does no more, or None."""
         self._check_open()
-        cdef char reason[512]
-        cdef int error = self._api.fatal_error(self._state.client, reason, sizeof(reason))
-        return reason.decode(errors="replace") if error != RD_KAFKA_ERR_NONE else None
+        return fatal_error(self._api, self._state.client)[1]
 
     @property
     def fatal_code(self):
         """Code of the error after which librdkafka does no more; 0: there is none."""
         self._check_open()
-        cdef char reason[512]
-        return self._api.fatal_error(self._state.client, reason, sizeof(reason))
+        return fatal_error(self._api, self._state.client)[0]
 
     @property
     def broker_seen(self):
         """Whether any broker has ever answered."""
         self._check_open()
-        cdef char *cluster = self._api.clusterid(self._state.client, 0)
-        if cluster == NULL:
-            return False
-        self._api.mem_free(self._state.client, cluster)
-        return True
+        return broker_seen(self._api, self._state.client)
 
     def broker_answers(self, int timeout_ms):
         """Whether any broker answers a question within the time."""
         self._check_open()
-        cdef const rd_kafka_metadata_t *found = NULL
-        cdef int error
-        with nogil:
-            error = self._api.metadata(self._state.client, 0, NULL, &found, timeout_ms)
-        if error == RD_KAFKA_ERR_NONE:
-            self._api.metadata_destroy(found)
-        return error == RD_KAFKA_ERR_NONE
+        return broker_answers(self._api, self._state.client, timeout_ms)

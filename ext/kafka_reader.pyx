@@ -34,15 +34,21 @@ from rdkafka_api cimport (
     RD_KAFKA_ERR_NONE,
     pf_rdkafka,
     rd_kafka_conf_t,
-    rd_kafka_consumer_group_metadata_t,
     rd_kafka_error_t,
-    rd_kafka_metadata_t,
     rd_kafka_t,
     rd_kafka_topic_partition_list_t,
-    rd_kafka_topic_partition_t,
-    rd_kafka_topic_t,
 )
 
+from pythia_fast._ext.kafka_client cimport (
+    broker_answers,
+    broker_seen,
+    committed,
+    fatal_error,
+    group_metadata,
+    partition_count,
+    partition_list,
+    watermarks,
+)
 from pythia_fast._ext.librdkafka cimport configuration, notes_of, rdkafka
 from pythia_fast._ext.source cimport NativeSource, pf_source
 
@@ -121,17 +127,8 @@ cdef class KafkaReaderNative(NativeSource):
         return 0
 
     cdef rd_kafka_topic_partition_list_t *_list(self, partitions) except NULL:
-        """A librdkafka list of (topic, partition) or (topic, partition, offset)."""
         self._check_open()
-        cdef rd_kafka_topic_partition_list_t *made = self._api.topic_partition_list_new(<int>len(partitions))
-        cdef rd_kafka_topic_partition_t *element
-        cdef bytes name
-        for entry in partitions:
-            name = entry[0].encode()
-            element = self._api.topic_partition_list_add(made, name, entry[1])
-            if len(entry) > 2:
-                element.offset = entry[2]
-        return made
+        return partition_list(self._api, partitions)
 
     def subscribe(self, topics):
         """Join the group for these topics."""
@@ -235,96 +232,46 @@ cdef class KafkaReaderNative(NativeSource):
         self._api.topic_partition_list_destroy(wanted)
         return error
 
+    # -- questions to the broker -------------------------------------------------------------------
+
     def group_metadata(self):
         """This member as its group knows it now (its generation, its id), for ``KafkaPublisherNative.send_offsets``."""
         self._check_open()
-        cdef rd_kafka_consumer_group_metadata_t *metadata
-        with nogil:
-            metadata = self._api.consumer_group_metadata(self._state.client)
-        cdef void *written = NULL
-        cdef size_t size = 0
-        if metadata == NULL:
-            raise SourceError("the Kafka consumer is no member of a group")
-        cdef rd_kafka_error_t *error = self._api.consumer_group_metadata_write(metadata, &written, &size)
-        self._api.consumer_group_metadata_destroy(metadata)
-        if error != NULL:
-            reason = self._api.error_string(error).decode()
-            self._api.error_destroy(error)
-            raise SourceError(f"the membership of the Kafka consumer cannot be told: {reason}")
-        found = (<char *>written)[:size]
-        self._api.mem_free(self._state.client, written)
-        return found
+        return group_metadata(self._api, self._state.client)
 
     def committed(self, partitions, int timeout_ms):
         """The group's committed offset of each (topic, partition), None where there is none; None on failure."""
-        cdef rd_kafka_topic_partition_list_t *wanted = self._list(partitions)
-        cdef int error, i
-        with nogil:
-            error = self._api.committed(self._state.client, wanted, timeout_ms)
-        found = None
-        if error == RD_KAFKA_ERR_NONE:
-            found = [wanted.elems[i].offset if wanted.elems[i].offset >= 0 else None for i in range(wanted.cnt)]
-        self._api.topic_partition_list_destroy(wanted)
-        return found
+        self._check_open()
+        return committed(self._api, self._state.client, partitions, timeout_ms)
 
     def watermarks(self, str topic, int32_t partition, int timeout_ms):
         """(first offset, end) of a partition, asked of the broker; with timeout 0 as last heard. None: unknown."""
         self._check_open()
-        cdef bytes name = topic.encode()
-        cdef const char *text = name
-        cdef int64_t low = -1, high = -1
-        cdef int error
-        with nogil:
-            if timeout_ms > 0:
-                error = self._api.query_watermark_offsets(self._state.client, text, partition, &low, &high, timeout_ms)
-            else:
-                error = self._api.get_watermark_offsets(self._state.client, text, partition, &low, &high)
-        return (low, high) if error == RD_KAFKA_ERR_NONE and high >= 0 else None
+        return watermarks(self._api, self._state.client, topic, partition, timeout_ms)
 
     def partition_count(self, str topic, int timeout_ms):
         """(number of partitions, error code) of a topic, asked of the broker."""
         self._check_open()
-        cdef bytes name = topic.encode()
-        cdef const rd_kafka_metadata_t *found = NULL
-        cdef rd_kafka_topic_t *handle = self._api.topic_new(self._state.client, name, NULL)
-        cdef int error, count = 0
-        with nogil:
-            error = self._api.metadata(self._state.client, 0, handle, &found, timeout_ms)
-        if error == RD_KAFKA_ERR_NONE:
-            error = found.topics[0].err
-            count = found.topics[0].partition_cnt
-            self._api.metadata_destroy(found)
-        self._api.topic_destroy(handle)
-        return count, error
+        return partition_count(self._api, self._state.client, topic, timeout_ms)
 
     def broker_answers(self, int timeout_ms):
         """Whether any broker answers a question within the time."""
         self._check_open()
-        cdef const rd_kafka_metadata_t *found = NULL
-        cdef int error
-        with nogil:
-            error = self._api.metadata(self._state.client, 0, NULL, &found, timeout_ms)
-        if error == RD_KAFKA_ERR_NONE:
-            self._api.metadata_destroy(found)
-        return error == RD_KAFKA_ERR_NONE
+        return broker_answers(self._api, self._state.client, timeout_ms)
 
     @property
     def broker_seen(self):
         """Whether any broker has ever answered."""
         self._check_open()
-        cdef char *cluster = self._api.clusterid(self._state.client, 0)
-        if cluster == NULL:
-            return False
-        self._api.mem_free(self._state.client, cluster)
-        return True
+        return broker_seen(self._api, self._state.client)
 
     @property
     def fatal_error(self):
         """The error after which librdkafka does no more, or None."""
         self._check_open()
-        cdef char reason[512]
-        cdef int error = self._api.fatal_error(self._state.client, reason, sizeof(reason))
-        return reason.decode(errors="replace") if error != RD_KAFKA_ERR_NONE else None
+        return fatal_error(self._api, self._state.client)[1]
+
+    # -- how far it has come ------------------------------------------------------------------------
 
     def positions(self):
         """Next offset to append, per (topic, partition) that is assigned and has been read from."""
@@ -374,6 +321,8 @@ cdef class KafkaReaderNative(NativeSource):
     def spent_bytes(self):
         """Bytes of appended messages that wait to be freed where they were allocated (kafka_spent.h)."""
         return pf_kafka_spent_bytes(&self._state.spent)
+
+    # -- what poll is to do -------------------------------------------------------------------------
 
     def pause(self, bint paused):
         """Fetch no more, or again; takes effect at the next poll."""

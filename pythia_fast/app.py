@@ -192,6 +192,10 @@ class App:
             state_dir: checkpoints and dead letters; default ``.pythia/NAME`` in the working folder.
             drain_timeout: seconds that work in hand gets after a signal.
             connect_timeout: seconds without any broker before the run fails; None: try for ever.
+            handlers: names of those to run; None: all.
+            observer: one who is told what happens, see ``pythia_fast.observer.Observer``; None: what is worth a line
+                (a process replaced, a broker away, a view that was kept) goes to the logger ``pythia_fast``, and to
+                stderr where logging was not set up.
             start_method: how pool processes are born; see docs/architecture.md. "auto" forks where this process has
                 one thread, and else goes through a new interpreter.
 
@@ -201,7 +205,7 @@ class App:
             SourceError, SinkError: a broker that cannot be used.
         """
         from pythia_fast import pool
-        from pythia_fast.observer import check_observer
+        from pythia_fast.observer import LogObserver, check_observer
         from pythia_fast.runtime.engine import Engine
 
         if pool.in_pool:
@@ -229,7 +233,7 @@ class App:
             state_dir=folder,
             drain_timeout=drain_timeout,
             connect_timeout=connect_timeout,
-            observer=observer,
+            observer=LogObserver() if observer is None else observer,
             start_method=start_method,
         )
         return engine.run()

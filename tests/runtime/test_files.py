@@ -107,7 +107,7 @@ def test_a_full_disk_at_the_sink_holds_the_run_and_loses_nothing(tmp_path: Path)
 
         def sample(self, snapshot):
             troubles.extend(snapshot.trouble)
-            if troubles:
+            if any("cannot write" in line for line in troubles):  # a busy machine may be told of for other things
                 full.set()
 
         def event(self, text):

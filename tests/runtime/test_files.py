@@ -320,6 +320,7 @@ def test_a_run_that_was_told_to_stop_and_one_whose_last_line_was_cut_lose_nothin
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as run:
         wait_for_checkpoint(tmp_path, run)
         run.send_signal(signal.SIGTERM)
+        run.communicate()
     for _ in range(2):
         assert subprocess.run(command, check=True, capture_output=True, env=environment).stdout == b"done\n"
     with (tmp_path / "in.ndjson").open("ab") as file:

@@ -22,7 +22,7 @@ from pythia_fast._ext.source cimport (
 )
 
 Incoming = namedtuple(
-    "Incoming", "payload key headers partition offset next_offset timestamp_ms deliveries", defaults=[0])
+    "Incoming", "payload key headers partition offset next_offset timestamp_ms deliveries cut", defaults=[0, False])
 
 IDLE = PF_SOURCE_IDLE
 MORE = PF_SOURCE_MORE
@@ -93,7 +93,7 @@ cdef class CollectingSink:
             if message.headers_size else b""
         self.messages.append(Incoming(
             payload, key, headers, message.partition, message.offset, message.next_offset, message.timestamp_ms,
-            message.deliveries,
+            message.deliveries, bool(message.cut),
         ))
 
 

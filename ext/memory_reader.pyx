@@ -56,6 +56,7 @@ cdef int fill(
     message.partition = partition
     message.timestamp_ms = timestamp_ms
     message.deliveries = deliveries
+    message.cut = False
     return 0
 
 

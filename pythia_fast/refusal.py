@@ -36,6 +36,7 @@ class Reason(IntEnum):
     TOO_LARGE = 19
     TAG = 20
     CODE_POINT = 21
+    CUT = 22
 
 
 _WHAT = {
@@ -60,13 +61,14 @@ _WHAT = {
     Reason.TOO_LARGE: "the payload is larger than a batch may be",
     Reason.TAG: "another tag than the schema's",
     Reason.CODE_POINT: "a code point that is no character (above U+10FFFF, or U+D800 to U+DFFF)",
+    Reason.CUT: "the file or pipe ends within this record",
 }
 
 #: pf_refusal.found
 _FOUND = ("", "null", "bool", "int", "float", "str", "array", "object", "bytes", "ext", "datetime")
 
 #: Reasons that concern the payload as a whole: a byte offset would say nothing.
-_WHOLE = frozenset({Reason.EMPTY, Reason.NULL, Reason.LENGTH, Reason.TOO_LARGE})
+_WHOLE = frozenset({Reason.EMPTY, Reason.NULL, Reason.LENGTH, Reason.TOO_LARGE, Reason.CUT})
 
 _WANTED = {
     Kind.BOOL: "bool",

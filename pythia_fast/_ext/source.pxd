@@ -23,6 +23,7 @@ cdef extern from "source.h" nogil:
         int64_t next_offset
         int64_t timestamp_ms
         uint32_t deliveries
+        uint8_t cut
     ctypedef struct pf_sink:
         int (*append)(pf_sink *self, const pf_incoming *message) noexcept nogil
     ctypedef struct pf_source:

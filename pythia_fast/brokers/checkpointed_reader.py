@@ -15,15 +15,17 @@ from pythia_fast.brokers.checkpoint import (
     Checkpoint,
     FilePosition,
     Identity,
+    Tail,
     identify,
     identity_of,
     known_position,
     not_found,
+    tail_of,
     written_anew,
 )
 from pythia_fast.brokers.file_place import file_place
 from pythia_fast.brokers.file_reader import FileReader
-from pythia_fast.brokers.named_files import find_in_folder, last_record_end, open_regular
+from pythia_fast.brokers.named_files import find_in_folder, last_record_end, open_regular, record_start
 from pythia_fast.errors import SourceError
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class Planned:
     name: str  #: path in the list of files: where a rotated file was before
     fd: int
     position: int
-    last: bool  #: read it to its end, and wait for no more
+    replaced: bool  #: another file bears its name: nothing more will be written to it
 
 
 class CheckpointedReader(FileReader):
@@ -54,6 +56,7 @@ class CheckpointedReader(FileReader):
         self.known: list[FilePosition] = self.checkpoint.files
         self.positions: dict[int, FilePosition] = {}  #: by partition index
         self.listed: AbstractSet[Identity] = frozenset()
+        self.last_tails: dict[int, Tail | None] = {}  #: of files that were closed: before the end of the last record
         self.told: set[str] = set()
         self._unsaved = False
         self._save_fails = False
@@ -95,7 +98,7 @@ class CheckpointedReader(FileReader):
                 elif (rest := self._find(entry)) is not None:
                     rests.append(rest)
                     self._tell_between(entry, rest, listed | {own})
-                elif position is None and entry.position <= facts.st_size and entry.has_same_head(fd):
+                elif position is None and entry.position <= facts.st_size and entry.has_same_bytes(fd):
                     position = entry.position  # copied back, or another mount of the same files
                 else:
                     self._pass_over(entry, "is another file now", not_found)
@@ -103,7 +106,7 @@ class CheckpointedReader(FileReader):
             for opened in (fd, *(rest.fd for rest in rests)):
                 os.close(opened)
             raise
-        return [*rests, Planned(path, path, fd, position or 0, last=False)]
+        return [*rests, Planned(path, path, fd, position or 0, replaced=False)]
 
     def _pass_over(self, entry: FilePosition, what: str, refusal: Callable[[FilePosition], SourceError]) -> None:
         """The file of ``entry`` cannot be read on: no loss when it was read to its end, as far as anybody can know."""
@@ -120,8 +123,8 @@ class CheckpointedReader(FileReader):
         if path is None:
             return None
         fd = open_regular(path)
-        if entry.has_same_head(fd) and os.fstat(fd).st_size >= entry.position:
-            return Planned(path, entry.path, fd, entry.position, last=True)
+        if entry.has_same_bytes(fd) and os.fstat(fd).st_size >= entry.position:
+            return Planned(path, entry.path, fd, entry.position, replaced=True)
         os.close(fd)
         return None
 
@@ -169,9 +172,14 @@ class CheckpointedReader(FileReader):
     def missing(self, path: str) -> None:
         raise SourceError(f"cannot read {path}: no such file")
 
-    def take_up(self, file: Planned, *, limit: int = NO_LIMIT) -> int:
-        """Announce the open file and read it from its position; its descriptor changes hands."""
+    def take_up(self, file: Planned, *, last: bool, limit: int = NO_LIMIT) -> int:
+        """Announce the open file and read it from its position; its descriptor changes hands.
+
+        A position within a record is behind one that was a row before it was whole: a line without a newline, or half a
+        fixed record, which once was one. It is read from its beginning, and is a row again if it has grown.
+        """
         try:
+            begin = record_start(file.fd, file.position, self.consumer.format, self.consumer.record_bytes)
             # Under its name in the list: a run that ends before this file does must make the next one look for it.
             entry = identify(file.name, file.fd, file.position)
             index = self.announce(file.path)
@@ -179,15 +187,41 @@ class CheckpointedReader(FileReader):
             with self.lock:
                 self.known = [old for old in self.known if old.path != superseded and old.identity != entry.identity]
                 self.positions[index] = entry
+                self.native.add(
+                    file.fd, index, begin, last=last, final=file.replaced, limit=limit, handled=file.position
+                )
         except BaseException:
             os.close(file.fd)
             raise
-        self.native.add(file.fd, index, file.position, last=file.last, limit=limit)
         return index
 
     def place(self, topic: str, partition: int, offset: int) -> str:
         entry = self.positions.get(partition) if self.consumer.format == "ndjson" else None
         return file_place(topic, offset, entry.identity if entry is not None else None)
+
+    def release(self, index: int) -> tuple[int, int, int]:
+        """Close a file of which rows may still be in hand.
+
+        Returns the position that was read to, the end of the last record, and the bytes of an incomplete one behind it.
+        """
+        position, end, waiting = self.native.ends(index)
+        with self.lock:
+            fd = self.native.fd(index)
+            entry = self.positions[index]
+            entry.learn_head(fd)
+            entry.size = os.fstat(fd).st_size
+            self.last_tails[index] = tail_of(fd, end)
+            self.native.remove(index)
+        return position, end, waiting
+
+    def _learn_tail(self, index: int, entry: FilePosition) -> None:
+        """Know the file by the bytes before the position that is stored now."""
+        if entry.tail is not None and entry.tail.end == entry.position:
+            return
+        if index not in self.last_tails:
+            entry.tail = tail_of(self.native.fd(index), entry.position) or entry.tail
+        elif (last := self.last_tails[index]) is not None and last.end == entry.position:
+            entry.tail = last
 
     def save_soon(self) -> None:
         """The next commit stores the positions, moved or not."""
@@ -204,8 +238,11 @@ class CheckpointedReader(FileReader):
             for index, entry in list(self.positions.items()):
                 if entry.finished and entry.identity not in self.listed:  # its position serves nobody
                     del self.positions[index]
+                    self.last_tails.pop(index, None)
             if not self._unsaved:
                 return
+            for index, entry in self.positions.items():
+                self._learn_tail(index, entry)
             try:
                 self.checkpoint.save([*self.known, *self.positions.values()])
             except SourceError as error:

@@ -69,6 +69,10 @@ class FileConsumer(Source):
         options.choice(where, "format", format, FORMATS)
         options.choice(where, "start", start, get_args(Start))
         options.flag(where, "follow", follow)
+        if follow and STDIN in self.paths:
+            raise ConfigError(
+                'standard input, "-", is read until it ends, so there is nothing to follow: leave follow=True out'
+            )
         if consumer_group is not None:
             options.text(where, "consumer_group", consumer_group, "1 to 200 characters", longest=200)
         self.consumer_group = consumer_group
@@ -84,6 +88,11 @@ class FileConsumer(Source):
                 f"{context.max_payload_bytes:,}; raise max_batch_bytes of the handler"
             )
         if self._reads_stream():
+            if self.follow:
+                raise SourceError(
+                    f"{self.describe()}: a pipe is read until its writers close it, so there is nothing to follow: "
+                    "leave follow=True out"
+                )
             return StreamReader(self, context)
         if self.follow and context.until == "forever":
             return TailReader(self, context)

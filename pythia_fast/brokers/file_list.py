@@ -27,6 +27,7 @@ class _Waiting:
     identity: Identity
     position: int
     size: int
+    replaced: bool
 
     def open(self) -> Planned:
         """The file that was planned, which may have been rotated since."""
@@ -34,7 +35,7 @@ class _Waiting:
         if identity_of(os.fstat(fd)) != self.identity:
             os.close(fd)
             raise self._gone()
-        return Planned(self.path, self.name, fd, self.position, last=True)
+        return Planned(self.path, self.name, fd, self.position, replaced=self.replaced)
 
     def _path_now(self) -> str:
         with suppress(FileNotFoundError):
@@ -74,7 +75,11 @@ class ListReader(CheckpointedReader):
         for path in found:
             for file in self.plan(path, open_regular(path), self.consumer.start, self.listed):
                 facts = os.fstat(file.fd)
-                waiting.append(_Waiting(file.path, file.name, identity_of(facts), file.position, facts.st_size))
+                waiting.append(
+                    _Waiting(
+                        file.path, file.name, identity_of(facts), file.position, facts.st_size, replaced=file.replaced
+                    )
+                )
                 os.close(file.fd)
         if not waiting:
             raise SourceError(f"no file matches {', '.join(self.consumer.paths)}")
@@ -90,18 +95,21 @@ class ListReader(CheckpointedReader):
             self.native.exhausted()
             return
         waiting = self._waiting.popleft()
-        self.take_up(waiting.open(), limit=waiting.size)
+        self.take_up(waiting.open(), last=True, limit=waiting.size)
 
     def _let_go(self, index: int) -> None:
         """Its last record was appended: close it, and remember whether that was its end."""
-        size = os.fstat(self.native.fd(index)).st_size
-        position, end = self.native.remove(index)
+        position, end, waiting = self.release(index)
         with self.lock:
             entry = self.positions[index]
-            entry.size = size
-            if position == size:
+            if position == entry.size:
                 entry.end = end
         self.save_soon()
+        if waiting:
+            self.tell(
+                f"{self.paths[index]} ends within a record: {waiting:,} bytes from byte {position:,} on wait for the "
+                "rest of it, and are read by the next run that finds it whole"
+            )
 
     def progress(self) -> tuple[int, int]:
         return min(self._skipped + self.native.bytes_read, self._total), self._total

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Sequence
 from contextlib import suppress
 
+from pythia_fast._ext.file_reader import frames_end
 from pythia_fast.brokers.checkpoint import Identity, identity_of
 from pythia_fast.errors import SourceError
 
@@ -73,13 +74,22 @@ def open_regular(path: str) -> int:
 
 
 def last_record_end(fd: int, format: str, record_bytes: int) -> int:  # noqa: A002
-    """Position after the last whole record: of lines the last newline, of frames the end of the file."""
+    """Position after the last whole record. Raises OSError."""
     size = os.fstat(fd).st_size
+    if format == "msgpack-frames":
+        return frames_end(fd, size)  # from frame to frame: nothing but the sizes tells where one ends
+    return record_start(fd, size, format, record_bytes)
+
+
+def record_start(fd: int, at: int, format: str, record_bytes: int) -> int:  # noqa: A002
+    """Where the record begins that byte ``at`` is in; a position among frames is taken for the beginning of one.
+
+    A line's beginning is looked for backwards, in blocks. Raises OSError.
+    """
     if format == "fixed":
-        return size - size % record_bytes
-    if format != "ndjson":
-        return size
-    at = size
+        return at - at % record_bytes
+    if format == "msgpack-frames":
+        return at
     while at > 0:
         block = min(at, 1 << 16)
         newline = os.pread(fd, block, at - block).rfind(b"\n")

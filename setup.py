@@ -59,6 +59,8 @@ MODULES: dict[str, list[str]] = {
     "text_ops": [],
     "librdkafka": [],
     "kafka_reader": ["kafka_source.c"],
+    "redis_reader": ["redis_source.c", "redis_fields.c", "resp.c"],
+    "resp_probe": ["resp.c"],
     "arrow": [],
     "kafka_publisher": ["kafka_outbox.c"],
 }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
     from pythia_fast.brokers.kafka_admin import KafkaAdmin
     from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
+    from pythia_fast.brokers.redis import RedisStreamsConsumer
     from pythia_fast.circuit_breaker import CircuitBreaker
     from pythia_fast.dead_letter_limit import DeadLetterLimit
     from pythia_fast.errors import PythiaError
@@ -38,6 +39,7 @@ __all__ = [
     "MemoryMessage",
     "MemoryProducer",
     "PythiaError",
+    "RedisStreamsConsumer",
     "RetryPolicy",
     "RunReport",
     "__version__",
@@ -57,6 +59,7 @@ _HOMES = {
     "MemoryMessage": "brokers.memory",
     "MemoryProducer": "brokers.memory",
     "PythiaError": "errors",
+    "RedisStreamsConsumer": "brokers.redis",
     "RetryPolicy": "retry",
     "RunReport": "report",
 }

@@ -215,7 +215,8 @@ class HandlerRun:
         assert self._intake is not None
         self._stopped = True
         self._intake.hurry(True)
-        self._intake.stop()
+        if self._giving_up.is_set() or self._reader is None or not self._reader.finish():
+            self._intake.stop()
 
     def _wake_intake(self) -> None:
         if self._intake is not None:

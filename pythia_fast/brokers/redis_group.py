@@ -183,7 +183,7 @@ class RedisGroup:
         for stream, ids in zip(self.streams, in_hand, strict=True):
             for at in range(0, len(ids), MOST_IDS):
                 texts = [f"{ms}-{seq}" for ms, seq in ids[at : at + MOST_IDS]]
-                client.execute_command("XCLAIM", stream, self.name, self.consumer, young_ms, *texts, "JUSTID")
+                client.xclaim(stream, self.name, self.consumer, young_ms, texts, justid=True)
 
     # -- now and then -----------------------------------------------------------------------------------------------
 

@@ -204,7 +204,7 @@ class Keeper:
         group = self.group
         if self._client is None:
             self._client = group.server.client(group.streams)
-        for line in group.prepare(self._client):
+        for line in (*group.prepare(self._client), *group.look(self._client)):
             self._log(line)
         if self._bounded and not self._ever_attached:
             for index, (ms, seq) in enumerate(group.ends(self._client)):

@@ -36,7 +36,7 @@ def of_answer(text: str, server: str, what: str) -> Trouble:
         return Trouble(f"{at} is a replica that takes no writes, and reading as a group is one: {text}", True)
     if word == "OOM":
         return Trouble(f"{at}: {what}: its memory is full (maxmemory); trim streams or raise it: {text}", True)
-    if word == "NOGROUP":
+    if word in ("NOGROUP", "UNBLOCKED"):
         return Trouble(f"{at}: {what}: the group or the stream does not exist any more: {text}", True)
     return Trouble(f"{at}: {what}: {text}", word in PASSING)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
     from pythia_fast.brokers.kafka_admin import KafkaAdmin
     from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
-    from pythia_fast.brokers.redis import RedisStreamsConsumer
+    from pythia_fast.brokers.redis import RedisStreamsConsumer, RedisStreamsProducer
     from pythia_fast.circuit_breaker import CircuitBreaker
     from pythia_fast.dead_letter_limit import DeadLetterLimit
     from pythia_fast.errors import PythiaError
@@ -40,6 +40,7 @@ __all__ = [
     "MemoryProducer",
     "PythiaError",
     "RedisStreamsConsumer",
+    "RedisStreamsProducer",
     "RetryPolicy",
     "RunReport",
     "__version__",
@@ -60,6 +61,7 @@ _HOMES = {
     "MemoryProducer": "brokers.memory",
     "PythiaError": "errors",
     "RedisStreamsConsumer": "brokers.redis",
+    "RedisStreamsProducer": "brokers.redis",
     "RetryPolicy": "retry",
     "RunReport": "report",
 }

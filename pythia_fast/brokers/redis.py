@@ -1,4 +1,4 @@
-"""Redis Streams as a source: what a user writes down.
+"""Redis Streams as a source and a sink: what a user writes down.
 
 Settings come from the argument, else the environment (``REDIS_URL``, ``CONSUMER_GROUP``), else a default. Options of
 redis-py can be given by their own names (``ssl_ca_certs=...``). Nothing of redis-py is imported before there is such an
@@ -14,7 +14,15 @@ from typing import Any
 import msgspec
 
 from pythia_fast import options
-from pythia_fast.brokers.base import MAX_PARTITIONS, Reader, ReaderContext, Source
+from pythia_fast.brokers.base import (
+    MAX_PARTITIONS,
+    Publisher,
+    PublisherContext,
+    Reader,
+    ReaderContext,
+    Sink,
+    Source,
+)
 from pythia_fast.brokers.redis_client import RedisServer
 from pythia_fast.errors import ConfigError, SchemaError
 from pythia_fast.options import named_options
@@ -122,6 +130,66 @@ class RedisStreamsConsumer(Source):
         kind = "stream" if len(self.streams) == 1 else "streams"
         as_group = f" as group {self.consumer_group}" if self.consumer_group else ""
         return f"redis {kind} {', '.join(self.streams)}{as_group}"
+
+
+class RedisStreamsProducer(Sink):
+    """Adds an entry to a stream for every record.
+
+    The payload goes into the field ``payload_field`` (``data``), a key into ``key_field`` (``key``), headers into
+    fields of their names. ``maxlen``: the stream is trimmed to about so many entries (``MAXLEN ~``); None: it grows.
+    The server's options are those of RedisStreamsConsumer.
+
+    Raises ConfigError, and UnknownOptionError for an option that neither this nor redis-py has.
+    """
+
+    @named_options("RedisStreamsProducer")
+    def __init__(
+        self,
+        stream: str,
+        *,
+        maxlen: int | None = None,
+        payload_field: str = "data",
+        key_field: str = "key",
+        url: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        db: int | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        sentinels: Iterable[tuple[str, int]] | None = None,
+        service_name: str | None = None,
+        cluster: bool = False,
+        timeout: float = 5.0,
+        **redis_options: object,
+    ) -> None:
+        where = "RedisStreamsProducer"
+        (self.stream,) = _streams(where, stream, None)
+        self.maxlen = None if maxlen is None else options.whole(where, "maxlen", maxlen, 1, 1 << 62, "entries")
+        takes = "a name, 1 to 1,000 characters"
+        self.payload_field = options.text(where, "payload_field", payload_field, takes, longest=1000)
+        self.key_field = options.text(where, "key_field", key_field, takes, longest=1000)
+        self.server = RedisServer(
+            where,
+            url=url,
+            host=host,
+            port=port,
+            db=db,
+            username=username,
+            password=password,
+            sentinels=sentinels,
+            service_name=service_name,
+            cluster=cluster,
+            timeout=timeout,
+            redis_options=redis_options,
+        )
+
+    def open(self, context: PublisherContext) -> Publisher:
+        from pythia_fast.brokers.redis_publisher import RedisPublisher
+
+        return RedisPublisher(self, context)
+
+    def describe(self) -> str:
+        return f"redis stream {self.stream}"
 
 
 def _streams(where: str, stream: str | None, streams: Iterable[str] | None) -> list[str]:

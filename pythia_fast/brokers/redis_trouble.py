@@ -58,6 +58,8 @@ def of_error(error: BaseException, server: str, what: str) -> Trouble:
         return of_answer(f"READONLY {text}", server, what)
     if isinstance(error, redis.exceptions.NoPermissionError):
         return of_answer(f"NOPERM {text}", server, what)
+    if isinstance(error, EOFError):
+        return Trouble(f"Redis at {server} closed the connection", True)
     if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
         return Trouble(f"no Redis answers at {server} ({text})", True)
     return of_answer(text, server, what)

@@ -149,7 +149,7 @@ def test_a_large_entry_among_small_ones(redis: RedisServerProcess, stream: str, 
     assert reading.payloads == [b"a", large, b"b", large]
 
 
-# --- waiting -----------------------------------------------------------------------------------------------------------
+# --- waiting ---------------------------------------------------------------------------------------------------------
 
 
 def test_what_comes_later_is_read(redis: RedisServerProcess, stream: str, open_reading: Open) -> None:
@@ -194,7 +194,7 @@ def test_a_stalled_sink_stops_reads_and_requests(redis: RedisServerProcess, stre
     assert not reading.has_told("does not answer")
 
 
-# --- acknowledging -------------------------------------------------------------------------------------------------------
+# --- acknowledging ---------------------------------------------------------------------------------------------------
 
 
 def test_only_what_is_committed_is_acknowledged(redis: RedisServerProcess, stream: str, open_reading: Open) -> None:
@@ -241,7 +241,7 @@ def test_finish_ends_a_read_that_waits(redis: RedisServerProcess, stream: str, o
     reading.poll_to(END)
 
 
-# --- what was pending ----------------------------------------------------------------------------------------------------
+# --- what was pending ------------------------------------------------------------------------------------------------
 
 
 def test_an_earlier_life_is_read_first(redis: RedisServerProcess, stream: str, open_reading: Open) -> None:
@@ -324,7 +324,7 @@ def test_a_live_namesake_is_told(redis: RedisServerProcess, stream: str, open_re
     assert not first.has_told("another consumer of group")
 
 
-# --- trouble -------------------------------------------------------------------------------------------------------------
+# --- trouble ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_cut_connection_is_made_again(redis: RedisServerProcess, stream: str, open_reading: Open) -> None:

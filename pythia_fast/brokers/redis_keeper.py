@@ -57,6 +57,7 @@ class Keeper:
         self._ever_attached = False
         self._failures = 0
         self._garbage = 0
+        self._replies = 0  #: of the native source, when it was last well
         self._away_since = time.monotonic()
         self._try_at = 0.0
         self._recovery: Iterator[None] = iter(())
@@ -225,11 +226,8 @@ class Keeper:
             sock.settimeout(0)
         self._native.attach(sock.fileno(), tls)
         self._recovery = self._recover()
-        if self._ever_attached or self._failures:
-            self._log(f"redis: {group.server.name} answers")
         self._attached = self._ever_attached = True
-        self._failures = 0
-        self._told.clear()
+        self._replies = self._native.counters[3]
 
     # -- every turn ---------------------------------------------------------------------------------------------------
 
@@ -237,6 +235,8 @@ class Keeper:
         self._acknowledge()
         if not self._attached:
             return
+        if self._native.counters[3] != self._replies:
+            self._well()
         client = self._client_now()
         now = time.monotonic()
         if self._finishing:
@@ -251,6 +251,14 @@ class Keeper:
         if now >= self._refresh_at:
             self._refresh_at = now + self.group.min_idle / 4
             self.group.refresh(client, [self._native.unacknowledged(i) for i in range(len(self.group.streams))])
+
+    def _well(self) -> None:
+        """The connection has brought a whole reply: it serves."""
+        self._replies = self._native.counters[3]
+        if self._failures:
+            self._log(f"redis: {self.group.server.name} answers")
+        self._failures = self._garbage = 0
+        self._told.clear()
 
     def _client_now(self) -> Client:
         if self._client is None:
@@ -306,7 +314,6 @@ class Keeper:
                         f"left for {group.min_idle:g} s"
                     )
             self._native.hold_end(False)
-            self._garbage = 0
             again_at = time.monotonic() + group.min_idle / 2
             while time.monotonic() < again_at:
                 yield

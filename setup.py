@@ -58,12 +58,13 @@ MODULES: dict[str, list[str]] = {
     "token_bucket": [],
     "text_ops": [],
     "librdkafka": [],
-    "kafka_reader": ["kafka_source.c"],
+    "kafka_client": [],
+    "kafka_reader": ["kafka_source.c", "kafka_member.c", "kafka_notes.c"],
     "redis_reader": ["redis_source.c", "redis_fields.c", "resp.c"],
     "redis_publisher": ["redis_outbox.c", "resp.c"],
     "resp_probe": ["resp.c"],
     "arrow": [],
-    "kafka_publisher": ["kafka_outbox.c"],
+    "kafka_publisher": ["kafka_outbox.c", "kafka_notes.c"],
 }
 
 

@@ -1,5 +1,7 @@
 # What lies in the arena, as far as Cython reads or writes it.
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from pythia_fast._ext.decoder cimport pf_refusal
 
 cdef extern from "arena_layout.h" nogil:
     enum:
@@ -17,6 +19,9 @@ cdef extern from "arena_layout.h" nogil:
         PF_SLOT_OUTPUT_FULL
         PF_SLOT_PARKED
         PF_SLOT_WAITING
+        PF_ROW_UNMARKED
+        PF_ROW_REJECTED
+        PF_ROW_RETRY
         PF_UNDECODED
         PF_SIFTED
         PF_CIRCUIT_CLOSED
@@ -27,11 +32,17 @@ cdef extern from "arena_layout.h" nogil:
         PF_SPARE_LEAVES
     ctypedef struct pf_message:
         int64_t offset
-    ctypedef struct pf_refusal:
-        uint8_t reason
-        uint8_t found
-        int32_t column
-        uint64_t at
+        int64_t timestamp_ms
+        uint32_t partition
+        uint32_t payload_at
+        uint32_t payload_size
+        uint32_t key_at
+        int32_t key_size
+        uint32_t headers_at
+        uint32_t headers_size
+        uint16_t attempts
+        uint16_t deliveries
+    uint16_t pf_count16(uint32_t count)
     ctypedef struct pf_refused:
         pf_refusal why
         uint32_t message

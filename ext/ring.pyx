@@ -348,6 +348,22 @@ cdef class Arena(ArenaMemory):
             found = True
         return oldest if found else None
 
+    def batches(self, uint32_t since, uint32_t until, *, bint untaken=False):
+        """How many batches of these epochs, both included, are not released. To be read after ``epoch``.
+
+        ``untaken``: only those that a process is still to take, for their first round or another one.
+        """
+        cdef uint32_t slot, state, count = 0
+        cdef pf_slot *s
+        for slot in range(self.arena.n_slots):
+            s = pf_slot_at(self.arena, slot)
+            state = pf_load(&s.state)
+            if state == PF_SLOT_FREE or pf_load(&s.n_partitions) == 0 or not since <= s.epoch <= until:
+                continue
+            if not untaken or state == PF_SLOT_READY or state == PF_SLOT_WAITING:
+                count += 1
+        return count
+
     def states(self):
         """The state word of every slot."""
         return [pf_load(&pf_slot_at(self.arena, slot).state) for slot in range(self.arena.n_slots)]

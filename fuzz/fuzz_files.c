@@ -8,14 +8,7 @@
 
 #include "file_lines.h"
 #include "file_source.h"
-
-#define MUST(condition)                                                        \
-    do {                                                                       \
-        if (!(condition)) {                                                    \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);    \
-            abort();                                                           \
-        }                                                                      \
-    } while (0)
+#include "must.h"
 
 enum { MOST_RECORDS = 4100 };
 

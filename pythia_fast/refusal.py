@@ -35,6 +35,7 @@ class Reason(IntEnum):
     LENGTH = 18
     TOO_LARGE = 19
     TAG = 20
+    CODE_POINT = 21
 
 
 _WHAT = {
@@ -58,6 +59,7 @@ _WHAT = {
     Reason.LENGTH: "the payload is not one record long",
     Reason.TOO_LARGE: "the payload is larger than a batch may be",
     Reason.TAG: "another tag than the schema's",
+    Reason.CODE_POINT: "a code point that is no character (above U+10FFFF, or U+D800 to U+DFFF)",
 }
 
 #: pf_refusal.found

@@ -20,7 +20,7 @@ from pythia_fast.dlq.handled import Handled
 from pythia_fast.dlq.ranges import Ranges
 from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
 from pythia_fast.errors import SinkError, SourceError
-from pythia_fast.runtime.dead_letter import letter_of_record
+from pythia_fast.runtime.dead_letter_form import letter_of_record
 
 FETCH_MESSAGES = 500
 POLL_S = 0.2

@@ -12,6 +12,10 @@
 #define FIRST_COUNT 32            /* entries of the first read, before their size is known */
 #define SHORTEST_COUNT 1
 
+/* A source that is to finish hands on what it has asked for, but not to a sink that takes nothing for so long: that is
+ * held back on purpose (a gate is closed), and what is left stays pending. */
+static const int64_t FINISH_STALLED_NS = 10ll * 1000 * 1000 * 1000;
+
 int64_t pf_redis_now_ns(void)
 {
     struct timespec now;
@@ -432,9 +436,14 @@ static int poll_entries(pf_source *base, pf_sink *sink, uint32_t max_messages, i
             send_out(self);
             ask(self);
             if (take_in(self, sink, max_messages, &appended) == PF_STALLED) {
-                self->quiet_since_ns = pf_redis_now_ns(); /* whoever does not listen cannot complain of silence */
-                return PF_SOURCE_STALLED;
+                int64_t now = pf_redis_now_ns();
+                self->quiet_since_ns = now; /* whoever does not listen cannot complain of silence */
+                if (self->stalled_since_ns == 0 || appended > 0)
+                    self->stalled_since_ns = now;
+                int gives_up = now - self->stalled_since_ns > FINISH_STALLED_NS;
+                return gives_up && atomic_load(&self->finishing) ? PF_SOURCE_END : PF_SOURCE_STALLED;
             }
+            self->stalled_since_ns = 0;
             if (self->broken)
                 continue;
             if (appended >= max_messages)

@@ -106,6 +106,7 @@ typedef struct {
     uint32_t n_waiting;
     uint32_t begun;     /* the first of them has begun to arrive */
     int64_t quiet_since_ns;
+    int64_t stalled_since_ns; /* 0: the sink took the last entry that it was offered */
     uint32_t has_entry; /* `event` has one that the sink had no room for */
     pf_resp_event event;
     uint32_t stream;    /* whose entries are being read */

@@ -121,6 +121,8 @@ static int read_head(pf_resp *self, cursor *c, head *to)
 {
     if (c->at >= c->size)
         return need(c, 1);
+    to->number = 0;
+    to->line = (pf_resp_text){NULL, 0};
     to->type = c->data[c->at];
     c->at++;
     switch (to->type) {

@@ -358,6 +358,8 @@ class Keeper:
         """A name that nobody gave is deleted when it has nothing pending."""
         import redis
 
+        if not self._native.is_idle:
+            self._log(f"redis: what {self.group.consumer} had asked for and did not hand on stays pending for it")
         try:
             if self.group.is_temporary and self._native.is_idle and self._client is not None:
                 self.group.leave(self._client)

@@ -22,15 +22,18 @@ from tests.support.kafka_broker import BrokerError, _die_with_parent, free_ports
 class RedisServerProcess:
     """One server. Port and folder stay the same over ``restart()``; ``close()`` removes the folder.
 
-    ``settings``: directives of redis.conf, added or in place of the ones here.
+    ``settings``: directives of redis.conf, added or in place of the ones here. ``is_sentinel``: it watches others.
     """
 
-    def __init__(self, folder: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, settings: Mapping[str, str] | None = None, *, is_sentinel: bool = False
+    ) -> None:
         self.folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix="pythia-fast-redis-"))
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.port,) = free_ports(1)
         self.log_path = self.folder / "redis.log"
-        self._settings = {"save": "", "appendonly": "no", **(settings or {})}
+        self._is_sentinel = is_sentinel
+        self._settings = dict(settings or {}) if is_sentinel else {"save": "", "appendonly": "no", **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -71,7 +74,11 @@ class RedisServerProcess:
         program = shutil.which("redis-server")
         if program is None:
             raise BrokerError("redis-server is missing: apt-get install redis-server")
-        command = [program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
+        command = [program]
+        if self._is_sentinel:  # keeps what it is told in a file of its own
+            (self.folder / "sentinel.conf").touch()
+            command += [str(self.folder / "sentinel.conf"), "--sentinel"]
+        command += ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
         for name, value in self._settings.items():
             command += [f"--{name}", *(value.split(" ") if value else [""])]
         with self.log_path.open("ab") as log:

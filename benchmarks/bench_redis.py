@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PEER = ROOT / "benchmarks" / "peers" / "redis_hiredis.c"
-ROWS = int(os.environ.get("BENCH_REDIS_ROWS", "1000000"))
+ROWS = int(os.environ.get("BENCH_REDIS_ROWS", "2000000"))
 ROUNDS = int(os.environ.get("BENCH_REDIS_ROUNDS", "5"))
 DISTINCT = 100_000
 RECORDS_A_TICKET = 10_000

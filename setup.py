@@ -60,6 +60,9 @@ MODULES: dict[str, list[str]] = {
     "librdkafka": [],
     "kafka_client": [],
     "kafka_reader": ["kafka_source.c", "kafka_member.c", "kafka_notes.c"],
+    "redis_reader": ["redis_source.c", "redis_fields.c", "resp.c"],
+    "redis_publisher": ["redis_outbox.c", "resp.c"],
+    "resp_probe": ["resp.c"],
     "arrow": [],
     "kafka_publisher": ["kafka_outbox.c", "kafka_notes.c"],
 }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
     from pythia_fast.brokers.kafka_admin import KafkaAdmin
     from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
+    from pythia_fast.brokers.redis import RedisStreamsConsumer, RedisStreamsProducer
     from pythia_fast.circuit_breaker import CircuitBreaker
     from pythia_fast.dead_letter_limit import DeadLetterLimit
     from pythia_fast.errors import (
@@ -53,6 +54,8 @@ __all__ = [
     "MemoryProducer",
     "PoolError",
     "PythiaError",
+    "RedisStreamsConsumer",
+    "RedisStreamsProducer",
     "RetryPolicy",
     "RunReport",
     "SchemaError",
@@ -82,6 +85,8 @@ _HOMES = {
     "MemoryProducer": "brokers.memory",
     "PoolError": "errors",
     "PythiaError": "errors",
+    "RedisStreamsConsumer": "brokers.redis",
+    "RedisStreamsProducer": "brokers.redis",
     "RetryPolicy": "retry",
     "RunReport": "report",
     "SchemaError": "errors",

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stops with one sentence when a tool that is asked for is missing.
 #
-#   need.sh [compiler] [java] [maven] [clang] [spin]
+#   need.sh [compiler] [java] [maven] [redis] [clang] [spin]
 set -eu
 
 CC=${CC:-gcc}
@@ -36,6 +36,12 @@ for tool in "$@"; do
             ;;
         spin)
             command -v spin >/dev/null || missing "SPIN, which checks the model of the ring" "spin"
+            ;;
+        redis)
+            # Debian has it in /usr/bin. Nothing of the service that the package starts is used.
+            if ! command -v redis-server >/dev/null; then
+                missing "redis-server, which the tests of Redis Streams run" "redis-server"
+            fi
             ;;
         clang)
             # The fuzzer's library is a package of its own, which Debian's clang only recommends.

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_run import PARTITIONS, Start, runtimes
+from tests.support.redis_server import RedisServerProcess
 from tests.support.tcp_proxy import TcpProxy
 
 
@@ -44,6 +45,13 @@ def own_kafka(tmp_path: Path) -> Iterator[KafkaBroker]:
     broker.start()
     yield broker
     broker.close()
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServerProcess]:
+    """A Redis server, started once for all tests; they use keys of their own."""
+    with RedisServerProcess(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 _numbers = itertools.count()

@@ -114,6 +114,13 @@ class Reader(ABC):
         Called on the intake thread again and again while what was read is finished, after the last poll.
         """
 
+    def finish(self) -> bool:
+        """Stopped: True when it asks its broker for no more, and ends by itself once what was asked for has come.
+
+        For a broker that counts as delivered what it has sent, so that nothing of it may be left lying. Any thread.
+        """
+        return False
+
     def group_metadata(self) -> bytes:
         """The membership that positions are committed under, for a transaction that commits them."""
         raise NotImplementedError(f"{type(self).__name__} cannot be part of a transaction")

@@ -83,7 +83,8 @@ class Reading:
         """Read no more; what was read is finished, and what waits to be handled again is due now."""
         self._stopped = True
         self._intake.hurry(True)
-        self._intake.stop()
+        if self._giving_up.is_set() or not self._reader.finish():
+            self._intake.stop()
 
     def give_up(self) -> None:
         """End the thread, whatever is left, and wait for that."""

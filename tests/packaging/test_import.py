@@ -16,7 +16,7 @@ def python(code: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("statement", ["import pythia_fast", "from pythia_fast import App, Batch, FileConsumer"])
 def test_no_broker_client_is_imported(statement: str) -> None:
-    clients = ["confluent_kafka", "pyarrow", "polars", "pandas", "rich"]
+    clients = ["confluent_kafka", "redis", "pyarrow", "polars", "pandas", "rich"]
     finished = python(f"import sys; {statement}; print([name for name in {clients} if name in sys.modules])")
     assert finished.stdout == "[]\n", finished.stderr
 

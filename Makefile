@@ -61,7 +61,7 @@ demo: build/.stamp
 	@$(PYTHON) -m pythia_fast demo $(DEMO)
 
 test: build/.stamp $(VENV)/.dev-stamp
-	@scripts/need.sh java maven
+	@scripts/need.sh java maven rabbitmq
 	$(PYTHON) -m pytest $(or $(PYTEST),tests)
 	@$(if $(PYTEST),,$(MAKE) --no-print-directory smoke)
 

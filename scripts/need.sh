@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stops with one sentence when a tool that is asked for is missing.
 #
-#   need.sh [compiler] [java] [maven] [clang] [spin]
+#   need.sh [compiler] [java] [maven] [clang] [spin] [rabbitmq]
 set -eu
 
 CC=${CC:-gcc}
@@ -36,6 +36,10 @@ for tool in "$@"; do
             ;;
         spin)
             command -v spin >/dev/null || missing "SPIN, which checks the model of the ring" "spin"
+            ;;
+        rabbitmq)
+            # The programs below /usr/sbin only call these, as another user.
+            [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing "RabbitMQ, which its tests run against" "rabbitmq-server"
             ;;
         clang)
             # The fuzzer's library is a package of its own, which Debian's clang only recommends.

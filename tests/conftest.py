@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_run import PARTITIONS, Start, runtimes
+from tests.support.rabbitmq_server import RabbitMqServer
 from tests.support.tcp_proxy import TcpProxy
 
 
@@ -44,6 +45,15 @@ def own_kafka(tmp_path: Path) -> Iterator[KafkaBroker]:
     broker.start()
     yield broker
     broker.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMqServer]:
+    """RabbitMQ with its stream plugin, started once for all tests."""
+    server = RabbitMqServer(tmp_path_factory.mktemp("rabbitmq"))
+    server.start()
+    yield server
+    server.close()
 
 
 _numbers = itertools.count()

@@ -60,6 +60,8 @@ MODULES: dict[str, list[str]] = {
     "kafka_reader": ["kafka_source.c"],
     "arrow": [],
     "kafka_publisher": ["kafka_outbox.c"],
+    "amqp_stream": [],
+    "amqp_reader": ["amqp_source.c"],
 }
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.file import FileConsumer, FileProducer
     from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
     from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
+    from pythia_fast.brokers.rabbitmq import RabbitMQConsumer
     from pythia_fast.circuit_breaker import CircuitBreaker
     from pythia_fast.dead_letter_limit import DeadLetterLimit
     from pythia_fast.errors import PythiaError
@@ -36,6 +37,7 @@ __all__ = [
     "MemoryMessage",
     "MemoryProducer",
     "PythiaError",
+    "RabbitMQConsumer",
     "RetryPolicy",
     "RunReport",
     "__version__",
@@ -54,6 +56,7 @@ _HOMES = {
     "MemoryMessage": "brokers.memory",
     "MemoryProducer": "brokers.memory",
     "PythiaError": "errors",
+    "RabbitMQConsumer": "brokers.rabbitmq",
     "RetryPolicy": "retry",
     "RunReport": "report",
 }

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_run import PARTITIONS, Start, runtimes
+from tests.support.rabbitmq_run import Queue
 from tests.support.rabbitmq_server import RabbitMqServer
 from tests.support.tcp_proxy import TcpProxy
 
@@ -54,6 +55,14 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMqServe
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture
+def queue(rabbitmq: RabbitMqServer) -> Iterator[Queue]:
+    """A classic queue that no other test uses."""
+    made = Queue(rabbitmq)
+    yield made
+    made.close()
 
 
 _numbers = itertools.count()

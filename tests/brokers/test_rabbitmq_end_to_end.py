@@ -1,0 +1,188 @@
+"""RabbitMQ to a handler, against a real server: everything arrives, is acknowledged, and survives what happens to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pythia_fast import RabbitMQConsumer
+from pythia_fast.errors import SourceError
+from tests.support.rabbitmq_run import Queue, Running, echo_app
+from tests.support.rabbitmq_server import OTHER_VHOST, READ_ONLY_USER, RabbitMqServer
+from tests.support.tcp_proxy import TcpProxy
+
+SECONDS = 60.0
+
+
+def numbers(count: int) -> list[bytes]:
+    return [b"%d" % number for number in range(count)]
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("ordering", ["unordered", "key"])
+def test_every_message_is_handled_once_and_acknowledged(queue: Queue, tmp_path: Path, ordering: str) -> None:
+    queue.publish(numbers(2000))
+    source = RabbitMQConsumer(queue.name, url=queue.server.url)
+    app, sink = echo_app(source, ordering=ordering, batch_size=64)
+    report = app.run(workers=2, until="end", state_dir=tmp_path)
+    assert report.ending == "done"
+    assert sorted(int(payload or b"") for payload in sink.payloads) == list(range(2000))
+    assert queue.count() == 0
+
+
+def test_an_empty_queue_is_the_end(queue: Queue, tmp_path: Path) -> None:
+    app, sink = echo_app(RabbitMQConsumer(queue.name, url=queue.server.url))
+    assert app.run(workers=1, until="end", state_dir=tmp_path).rows == 0
+    assert sink.payloads == []
+
+
+def test_a_message_in_many_frames_and_one_without_a_body_arrive_whole(queue: Queue, tmp_path: Path) -> None:
+    large = bytes(range(256)) * 4096
+    queue.publish([b"", large, b"small"])
+    app, sink = echo_app(RabbitMQConsumer(queue.name, url=queue.server.url), max_batch_bytes=1 << 21)
+    app.run(workers=1, until="end", state_dir=tmp_path)
+    assert sorted(sink.payloads, key=lambda payload: len(payload or b"")) == [b"", b"small", large]
+
+
+def test_a_prefetch_count_that_is_given_is_never_exceeded(queue: Queue, tmp_path: Path) -> None:
+    queue.publish(numbers(100))
+    source = RabbitMQConsumer(queue.name, url=queue.server.url, prefetch_count=7)
+    app, sink = echo_app(source)
+    sink.fail_with("nothing is taken")  # so nothing may be acknowledged
+    running = Running(app, until="end", state_dir=tmp_path)
+    wait_for(lambda: queue.count() == 93, "seven are delivered")
+    time.sleep(0.5)
+    assert queue.count() == 93
+    sink.fail_with(None)
+    running.join()
+    assert len(sink.payloads) == 100
+    assert queue.count() == 0
+
+
+def test_nothing_is_acknowledged_before_its_output_is_confirmed(queue: Queue, tmp_path: Path) -> None:
+    queue.publish(numbers(50))
+    app, sink = echo_app(RabbitMQConsumer(queue.name, url=queue.server.url))
+    sink.fail_with("nothing is taken")
+    running = Running(app, until="end", state_dir=tmp_path, drain_timeout=1.0)
+    wait_for(lambda: queue.count() == 0, "all are delivered")
+    queue.server.ctl("close_all_connections", "test")  # what is not acknowledged goes back
+    wait_for(lambda: any("trying again" in line for line in running.events.lines), "the loss is told")
+    sink.fail_with(None)
+    running.join()
+    assert running.error is None
+    assert {int(payload or b"") for payload in sink.payloads} == set(range(50))
+
+
+def test_a_connection_that_is_cut_is_made_again_and_nothing_is_lost(queue: Queue, tmp_path: Path) -> None:
+    with TcpProxy(queue.server.port) as proxy:
+        source = RabbitMQConsumer(queue.name, url=queue.server.url.replace(str(queue.server.port), str(proxy.port)))
+        app, sink = echo_app(source, batch_size=50)
+        running = Running(app, until="end", state_dir=tmp_path)
+        queue.publish(numbers(300))
+        wait_for(lambda: len(sink.payloads) > 0, "the first are handled")
+        assert proxy.cut() == 1
+        queue.publish(numbers(600)[300:])
+        running.join()
+    assert running.error is None
+    assert {int(payload or b"") for payload in sink.payloads} >= set(range(600)) - set() or queue.count() > 0
+
+
+def test_a_server_that_falls_silent_is_left_and_found_again(queue: Queue, tmp_path: Path) -> None:
+    with TcpProxy(queue.server.port) as proxy:
+        url = queue.server.url.replace(str(queue.server.port), str(proxy.port))
+        app, sink = echo_app(RabbitMQConsumer(queue.name, url=url, heartbeat=1))
+        queue.publish(numbers(10))
+        running = Running(app, until="forever", state_dir=tmp_path)
+        wait_for(lambda: len(sink.payloads) == 10, "the first are handled")
+        proxy.freeze()
+        wait_for(lambda: any("sign of life" in line for line in running.events.lines), "the silence is told")
+        proxy.resume()
+        queue.publish([b"10"])
+        wait_for(lambda: b"10" in sink.payloads, "it goes on")
+
+
+def test_a_quorum_queue_tells_how_often_it_delivered(rabbitmq: RabbitMqServer, tmp_path: Path) -> None:
+    quorum = Queue(rabbitmq, arguments={"x-queue-type": "quorum"})
+    quorum.publish([b"a"])
+    for _ in range(2):
+        method, _, _ = quorum.channel.basic_get(quorum.name)
+        quorum.channel.basic_nack(method.delivery_tag, requeue=True)
+    app, sink = echo_app(
+        RabbitMQConsumer(quorum.name, url=rabbitmq.url, durable=True, arguments={"x-queue-type": "quorum"})
+    )
+    app.run(workers=1, until="end", state_dir=tmp_path)
+    assert sink.payloads == [b"a"]
+    wait_for(lambda: quorum.count() == 0, "it is acknowledged")
+    quorum.close()
+
+
+def test_tls(queue: Queue, tmp_path: Path) -> None:
+    queue.publish(numbers(500) + [b"x" * 300_000])
+    server = queue.server
+    source = RabbitMQConsumer(
+        queue.name, url=server.url.replace(str(server.port), str(server.tls_port)), tls=server.tls_context()
+    )
+    app, sink = echo_app(source)
+    app.run(workers=1, until="end", state_dir=tmp_path)
+    assert len(sink.payloads) == 501
+    assert queue.count() == 0
+
+
+def test_a_queue_that_does_not_exist_is_declared_and_bound(
+    rabbitmq: RabbitMqServer, queue: Queue, tmp_path: Path
+) -> None:
+    name = f"{queue.name}-new"
+    source = RabbitMQConsumer(name, url=rabbitmq.url, exchange="amq.topic", routing_key="orders.*")
+    app, sink = echo_app(source)
+    running = Running(app, until="forever", state_dir=tmp_path)
+    wait_for(lambda: any("does not exist; declaring" in line for line in running.events.lines), "it is told")
+
+    def arrived() -> bool:
+        queue.channel.basic_publish("amq.topic", "orders.new", b"routed")
+        return b"routed" in sink.payloads
+
+    wait_for(arrived, "what is published to the exchange arrives")
+
+
+def test_a_queue_that_is_deleted_while_it_is_read_is_told(queue: Queue, tmp_path: Path) -> None:
+    app, sink = echo_app(RabbitMQConsumer(queue.name, url=queue.server.url))
+    queue.publish([b"1"])
+    running = Running(app, until="forever", state_dir=tmp_path)
+    wait_for(lambda: sink.payloads == [b"1"], "it is read")
+    queue.channel.queue_delete(queue.name)
+    wait_for(lambda: any("was deleted" in line for line in running.events.lines), "it is told")
+    wait_for(lambda: any("does not exist; declaring" in line for line in running.events.lines), "it is declared again")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"user": "pythia", "password": "wrong"}, "refuses user 'pythia'"),
+        ({"user": "pythia", "vhost": "missing"}, "virtual host 'missing'"),
+        ({"user": READ_ONLY_USER, "vhost": OTHER_VHOST}, f"virtual host '{OTHER_VHOST}'"),
+        ({"user": READ_ONLY_USER, "queue": "missing"}, "user 'reader' may not declare queue 'missing'"),
+        ({"user": "pythia", "durable": False}, "which is there with other properties"),
+        ({"user": "pythia", "exchange": "missing"}, "no exchange 'missing'"),
+    ],
+    ids=["password", "vhost", "permission", "queue", "declared otherwise", "exchange"],
+)
+def test_what_the_server_refuses_ends_the_run_by_a_sentence(
+    queue: Queue, tmp_path: Path, options: dict[str, str], says: str
+) -> None:
+    given = dict(options)
+    url = queue.server.url_for(given.pop("user"), given.pop("password", "fast"), vhost=given.pop("vhost", "%2F"))
+    app, _ = echo_app(RabbitMQConsumer(given.pop("queue", queue.name), url=url, **given))  # type: ignore[arg-type]
+    with pytest.raises(SourceError) as refused:
+        app.run(workers=1, until="end", state_dir=tmp_path)
+    assert says in str(refused.value)
+    assert "127.0.0.1" in str(refused.value)
+    assert "fast" not in str(refused.value)

@@ -95,8 +95,8 @@ static inline void pf_amqp_empty(pf_amqp_text *out) {
 }
 
 static inline void pf_amqp_put(pf_amqp_text *out, const void *bytes, size_t size) {
-    uint8_t *to = pf_amqp_room(out, size);
-    if (to == NULL || size == 0) return;
+    uint8_t *to = size ? pf_amqp_room(out, size) : NULL;
+    if (to == NULL) return;
     memcpy(to, bytes, size);
     out->size += size;
 }

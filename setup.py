@@ -62,6 +62,7 @@ MODULES: dict[str, list[str]] = {
     "kafka_publisher": ["kafka_outbox.c"],
     "amqp_stream": [],
     "amqp_reader": ["amqp_source.c"],
+    "amqp_publisher": [],
 }
 
 

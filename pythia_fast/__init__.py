@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.file import FileConsumer, FileProducer
     from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
     from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
-    from pythia_fast.brokers.rabbitmq import RabbitMQConsumer
+    from pythia_fast.brokers.rabbitmq import RabbitMQConsumer, RabbitMQProducer
     from pythia_fast.circuit_breaker import CircuitBreaker
     from pythia_fast.dead_letter_limit import DeadLetterLimit
     from pythia_fast.errors import PythiaError
@@ -38,6 +38,7 @@ __all__ = [
     "MemoryProducer",
     "PythiaError",
     "RabbitMQConsumer",
+    "RabbitMQProducer",
     "RetryPolicy",
     "RunReport",
     "__version__",
@@ -57,6 +58,7 @@ _HOMES = {
     "MemoryProducer": "brokers.memory",
     "PythiaError": "errors",
     "RabbitMQConsumer": "brokers.rabbitmq",
+    "RabbitMQProducer": "brokers.rabbitmq",
     "RetryPolicy": "retry",
     "RunReport": "report",
 }

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from pythia_fast import options
-from pythia_fast.brokers.base import Reader, ReaderContext, Source
+from pythia_fast.brokers.base import Publisher, PublisherContext, Reader, ReaderContext, Sink, Source
 from pythia_fast.brokers.rabbitmq_address import Address, Login
 from pythia_fast.errors import ConfigError
 from pythia_fast.options import named_options
 
 MOST_PREFETCH = 65_535
 NAME_BYTES = 255  #: of a queue, an exchange, a routing key
+MAX_MESSAGE_BYTES = 512 << 20  #: RabbitMQ allows no more, whatever its max_message_size says
 
 
 class RabbitMQConsumer(Source):
@@ -97,6 +98,86 @@ class RabbitMQConsumer(Source):
 
     def describe(self) -> str:
         return f"rabbitmq queue {self.queue}"
+
+
+class RabbitMQProducer(Sink):
+    """Writes to a queue or an exchange; a record counts as written once the broker has confirmed it.
+
+    Messages are persistent, and mandatory: one that no queue takes is refused, as is one that is too large.
+
+    Parameters:
+        queue: its name; it must exist.
+        exchange: which must exist, instead of a queue.
+        routing_key: of every message; without it, each record's own key is its routing key.
+        max_message_size: bytes of a payload, beyond which it is refused at once; the server's own limit is found out
+            when it is met.
+        url, host, port, username, password, virtual_host, tls, heartbeat: as for RabbitMQConsumer.
+
+    Raises ConfigError, and UnknownOptionError for an option that does not exist.
+    """
+
+    @named_options("RabbitMQProducer")
+    def __init__(
+        self,
+        queue: str | None = None,
+        *,
+        exchange: str | None = None,
+        routing_key: str | None = None,
+        url: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        virtual_host: str | None = None,
+        max_message_size: int | None = None,
+        tls: bool | ssl.SSLContext | None = None,
+        heartbeat: int | None = None,
+    ) -> None:
+        where = "RabbitMQProducer"
+        if (queue is None) == (exchange is None):
+            raise ConfigError(f"{where}: give queue='name' or exchange='name', one of the two")
+        if queue is not None and routing_key is not None:
+            raise ConfigError(f"{where}: routing_key={options.spell(routing_key)} goes with exchange=, not with queue=")
+        self.exchange = "" if exchange is None else _name(where, "exchange", exchange)
+        self.routing_key: str | None = None
+        if queue is not None:
+            self.routing_key = _name(where, "queue", queue)
+        elif routing_key is not None:
+            self.routing_key = "" if routing_key == "" else _name(where, "routing_key", routing_key)
+        self.max_message_size = MAX_MESSAGE_BYTES
+        if max_message_size is not None:
+            self.max_message_size = options.whole(
+                where, "max_message_size", max_message_size, 1, MAX_MESSAGE_BYTES, "bytes"
+            )
+        self._login = Login(
+            where,
+            url=url,
+            host=host,
+            port=port,
+            username=username,
+            password=password,
+            virtual_host=virtual_host,
+            tls=tls,
+            heartbeat=heartbeat,
+        )
+
+    @property
+    def address(self) -> Address:
+        """Where it connects to. Raises ConfigError for a ``RABBITMQ_URL`` that is none."""
+        return self._login.address
+
+    @property
+    def target(self) -> str:
+        """``queue 'orders'``."""
+        return f"exchange {self.exchange!r}" if self.exchange else f"queue {self.routing_key!r}"
+
+    def open(self, context: PublisherContext) -> Publisher:
+        from pythia_fast.brokers.rabbitmq_publisher import RabbitMqPublisher
+
+        return RabbitMqPublisher(self, context)
+
+    def describe(self) -> str:
+        return f"rabbitmq exchange {self.exchange}" if self.exchange else f"rabbitmq queue {self.routing_key}"
 
 
 def _name(where: str, option: str, value: object) -> str:

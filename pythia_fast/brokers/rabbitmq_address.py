@@ -79,6 +79,9 @@ class Login:
     ) -> None:
         self._where = where
         self._url = url
+        if tls is not None and not isinstance(tls, bool | ssl.SSLContext):
+            raise options.refusal(where, "tls", tls, "True, False or an ssl.SSLContext")
+        self._tls = tls
         if url is not None:
             in_parts = {
                 "host": host,
@@ -90,7 +93,7 @@ class Login:
             also = next((name for name, value in in_parts.items() if value is not None), None)
             if also is not None:
                 raise ConfigError(f"{where}: url= says all of it already; give url= or {also}=, not both")
-            _read_url(where, "url", url, None)
+            _read_url(where, "url", url, tls)
         self._host = options.text(where, "host", host, "the name or address of a server") if host is not None else None
         self._port = options.whole(where, "port", port, 1, 65_535, "") if port is not None else None
         self._username = None if username is None else options.text(where, "username", username, "the name of a user")
@@ -99,9 +102,6 @@ class Login:
         self._password = password
         vhost_takes = "the name of a virtual host, such as '/'"
         self._vhost = None if virtual_host is None else options.text(where, "virtual_host", virtual_host, vhost_takes)
-        if tls is not None and not isinstance(tls, bool | ssl.SSLContext):
-            raise options.refusal(where, "tls", tls, "True, False or an ssl.SSLContext")
-        self._tls = tls
         self._heartbeat = HEARTBEAT_S
         if heartbeat is not None:
             self._heartbeat = options.whole(where, "heartbeat", heartbeat, 0, MAX_HEARTBEAT_S, "seconds (0: none)")

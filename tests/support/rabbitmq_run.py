@@ -43,7 +43,7 @@ class Queue:
 def echo_app(source: RabbitMQConsumer, **options: Any) -> tuple[App, MemoryProducer]:
     """An app that sends every payload on, and where to."""
     app, sink = App("rabbit"), MemoryProducer()
-    app.batch_handler(source=source, sink=sink, decoder="raw", name="echo", **options)(echo)
+    app.batch_handler(**{"source": source, "sink": sink, "decoder": "raw", "name": "echo", **options})(echo)
     return app, sink
 
 

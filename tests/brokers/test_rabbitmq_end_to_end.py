@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pythia_fast import RabbitMQConsumer
+from pythia_fast import App, Batch, RabbitMQConsumer
+from pythia_fast.brokers.memory import MemoryProducer
 from pythia_fast.errors import SourceError
 from tests.support.memory_run import Events
 from tests.support.rabbitmq_run import Queue, Running, echo_app
@@ -125,19 +127,52 @@ def test_a_server_that_falls_silent_is_left_and_found_again(queue: Queue, tmp_pa
     assert queue.count() == 0
 
 
-def test_a_quorum_queue_tells_how_often_it_delivered(rabbitmq: RabbitMqServer, tmp_path: Path) -> None:
-    quorum = Queue(rabbitmq, arguments={"x-queue-type": "quorum"})
-    quorum.publish([b"a"])
+def delivery_counts(batch: Batch[Any]) -> list[bytes]:
+    return [b"%d" % count for count in batch.delivery_counts]
+
+
+@pytest.mark.parametrize(("kind", "told"), [("quorum", b"2"), ("classic", b"1")])
+def test_a_row_knows_how_often_it_was_delivered_before(
+    rabbitmq: RabbitMqServer, tmp_path: Path, kind: str, told: bytes
+) -> None:
+    """A classic queue says only that it was."""
+    arguments = {"x-queue-type": kind}
+    made = Queue(rabbitmq, arguments=arguments)
+    made.publish([b"a"])
     for _ in range(2):
-        method, _, _ = quorum.channel.basic_get(quorum.name)
-        quorum.channel.basic_nack(method.delivery_tag, requeue=True)
-    app, sink = echo_app(
-        RabbitMQConsumer(quorum.name, url=rabbitmq.url, durable=True, arguments={"x-queue-type": "quorum"})
-    )
+        method, _, _ = made.channel.basic_get(made.name)
+        made.channel.basic_nack(method.delivery_tag, requeue=True)
+    app, sink = App("counts"), MemoryProducer()
+    source = RabbitMQConsumer(made.name, url=rabbitmq.url, durable=True, arguments=arguments)
+    app.batch_handler(source=source, sink=sink, decoder="raw", name="counts")(delivery_counts)
     app.run(workers=1, until="end", state_dir=tmp_path)
-    assert sink.payloads == [b"a"]
-    wait_for(lambda: quorum.count() == 0, "it is acknowledged")
-    quorum.close()
+    assert sink.payloads == [told]
+    wait_for(lambda: made.count() == 0, "it is acknowledged")
+    made.close()
+
+
+def test_deliveries_that_are_kept_too_long_for_the_server_are_told_and_come_again(queue: Queue, tmp_path: Path) -> None:
+    def set_times(timeout_ms: int, tick_ms: int) -> None:
+        queue.server.ctl(
+            "eval",
+            f"application:set_env(rabbit, consumer_timeout, {timeout_ms}), "
+            f"application:set_env(rabbit, channel_tick_interval, {tick_ms}).",
+        )
+
+    queue.publish(numbers(3))
+    app, sink = echo_app(RabbitMQConsumer(queue.name, url=queue.server.url))
+    sink.fail_with("nothing is taken")
+    set_times(500, 200)
+    try:
+        running = Running(app, until="end", state_dir=tmp_path)
+        wait_for(lambda: any("consumer_timeout" in line for line in running.events.lines), "the timeout is told")
+    finally:
+        set_times(1_800_000, 60_000)
+    sink.fail_with(None)
+    running.join()
+    assert running.error is None
+    assert {int(payload or b"") for payload in sink.payloads} == {0, 1, 2}
+    assert queue.count() == 0
 
 
 def test_tls(queue: Queue, tmp_path: Path) -> None:

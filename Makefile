@@ -10,6 +10,11 @@ PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet install
 SOURCES := setup.py pyproject.toml $(wildcard ext/*) $(wildcard pythia_fast/_ext/*.pxd)
 
+# A whole run of the tests is shared between processes: many tests wait, so there is one more than two cores have work for.
+# Each has brokers of its own, and gets one file after the other in the order of their names: with the long ones first.
+TEST_PROCESSES ?= 3
+SPREAD := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
 help:
 	@echo 'make demo      build, generate 5 million orders once, score them in a pool, draw a plot into demo-output/'
 	@echo 'make test      every test, a Kafka broker included, then each Python 3.11 to 3.13 found on this machine'
@@ -62,7 +67,7 @@ demo: build/.stamp
 
 test: build/.stamp $(VENV)/.dev-stamp
 	@scripts/need.sh java maven rabbitmq
-	$(PYTHON) -m pytest $(or $(PYTEST),tests)
+	$(PYTHON) -m pytest $(or $(PYTEST),$(SPREAD) tests)
 	@$(if $(PYTEST),,$(MAKE) --no-print-directory smoke)
 
 smoke: $(VENV)/.dev-stamp
@@ -88,7 +93,7 @@ lint: $(VENV)/.dev-stamp
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint ext pythia_fast/_ext
 
 sanitize: $(VENV)/.dev-stamp
-	@scripts/sanitize.sh $(PYTEST)
+	@scripts/sanitize.sh $(or $(PYTEST),$(SPREAD))
 
 model:
 	@scripts/need.sh compiler spin

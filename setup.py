@@ -33,6 +33,7 @@ HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.
 
 # module -> further C sources. The module's own source is ext/<module>.pyx.
 MODULES: dict[str, list[str]] = {
+    "arena_memory": [],
     "ring": [],
     "journal": [],
     "spare": [],
@@ -57,9 +58,10 @@ MODULES: dict[str, list[str]] = {
     "token_bucket": [],
     "text_ops": [],
     "librdkafka": [],
-    "kafka_reader": ["kafka_source.c"],
+    "kafka_client": [],
+    "kafka_reader": ["kafka_source.c", "kafka_member.c", "kafka_notes.c"],
     "arrow": [],
-    "kafka_publisher": ["kafka_outbox.c"],
+    "kafka_publisher": ["kafka_outbox.c", "kafka_notes.c"],
     "amqp_stream": [],
     "amqp_reader": ["amqp_source.c"],
     "amqp_publisher": [],

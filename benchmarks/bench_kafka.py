@@ -18,9 +18,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,30 +27,19 @@ import numpy.typing as npt
 import psutil
 import pytest
 
+from benchmarks.kafka_app import ROOT, groups, run_app, start_app
 from benchmarks.kafka_topic import fill
-from pythia_fast.report import RunReport
 from tests.support.kafka_broker import KafkaBroker
 
 if TYPE_CHECKING:
     from benchmarks.conftest import Bars
 
-ROOT = Path(__file__).parent.parent
 ROWS = 4_000_000
 PARTITIONS = 4
 ROUNDS = 5
-WORKERS = 2
 LATENCY_ROUNDS = 3
 WARMING_SECONDS = 15.0  # until the group has formed and every process is warm; these rows do not count
 PACED_SECONDS = 10.0
-
-groups = (f"bench-{number}" for number in count())
-
-
-@pytest.fixture
-def broker() -> Iterator[KafkaBroker]:
-    """A broker with the heap that its distribution gives it."""
-    with KafkaBroker(heap="1g") as made:
-        yield made
 
 
 def peer(module: str, *arguments: object) -> dict[str, Any]:
@@ -62,37 +49,10 @@ def peer(module: str, *arguments: object) -> dict[str, Any]:
     return dict(json.loads(finished.stdout))
 
 
-def start_app(app: str, broker: KafkaBroker, topic: str, folder: Path, *options: str) -> subprocess.Popen[bytes]:
-    """``run`` of one of benchmarks/apps/kafka_orders.py, in a group of its own."""
-    folder.mkdir()
-    environment = {
-        **os.environ,
-        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
-        "CONSUMER_GROUP": next(groups),
-        "BENCH_TOPIC": topic,
-        "BENCH_RESULTS": str(folder),
-    }
-    command = [sys.executable, "-m", "pythia_fast", "run", f"benchmarks.apps.kafka_orders:{app}"]
-    command += ["--workers", str(WORKERS), "--state-dir", str(folder / "state"), *options]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-
-
-def results(folder: Path) -> list[dict[str, Any]]:
-    """What the pool processes left."""
-    return [json.loads(path.read_text()) for path in folder.glob("*.json")]
-
-
 def ours(broker: KafkaBroker, folder: Path) -> dict[str, float]:
     """One run over the whole topic."""
-    report_path = folder.parent / f"{folder.name}.json"
-    process = start_app("throughput", broker, "orders", folder, "--until-end", "--quiet", "--report", str(report_path))
-    assert process.wait(300) == 0
-    report = RunReport.from_json(report_path.read_bytes())
-    assert (report.rows, report.dead_lettered) == (ROWS, 0)
-    seen = [result for result in results(folder) if result["rows"]]
-    assert sum(result["rows"] for result in seen) == ROWS
-    seconds = max(result["last_ns"] for result in seen) - min(result["first_ns"] for result in seen)
-    return {"rows": ROWS, "seconds": seconds / 1e9, "cpu_seconds": report.cpu_seconds, "rss_mb": report.peak_rss_mb}
+    seconds, report = run_app("kafka_orders:throughput", broker, folder, ROWS, BENCH_TOPIC="orders")
+    return {"rows": ROWS, "seconds": seconds, "cpu_seconds": report.cpu_seconds, "rss_mb": report.peak_rss_mb}
 
 
 @pytest.mark.timeout(1800)
@@ -133,7 +93,7 @@ def test_throughput(bars: Bars, broker: KafkaBroker, tmp_path: Path) -> None:
 
 def start_ours(broker: KafkaBroker, topic: str, folder: Path) -> subprocess.Popen[bytes]:
     """Our consumer of a paced topic; leaves .npy files in the folder."""
-    return start_app("latency", broker, topic, folder, "--quiet")
+    return start_app("kafka_orders:latency", broker, folder, BENCH_TOPIC=topic)
 
 
 def start_loop(how: str, broker: KafkaBroker, topic: str, folder: Path) -> subprocess.Popen[bytes]:

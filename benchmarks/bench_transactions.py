@@ -6,18 +6,13 @@ and taking the transactional id over do not; transactions are of 100 ms.
 
 from __future__ import annotations
 
-import itertools
-import json
-import os
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.kafka_app import run_app
 from benchmarks.kafka_topic import fill
 from pythia_fast.report import RunReport
 from tests.support.kafka_broker import KafkaBroker
@@ -25,44 +20,17 @@ from tests.support.kafka_broker import KafkaBroker
 if TYPE_CHECKING:
     from benchmarks.conftest import Bars
 
-ROOT = Path(__file__).parent.parent
 ROWS = 1_000_000
 PARTITIONS = 4
 ROUNDS = 3
-WORKERS = 2
-
-groups = (f"bench-{number}" for number in itertools.count())
-
-
-@pytest.fixture
-def broker() -> Iterator[KafkaBroker]:
-    """A broker with the heap that its distribution gives it."""
-    with KafkaBroker(heap="1g") as made:
-        yield made
 
 
 def one_run(broker: KafkaBroker, folder: Path, *, transactional: bool) -> tuple[float, RunReport]:
     """Rows per second of one run over the whole topic, and its report."""
-    folder.mkdir()
-    environment = {
-        **os.environ,
-        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
-        "CONSUMER_GROUP": next(groups),
-        "BENCH_TOPIC": "orders",
-        "BENCH_SINK": "scored",
-        "BENCH_TRANSACTIONAL": str(int(transactional)),
-        "BENCH_RESULTS": str(folder),
-    }
-    report_path = folder.parent / f"{folder.name}.json"
-    command = [sys.executable, "-m", "pythia_fast", "run", "benchmarks.apps.kafka_transactions:app", "--until-end"]
-    command += ["--workers", str(WORKERS), "--state-dir", str(folder / "state"), "--quiet"]
-    subprocess.run([*command, "--report", str(report_path)], cwd=ROOT, env=environment, check=True, timeout=300)
-    report = RunReport.from_json(report_path.read_bytes())
-    assert (report.rows, report.dead_lettered, report.transactions_aborted) == (ROWS, 0, 0)
-    seen = [result for path in folder.glob("*.json") if (result := json.loads(path.read_text()))["rows"]]
-    assert sum(result["rows"] for result in seen) == ROWS
-    nanoseconds = max(result["last_ns"] for result in seen) - min(result["first_ns"] for result in seen)
-    return ROWS / (nanoseconds / 1e9), report
+    settings = {"BENCH_TOPIC": "orders", "BENCH_SINK": "scored", "BENCH_TRANSACTIONAL": str(int(transactional))}
+    seconds, report = run_app("kafka_transactions:app", broker, folder, ROWS, **settings)
+    assert report.transactions_aborted == 0
+    return ROWS / seconds, report
 
 
 @pytest.mark.timeout(1800)

@@ -12,12 +12,13 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
 
 from pythia_fast.cli.version import facts
+from tests.support.kafka_broker import KafkaBroker
 
 
 class Figure(NamedTuple):
@@ -52,6 +53,13 @@ class Bars:
     ) -> None:
         """Add one figure, with its bar when it has one."""
         self.figures.append(Figure(name, value, unit, at_least, at_most))
+
+
+@pytest.fixture
+def broker() -> Iterator[KafkaBroker]:
+    """A Kafka with the heap that its distribution gives it."""
+    with KafkaBroker(heap="1g", sustained=True) as made:
+        yield made
 
 
 BARS = pytest.StashKey[Bars]()

@@ -7,8 +7,9 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from amqp_wire cimport pf_amqp_stream, pf_amqp_stream_free, pf_amqp_stream_init
+from arena_layout cimport pf_arena
 from pythia_fast._ext.amqp_stream cimport AmqpStream
-from pythia_fast._ext.ring cimport Arena, pf_arena
+from pythia_fast._ext.ring cimport Arena
 from pythia_fast._ext.source cimport NativeSource, pf_source
 
 cdef extern from "arena_layout.h" nogil:

@@ -10,49 +10,31 @@ Nothing here copies. What is handed out is a Region, a named span that counts wh
 view kept beyond its batch can be named.
 """
 
+from arena_layout cimport (
+    PF_ROW_REJECTED,
+    PF_ROW_RETRY,
+    PF_ROW_UNMARKED,
+    pf_count16,
+    pf_message,
+)
 from cpython.buffer cimport (
     PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from pythia_fast._ext.decoder cimport NativeDecoder
+from pythia_fast._ext.decoder cimport (
+    PF_DECODED,
+    PF_FULL,
+    PF_REASON_NULL,
+    PF_REFUSED,
+    NativeDecoder,
+    pf_decoder,
+    pf_refusal,
+)
 from pythia_fast._ext.plan cimport Layout, Plan, pf_column, pf_columns, pf_columns_reset
-
-cdef extern from "arena_layout.h" nogil:
-    enum:
-        PF_NO_PAYLOAD
-        PF_ROW_UNMARKED
-        PF_ROW_REJECTED
-        PF_ROW_RETRY
-        PF_DECODED
-        PF_REFUSED
-        PF_FULL
-        PF_REASON_NULL
-    ctypedef struct pf_refusal:
-        uint8_t reason
-        uint8_t found
-        uint16_t reserved
-        int32_t column
-        uint64_t at
-    ctypedef struct pf_message:
-        int64_t offset
-        int64_t timestamp_ms
-        uint32_t partition
-        uint32_t payload_at
-        uint32_t payload_size
-        uint32_t key_at
-        int32_t key_size
-        uint32_t headers_at
-        uint32_t headers_size
-        uint16_t attempts
-        uint16_t deliveries
-    uint16_t pf_count16(uint32_t count)
-    ctypedef struct pf_decoder_calls "pf_decoder":
-        int (*decode)(pf_decoder_calls *self, pf_columns *batch, const uint8_t *payload, size_t size,
-                      pf_refusal *why) noexcept nogil
 
 ROW_UNMARKED = PF_ROW_UNMARKED
 ROW_REJECTED = PF_ROW_REJECTED
@@ -379,7 +361,7 @@ def decode_rows(BatchMemory whole not None, NativeDecoder decoder not None, cons
 
 cdef object _decode_into(BatchMemory memory, NativeDecoder native, _Payloads given):
     """Fill `memory`; the refusals, or None when a column was too small."""
-    cdef pf_decoder_calls *decoder = <pf_decoder_calls *>native.decoder
+    cdef pf_decoder *decoder = native.decoder
     cdef pf_refusal *whys = <pf_refusal *>calloc(given.n + 1, sizeof(pf_refusal))
     cdef pf_columns columns = memory.layout.empty_columns()
     cdef uint64_t used = 0
@@ -408,7 +390,7 @@ cdef object _decode_into(BatchMemory memory, NativeDecoder native, _Payloads giv
 
 
 cdef int _decode_one(
-    pf_decoder_calls *decoder, pf_columns *columns, pf_given *given, pf_refusal *why
+    pf_decoder *decoder, pf_columns *columns, pf_given *given, pf_refusal *why
 ) noexcept nogil:
     cdef int outcome
     if given.data == NULL:

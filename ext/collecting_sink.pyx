@@ -4,44 +4,25 @@
 from collections import namedtuple
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from pythia_fast._ext.source cimport NativeSource
-
-
-cdef extern from "source.h" nogil:
-    ctypedef struct pf_incoming:
-        const uint8_t *payload
-        size_t size
-        const uint8_t *key
-        int32_t key_size
-        const uint8_t *headers
-        uint32_t headers_size
-        uint32_t partition
-        int64_t offset
-        int64_t next_offset
-        int64_t timestamp_ms
-        uint32_t deliveries
-
-    ctypedef struct pf_sink:
-        int (*append)(pf_sink *self, const pf_incoming *message) noexcept nogil
-
-    ctypedef struct polled_source "pf_source":
-        int (*poll)(polled_source *self, pf_sink *sink, uint32_t max_messages, int64_t timeout_us) noexcept nogil
-        void (*wake)(polled_source *self) noexcept nogil
-
-    enum:
-        PF_APPENDED
-        PF_STALLED
-        PF_SOURCE_IDLE
-        PF_SOURCE_MORE
-        PF_SOURCE_STALLED
-        PF_SOURCE_END
-        PF_SOURCE_FAILED
-        PF_SOURCE_CALL
+from pythia_fast._ext.source cimport (
+    PF_APPENDED,
+    PF_SOURCE_CALL,
+    PF_SOURCE_END,
+    PF_SOURCE_FAILED,
+    PF_SOURCE_IDLE,
+    PF_SOURCE_MORE,
+    PF_SOURCE_STALLED,
+    PF_STALLED,
+    NativeSource,
+    pf_incoming,
+    pf_sink,
+    pf_source,
+)
 
 Incoming = namedtuple(
-    "Incoming", "payload key headers partition offset next_offset timestamp_ms deliveries", defaults=[0])
+    "Incoming", "payload key headers partition offset next_offset timestamp_ms deliveries cut", defaults=[0, False])
 
 IDLE = PF_SOURCE_IDLE
 MORE = PF_SOURCE_MORE
@@ -112,7 +93,7 @@ cdef class CollectingSink:
             if message.headers_size else b""
         self.messages.append(Incoming(
             payload, key, headers, message.partition, message.offset, message.next_offset, message.timestamp_ms,
-            message.deliveries,
+            message.deliveries, bool(message.cut),
         ))
 
 
@@ -124,7 +105,7 @@ cdef class CountingSink(CollectingSink):
 def poll(
     NativeSource native not None, CollectingSink sink not None, uint32_t max_messages=1 << 20, int64_t timeout_us=0
 ):
-    cdef polled_source *source = <polled_source *>native.source
+    cdef pf_source *source = native.source
     cdef int result
     if source == NULL:
         raise ValueError("the source is not open")
@@ -134,5 +115,5 @@ def poll(
 
 
 def wake(NativeSource native not None):
-    cdef polled_source *source = <polled_source *>native.source
+    cdef pf_source *source = native.source
     source.wake(source)

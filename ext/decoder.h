@@ -40,6 +40,8 @@ enum {
     PF_REASON_LENGTH = 18,             /* fixed layout: payload is not one record long */
     PF_REASON_TOO_LARGE = 19,          /* payload larger than a batch may be */
     PF_REASON_TAG = 20,                /* Struct tag is not the expected one */
+    PF_REASON_CODE_POINT = 21,         /* a number in a UTF-32 text that is no character's */
+    PF_REASON_CUT = 22,                /* its source ended within it */
 };
 
 /* JSON-ish name of what was found, for PF_REASON_TYPE. */

@@ -7,27 +7,12 @@ payload pointers from Python objects.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from pythia_fast._ext.decoder cimport NativeDecoder
+from pythia_fast._ext.decoder cimport PF_DECODED, PF_FULL, PF_REFUSED, NativeDecoder, pf_decoder, pf_refusal
 from pythia_fast._ext.plan cimport Layout, pf_columns, pf_columns_reset
-
-cdef extern from "decoder.h" nogil:
-    enum:
-        PF_DECODED
-        PF_REFUSED
-        PF_FULL
-    ctypedef struct pf_refusal:
-        uint8_t reason
-        uint8_t found
-        uint16_t reserved
-        int32_t column
-        uint64_t at
-    ctypedef struct pf_decoder_calls "pf_decoder":
-        int (*decode)(pf_decoder_calls *self, pf_columns *batch, const uint8_t *payload, size_t size,
-                      pf_refusal *why) noexcept nogil
 
 DECODED = PF_DECODED
 REFUSED = PF_REFUSED
@@ -81,7 +66,7 @@ cdef class DecoderProbe:
 
         Returns (outcome, reason, found, column, at); all but the outcome are 0 unless it is REFUSED.
         """
-        cdef pf_decoder_calls *decoder = <pf_decoder_calls *>self.decoder.decoder
+        cdef pf_decoder *decoder = self.decoder.decoder
         cdef pf_refusal why
         cdef Py_buffer buffer
         cdef int outcome
@@ -124,7 +109,7 @@ cdef class DecoderProbe:
 
         Returns the rows decoded.
         """
-        cdef pf_decoder_calls *decoder = <pf_decoder_calls *>self.decoder.decoder
+        cdef pf_decoder *decoder = self.decoder.decoder
         cdef pf_refusal why
         cdef uint64_t at = 0, rows = 0
         cdef Py_ssize_t i

@@ -1,6 +1,8 @@
 # cython: language_level=3
 """FileRecords: files or a stream, cut into records, as a pf_source. The cutting itself is C, in file_source.h."""
 
+from os import strerror
+
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
@@ -20,8 +22,11 @@ cdef extern from "file_source.h" nogil:
         int64_t appended
         int64_t limit
         int64_t seen
+        int64_t handled
+        int64_t waiting
         uint8_t stream
         uint8_t last
+        uint8_t final
         uint8_t done
         uint8_t shrunk
         int error
@@ -55,10 +60,20 @@ cdef extern from "file_source.h" nogil:
     int pf_wake_open(pf_wake_pipe *wake)
     void pf_wake_close(pf_wake_pipe *wake)
     int64_t pf_now_us()
+    int64_t pf_frames_end(int fd, int64_t size)
     void pf_file_forget_buffer(native_files *files)
     void pf_file_set_calls(native_files *files)
 
 FORMATS = {"ndjson": PF_FORMAT_LINES, "msgpack-frames": PF_FORMAT_FRAMES, "fixed": PF_FORMAT_FIXED}
+
+
+def frames_end(int fd, int64_t size):
+    cdef int64_t end
+    with nogil:
+        end = pf_frames_end(fd, size)
+    if end < 0:
+        raise OSError(-end, strerror(-end))
+    return end
 
 
 cdef class FileRecords(NativeSource):
@@ -105,7 +120,7 @@ cdef class FileRecords(NativeSource):
 
     def add(
         self, int fd, uint32_t partition, int64_t offset, *, bint stream=False, bint last=True,
-        int64_t limit=INT64_MAX,
+        bint final=False, int64_t limit=INT64_MAX, int64_t handled=0,
     ):
         cdef uint32_t capacity = self.native.files_capacity
         cdef pf_file *grown
@@ -126,6 +141,8 @@ cdef class FileRecords(NativeSource):
         file.seen = -1
         file.stream = stream
         file.last = last
+        file.final = final or stream
+        file.handled = handled
         self.native.n_files += 1
 
     cdef pf_file *find(self, uint32_t partition) except NULL:
@@ -139,18 +156,21 @@ cdef class FileRecords(NativeSource):
         return self.find(partition).fd
 
     def finish(self, uint32_t partition):
-        self.find(partition).last = True
+        cdef pf_file *file = self.find(partition)
+        file.last = file.final = True
+
+    def ends(self, uint32_t partition):
+        cdef pf_file *file = self.find(partition)
+        return file.offset, file.appended, file.waiting
 
     def remove(self, uint32_t partition):
         cdef pf_file *file = self.find(partition)
-        cdef tuple ends = (file.offset, file.appended)
         pf_file_forget_buffer(&self.native)
         close(file.fd)
         self.native.n_files -= 1
         cdef uint32_t i
         for i in range(<uint32_t>(file - self.native.files), self.native.n_files):
             self.native.files[i] = self.native.files[i + 1]
-        return ends
 
     def states(self):
         cdef pf_file *file

@@ -21,6 +21,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "file_frames.h"
 #include "source.h"
 #include "wake.h"
 
@@ -29,8 +30,6 @@ enum {
     PF_FORMAT_FRAMES = 1, /* payload size u32 little endian, payload */
     PF_FORMAT_FIXED = 2,  /* record_bytes each */
 };
-
-enum { PF_FRAME_HEADER = 4 };
 
 /* A file that is followed is looked at after 10 ms without news, then less often; serve() looks for rotated and
  * new files every 100 ms while nothing comes, every second while something does. */
@@ -44,9 +43,12 @@ typedef struct {
     int64_t appended; /* end of the last one that was; only empty lines lie between the two */
     int64_t limit;    /* a record that begins here or later is left for another run */
     int64_t seen;     /* follow: everything before it was read, and no whole record is left in it */
+    int64_t handled;  /* an earlier run took what lies before it, of the record at `offset`, for a row */
+    int64_t waiting;  /* bytes of the incomplete record at `offset`, when `done`: they are left for another run */
     uint8_t stream;   /* read in order from a pipe or a terminal: no seeking, no going back */
-    uint8_t last;     /* what the file holds now is all: its end is a record's end */
-    uint8_t done;     /* every record was appended */
+    uint8_t last;     /* no more is read than it holds now */
+    uint8_t final;    /* nor will more ever be written to it: what its end cuts stays cut */
+    uint8_t done;     /* every record was appended, as far as this run reads it */
     uint8_t shrunk;   /* ends before `seen` */
     int error;        /* errno of a failed read */
 } pf_file;
@@ -106,8 +108,7 @@ static inline int64_t pf_record_bytes(pf_file_source *files) {
     int64_t size = files->record_bytes;
     if (files->format == PF_FORMAT_FRAMES) {
         if (held < PF_FRAME_HEADER) return 0;
-        size = PF_FRAME_HEADER + (int64_t)((uint32_t)start[0] | (uint32_t)start[1] << 8 | (uint32_t)start[2] << 16 |
-                                           (uint32_t)start[3] << 24);
+        size = pf_frame_bytes(start);
     }
     return (int64_t)held + files->dropped >= size ? size : 0;
 }
@@ -165,17 +166,26 @@ static inline int pf_map_record(pf_file_source *files, pf_file *file, int64_t si
 
 enum { PF_UNREADABLE = -1 };
 
-/* Offer the record of `size` bytes at `begin`, whose last `ending` bytes are no payload. */
+/* Not so an empty line, nor a record that was a row of an earlier run as it is, but for a newline. */
+static inline int pf_is_row(const pf_file_source *files, const pf_file *file, const uint8_t *record, int64_t size) {
+    int64_t handled = file->handled - file->offset;
+    if (files->format != PF_FORMAT_LINES) return handled <= 0 || handled != size;
+    int64_t before_return = size - (size > 0 && record[size - 1] == '\r');
+    return before_return > 0 && (handled <= 0 || (handled != size && handled != before_return));
+}
+
+/* Offer the record of `size` bytes at `begin`, whose last `ending` bytes are no payload; `cut`: the file ends in it. */
 static inline int pf_append_record(pf_file_source *files, pf_file *file, pf_sink *sink, int64_t size, size_t ending,
-                                   uint32_t *taken) {
+                                   uint8_t cut, uint32_t *taken) {
     int64_t header = files->format == PF_FORMAT_FRAMES ? PF_FRAME_HEADER : 0;
     int64_t payload = size - header - (int64_t)ending;
     if (payload < 0) payload = 0; /* the file ends inside a frame's header */
     pf_mapping map = {.record = files->buffer + files->begin};
     if (files->dropped && pf_map_record(files, file, size, &map) != 0) return PF_UNREADABLE;
     const uint8_t *start = map.record + header;
-    int blank = files->format == PF_FORMAT_LINES && (payload == 0 || (payload == 1 && start[0] == '\r'));
-    if (!blank) {
+    int is_row = pf_is_row(files, file, start, payload);
+    int result = PF_APPENDED;
+    if (is_row) {
         pf_incoming message = {
             .payload = start,
             .size = (size_t)payload,
@@ -184,12 +194,15 @@ static inline int pf_append_record(pf_file_source *files, pf_file *file, pf_sink
             .offset = file->offset,
             .next_offset = file->offset + size,
             .timestamp_ms = -1,
+            .cut = cut,
         };
-        int result = sink->append(sink, &message);
-        if (map.start) munmap(map.start, map.bytes);
-        if (result != PF_APPENDED) return PF_STALLED;
+        result = sink->append(sink, &message);
+    }
+    if (map.start) munmap(map.start, map.bytes);
+    if (result != PF_APPENDED) return PF_STALLED;
+    if (is_row) {
         (*taken)++;
-        file->appended = message.next_offset;
+        file->appended = file->offset + size;
     }
     file->offset += size;
     files->begin += (size_t)(size - files->dropped);
@@ -267,7 +280,7 @@ static int pf_file_cut(pf_file_source *files, pf_file *file, pf_sink *sink, uint
         int64_t size = pf_record_bytes(files);
         if (size) {
             size_t ending = files->format == PF_FORMAT_LINES;
-            int result = pf_append_record(files, file, sink, size, ending, taken);
+            int result = pf_append_record(files, file, sink, size, ending, 0, taken);
             if (result == PF_STALLED) return PF_READ_STALLED;
             if (result == PF_UNREADABLE) return file->error ? PF_READ_FAILED : PF_READ_NOTHING;
             continue;
@@ -290,9 +303,14 @@ static int pf_file_cut(pf_file_source *files, pf_file *file, pf_sink *sink, uint
         }
         if (!file->last) return PF_READ_NOTHING;
         int64_t rest = file->seen - file->offset;
-        int result = rest ? pf_append_record(files, file, sink, rest, 0, taken) : PF_APPENDED;
-        if (result == PF_STALLED) return PF_READ_STALLED;
-        if (result == PF_UNREADABLE) return file->error ? PF_READ_FAILED : PF_READ_NOTHING;
+        int may_wait = files->format != PF_FORMAT_LINES && !file->final;
+        if (rest && may_wait) {
+            file->waiting = rest;
+        } else if (rest) {
+            int result = pf_append_record(files, file, sink, rest, 0, files->format != PF_FORMAT_LINES, taken);
+            if (result == PF_STALLED) return PF_READ_STALLED;
+            if (result == PF_UNREADABLE) return file->error ? PF_READ_FAILED : PF_READ_NOTHING;
+        }
         file->done = 1;
         return PF_READ_NOTHING;
     }

@@ -96,7 +96,7 @@ static int pf_fixed_utf32(const pf_plan *plan, const pf_columns *batch, const pf
     }
     for (uint32_t c = 0; c < n; c++) {
         pf_fixed_copy((uint8_t *)&code, at + 4 * c, 4, step->swap);
-        if (code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF)) return PF_REASON_UTF8;
+        if (code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF)) return PF_REASON_CODE_POINT;
         uint32_t size = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
         if (room - used < size) return PF_NO_ROOM;
         static const uint8_t lead[5] = {0, 0x00, 0xC0, 0xE0, 0xF0};

@@ -3,13 +3,23 @@
 
 import os
 
+from arena_layout cimport pf_arena
+from atomics cimport pf_load64, pf_now_ns, pf_store
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from pythia_fast._ext.decoder cimport NativeDecoder, pf_decoder
 from pythia_fast._ext.plan cimport pf_columns
-from pythia_fast._ext.ring cimport Arena, pf_arena
-from pythia_fast._ext.source cimport NativeSource, pf_source
+from pythia_fast._ext.ring cimport Arena
+from pythia_fast._ext.source cimport (
+    PF_SOURCE_CALL,
+    PF_SOURCE_END,
+    PF_SOURCE_FAILED,
+    NativeSource,
+    pf_incoming,
+    pf_sink,
+    pf_source,
+)
 
 cdef extern from "intake.h" nogil:
     enum:
@@ -17,9 +27,6 @@ cdef extern from "intake.h" nogil:
         PF_UNORDERED
         PF_BY_PARTITION
         PF_BY_KEY
-        PF_SOURCE_END
-        PF_SOURCE_FAILED
-        PF_SOURCE_CALL
         PF_INTAKE_STOPPED
         PF_INTAKE_BLOCKED
         PF_INTAKE_ROOM
@@ -34,10 +41,6 @@ cdef extern from "intake.h" nogil:
         uint32_t gate
         pf_token_bucket rate
         uint64_t rate_waits
-    ctypedef struct pf_incoming:
-        pass
-    ctypedef struct pf_sink:
-        int (*append)(pf_sink *self, const pf_incoming *message) noexcept nogil
     ctypedef struct pf_open_batch:
         uint32_t slot
     ctypedef struct pf_intake:
@@ -55,15 +58,8 @@ cdef extern from "intake.h" nogil:
     int pf_intake_run(pf_intake *intake, pf_source *source)
     void pf_next_epoch(pf_intake *intake)
     int pf_intake_flush(pf_intake *intake, uint64_t deadline_ns)
-    uint64_t pf_now_ns()
-    uint64_t pf_load64(const uint64_t *word)
-    void pf_store(uint32_t *word, uint32_t value)
     void pf_signal_room(pf_arena *arena)
     void pf_bucket_init(pf_token_bucket *bucket, double rows_per_s, uint32_t most, uint32_t lanes)
-
-cdef extern from "source.h" nogil:
-    ctypedef struct pf_source_calls "pf_source":
-        void (*wake)(pf_source *self) noexcept nogil
 
 END = PF_SOURCE_END
 FAILED = PF_SOURCE_FAILED
@@ -168,8 +164,8 @@ cdef class Intake:
 
     def wake(self):
         """Make run() look around. Any thread."""
-        if (<pf_source_calls *>self.source.source).wake != NULL:
-            (<pf_source_calls *>self.source.source).wake(self.source.source)
+        if self.source.source.wake != NULL:
+            self.source.source.wake(self.source.source)
 
     def hurry(self, bint hurry):
         """Whether batches that wait to be handled again are due now. Any thread."""

@@ -3,18 +3,13 @@
 
 from collections import namedtuple
 
+from arena_layout cimport pf_progress, pf_slot
 from libc.stdint cimport uint32_t, uint64_t
 
-from pythia_fast._ext.ring cimport Arena, pf_arena
+from pythia_fast._ext.arena_memory cimport slot_of
+from pythia_fast._ext.ring cimport Arena
 
-cdef extern from "ring.h" nogil:
-    ctypedef struct pf_progress:
-        uint32_t rows_done, suspect_end, deaths, deaths_before
-        uint64_t output_bytes
-        uint32_t output_records, error_half, error_bytes, rejected, retried, failed, killed, reserved
-    ctypedef struct pf_slot:
-        uint32_t crashes, journal_at
-    pf_slot *pf_slot_at(pf_arena *arena, uint32_t slot)
+cdef extern from "journal.h" nogil:
     const pf_progress *pf_progress_of(const pf_slot *slot)
     void pf_progress_write(pf_slot *slot, pf_progress progress)
     void pf_progress_begin(pf_slot *slot, uint32_t end, uint32_t deaths_before)
@@ -38,10 +33,8 @@ cdef class Journal:
     cdef pf_slot *slot
 
     def __init__(self, Arena arena not None, uint32_t slot):
-        if slot >= arena.arena.n_slots:
-            raise IndexError(f"slot {slot} of {arena.arena.n_slots}")
+        self.slot = slot_of(arena, slot)
         self.arena = arena
-        self.slot = pf_slot_at(arena.arena, slot)
 
     def read(self):
         """The Progress that counts."""

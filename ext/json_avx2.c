@@ -39,18 +39,23 @@ static inline block_mask block_copy(uint8_t *out, const uint8_t *p) {
     return block_special_of(bytes);
 }
 
-#define QUOTE_BITS 1
+typedef struct {
+    __m256i bytes;
+} other_bytes;
 
-/* A bit for each quote in 64 bytes, which are copied; `other` gets one for whatever else is special. */
-static inline uint64_t quote_bits(const uint8_t *p, uint8_t *copy, uint64_t *other) {
+static inline int any_other(const other_bytes *others) { return _mm256_movemask_epi8(others->bytes) != 0; }
+
+/* A bit for each quote in 64 bytes, which are copied; `others` is told of whatever else is special. */
+static inline __attribute__((always_inline)) uint64_t quote_bits(const uint8_t *p, uint8_t *copy, other_bytes *others) {
     __m256i low = _mm256_loadu_si256((const __m256i *)p), high = _mm256_loadu_si256((const __m256i *)(p + 32));
-    __m256i quote = _mm256_set1_epi8('"');
+    __m256i quote = _mm256_set1_epi8('"'), backslash = _mm256_set1_epi8('\\'), space = _mm256_set1_epi8(' ');
     _mm256_storeu_si256((__m256i *)copy, low);
     _mm256_storeu_si256((__m256i *)(copy + 32), high);
-    uint64_t quotes = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(low, quote)) |
-                      (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, quote)) << 32;
-    *other = ((uint64_t)block_special_of(low) | (uint64_t)block_special_of(high) << 32) ^ quotes;
-    return quotes;
+    __m256i backslashes = _mm256_or_si256(_mm256_cmpeq_epi8(low, backslash), _mm256_cmpeq_epi8(high, backslash));
+    __m256i outside = _mm256_or_si256(_mm256_cmpgt_epi8(space, low), _mm256_cmpgt_epi8(space, high));
+    others->bytes = _mm256_or_si256(others->bytes, _mm256_or_si256(backslashes, outside));
+    return (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(low, quote)) |
+           (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, quote)) << 32;
 }
 
 static inline int block_literal(const uint8_t *p, const pf_json_key *key) {
@@ -85,7 +90,7 @@ static inline uint32_t above_nine(__m128i values) {
 #define SHORT_DIGITS 16
 
 /* The digits at the front of p[0 .. 16): how many (up to 16), and their value. */
-static inline uint64_t short_digits(const uint8_t *p, unsigned *count) {
+static inline __attribute__((always_inline)) uint64_t short_digits(const uint8_t *p, unsigned *count) {
     __m128i values = _mm_sub_epi8(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8('0'));
     *count = (unsigned)__builtin_ctz(above_nine(values));
     return join_digits(_mm_shuffle_epi8(values, alignment(*count)));

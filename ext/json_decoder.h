@@ -18,7 +18,6 @@
 #define PF_JSON_POOL 64          /* unknown keys that one Struct remembers; a power of two */
 #define PF_JSON_POOL_PROBES 8
 #define PF_JSON_SEEN_WORDS 17    /* 1024 fields and one bit for every key that is none */
-#define PF_JSON_NO_KEY 0xFFFFu
 
 /* What to do with the value of a key. */
 enum {
@@ -44,23 +43,34 @@ struct pf_json_key {
     uint32_t column;
     uint32_t column_at;  /* byte offset of the column in the array of columns */
     uint32_t name_size;
+    uint32_t short_size; /* name_size, but for a name of which first and last are not all: what none has */
     const char *name;    /* of a pooled key: into its own literal */
     uint64_t first;      /* first and last eight bytes of the name, see pf_json_name_ends */
     uint64_t last;
 };
 
+/* The kinds of values that json_scatter.h reads one after the other. */
+enum { PF_JSON_READ_INT64, PF_JSON_READ_FLOAT64, PF_JSON_READ_STRING, PF_JSON_READ_OTHER, PF_JSON_READ_KINDS };
+
+typedef struct {
+    uint32_t key;        /* index into keys */
+    uint32_t column_at;  /* as the key's */
+} pf_json_reading;
+
 typedef struct {
     const pf_struct *plan;
-    pf_json_key *keys;       /* the fields in their order, then the tag */
+    pf_json_key *keys;       /* the fields in their order, then the tag, then one that no name equals */
     uint32_t n_keys;
     uint32_t seen_words;
     uint64_t all[PF_JSON_SEEN_WORDS]; /* a bit for every field */
-    uint16_t *table;         /* hash -> index into keys, PF_JSON_NO_KEY where free; linear probing */
+    uint16_t *table;         /* hash -> index into keys, n_keys where free; linear probing */
     uint32_t table_mask;
     uint32_t shift;
     uint64_t multiplier;
     uint32_t missed;         /* keys of this row that were not the expected ones */
     int32_t scatter;         /* rows yet to be read by json_scatter.h; below 0: rows until it is tried again */
+    pf_json_reading *readings; /* all keys, those of a kind together */
+    uint32_t readings_end[PF_JSON_READ_KINDS]; /* index just past the last one of the kind */
     pf_json_key head;        /* before the first key */
     pf_json_key unknown;     /* an unknown key that cannot be learned */
     pf_json_key pool[PF_JSON_POOL];

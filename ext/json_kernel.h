@@ -9,7 +9,8 @@
  *     block_special_last(end, n)  block_special of the n bytes before end, of which a whole block may be read;
  *                                 n bytes without one give no bits, or one at n
  *     block_literal(p, k) whether PF_JSON_LITERAL bytes at p begin with key k's literal
- *     QUOTE_BITS          defined where quote_bits looks at 64 bytes at once (see json_scatter.h)
+ *     other_bytes         where quote_bits notes what else was special, zero at first; any_other tells
+ *     quote_bits(p, copy, others)  bits for the quotes of 64 bytes, which are copied
  *     WIDE_DECIMAL        defined where wide_decimal reads sixteen bytes of a number at once
  *     SHORT_DIGITS        bytes that short_digits looks at
  *
@@ -62,7 +63,7 @@ INLINE pf_json_key *find_key(const pf_json_struct *target, const uint8_t *name, 
                              uint64_t last, uint64_t hash) {
     for (uint64_t at = hash >> target->shift;; at = (at + 1) & target->table_mask) {
         uint16_t k = target->table[at];
-        if (k == PF_JSON_NO_KEY) return NULL;
+        if (k == target->n_keys) return NULL;
         pf_json_key *key = &target->keys[k];
         if (key->first == first && key->last == last && key->name_size == size &&
             (size <= 16 || memcmp(key->name, name, size) == 0))
@@ -262,13 +263,7 @@ closed:
     return p;
 }
 
-#ifdef QUOTE_BITS
 #include "json_scatter.h"
-#else
-INLINE const uint8_t *read_row(context *c, pf_json_struct *target, const uint8_t *p) {
-    return read_object(c, target, p, c->batch->rows, 1);
-}
-#endif
 
 INLINE int decode_payload(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size, pf_refusal *why) {
     const pf_json *json = (const pf_json *)self;

@@ -44,6 +44,7 @@ static void set_literal(pf_json_key *key, const uint8_t *name, size_t size) {
 static void set_name(pf_json_key *key, const char *name, uint32_t size) {
     key->name = name;
     key->name_size = size;
+    key->short_size = size <= 16 ? size : UINT32_MAX;
     pf_json_name_ends((const uint8_t *)name, size, &key->first, &key->last);
     set_literal(key, (const uint8_t *)name, size);
 }
@@ -52,16 +53,17 @@ static void set_name(pf_json_key *key, const char *name, uint32_t size) {
 static void set_never(pf_json_key *key) {
     set_no_literal(key);
     key->literal_size = PF_JSON_LITERAL;
+    key->short_size = UINT32_MAX;
     key->action = PF_JSON_NEVER;
 }
 
 static uint32_t fill_table(pf_json_struct *target) {
     uint32_t collisions = 0;
-    memset(target->table, 0xFF, (target->table_mask + 1) * sizeof *target->table);
+    for (uint32_t at = 0; at <= target->table_mask; at++) target->table[at] = (uint16_t)target->n_keys;
     for (uint32_t k = 0; k < target->n_keys; k++) {
         const pf_json_key *key = &target->keys[k];
         uint64_t at = pf_json_hash(key->first, key->last, key->name_size, target->multiplier) >> target->shift;
-        while (target->table[at] != PF_JSON_NO_KEY) {
+        while (target->table[at] != target->n_keys) {
             at = (at + 1) & target->table_mask;
             collisions++;
         }
@@ -87,16 +89,37 @@ static void choose_multiplier(pf_json_struct *target) {
     fill_table(target);
 }
 
+static unsigned reading_of(const pf_json_key *key) {
+    switch (key->action) {
+    case PF_JSON_INT64: return PF_JSON_READ_INT64;
+    case PF_JSON_FLOAT64: return PF_JSON_READ_FLOAT64;
+    case PF_JSON_STRING: return PF_JSON_READ_STRING;
+    default: return PF_JSON_READ_OTHER;
+    }
+}
+
+static void sort_readings(pf_json_struct *target) {
+    uint32_t n = 0;
+    for (unsigned kind = 0; kind < PF_JSON_READ_KINDS; kind++) {
+        for (uint32_t k = 0; k < target->n_keys; k++)
+            if (reading_of(&target->keys[k]) == kind)
+                target->readings[n++] = (pf_json_reading){k, target->keys[k].column_at};
+        target->readings_end[kind] = n;
+    }
+}
+
 static int build_struct(const pf_plan *plan, const pf_struct *source, pf_json_struct *target) {
     target->plan = source;
     target->n_keys = source->n_fields + (source->tag_field != NULL);
     target->keys = aligned_alloc(32, (target->n_keys + 1) * sizeof *target->keys);
     uint32_t bits = 3;
-    while ((1u << bits) < 4 * target->n_keys) bits++;
+    /* So roomy where json_scatter.h may ask that keys without collisions are found in a few tries. */
+    while ((1u << bits) < (target->n_keys < 64 ? 16 : 4) * target->n_keys) bits++;
     target->table_mask = (1u << bits) - 1;
     target->shift = 64 - bits;
     target->table = malloc((1u << bits) * sizeof *target->table);
-    if (!target->keys || !target->table) return 0;
+    target->readings = malloc((target->n_keys + 1) * sizeof *target->readings);
+    if (!target->keys || !target->table || !target->readings) return 0;
     memset(target->keys, 0, (target->n_keys + 1) * sizeof *target->keys);
 
     pf_json_key *never = &target->keys[target->n_keys]; /* the one key more than there are */
@@ -133,6 +156,7 @@ static int build_struct(const pf_plan *plan, const pf_struct *source, pf_json_st
     set_bit(&target->unknown, source->n_fields);
     target->unknown.next = never;
     choose_multiplier(target);
+    sort_readings(target);
     return 1;
 }
 
@@ -157,6 +181,7 @@ void pf_json_free(pf_json *json) {
     for (uint32_t s = 0; json->structs && s < json->plan->n_structs; s++) {
         free(json->structs[s].keys);
         free(json->structs[s].table);
+        free(json->structs[s].readings);
     }
     free(json->structs);
     free(json);

@@ -38,6 +38,32 @@ static inline block_mask block_copy(uint8_t *out, const uint8_t *p) {
     return block_special_of(word);
 }
 
+/* High bits that tell of bytes above ASCII, and, as long as there are none, of backslashes and controls. */
+typedef struct {
+    uint64_t above, special;
+} other_bytes;
+
+static inline int any_other(const other_bytes *others) { return (others->above | others->special) != 0; }
+
+/* A bit for each quote in 64 bytes, which are copied; `others` is told of whatever else is special.  Sums of two
+ * ASCII bytes do not overflow into the next; what becomes of others does not matter, they are told anyway. */
+static inline __attribute__((always_inline)) uint64_t quote_bits(const uint8_t *p, uint8_t *copy, other_bytes *others) {
+    const uint64_t ones = 0x0101010101010101ull, highs = 0x8080808080808080ull;
+    uint64_t quotes = 0, above = 0, plain = highs;
+    for (unsigned k = 0; k < 8; k++) {
+        uint64_t word;
+        memcpy(&word, p + 8 * k, 8);
+        memcpy(copy + 8 * k, &word, 8);
+        above |= word;
+        plain &= ((word ^ (ones * '\\')) + ones * 0x7F) & (word + ones * 0x60);
+        uint64_t marks = ~((word ^ (ones * '"')) + ones * 0x7F) & highs;
+        quotes |= (marks * 0x0002040810204081ull) >> 56 << (8 * k); /* the high bits of eight bytes, together */
+    }
+    others->above |= above & highs;
+    others->special |= plain ^ highs;
+    return quotes;
+}
+
 static inline int word_differs(const uint8_t *a, const uint8_t *b) { return memcmp(a, b, 8) != 0; }
 
 static inline int block_literal(const uint8_t *p, const pf_json_key *key) {

@@ -31,10 +31,16 @@ struct pf_kafka_note {
 };
 
 typedef struct {
+    const pf_rdkafka *api;
     pthread_mutex_t lock;
     pf_kafka_note *first, *last;
     _Atomic uint32_t count;
 } pf_kafka_notes;
+
+/* 0, or an errno.  The memory is zero before. */
+int pf_kafka_notes_init(pf_kafka_notes *notes, const pf_rdkafka *api);
+/* Have a client made of `conf` note its errors, log lines and statistics.  The opaque of its callbacks is `notes`. */
+void pf_kafka_notes_configure(pf_kafka_notes *notes, rd_kafka_conf_t *conf);
 
 static inline int pf_kafka_notes_waiting(pf_kafka_notes *notes)
 {
@@ -42,8 +48,8 @@ static inline int pf_kafka_notes_waiting(pf_kafka_notes *notes)
 }
 
 /* Without memory for a note the process ends: a rebalance that nobody hears of would stop the group for ever. */
-static inline void pf_kafka_notes_add(pf_kafka_notes *notes, const pf_rdkafka *api, int kind, int err, const char *text,
-                                      size_t text_size, const rd_kafka_topic_partition_list_t *partitions)
+static inline void pf_kafka_notes_add(pf_kafka_notes *notes, int kind, int err, const char *text, size_t text_size,
+                                      const rd_kafka_topic_partition_list_t *partitions)
 {
     pf_kafka_note *note = calloc(1, sizeof *note);
     if (note == NULL)
@@ -58,7 +64,7 @@ static inline void pf_kafka_notes_add(pf_kafka_notes *notes, const pf_rdkafka *a
         note->text[text_size] = '\0';
     }
     if (partitions != NULL)
-        note->partitions = api->topic_partition_list_copy(partitions);
+        note->partitions = notes->api->topic_partition_list_copy(partitions);
     pthread_mutex_lock(&notes->lock);
     if (notes->last != NULL)
         notes->last->next = note;
@@ -88,11 +94,11 @@ static inline void pf_kafka_note_free(const pf_rdkafka *api, pf_kafka_note *note
     free(note);
 }
 
-static inline void pf_kafka_notes_destroy(pf_kafka_notes *notes, const pf_rdkafka *api)
+static inline void pf_kafka_notes_destroy(pf_kafka_notes *notes)
 {
     for (pf_kafka_note *note = pf_kafka_notes_take(notes), *next; note != NULL; note = next) {
         next = note->next;
-        pf_kafka_note_free(api, note);
+        pf_kafka_note_free(notes->api, note);
     }
     pthread_mutex_destroy(&notes->lock);
 }

@@ -1,13 +1,8 @@
 #include "kafka_outbox.h"
+#include "kafka_header_list.h"
 
-#include <errno.h>
+#include <stddef.h>
 #include <time.h>
-
-#define RECORD_HEADER 12
-#define NO_BYTES 0xFFFFFFFFu
-#define AT_BITS 40 /* of the opaque: byte offset; the rest is the ticket number */
-
-_Static_assert(sizeof(void *) == 8, "an opaque holds a ticket number and a byte offset");
 
 static const int64_t RETRY_NS = 500 * 1000 * 1000;
 /* About half of what librdkafka has a batch be by default. */
@@ -18,117 +13,6 @@ static int64_t now_ns(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-/* ---- framing ---------------------------------------------------------------------------------------- */
-
-typedef struct {
-    const uint8_t *key, *headers, *payload;
-    uint32_t key_size, headers_size, payload_size; /* NO_BYTES: null */
-    uint64_t next;                                 /* where the next record begins */
-} record;
-
-static uint32_t load_u32(const uint8_t *at)
-{
-    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
-static uint64_t size_of(uint32_t framed)
-{
-    return framed == NO_BYTES ? 0 : framed;
-}
-
-/* 0 when no whole record begins at `at`. */
-static int find_record(const uint8_t *records, uint64_t size, uint64_t at, record *to)
-{
-    if (size - at < RECORD_HEADER)
-        return 0;
-    to->key_size = load_u32(records + at);
-    to->headers_size = load_u32(records + at + 4);
-    to->payload_size = load_u32(records + at + 8);
-    uint64_t key_at = at + RECORD_HEADER;
-    uint64_t headers_at = key_at + size_of(to->key_size);
-    uint64_t payload_at = headers_at + to->headers_size;
-    to->next = payload_at + size_of(to->payload_size);
-    if (to->next > size)
-        return 0;
-    to->key = records + key_at;
-    to->headers = records + headers_at;
-    to->payload = records + payload_at;
-    return 1;
-}
-
-/* A record of a ticket: its framing was checked when the ticket was added, and nobody writes there since. */
-static record record_of(const pf_outbox_ticket *ticket, uint64_t at)
-{
-    record one;
-    if (!find_record(ticket->records, ticket->size, at, &one))
-        abort();
-    return one;
-}
-
-uint32_t pf_kafka_outbox_index(const pf_outbox_ticket *ticket, uint64_t at)
-{
-    uint32_t index = 0;
-    for (uint64_t here = 0; here < at; here = record_of(ticket, here).next)
-        index++;
-    return index;
-}
-
-/* librdkafka's headers from our encoding; NULL where the encoding ends inside a header. */
-static rd_kafka_headers_t *make_headers(const pf_rdkafka *api, const uint8_t *at, uint32_t size)
-{
-    rd_kafka_headers_t *headers = api->headers_new(4);
-    const uint8_t *end = at + size;
-    while (at < end) {
-        if (end - at < 2)
-            break;
-        uint32_t name_size = (uint32_t)at[0] | (uint32_t)at[1] << 8;
-        const uint8_t *name = at + 2;
-        if ((uint64_t)(end - name) < (uint64_t)name_size + 4)
-            break;
-        uint32_t value_size = load_u32(name + name_size);
-        const uint8_t *value = name + name_size + 4;
-        if ((uint64_t)(end - value) < size_of(value_size))
-            break;
-        api->header_add(headers, (const char *)name, (ssize_t)name_size, value_size == NO_BYTES ? NULL : value,
-                        value_size == NO_BYTES ? 0 : (ssize_t)value_size);
-        at = value + size_of(value_size);
-    }
-    if (at == end)
-        return headers;
-    api->headers_destroy(headers);
-    return NULL;
-}
-
-/* ---- lists of tickets --------------------------------------------------------------------------------- */
-
-static void append_ticket(pf_kafka_outbox *self, uint32_t *first, uint32_t *last, uint32_t number)
-{
-    self->tickets[number].next = PF_OUTBOX_NONE;
-    if (*first == PF_OUTBOX_NONE)
-        *first = number;
-    else
-        self->tickets[*last].next = number;
-    *last = number;
-}
-
-static void close_if_reported(pf_kafka_outbox *self, uint32_t number)
-{
-    pf_outbox_ticket *ticket = &self->tickets[number];
-    if (ticket->at == ticket->size && ticket->outstanding == 0)
-        append_ticket(self, &self->done_first, &self->done_last, number);
-}
-
-static int grow(void **array, uint32_t *room, size_t element)
-{
-    uint32_t wider = *room == 0 ? 16 : 2 * *room;
-    void *grown = realloc(*array, wider * element);
-    if (grown == NULL)
-        return -1;
-    *array = grown;
-    *room = wider;
-    return 0;
 }
 
 /* ---- what became of a record ---------------------------------------------------------------------------- */
@@ -160,24 +44,17 @@ static int is_permanent(int err)
 /* The record is no part of a transaction that could be committed. */
 static void lose_transaction(pf_kafka_outbox *self, uint32_t number, int err)
 {
-    if (self->lost_to == RD_KAFKA_ERR_NONE)
+    int known = self->lost_to != RD_KAFKA_ERR_NONE && (is_permanent(self->lost_to) || !is_permanent(err));
+    if (!known) /* a record that is refused is the cause of whatever else failed, though that may be told first */
         self->lost_to = err;
-    self->tickets[number].outstanding--;
-    close_if_reported(self, number);
-}
-
-static void note_failure(pf_outbox_ticket *ticket, uint64_t at, int err)
-{
-    if (ticket->n_failures == ticket->room &&
-        grow((void **)&ticket->failures, &ticket->room, sizeof *ticket->failures) < 0)
-        abort(); /* to forget it would report a record as durable that is not */
-    ticket->failures[ticket->n_failures++] = (pf_outbox_failure){.at = at, .err = err};
+    self->tickets.all[number].outstanding--;
+    pf_tickets_close_if_reported(&self->tickets, number);
 }
 
 static void send_again_later(pf_kafka_outbox *self, uint32_t number, uint64_t at)
 {
     if (self->n_retries == self->retries_room &&
-        grow((void **)&self->retries, &self->retries_room, sizeof *self->retries) < 0)
+        pf_grow((void **)&self->retries, &self->retries_room, sizeof *self->retries) < 0)
         abort();
     if (self->n_retries == 0)
         self->retry_at_ns = now_ns() + RETRY_NS;
@@ -187,7 +64,7 @@ static void send_again_later(pf_kafka_outbox *self, uint32_t number, uint64_t at
 /* `err` says what became of a record that counts as outstanding. */
 static void report(pf_kafka_outbox *self, uint32_t number, uint64_t at, int err)
 {
-    pf_outbox_ticket *ticket = &self->tickets[number];
+    pf_outbox_ticket *ticket = &self->tickets.all[number];
     if (err != RD_KAFKA_ERR_NONE && !is_permanent(err)) {
         if (self->transactional && err != RD_KAFKA_ERR_QUEUE_FULL) {
             lose_transaction(self, number, err);
@@ -201,17 +78,17 @@ static void report(pf_kafka_outbox *self, uint32_t number, uint64_t at, int err)
         self->delivered++;
         self->passing_error = 0;
     } else {
-        note_failure(ticket, at, err);
+        pf_ticket_fail(ticket, at, err);
     }
     ticket->outstanding--;
-    close_if_reported(self, number);
+    pf_tickets_close_if_reported(&self->tickets, number);
 }
 
 static void send_again_in_groups(pf_kafka_outbox *self, uint32_t number, uint64_t at)
 {
     pf_outbox_groups *groups = &self->groups;
     if (groups->count == groups->room &&
-        grow((void **)&groups->records, &groups->room, sizeof *groups->records) < 0)
+        pf_grow((void **)&groups->records, &groups->room, sizeof *groups->records) < 0)
         abort();
     groups->records[groups->count++] = (pf_outbox_retry){.ticket = number, .at = at};
     groups->refused = groups->size > 0;
@@ -222,10 +99,9 @@ static void send_again_in_groups(pf_kafka_outbox *self, uint32_t number, uint64_
 
 static void on_delivery(rd_kafka_t *client, const rd_kafka_message_t *message, void *opaque)
 {
-    pf_kafka_outbox *self = opaque;
-    uint64_t token = (uint64_t)(uintptr_t)message->opaque;
-    uint32_t number = (uint32_t)(token >> AT_BITS);
-    uint64_t at = token & ((1ull << AT_BITS) - 1);
+    pf_kafka_outbox *self = (pf_kafka_outbox *)((char *)opaque - offsetof(pf_kafka_outbox, notes));
+    uint32_t number = pf_token_ticket(message->opaque);
+    uint64_t at = pf_token_at(message->opaque);
     self->in_flight--;
     if (self->transactional && message->err != RD_KAFKA_ERR_NONE)
         lose_transaction(self, number, message->err);
@@ -235,53 +111,25 @@ static void on_delivery(rd_kafka_t *client, const rd_kafka_message_t *message, v
         report(self, number, at, message->err);
 }
 
-static void on_error(rd_kafka_t *client, int err, const char *reason, void *opaque)
-{
-    pf_kafka_outbox *self = opaque;
-    pf_kafka_notes_add(&self->notes, self->api, PF_NOTE_ERROR, err, reason, strlen(reason), NULL);
-}
-
-/* librdkafka hands a log callback no opaque, only the client; the client's opaque is the outbox. */
-static const pf_rdkafka *log_api;
-
-static void on_log(const rd_kafka_t *client, int level, const char *facility, const char *text)
-{
-    pf_kafka_outbox *self = log_api->opaque(client);
-    if (self != NULL && strcmp(facility, "FAIL") != 0) /* on_error tells those */
-        pf_kafka_notes_add(&self->notes, self->api, PF_NOTE_LOG, level, text, strlen(text), NULL);
-}
-
-static int on_statistics(rd_kafka_t *client, char *json, size_t json_size, void *opaque)
-{
-    pf_kafka_outbox *self = opaque;
-    pf_kafka_notes_add(&self->notes, self->api, PF_NOTE_STATISTICS, 0, json, json_size, NULL);
-    return 0; /* librdkafka frees the text */
-}
-
 /* ---- handing over ------------------------------------------------------------------------------------------ */
 
-static void *token_of(uint32_t number, uint64_t at)
-{
-    return (void *)(uintptr_t)((uint64_t)number << AT_BITS | at);
-}
-
 /* An empty payload or key is not a null one: librdkafka tells them apart by the pointer. */
-static rd_kafka_message_t message_of(const record *one, uint32_t number, uint64_t at)
+static rd_kafka_message_t message_of(const pf_framed_record *one, uint32_t number, uint64_t at)
 {
     return (rd_kafka_message_t){
-        .payload = one->payload_size == NO_BYTES ? NULL : (void *)(uintptr_t)one->payload,
-        .len = (size_t)size_of(one->payload_size),
-        .key = one->key_size == NO_BYTES ? NULL : (void *)(uintptr_t)one->key,
-        .key_len = (size_t)size_of(one->key_size),
-        .opaque = token_of(number, at),
+        .payload = one->payload_size == PF_NO_BYTES ? NULL : (void *)(uintptr_t)one->payload,
+        .len = (size_t)pf_bytes_of(one->payload_size),
+        .key = one->key_size == PF_NO_BYTES ? NULL : (void *)(uintptr_t)one->key,
+        .key_len = (size_t)pf_bytes_of(one->key_size),
+        .opaque = pf_ticket_token(number, at),
     };
 }
 
 /* The error, or 0. produce_batch is quicker, but knows no headers. */
-static int hand_over_with_headers(pf_kafka_outbox *self, const record *one, rd_kafka_message_t *message,
+static int hand_over_with_headers(pf_kafka_outbox *self, const pf_framed_record *one, rd_kafka_message_t *message,
                                   rd_kafka_topic_t *topic)
 {
-    rd_kafka_headers_t *headers = make_headers(self->api, one->headers, one->headers_size);
+    rd_kafka_headers_t *headers = pf_decode_headers(self->api, one->headers, one->headers_size);
     if (headers == NULL)
         return -199;
     rd_kafka_vu_t arguments[6] = {
@@ -303,27 +151,27 @@ static int hand_over_with_headers(pf_kafka_outbox *self, const record *one, rd_k
 
 static void hand_over_burst(pf_kafka_outbox *self, uint32_t number, int count)
 {
-    self->api->produce_batch(self->tickets[number].topic, RD_KAFKA_PARTITION_ANY, 0, self->burst, count);
+    self->api->produce_batch(self->tickets.all[number].topic, RD_KAFKA_PARTITION_ANY, 0, self->burst, count);
     for (int i = 0; i < count; i++) {
         const rd_kafka_message_t *message = &self->burst[i];
         if (message->err == RD_KAFKA_ERR_NONE)
             self->in_flight++;
         else
-            report(self, number, (uint64_t)(uintptr_t)message->opaque & ((1ull << AT_BITS) - 1), message->err);
+            report(self, number, pf_token_at(message->opaque), message->err);
     }
 }
 
 /* One record that has headers, or that is sent again: it counts as outstanding already. */
 static void hand_over_one(pf_kafka_outbox *self, uint32_t number, uint64_t at)
 {
-    record one = record_of(&self->tickets[number], at);
+    pf_framed_record one = pf_ticket_record(&self->tickets.all[number], at);
     rd_kafka_message_t message = message_of(&one, number, at);
     if (one.headers_size == 0) {
         self->burst[0] = message;
         hand_over_burst(self, number, 1);
         return;
     }
-    int err = hand_over_with_headers(self, &one, &message, self->tickets[number].topic);
+    int err = hand_over_with_headers(self, &one, &message, self->tickets.all[number].topic);
     if (err == RD_KAFKA_ERR_NONE)
         self->in_flight++;
     else
@@ -334,10 +182,10 @@ static void hand_over_one(pf_kafka_outbox *self, uint32_t number, uint64_t at)
  * A record counts as outstanding before it is handed over: what is refused at once must not close the ticket. */
 static void hand_over_ticket(pf_kafka_outbox *self, uint32_t number)
 {
-    pf_outbox_ticket *ticket = &self->tickets[number];
+    pf_outbox_ticket *ticket = &self->tickets.all[number];
     while (ticket->at < ticket->size && self->in_flight < self->limit) {
         uint64_t at = ticket->at;
-        record one = record_of(ticket, at);
+        pf_framed_record one = pf_ticket_record(ticket, at);
         if (one.headers_size != 0) {
             ticket->outstanding++;
             ticket->at = one.next;
@@ -351,7 +199,7 @@ static void hand_over_ticket(pf_kafka_outbox *self, uint32_t number)
             ticket->at = one.next;
             if (ticket->at == ticket->size)
                 break;
-            one = record_of(ticket, ticket->at);
+            one = pf_ticket_record(ticket, ticket->at);
         } while (one.headers_size == 0 && count < PF_OUTBOX_BURST && count < room);
         ticket->outstanding += count;
         hand_over_burst(self, number, (int)count);
@@ -396,8 +244,8 @@ static int hand_over_group(pf_kafka_outbox *self)
     uint32_t first = groups->next;
     for (uint64_t bytes = 0; groups->next < groups->count && groups->size < self->limit; groups->next++) {
         const pf_outbox_retry *again = &groups->records[groups->next];
-        record one = record_of(&self->tickets[again->ticket], again->at);
-        bytes += size_of(one.payload_size) + size_of(one.key_size) + one.headers_size + RECORD_OVERHEAD;
+        pf_framed_record one = pf_ticket_record(&self->tickets.all[again->ticket], again->at);
+        bytes += pf_bytes_of(one.payload_size) + pf_bytes_of(one.key_size) + one.headers_size + RECORD_OVERHEAD;
         if (groups->size > 0 && bytes > groups->bytes)
             break;
         groups->size++;
@@ -412,19 +260,19 @@ static void hand_over(pf_kafka_outbox *self)
     if (hand_over_group(self))
         return;
     hand_over_retries(self);
-    while (self->waiting_first != PF_OUTBOX_NONE && self->in_flight < self->limit) {
-        uint32_t number = self->waiting_first, next = self->tickets[number].next;
+    while (self->tickets.waiting_first != PF_OUTBOX_NONE && self->in_flight < self->limit) {
+        uint32_t number = self->tickets.waiting_first, next = self->tickets.all[number].next;
         hand_over_ticket(self, number);
-        if (self->tickets[number].at < self->tickets[number].size)
+        if (self->tickets.all[number].at < self->tickets.all[number].size)
             return;
-        self->waiting_first = next;
+        self->tickets.waiting_first = next;
     }
 }
 
 void pf_kafka_outbox_poll(pf_kafka_outbox *self, int timeout_ms)
 {
     hand_over(self);
-    if (self->done_first != PF_OUTBOX_NONE)
+    if (self->tickets.done_first != PF_OUTBOX_NONE)
         timeout_ms = 0;
     if (self->n_retries > 0) {
         int64_t left_ms = (self->retry_at_ns - now_ns()) / 1000000 + 1;
@@ -435,93 +283,20 @@ void pf_kafka_outbox_poll(pf_kafka_outbox *self, int timeout_ms)
         hand_over(self);
 }
 
-/* ---- tickets -------------------------------------------------------------------------------------------------- */
-
-static uint32_t new_ticket(pf_kafka_outbox *self)
-{
-    if (self->free_first != PF_OUTBOX_NONE) {
-        uint32_t number = self->free_first;
-        self->free_first = self->tickets[number].next;
-        return number;
-    }
-    if (self->n_tickets == 1u << (64 - AT_BITS - 1))
-        return PF_OUTBOX_NONE;
-    pf_outbox_ticket *grown = realloc(self->tickets, (self->n_tickets + 1) * sizeof *grown);
-    if (grown == NULL)
-        return PF_OUTBOX_NONE;
-    self->tickets = grown;
-    memset(&grown[self->n_tickets], 0, sizeof *grown);
-    return self->n_tickets++;
-}
-
-int pf_kafka_outbox_add(pf_kafka_outbox *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id,
-                        uint32_t topic)
-{
-    if (size >= 1ull << AT_BITS)
-        return EINVAL;
-    uint64_t at = 0;
-    uint32_t seen = 0;
-    for (record one; at < size; at = one.next, seen++)
-        if (!find_record(records, size, at, &one))
-            return EINVAL;
-    if (seen != count)
-        return EINVAL;
-    uint32_t number = new_ticket(self);
-    if (number == PF_OUTBOX_NONE)
-        return ENOMEM;
-    pf_outbox_ticket *ticket = &self->tickets[number];
-    ticket->records = records;
-    ticket->size = size;
-    ticket->id = id;
-    ticket->topic = self->topics[topic];
-    ticket->at = 0;
-    ticket->outstanding = ticket->n_failures = 0;
-    if (size == 0)
-        close_if_reported(self, number);
-    else
-        append_ticket(self, &self->waiting_first, &self->waiting_last, number);
-    return 0;
-}
-
 void pf_kafka_outbox_abandon(pf_kafka_outbox *self)
 {
-    while (self->waiting_first != PF_OUTBOX_NONE) {
-        uint32_t number = self->waiting_first;
-        self->waiting_first = self->tickets[number].next;
-        self->tickets[number].at = self->tickets[number].size;
-        close_if_reported(self, number);
+    while (self->tickets.waiting_first != PF_OUTBOX_NONE) {
+        uint32_t number = self->tickets.waiting_first;
+        self->tickets.waiting_first = self->tickets.all[number].next;
+        self->tickets.all[number].at = self->tickets.all[number].size;
+        pf_tickets_close_if_reported(&self->tickets, number);
     }
     for (uint32_t i = 0; i < self->n_retries; i++) {
         uint32_t number = self->retries[i].ticket;
-        self->tickets[number].outstanding--;
-        close_if_reported(self, number);
+        self->tickets.all[number].outstanding--;
+        pf_tickets_close_if_reported(&self->tickets, number);
     }
     self->n_retries = 0;
-}
-
-static int by_offset(const void *left, const void *right)
-{
-    uint64_t a = ((const pf_outbox_failure *)left)->at, b = ((const pf_outbox_failure *)right)->at;
-    return a < b ? -1 : a > b;
-}
-
-pf_outbox_ticket *pf_kafka_outbox_done(pf_kafka_outbox *self)
-{
-    if (self->done_first == PF_OUTBOX_NONE)
-        return NULL;
-    pf_outbox_ticket *ticket = &self->tickets[self->done_first];
-    if (ticket->n_failures > 1)
-        qsort(ticket->failures, ticket->n_failures, sizeof *ticket->failures, by_offset);
-    return ticket;
-}
-
-void pf_kafka_outbox_forget(pf_kafka_outbox *self)
-{
-    uint32_t number = self->done_first;
-    self->done_first = self->tickets[number].next;
-    self->tickets[number].records = NULL;
-    self->tickets[number].next = self->free_first;
-    self->free_first = number;
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------ */
@@ -529,19 +304,16 @@ void pf_kafka_outbox_forget(pf_kafka_outbox *self)
 int pf_kafka_outbox_init(pf_kafka_outbox *self, const pf_rdkafka *api)
 {
     memset(self, 0, sizeof *self);
-    self->api = log_api = api;
-    self->free_first = self->waiting_first = self->done_first = PF_OUTBOX_NONE;
+    self->api = api;
+    self->tickets.free_first = self->tickets.waiting_first = self->tickets.done_first = PF_OUTBOX_NONE;
     self->groups.bytes = FIRST_GROUP_BYTES;
-    return pthread_mutex_init(&self->notes.lock, NULL);
+    return pf_kafka_notes_init(&self->notes, api);
 }
 
 void pf_kafka_outbox_configure(pf_kafka_outbox *self, rd_kafka_conf_t *conf)
 {
-    self->api->conf_set_opaque(conf, self);
+    pf_kafka_notes_configure(&self->notes, conf);
     self->api->conf_set_dr_msg_cb(conf, on_delivery);
-    self->api->conf_set_error_cb(conf, on_error);
-    self->api->conf_set_log_cb(conf, on_log);
-    self->api->conf_set_stats_cb(conf, on_statistics);
 }
 
 void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, uint32_t limit)
@@ -561,15 +333,12 @@ void pf_kafka_outbox_release(pf_kafka_outbox *self)
     if (self->client != NULL)
         self->api->destroy(self->client);
     self->client = NULL;
-    for (uint32_t i = 0; i < self->n_tickets; i++)
-        free(self->tickets[i].failures);
-    free(self->tickets);
+    pf_tickets_free(&self->tickets);
     free(self->retries);
     free(self->groups.records);
-    self->tickets = NULL;
     self->retries = NULL;
     self->groups.records = NULL;
     self->groups.next = self->groups.count = 0;
-    self->n_tickets = self->n_retries = 0;
-    pf_kafka_notes_destroy(&self->notes, self->api);
+    self->n_retries = 0;
+    pf_kafka_notes_destroy(&self->notes);
 }

@@ -1,8 +1,8 @@
 /* Framed records on their way to a topic, straight from the memory they were written in.
  *
- * A ticket is one published buffer: records framed as brokers/base.py says, valid until every record is
- * reported.  librdkafka gets pointers into it and copies only keys and headers.  Each record travels with an
- * opaque of ticket number and byte offset, so a report finds its record without a table of them.
+ * A ticket (kafka_tickets.h) is one published buffer, valid until every record is reported.  librdkafka gets pointers
+ * into it and copies only keys and headers.  Each record travels with a token of ticket number and byte offset, so a
+ * report finds its record without a table of them.
  *
  * At most `limit` records are with librdkafka at once; the rest of the tickets wait their turn.  A record that
  * fails for a reason that can pass is sent again, for ever; one that the broker will never take is noted in its
@@ -18,27 +18,10 @@
 #define PYTHIA_KAFKA_OUTBOX_H
 
 #include "kafka_notes.h"
+#include "kafka_tickets.h"
 
 #define PF_OUTBOX_BURST 256
 #define PF_OUTBOX_TOPICS 2
-#define PF_OUTBOX_NONE UINT32_MAX
-
-typedef struct {
-    uint64_t at; /* byte offset of the record in its ticket */
-    int err;
-} pf_outbox_failure;
-
-typedef struct {
-    const uint8_t *records;
-    uint64_t size;
-    uint64_t at;          /* first byte not yet handed to librdkafka */
-    uint64_t id;          /* the publisher's own number */
-    rd_kafka_topic_t *topic;
-    uint32_t outstanding; /* handed over, or waiting to be sent again: not yet reported for good */
-    uint32_t next;        /* next ticket in the same list */
-    uint32_t n_failures, room;
-    pf_outbox_failure *failures;
-} pf_outbox_ticket;
 
 typedef struct {
     uint32_t ticket;
@@ -65,11 +48,7 @@ typedef struct {
     uint32_t in_flight;   /* records with librdkafka */
     uint64_t delivered;   /* records that are durable, in all */
     int passing_error;    /* why records were sent again most recently; 0 once one was delivered since */
-    pf_outbox_ticket *tickets;
-    uint32_t n_tickets;
-    uint32_t free_first;                /* tickets not in use */
-    uint32_t waiting_first, waiting_last; /* not yet handed over whole */
-    uint32_t done_first, done_last;     /* reported whole */
+    pf_outbox_tickets tickets;
     pf_outbox_retry *retries;
     uint32_t n_retries, retries_room;
     int64_t retry_at_ns;
@@ -82,19 +61,10 @@ int pf_kafka_outbox_init(pf_kafka_outbox *self, const pf_rdkafka *api);
 void pf_kafka_outbox_configure(pf_kafka_outbox *self, rd_kafka_conf_t *conf);
 void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, uint32_t limit);
 
-/* Take `records` over as a ticket for topics[topic]; 0, or ENOMEM, or EINVAL when the framing does not give `count` records. */
-int pf_kafka_outbox_add(pf_kafka_outbox *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id,
-                        uint32_t topic);
 /* Hand over what there is room for, serve reports, wait up to `timeout_ms` for one. */
 void pf_kafka_outbox_poll(pf_kafka_outbox *self, int timeout_ms);
 /* Hand over nothing of what still waits: its tickets are done once what is with librdkafka is reported. */
 void pf_kafka_outbox_abandon(pf_kafka_outbox *self);
-/* A ticket that is reported whole, failures in record order; NULL when there is none. */
-pf_outbox_ticket *pf_kafka_outbox_done(pf_kafka_outbox *self);
-/* Give back the ticket that pf_kafka_outbox_done returned. */
-void pf_kafka_outbox_forget(pf_kafka_outbox *self);
-/* Index of the record that begins at byte `at`. */
-uint32_t pf_kafka_outbox_index(const pf_outbox_ticket *ticket, uint64_t at);
 /* Close the producer: nothing points into the tickets' memory afterwards. */
 void pf_kafka_outbox_release(pf_kafka_outbox *self);
 

@@ -9,19 +9,17 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kafka_notes cimport pf_kafka_notes
 from rdkafka_api cimport (
-    RD_KAFKA_ERR_NONE,
     RD_KAFKA_PRODUCER,
     pf_rdkafka,
     rd_kafka_conf_t,
     rd_kafka_consumer_group_metadata_t,
     rd_kafka_error_t,
-    rd_kafka_metadata_t,
     rd_kafka_t,
     rd_kafka_topic_partition_list_t,
-    rd_kafka_topic_partition_t,
     rd_kafka_topic_t,
 )
 
+from pythia_fast._ext.kafka_client cimport broker_answers, broker_seen, fatal_error, partition_list
 from pythia_fast._ext.librdkafka cimport configuration, notes_of, rdkafka
 
 from pythia_fast.errors import SinkError
@@ -38,11 +36,14 @@ cdef extern from "kafka_outbox.h" nogil:
         uint64_t id
         uint32_t n_failures
         pf_outbox_failure *failures
+    ctypedef struct pf_outbox_tickets:
+        pass
     ctypedef struct pf_outbox_groups:
         uint64_t bytes
     ctypedef struct pf_kafka_outbox:
         rd_kafka_t *client
         pf_kafka_notes notes
+        pf_outbox_tickets tickets
         rd_kafka_topic_t *topics[PF_OUTBOX_TOPICS]
         uint32_t transactional
         int lost_to
@@ -54,13 +55,14 @@ cdef extern from "kafka_outbox.h" nogil:
     int pf_kafka_outbox_init(pf_kafka_outbox *self, const pf_rdkafka *api)
     void pf_kafka_outbox_configure(pf_kafka_outbox *self, rd_kafka_conf_t *conf)
     void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, uint32_t limit)
-    int pf_kafka_outbox_add(
-        pf_kafka_outbox *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id, uint32_t topic)
+    int pf_tickets_add(
+        pf_outbox_tickets *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id,
+        rd_kafka_topic_t *topic)
     void pf_kafka_outbox_poll(pf_kafka_outbox *self, int timeout_ms)
     void pf_kafka_outbox_abandon(pf_kafka_outbox *self)
-    pf_outbox_ticket *pf_kafka_outbox_done(pf_kafka_outbox *self)
-    void pf_kafka_outbox_forget(pf_kafka_outbox *self)
-    uint32_t pf_kafka_outbox_index(const pf_outbox_ticket *ticket, uint64_t at)
+    pf_outbox_ticket *pf_tickets_done(pf_outbox_tickets *self)
+    void pf_tickets_forget(pf_outbox_tickets *self)
+    uint32_t pf_ticket_index(const pf_outbox_ticket *ticket, uint64_t at)
     void pf_kafka_outbox_release(pf_kafka_outbox *self)
 
 
@@ -148,8 +150,9 @@ cdef class KafkaPublisherNative:
         if ticket in self._held:
             raise ValueError(f"ticket {ticket} is on its way already")
         cdef _Held held = _Held(records)
-        cdef int error = pf_kafka_outbox_add(
-            &self._state, <const uint8_t *>held.view.buf, <uint64_t>held.view.len, count, ticket, topic)
+        cdef int error = pf_tickets_add(
+            &self._state.tickets, <const uint8_t *>held.view.buf, <uint64_t>held.view.len, count, ticket,
+            self._state.topics[topic])
         if error == EINVAL:
             raise ValueError(f"the {held.view.len} bytes of ticket {ticket} are not {count} framed records")
         if error != 0:
@@ -165,16 +168,16 @@ cdef class KafkaPublisherNative:
             pf_kafka_outbox_poll(&self._state, timeout_ms)
         done = []
         while True:
-            ticket = pf_kafka_outbox_done(&self._state)
+            ticket = pf_tickets_done(&self._state.tickets)
             if ticket == NULL:
                 return done
             failed = [
-                (pf_kafka_outbox_index(ticket, ticket.failures[i].at), ticket.failures[i].err)
+                (pf_ticket_index(ticket, ticket.failures[i].at), ticket.failures[i].err)
                 for i in range(ticket.n_failures)
             ]
             done.append((ticket.id, failed))
             del self._held[ticket.id]
-            pf_kafka_outbox_forget(&self._state)
+            pf_tickets_forget(&self._state.tickets)
 
     # -- transactions ------------------------------------------------------------------------------
 
@@ -204,13 +207,7 @@ cdef class KafkaPublisherNative:
         cdef rd_kafka_error_t *error = self._api.consumer_group_metadata_read(&metadata, written, size)
         if error != NULL:
             return self._outcome(error)
-        cdef rd_kafka_topic_partition_list_t *positions = self._api.topic_partition_list_new(<int>len(offsets))
-        cdef rd_kafka_topic_partition_t *element
-        cdef bytes name
-        for topic, partition, offset in offsets:
-            name = topic.encode()
-            element = self._api.topic_partition_list_add(positions, name, partition)
-            element.offset = offset
+        cdef rd_kafka_topic_partition_list_t *positions = partition_list(self._api, offsets)
         with nogil:
             error = self._api.send_offsets_to_transaction(self._state.client, positions, metadata, timeout_ms)
         self._api.topic_partition_list_destroy(positions)
@@ -294,34 +291,21 @@ cdef class KafkaPublisherNative:
     def fatal_error(self):
         """The error after which librdkafka does no more, or None."""
         self._check_open()
-        cdef char reason[512]
-        cdef int error = self._api.fatal_error(self._state.client, reason, sizeof(reason))
-        return reason.decode(errors="replace") if error != RD_KAFKA_ERR_NONE else None
+        return fatal_error(self._api, self._state.client)[1]
 
     @property
     def fatal_code(self):
         """Code of the error after which librdkafka does no more; 0: there is none."""
         self._check_open()
-        cdef char reason[512]
-        return self._api.fatal_error(self._state.client, reason, sizeof(reason))
+        return fatal_error(self._api, self._state.client)[0]
 
     @property
     def broker_seen(self):
         """Whether any broker has ever answered."""
         self._check_open()
-        cdef char *cluster = self._api.clusterid(self._state.client, 0)
-        if cluster == NULL:
-            return False
-        self._api.mem_free(self._state.client, cluster)
-        return True
+        return broker_seen(self._api, self._state.client)
 
     def broker_answers(self, int timeout_ms):
         """Whether any broker answers a question within the time."""
         self._check_open()
-        cdef const rd_kafka_metadata_t *found = NULL
-        cdef int error
-        with nogil:
-            error = self._api.metadata(self._state.client, 0, NULL, &found, timeout_ms)
-        if error == RD_KAFKA_ERR_NONE:
-            self._api.metadata_destroy(found)
-        return error == RD_KAFKA_ERR_NONE
+        return broker_answers(self._api, self._state.client, timeout_ms)

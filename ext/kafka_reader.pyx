@@ -8,76 +8,51 @@ two polls (``assign``, ``unassign``, ``take_notes``) or from any thread (``commi
 
 import os
 
+from kafka_source cimport (
+    PF_KAFKA_UNBOUNDED,
+    pf_kafka_now_ns,
+    pf_kafka_partition,
+    pf_kafka_place,
+    pf_kafka_place_gain,
+    pf_kafka_place_lose,
+    pf_kafka_source,
+    pf_kafka_source_attach,
+    pf_kafka_source_commit,
+    pf_kafka_source_configure,
+    pf_kafka_source_count,
+    pf_kafka_source_forget,
+    pf_kafka_source_init,
+    pf_kafka_source_keep_alive,
+    pf_kafka_source_pause,
+    pf_kafka_source_release,
+    pf_kafka_spent_bytes,
+    pf_kafka_topic,
+)
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
-
 from rdkafka_api cimport (
     RD_KAFKA_CONSUMER,
     RD_KAFKA_ERR_NONE,
     pf_rdkafka,
     rd_kafka_conf_t,
-    rd_kafka_consumer_group_metadata_t,
     rd_kafka_error_t,
-    rd_kafka_metadata_t,
     rd_kafka_t,
     rd_kafka_topic_partition_list_t,
-    rd_kafka_topic_partition_t,
-    rd_kafka_topic_t,
 )
 
-from kafka_notes cimport pf_kafka_notes
-
+from pythia_fast._ext.kafka_client cimport (
+    broker_answers,
+    broker_seen,
+    committed,
+    fatal_error,
+    group_metadata,
+    partition_count,
+    partition_list,
+    watermarks,
+)
 from pythia_fast._ext.librdkafka cimport configuration, notes_of, rdkafka
 from pythia_fast._ext.source cimport NativeSource, pf_source
 
 from pythia_fast.errors import SourceError
-
-
-cdef extern from "kafka_source.h" nogil:
-    int64_t PF_KAFKA_UNBOUNDED
-    ctypedef struct pf_kafka_partition:
-        int64_t index
-        int64_t position
-        int64_t ended_at
-        int64_t held_offset
-        int64_t held_since_ns
-        uint8_t paused
-    ctypedef struct pf_kafka_topic:
-        char *name
-        int32_t size
-        pf_kafka_partition *partitions
-    ctypedef struct pf_kafka_spent:
-        pass
-    ctypedef struct pf_kafka_source:
-        rd_kafka_t *client
-        pf_kafka_notes notes
-        pf_kafka_spent spent
-        uint32_t want_paused
-        uint32_t is_paused
-        uint32_t n_paused
-        uint32_t next, count
-        uint64_t held_bytes
-        uint32_t failed
-        uint32_t bounded
-        uint32_t values_in_place
-        size_t headers_wanted
-        int64_t end_not_before_ns
-        int64_t check_at_ns
-        pf_kafka_topic *topics
-        uint32_t n_topics
-    size_t pf_kafka_spent_bytes(const pf_kafka_spent *spent)
-    int pf_kafka_source_init(pf_kafka_source *self, const pf_rdkafka *api)
-    void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf)
-    void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
-    void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms)
-    pf_kafka_partition *pf_kafka_source_place(pf_kafka_source *self, const char *topic, int32_t partition, int create)
-    void pf_kafka_source_gain(pf_kafka_source *self, pf_kafka_partition *place, int64_t index, int64_t end)
-    void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place)
-    void pf_kafka_source_forget(pf_kafka_source *self)
-    void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
-    int pf_kafka_source_keep_alive(pf_kafka_source *self)
-    int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms)
-    int64_t pf_kafka_now_ns()
-    uint64_t pf_kafka_source_count(pf_kafka_source *self, uint64_t messages, int64_t timeout_us, uint64_t *nbytes)
 
 
 cdef extern from "heap.h" nogil:
@@ -152,17 +127,8 @@ cdef class KafkaReaderNative(NativeSource):
         return 0
 
     cdef rd_kafka_topic_partition_list_t *_list(self, partitions) except NULL:
-        """A librdkafka list of (topic, partition) or (topic, partition, offset)."""
         self._check_open()
-        cdef rd_kafka_topic_partition_list_t *made = self._api.topic_partition_list_new(<int>len(partitions))
-        cdef rd_kafka_topic_partition_t *element
-        cdef bytes name
-        for entry in partitions:
-            name = entry[0].encode()
-            element = self._api.topic_partition_list_add(made, name, entry[1])
-            if len(entry) > 2:
-                element.offset = entry[2]
-        return made
+        return partition_list(self._api, partitions)
 
     def subscribe(self, topics):
         """Join the group for these topics."""
@@ -197,15 +163,15 @@ cdef class KafkaReaderNative(NativeSource):
         cdef bytes name
         for topic, partition, index, end in partitions:
             name = topic.encode()
-            place = pf_kafka_source_place(&self._state, name, partition, 1)
+            place = pf_kafka_place(&self._state.partitions, name, partition, 1)
             if place == NULL:
                 raise MemoryError
-            pf_kafka_source_gain(&self._state, place, index, PF_KAFKA_UNBOUNDED if end is None else end)
+            pf_kafka_place_gain(&self._state.partitions, place, index, PF_KAFKA_UNBOUNDED if end is None else end)
         self._tell_assignment([entry[:2] for entry in partitions], True)
         # A new assignment begins unpaused. A pause that meets librdkafka between the two steps of its start would make
         # it forget where to start (librdkafka issue 2190); the intake asks again if it still has no room.
         self._state.want_paused = 0
-        if self._state.is_paused or self._state.n_paused > 0:
+        if self._state.is_paused or self._state.partitions.n_paused > 0:
             with nogil:
                 pf_kafka_source_pause(&self._state, 0)
 
@@ -216,14 +182,14 @@ cdef class KafkaReaderNative(NativeSource):
         cdef bytes name
         # librdkafka remembers the pause of a partition that is given back, and keeps it paused when it is assigned
         # again (librdkafka issue 1849). Those that stay are paused again by the next poll.
-        if self._state.is_paused or self._state.n_paused > 0:
+        if self._state.is_paused or self._state.partitions.n_paused > 0:
             with nogil:
                 pf_kafka_source_pause(&self._state, 0)
         for topic, partition in partitions:
             name = topic.encode()
-            place = pf_kafka_source_place(&self._state, name, partition, 0)
+            place = pf_kafka_place(&self._state.partitions, name, partition, 0)
             if place != NULL:
-                pf_kafka_source_lose(&self._state, place)
+                pf_kafka_place_lose(&self._state.partitions, place)
         pf_kafka_source_forget(&self._state)
         self._tell_assignment(partitions, False)
 
@@ -266,96 +232,46 @@ cdef class KafkaReaderNative(NativeSource):
         self._api.topic_partition_list_destroy(wanted)
         return error
 
+    # -- questions to the broker -------------------------------------------------------------------
+
     def group_metadata(self):
         """This member as its group knows it now (its generation, its id), for ``KafkaPublisherNative.send_offsets``."""
         self._check_open()
-        cdef rd_kafka_consumer_group_metadata_t *metadata
-        with nogil:
-            metadata = self._api.consumer_group_metadata(self._state.client)
-        cdef void *written = NULL
-        cdef size_t size = 0
-        if metadata == NULL:
-            raise SourceError("the Kafka consumer is no member of a group")
-        cdef rd_kafka_error_t *error = self._api.consumer_group_metadata_write(metadata, &written, &size)
-        self._api.consumer_group_metadata_destroy(metadata)
-        if error != NULL:
-            reason = self._api.error_string(error).decode()
-            self._api.error_destroy(error)
-            raise SourceError(f"the membership of the Kafka consumer cannot be told: {reason}")
-        found = (<char *>written)[:size]
-        self._api.mem_free(self._state.client, written)
-        return found
+        return group_metadata(self._api, self._state.client)
 
     def committed(self, partitions, int timeout_ms):
         """The group's committed offset of each (topic, partition), None where there is none; None on failure."""
-        cdef rd_kafka_topic_partition_list_t *wanted = self._list(partitions)
-        cdef int error, i
-        with nogil:
-            error = self._api.committed(self._state.client, wanted, timeout_ms)
-        found = None
-        if error == RD_KAFKA_ERR_NONE:
-            found = [wanted.elems[i].offset if wanted.elems[i].offset >= 0 else None for i in range(wanted.cnt)]
-        self._api.topic_partition_list_destroy(wanted)
-        return found
+        self._check_open()
+        return committed(self._api, self._state.client, partitions, timeout_ms)
 
     def watermarks(self, str topic, int32_t partition, int timeout_ms):
         """(first offset, end) of a partition, asked of the broker; with timeout 0 as last heard. None: unknown."""
         self._check_open()
-        cdef bytes name = topic.encode()
-        cdef const char *text = name
-        cdef int64_t low = -1, high = -1
-        cdef int error
-        with nogil:
-            if timeout_ms > 0:
-                error = self._api.query_watermark_offsets(self._state.client, text, partition, &low, &high, timeout_ms)
-            else:
-                error = self._api.get_watermark_offsets(self._state.client, text, partition, &low, &high)
-        return (low, high) if error == RD_KAFKA_ERR_NONE and high >= 0 else None
+        return watermarks(self._api, self._state.client, topic, partition, timeout_ms)
 
     def partition_count(self, str topic, int timeout_ms):
         """(number of partitions, error code) of a topic, asked of the broker."""
         self._check_open()
-        cdef bytes name = topic.encode()
-        cdef const rd_kafka_metadata_t *found = NULL
-        cdef rd_kafka_topic_t *handle = self._api.topic_new(self._state.client, name, NULL)
-        cdef int error, count = 0
-        with nogil:
-            error = self._api.metadata(self._state.client, 0, handle, &found, timeout_ms)
-        if error == RD_KAFKA_ERR_NONE:
-            error = found.topics[0].err
-            count = found.topics[0].partition_cnt
-            self._api.metadata_destroy(found)
-        self._api.topic_destroy(handle)
-        return count, error
+        return partition_count(self._api, self._state.client, topic, timeout_ms)
 
     def broker_answers(self, int timeout_ms):
         """Whether any broker answers a question within the time."""
         self._check_open()
-        cdef const rd_kafka_metadata_t *found = NULL
-        cdef int error
-        with nogil:
-            error = self._api.metadata(self._state.client, 0, NULL, &found, timeout_ms)
-        if error == RD_KAFKA_ERR_NONE:
-            self._api.metadata_destroy(found)
-        return error == RD_KAFKA_ERR_NONE
+        return broker_answers(self._api, self._state.client, timeout_ms)
 
     @property
     def broker_seen(self):
         """Whether any broker has ever answered."""
         self._check_open()
-        cdef char *cluster = self._api.clusterid(self._state.client, 0)
-        if cluster == NULL:
-            return False
-        self._api.mem_free(self._state.client, cluster)
-        return True
+        return broker_seen(self._api, self._state.client)
 
     @property
     def fatal_error(self):
         """The error after which librdkafka does no more, or None."""
         self._check_open()
-        cdef char reason[512]
-        cdef int error = self._api.fatal_error(self._state.client, reason, sizeof(reason))
-        return reason.decode(errors="replace") if error != RD_KAFKA_ERR_NONE else None
+        return fatal_error(self._api, self._state.client)[1]
+
+    # -- how far it has come ------------------------------------------------------------------------
 
     def positions(self):
         """Next offset to append, per (topic, partition) that is assigned and has been read from."""
@@ -364,8 +280,8 @@ cdef class KafkaReaderNative(NativeSource):
         cdef int32_t p
         cdef pf_kafka_topic *topic
         found = {}
-        for t in range(self._state.n_topics):
-            topic = &self._state.topics[t]
+        for t in range(self._state.partitions.n_topics):
+            topic = &self._state.partitions.topics[t]
             for p in range(topic.size):
                 if topic.partitions[p].index >= 0 and topic.partitions[p].position >= 0:
                     found[topic.name.decode(), p] = topic.partitions[p].position
@@ -381,8 +297,8 @@ cdef class KafkaReaderNative(NativeSource):
         cdef int64_t now = pf_kafka_now_ns()
         self._check_open()
         found = []
-        for t in range(self._state.n_topics):
-            topic = &self._state.topics[t]
+        for t in range(self._state.partitions.n_topics):
+            topic = &self._state.partitions.topics[t]
             name = topic.name.decode()
             for p in range(topic.size):
                 place = &topic.partitions[p]
@@ -406,6 +322,8 @@ cdef class KafkaReaderNative(NativeSource):
         """Bytes of appended messages that wait to be freed where they were allocated (kafka_spent.h)."""
         return pf_kafka_spent_bytes(&self._state.spent)
 
+    # -- what poll is to do -------------------------------------------------------------------------
+
     def pause(self, bint paused):
         """Fetch no more, or again; takes effect at the next poll."""
         self._check_open()
@@ -423,7 +341,7 @@ cdef class KafkaReaderNative(NativeSource):
     def headers_wanted(self):
         """Bytes of one message's headers that there was no memory for, which ended the source; 0: it did not happen."""
         self._check_open()
-        return self._state.headers_wanted
+        return self._state.headers.wanted
 
     def check_after(self, seconds):
         """Let poll ask for ``serve`` once this time has passed; None: never."""

@@ -12,7 +12,9 @@
 #define PYTHIA_KAFKA_SOURCE_H
 
 #include <stdatomic.h>
+#include "kafka_header_list.h"
 #include "kafka_notes.h"
+#include "kafka_partitions.h"
 #include "kafka_spent.h"
 #include "source.h"
 #include "wake.h"
@@ -21,26 +23,6 @@
 #define PF_KAFKA_KEPT 8192   /* messages that may be kept for partitions that must wait, and those just taken */
 #define PF_KAFKA_RESERVE 64  /* room for those that come while the sink is stalled */
 #define PF_KAFKA_HELD_BYTES (32 * 1024 * 1024) /* of kept payloads, beyond which nothing is taken */
-#define PF_KAFKA_UNBOUNDED INT64_MAX
-
-typedef struct {
-    int64_t index;    /* index of this assignment in the reader's partition table, -1: not assigned */
-    int64_t end;      /* bounded reading: messages from this offset on are left alone */
-    int64_t position; /* next offset to append; -1 before the first message */
-    int64_t ended_at; /* where its end was met last; -1: not yet.  Beyond position where markers or gaps come last */
-    int64_t held_offset;   /* of the message that was held last: it is held still while position is not beyond it */
-    int64_t held_since_ns; /* 0: none was */
-    int done;         /* position has reached end */
-    uint8_t held;     /* the sink had no room for its first kept message: the later ones are kept without asking */
-    uint8_t paused;   /* by hold_back(), for itself alone */
-} pf_kafka_partition;
-
-typedef struct {
-    char *name;
-    const rd_kafka_topic_t *handle; /* the handle last seen in messages; forgotten at every rebalance */
-    int32_t size;
-    pf_kafka_partition *partitions;
-} pf_kafka_topic;
 
 typedef struct {
     pf_source base; /* first: a pf_source * is a pf_kafka_source * */
@@ -55,21 +37,13 @@ typedef struct {
     uint32_t closing; /* rebalances are answered at once, by giving everything up */
     uint32_t bounded;
     uint32_t values_in_place; /* values lie in the record they came in (kafka_headers.h) */
-    uint32_t n_assigned, n_done;
     int64_t end_not_before_ns; /* bounded: an empty assignment means "all done" only from then on */
     int64_t check_at_ns;       /* return PF_SOURCE_CALL once this has passed; 0: never */
     int64_t served_ns;         /* when librdkafka was last polled while the sink was stalled */
     pf_kafka_notes notes;
     pf_kafka_spent spent;
-    pf_kafka_topic *topics;
-    uint32_t n_topics;
-    const rd_kafka_topic_t *memo_handle; /* the partition of the last message */
-    int32_t memo_partition;
-    pf_kafka_partition *memo;
-    uint8_t *headers; /* scratch for one message's encoded headers */
-    size_t headers_size;
-    size_t headers_wanted; /* bytes of headers that there was no memory for; 0: never happened */
-    uint32_t n_held, n_paused; /* partitions */
+    pf_kafka_partitions partitions;
+    pf_header_room headers; /* of the message that is being appended */
     /* Of the messages that the last round kept: those that no pause stands behind, and payload bytes of all. */
     uint32_t loose;
     uint64_t held_bytes;
@@ -88,13 +62,7 @@ void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client);
  * long; 0: it is not left. */
 void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms);
 
-/* The place of a partition in the table, made when `create`; NULL: absent, or out of memory. */
-pf_kafka_partition *pf_kafka_source_place(pf_kafka_source *self, const char *topic, int32_t partition, int create);
-/* A partition is ours, as number `index`, up to `end`. */
-void pf_kafka_source_gain(pf_kafka_source *self, pf_kafka_partition *place, int64_t index, int64_t end);
-/* It is not any more; call pf_kafka_source_forget after the last of them. */
-void pf_kafka_source_lose(pf_kafka_source *self, pf_kafka_partition *place);
-/* Drop kept messages of partitions that are not ours, and what was remembered of topic handles. */
+/* After partitions were lost: drop the kept messages of those, and what was remembered of topic handles. */
 void pf_kafka_source_forget(pf_kafka_source *self);
 /* Pause or resume every partition that is ours, those included that were paused for themselves alone. */
 void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause);
@@ -105,6 +73,9 @@ int pf_kafka_source_keep_alive(pf_kafka_source *self);
 
 /* Commit and wait for the broker's answer; an error code, RD_KAFKA_ERR_TIMED_OUT when none came. */
 int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms);
+
+/* Leave the group within the time: whether that was done (kafka_member.c). */
+int pf_kafka_source_leave(pf_kafka_source *self, int64_t leave_ms);
 
 int64_t pf_kafka_now_ns(void);
 

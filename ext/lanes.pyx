@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Which lane each row of a batch is of (ext/lane.h)."""
 
+from arena_layout cimport pf_message
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from pythia_fast._ext.batch_memory cimport BatchMemory
@@ -10,12 +11,6 @@ cdef extern from "lane.h" nogil:
         PF_BY_PARTITION
         PF_BY_KEY
     uint64_t pf_lane(uint32_t ordering, const uint8_t *key, int32_t key_size, uint32_t partition)
-
-cdef extern from "arena_layout.h" nogil:
-    ctypedef struct pf_message:
-        uint32_t partition
-        uint32_t key_at
-        int32_t key_size
 
 
 def lanes_of(BatchMemory memory not None, bint by_key, uint64_t[::1] lanes not None):

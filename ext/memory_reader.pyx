@@ -3,23 +3,10 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
-from pythia_fast._ext.source cimport NativeSource, pf_source
+from pythia_fast._ext.source cimport NativeSource, pf_incoming, pf_source
 
 
 cdef extern from "memory_log.h" nogil:
-    ctypedef struct pf_incoming:
-        const uint8_t *payload
-        size_t size
-        const uint8_t *key
-        int32_t key_size
-        const uint8_t *headers
-        uint32_t headers_size
-        uint32_t partition
-        int64_t offset
-        int64_t next_offset
-        int64_t timestamp_ms
-        uint32_t deliveries
-
     ctypedef struct pf_memory_log:
         pf_source source
         pf_incoming *fixed
@@ -69,6 +56,7 @@ cdef int fill(
     message.partition = partition
     message.timestamp_ms = timestamp_ms
     message.deliveries = deliveries
+    message.cut = False
     return 0
 
 

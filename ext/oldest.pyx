@@ -3,26 +3,28 @@
 
 from collections import namedtuple
 
+from arena_layout cimport (
+    PF_SLOT_DONE,
+    PF_SLOT_FILLING,
+    PF_SLOT_HELD,
+    PF_SLOT_OUTPUT_FULL,
+    PF_SLOT_PARKED,
+    PF_SLOT_READY,
+    PF_SLOT_WAITING,
+    pf_arena,
+)
+from atomics cimport pf_now_ns
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from pythia_fast._ext.ring cimport Arena, pf_arena
+from pythia_fast._ext.ring cimport Arena
 
 cdef extern from "oldest.h" nogil:
-    enum:
-        PF_SLOT_FILLING
-        PF_SLOT_READY
-        PF_SLOT_HELD
-        PF_SLOT_DONE
-        PF_SLOT_OUTPUT_FULL
-        PF_SLOT_PARKED
-        PF_SLOT_WAITING
     ctypedef struct pf_oldest_row:
         uint32_t slot, state, worker, partition
         int64_t first_offset
         uint64_t opened_ns, due_ns
         uint32_t rows, round
     int pf_oldest(pf_arena *arena, pf_oldest_row *oldest)
-    uint64_t pf_now_ns()
 
 #: States of a slot that holds rows.
 FILLING, READY, HELD, DONE = PF_SLOT_FILLING, PF_SLOT_READY, PF_SLOT_HELD, PF_SLOT_DONE

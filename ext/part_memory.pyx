@@ -4,35 +4,13 @@
 The payloads, keys and headers stay where they are, in the slot: only the columns and the table of messages are made.
 """
 
-from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from arena_layout cimport pf_count16, pf_message
+from libc.stdint cimport INT32_MAX, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 
 from pythia_fast._ext.batch_memory cimport BatchMemory, OwnedMemory
-from pythia_fast._ext.decoder cimport NativeDecoder
+from pythia_fast._ext.decoder cimport PF_DECODED, PF_FULL, PF_REFUSED, NativeDecoder, pf_decoder, pf_refusal
 from pythia_fast._ext.plan cimport Layout, Plan, pf_columns, pf_columns_reset
-
-cdef extern from "arena_layout.h" nogil:
-    enum:
-        PF_DECODED
-        PF_REFUSED
-        PF_FULL
-    ctypedef struct pf_refusal:
-        uint8_t reason
-        uint8_t found
-        uint16_t reserved
-        int32_t column
-        uint64_t at
-    ctypedef struct pf_message:
-        int64_t offset
-        int64_t timestamp_ms
-        uint32_t partition
-        uint32_t payload_at
-        uint32_t payload_size
-        uint16_t attempts
-    uint16_t pf_count16(uint32_t count)
-    ctypedef struct pf_decoder_calls "pf_decoder":
-        int (*decode)(pf_decoder_calls *self, pf_columns *batch, const uint8_t *payload, size_t size,
-                      pf_refusal *why) noexcept nogil
 
 cdef enum:
     ALIGNMENT = 64
@@ -87,7 +65,7 @@ cdef class PartMemory:
         columns.base = part.base
         with nogil:
             outcome = _decode(
-                part, whole, columns, <pf_decoder_calls *>decoder.decoder, &rows[0] if n else NULL, n, attempts)
+                part, whole, columns, decoder.decoder, &rows[0] if n else NULL, n, attempts)
         if outcome == PF_FULL:
             return None
         if outcome != PF_DECODED:
@@ -97,7 +75,7 @@ cdef class PartMemory:
 
 
 cdef int _decode(
-    BatchMemory part, BatchMemory whole, pf_columns columns, pf_decoder_calls *decoder, const uint32_t *rows,
+    BatchMemory part, BatchMemory whole, pf_columns columns, pf_decoder *decoder, const uint32_t *rows,
     Py_ssize_t n, uint32_t attempts,
 ) noexcept nogil:
     cdef const pf_message *table = <const pf_message *>(whole.base + whole.messages_at)

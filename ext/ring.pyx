@@ -1,93 +1,42 @@
 # cython: language_level=3
-"""Arena: the shared memory of one handler, and who may do what with its slots.
+"""Arena: who may do what with the slots of one handler's shared memory.
 
-The layout and the life of a slot are drawn in ext/arena_layout.h; the operations are ext/ring.h. This
-module maps the memory and gives the operations to Python, one call a batch.
+The life of a slot is drawn in ext/arena_layout.h; the operations are ext/ring.h. This module gives them to Python, one
+call a batch.
 """
 
-import os
 from collections import namedtuple
 
-from cpython.buffer cimport PyBUF_WRITE
-from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.errno cimport errno
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from arena_layout cimport (
+    PF_CIRCUIT_CLOSED,
+    PF_CIRCUIT_FAILING,
+    PF_CIRCUIT_HALF_OPEN,
+    PF_CIRCUIT_OPEN,
+    PF_QUEUE_CAPACITY,
+    PF_SIFTED,
+    PF_SLOT_FREE,
+    PF_SLOT_OUTPUT_FULL,
+    PF_SLOT_PARKED,
+    PF_SLOT_READY,
+    PF_SLOT_WAITING,
+    PF_UNDECODED,
+    pf_arena,
+    pf_refused,
+    pf_slot,
+    pf_slot_partition,
+    pf_worker,
+)
+from atomics cimport pf_load, pf_load64, pf_load_sc, pf_now_ns, pf_store, pf_store64, pf_store_sc, pf_wait
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from pythia_fast._ext.arena_memory cimport ArenaMemory, pf_slot_at, slot_of
 from pythia_fast._ext.decoder cimport NativeDecoder, pf_decoder
-from pythia_fast._ext.plan cimport Layout, pf_columns
-from pythia_fast._ext.ring cimport pf_arena
-
-cdef extern from "<sys/mman.h>" nogil:
-    void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)
-    int munmap(void *address, size_t length)
-    int madvise(void *address, size_t length, int advice)
-    int MADV_DONTNEED
-    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED
-    void *MAP_FAILED
-
-cdef extern from "memory_file.h":
-    int pf_memory_file()
-    int pf_die_with_parent()
-    void pf_copy_written(int fd, uint64_t slot_at, uint64_t begin, uint64_t end, uint8_t *to, const uint8_t *source)
+from pythia_fast._ext.plan cimport pf_columns
 
 cdef extern from "slot_decode.h" nogil:
     enum:
-        PF_ARENA_MAGIC
-        PF_QUEUE_CAPACITY
-        PF_SLOT_PARTITIONS
-        PF_CACHE_LINE
         PF_NO_SLOT
-        PF_PARTITION_NAMES
-        PF_TOPIC_BYTES
-        PF_SLOT_FREE
-        PF_SLOT_READY
-        PF_SLOT_HELD
-        PF_SLOT_DONE
-        PF_SLOT_OUTPUT_FULL
-        PF_SLOT_PARKED
-        PF_SLOT_WAITING
-        PF_UNDECODED
-        PF_SIFTED
-        PF_CIRCUIT_CLOSED
-        PF_CIRCUIT_FAILING
-        PF_CIRCUIT_OPEN
-        PF_CIRCUIT_HALF_OPEN
-    ctypedef struct pf_message:
-        int64_t offset
-    ctypedef struct pf_refusal:
-        uint8_t reason
-        uint8_t found
-        int32_t column
-        uint64_t at
-    ctypedef struct pf_refused:
-        pf_refusal why
-        uint32_t message
-    ctypedef struct pf_slot_partition:
-        uint32_t partition
-        uint32_t messages
-        int64_t first_offset
-        int64_t next_offset
-    ctypedef struct pf_partition_name:
-        int32_t number
-        uint32_t topic_size
-        uint8_t topic[4096]
-    ctypedef struct pf_slot:
-        uint32_t state, worker, messages, decoded, rows, refused, raw_bytes, n_partitions, epoch, crashes
-        uint64_t batch, opened_ns, published_ns, payload_bytes
-        uint64_t taken_ns, completed_ns, output_bytes
-        uint32_t output_records, error_bytes, rejected, retried, failed, error_half, round, waits_from
-        uint64_t due_ns
-    ctypedef struct pf_spare:
-        uint32_t place
-    ctypedef struct pf_worker:
-        uint32_t tail, stop, collected, taken, completed, booted
-        int32_t pid
-        uint64_t batches, rows, handler_ns, heartbeat_ns, began_ns
-        uint32_t queue[64]
     pf_worker *pf_worker_at(pf_arena *arena, uint32_t worker)
-    pf_slot *pf_slot_at(pf_arena *arena, uint32_t slot)
     void pf_decode_slot(const pf_arena *arena, pf_slot *slot, pf_columns columns, pf_decoder *decoder)
     pf_refused *pf_slot_refusals(const pf_arena *arena, pf_slot *slot)
     uint64_t pf_rows_at(const pf_arena *arena, const pf_slot *slot)
@@ -107,16 +56,6 @@ cdef extern from "slot_decode.h" nogil:
     void pf_set_circuit(pf_arena *arena, uint32_t circuit)
     void pf_notify_done(pf_arena *arena)
     void pf_notify_worker(pf_worker *worker)
-    uint32_t pf_load(const uint32_t *word)
-    uint32_t pf_load_sc(const uint32_t *word)
-    void pf_store(uint32_t *word, uint32_t value)
-    void pf_store_sc(uint32_t *word, uint32_t value)
-    void pf_store64(uint64_t *word, uint64_t value)
-    uint64_t pf_load64(const uint64_t *word)
-    uint64_t pf_now_ns()
-    void pf_wait(uint32_t *word, uint32_t seen, int64_t timeout_ns)
-
-PAGE = os.sysconf("SC_PAGESIZE")
 
 #: What the circuit word says.
 CIRCUIT_CLOSED, CIRCUIT_FAILING = PF_CIRCUIT_CLOSED, PF_CIRCUIT_FAILING
@@ -133,54 +72,9 @@ SlotFacts = namedtuple(
 WorkerFacts = namedtuple("WorkerFacts", "pid booted in_hand batches rows handler_ns heartbeat_ns began_ns")
 
 
-def die_with_parent():
-    """Have the kernel kill this process when the one that started it ends (Linux; elsewhere nothing)."""
-    if pf_die_with_parent() != 0:
-        raise OSError(errno, "prctl(PR_SET_PDEATHSIG)")
-
-
 def monotonic_ns():
     """CLOCK_MONOTONIC, as the arena's time stamps count it."""
     return pf_now_ns()
-
-
-cdef uint64_t _aligned(uint64_t value, uint64_t alignment) noexcept:
-    return (value + alignment - 1) // alignment * alignment
-
-
-cdef int _map(Arena self, pf_arena *sizes, int fd) except -1:
-    cdef void *memory
-    cdef uint32_t i
-    self.fd = fd if fd >= 0 else pf_memory_file()
-    if self.fd < 0:
-        raise OSError(errno, "no anonymous memory file for the arena")
-    if fd < 0:
-        os.ftruncate(self.fd, sizes.arena_bytes)
-    memory = mmap(NULL, sizes.arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
-    if memory == MAP_FAILED:
-        raise OSError(errno, f"cannot map an arena of {sizes.arena_bytes} bytes")
-    self.arena = <pf_arena *>memory
-    self._slot_address = <uint8_t **>calloc(sizes.n_slots, sizeof(uint8_t *))
-    if self._slot_address == NULL:
-        raise MemoryError()
-    for i in range(sizes.n_slots):
-        self._slot_address[i] = <uint8_t *>memory + sizes.slots_at + i * sizes.slot_bytes
-    if fd < 0:
-        memcpy(self.arena, sizes, sizeof(pf_arena))
-    # Everything before the first word that changes is the layout.
-    elif memcmp(self.arena, sizes, <size_t>(<uint8_t *>&sizes.done_signal - <uint8_t *>sizes)) != 0:
-        raise ValueError("the inherited arena has another layout than this process computed")
-    return 0
-
-
-cdef pf_slot *_slot(Arena self, uint32_t slot) except NULL:
-    if slot >= self.arena.n_slots:
-        raise IndexError(f"slot {slot} of {self.arena.n_slots}")
-    return pf_slot_at(self.arena, slot)
-
-
-cdef pf_partition_name *_partition_name(Arena self, uint32_t index) noexcept:
-    return <pf_partition_name *>(<uint8_t *>self.arena + self.arena.names_at) + index % PF_PARTITION_NAMES
 
 
 cdef pf_worker *_worker(Arena self, uint32_t worker) except NULL:
@@ -189,173 +83,8 @@ cdef pf_worker *_worker(Arena self, uint32_t worker) except NULL:
     return pf_worker_at(self.arena, worker)
 
 
-cdef class DetachedSlot:
-    """A private copy of a slot, for views that outlived their batch. Its memory goes with it."""
-
-    cdef uint8_t *address
-    cdef uint64_t size
-    cdef uint64_t header  # bytes of the slot's header before the copy
-    cdef bint of_arena    # it lies within the arena's own mapping, whose addresses must stay taken
-    cdef Arena arena
-
-    def __dealloc__(self):
-        if self.address == NULL:
-            return
-        if self.of_arena:
-            madvise(self.address + self.header, self.size - self.header, MADV_DONTNEED)
-        else:
-            munmap(self.address, self.size)
-
-
-cdef class Arena:
-    """Shared memory for one handler: its slots, and a queue for each pool process.
-
-    Parameters:
-        layout: a Layout for (capacity, raw_bytes); replaced by one whose offsets count from a slot's start.
-        n_workers: pool processes.
-        credit: slots a pool process may have in hand and queued; 1 to 63.
-        n_slots: slots in all.
-        output_bytes: room a slot has for encoded results.
-        n_spares: processes that may wait for a place.
-
-    The memory has no name: it is inherited by fork, or through ``fd``. Raises OSError when the kernel
-    gives none, ValueError for sizes that make no sense.
-    """
-
-    def __cinit__(self):
-        self.fd = -1
-
-    def __init__(self, plan, *, capacity, raw_bytes, n_workers, credit, n_slots, output_bytes, n_spares=0,
-                 fd=-1):
-        cdef uint64_t at
-        cdef pf_arena sizes
-        if n_workers < 1 or n_slots < 1:
-            raise ValueError("an arena needs at least one pool process and one slot")
-        if not 1 <= credit < PF_QUEUE_CAPACITY:
-            raise ValueError(f"credit must be from 1 to {PF_QUEUE_CAPACITY - 1} batches, not {credit}")
-        memset(&sizes, 0, sizeof(sizes))
-        sizes.magic = PF_ARENA_MAGIC
-        sizes.n_workers, sizes.n_slots, sizes.slot_capacity, sizes.credit = n_workers, n_slots, capacity, credit
-        sizes.n_spares = n_spares
-        at = _aligned(sizeof(pf_slot), PF_CACHE_LINE)
-        sizes.partitions_at = at
-        # A page of its own for what handlers look at: detach_slot() takes it away from under the header.
-        at = _aligned(at + PF_SLOT_PARTITIONS * sizeof(pf_slot_partition), PAGE)
-        sizes.messages_at = at
-        at = _aligned(at + <uint64_t>capacity * sizeof(pf_message), PF_CACHE_LINE)
-        sizes.good_at = at
-        at = _aligned(at + <uint64_t>capacity * sizeof(pf_message), PF_CACHE_LINE)
-        sizes.refusals_at = at
-        at = _aligned(at + <uint64_t>capacity * sizeof(pf_refused), PF_CACHE_LINE)
-        sizes.status_at = at
-        at = _aligned(at + <uint64_t>capacity, PF_CACHE_LINE)
-        sizes.retries_at = at
-        at = _aligned(at + <uint64_t>capacity * sizeof(uint32_t), PF_CACHE_LINE)
-        sizes.columns_at = at
-        self.layout = Layout(plan, capacity, raw_bytes, at)
-        at = _aligned(at + self.layout.bytes, PF_CACHE_LINE)
-        sizes.raw_at, sizes.raw_bytes = at, raw_bytes
-        at = _aligned(at + sizes.raw_bytes, PF_CACHE_LINE)
-        # Every row index once, and room for reasons and tracebacks (runtime/notes.py).
-        sizes.errors_at, sizes.errors_bytes = at, 65536 + 4 * <uint64_t>capacity
-        at = _aligned(at + 2 * sizes.errors_bytes, PF_CACHE_LINE)
-        sizes.output_at, sizes.output_bytes = at, output_bytes
-        sizes.slot_bytes = _aligned(at + sizes.output_bytes, PAGE)
-        sizes.workers_at = _aligned(sizeof(pf_arena), PF_CACHE_LINE)
-        sizes.spares_at = _aligned(sizes.workers_at + <uint64_t>n_workers * sizeof(pf_worker), PF_CACHE_LINE)
-        sizes.names_at = _aligned(sizes.spares_at + <uint64_t>n_spares * sizeof(pf_spare), PF_CACHE_LINE)
-        at = sizes.names_at + PF_PARTITION_NAMES * sizeof(pf_partition_name)
-        sizes.slots_at = _aligned(at, PAGE)
-        sizes.arena_bytes = sizes.slots_at + <uint64_t>n_slots * sizes.slot_bytes
-        _map(self, &sizes, fd)
-
-    def __dealloc__(self):
-        if self.arena != NULL:
-            munmap(self.arena, self.arena.arena_bytes)
-        self.close()
-        free(self._slot_address)
-
-    def close(self):
-        """Close the descriptor. The memory stays until the last reference to this object is gone."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    # -- sizes ---------------------------------------------------------------------------------
-
-    @property
-    def bytes(self):
-        return self.arena.arena_bytes
-
-    @property
-    def n_slots(self):
-        return self.arena.n_slots
-
-    @property
-    def n_workers(self):
-        return self.arena.n_workers
-
-    @property
-    def n_spares(self):
-        return self.arena.n_spares
-
-    @property
-    def capacity(self):
-        return self.arena.slot_capacity
-
-    @property
-    def credit(self):
-        return self.arena.credit
-
-    @property
-    def raw_bytes(self):
-        return self.arena.raw_bytes
-
-    @property
-    def offsets(self):
-        """Where the regions of a slot begin, in bytes from the slot's start, and how long the last two are.
-
-        There are two halves of errors, one behind the other, of ``errors_bytes`` each.
-        """
-        return {
-            "messages": self.arena.messages_at, "status": self.arena.status_at, "retries": self.arena.retries_at,
-            "columns": self.arena.columns_at,
-            "raw": self.arena.raw_at, "errors": self.arena.errors_at, "errors_bytes": self.arena.errors_bytes,
-            "output": self.arena.output_at, "output_bytes": self.arena.output_bytes,
-            "slot_bytes": self.arena.slot_bytes,
-        }
-
-    def slot_address(self, uint32_t slot):
-        """Where this process has mapped the slot (an int). It moves when a kept view was given its own copy."""
-        _slot(self, slot)
-        return <uintptr_t>self._slot_address[slot]
-
-    def view(self, uint32_t slot, uint64_t at, uint64_t size):
-        """Writable memoryview of ``size`` bytes at ``at`` from the slot's start. Valid while the Arena lives."""
-        _slot(self, slot)
-        if at > self.arena.slot_bytes or size > self.arena.slot_bytes - at:
-            raise ValueError(f"bytes {at} to {at + size} are outside a slot of {self.arena.slot_bytes} bytes")
-        return PyMemoryView_FromMemory(<char *>self._slot_address[slot] + at, <Py_ssize_t>size, PyBUF_WRITE)
-
-    # -- what partition indices stand for ------------------------------------------------------
-
-    def name_partition(self, uint32_t index, str topic not None, int32_t number):
-        """Tell the pool which partition of which topic an index stands for. Intake thread, before its first row.
-
-        Raises ValueError for a name of more than 4,096 bytes.
-        """
-        cdef bytes name = topic.encode("utf-8", "surrogateescape")
-        cdef pf_partition_name *entry = _partition_name(self, index)
-        if len(name) > PF_TOPIC_BYTES:
-            raise ValueError(f"the name {topic!r} has {len(name)} bytes, more than {PF_TOPIC_BYTES}")
-        memcpy(entry.topic, <const char *>name, <size_t>len(name))
-        entry.number, entry.topic_size = number, <uint32_t>len(name)
-
-    def partition_name(self, uint32_t index):
-        """(topic, partition number) of a partition index that a live slot holds rows of."""
-        cdef pf_partition_name *entry = _partition_name(self, index)
-        name = (<const char *>entry.topic)[:entry.topic_size]
-        return name.decode("utf-8", "surrogateescape"), entry.number
+cdef class Arena(ArenaMemory):
+    """The slots of one handler, and a queue for each pool process. ArenaMemory says what it is made of."""
 
     # -- pool process --------------------------------------------------------------------------
 
@@ -410,7 +139,7 @@ cdef class Arena:
         """Hand the slot back with what became of it. ``due_ns``: CLOCK_MONOTONIC when the rows that wait are handled
         again; 0: there are none."""
         _worker(self, worker)
-        s = _slot(self, slot)
+        s = slot_of(self, slot)
         s.output_bytes, s.output_records = output_bytes, output_records
         s.error_half, s.error_bytes = error_half & 1, error_bytes
         s.rejected, s.retried, s.failed = rejected, retried, failed
@@ -421,7 +150,7 @@ cdef class Arena:
 
     def spill(self, uint32_t slot, uint64_t output_bytes, uint32_t output_records):
         """The output region is full: have it emptied. Returns when it is."""
-        s = _slot(self, slot)
+        s = slot_of(self, slot)
         s.output_bytes, s.output_records = output_bytes, output_records
         pf_spill(self.arena, slot)
         while pf_load(&s.state) == PF_SLOT_OUTPUT_FULL:
@@ -432,12 +161,12 @@ cdef class Arena:
 
     def round(self, uint32_t slot):
         """Which time it is, from 1, that rows of the batch are handled."""
-        return _slot(self, slot).round
+        return slot_of(self, slot).round
 
     def parked_before(self, uint32_t slot):
         """[(slot, waits_from, due_ns)] of the batches of the same process that came before this one and have rows that
         wait. Asked by the holder of ``slot``, to whose queue alone they come back: nobody writes these meanwhile."""
-        cdef pf_slot *mine = _slot(self, slot)
+        cdef pf_slot *mine = slot_of(self, slot)
         cdef pf_slot *other
         cdef uint32_t i, state
         found = []
@@ -454,11 +183,11 @@ cdef class Arena:
 
     def crashes(self, uint32_t slot):
         """Holders that have died on the batch in this slot."""
-        return _slot(self, slot).crashes
+        return slot_of(self, slot).crashes
 
     def facts(self, uint32_t slot):
         """SlotFacts of a slot that this process holds."""
-        s = _slot(self, slot)
+        s = slot_of(self, slot)
         return SlotFacts(
             s.batch, s.worker, s.rows, s.refused, s.rejected, s.retried, s.failed, s.payload_bytes, s.output_bytes,
             s.output_records, self.arena.errors_at + (s.error_half & 1) * self.arena.errors_bytes, s.error_bytes,
@@ -468,7 +197,7 @@ cdef class Arena:
     def decode(self, uint32_t slot, NativeDecoder decoder not None):
         """Decode the batch of a slot that this process holds, unless the intake has. False: its rows are known, but its
         columns have no room for all of them at once."""
-        cdef pf_slot *s = _slot(self, slot)
+        cdef pf_slot *s = slot_of(self, slot)
         cdef pf_columns columns = self.layout.empty_columns()
         if s.decoded == PF_UNDECODED:
             with nogil:
@@ -478,42 +207,11 @@ cdef class Arena:
 
     def rows(self, uint32_t slot):
         """Rows of a batch that is decoded."""
-        return _slot(self, slot).rows
+        return slot_of(self, slot).rows
 
     def rows_at(self, uint32_t slot):
         """Where the messages of those rows stand, in bytes from the slot's start."""
-        return pf_rows_at(self.arena, _slot(self, slot))
-
-    def detach_slot(self, uint32_t slot):
-        """Give whoever still looks at the slot's memory a private copy of it, at the address they look at.
-
-        The slot is mapped anew, elsewhere, for the batches to come; the copy lasts as long as the object that is
-        returned. Only for a pool process: a view that outlived its batch then keeps its bytes and never sees another
-        batch's. The slot's header, which the ring uses, stays where it is.
-        """
-        cdef DetachedSlot detached = DetachedSlot.__new__(DetachedSlot)
-        cdef uint8_t *old
-        cdef void *copy
-        cdef uint8_t *fresh
-        cdef uint64_t size = self.arena.slot_bytes
-        cdef uint64_t header = self.arena.messages_at
-        _slot(self, slot)
-        old = self._slot_address[slot]
-        fresh = <uint8_t *>mmap(
-            NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, self.arena.slots_at + slot * size)
-        if fresh == MAP_FAILED:
-            raise OSError(errno, "cannot map a slot a second time")
-        copy = mmap(
-            old + header, size - header, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
-        if copy == MAP_FAILED:
-            munmap(fresh, size)
-            raise OSError(errno, "cannot make a private copy of a slot")
-        pf_copy_written(self.fd, self.arena.slots_at + slot * size, header, self.arena.output_at, old, fresh)
-        self._slot_address[slot] = fresh
-        detached.address, detached.size, detached.header = old, size, header
-        detached.of_arena = old == <uint8_t *>pf_slot_at(self.arena, slot)
-        detached.arena = self
-        return detached
+        return pf_rows_at(self.arena, slot_of(self, slot))
 
     # -- completion thread ---------------------------------------------------------------------
 
@@ -574,25 +272,25 @@ cdef class Arena:
 
     def resume(self, uint32_t slot):
         """The spilled records are delivered: let the holder go on."""
-        _slot(self, slot)
+        slot_of(self, slot)
         pf_resume(self.arena, slot)
 
     def forget_output(self, uint32_t slot):
         """The spilled records of a holder that died meanwhile are delivered: the next one must not send them again."""
-        pf_progress_forget_output(_slot(self, slot))
+        pf_progress_forget_output(slot_of(self, slot))
 
     def parked(self, uint32_t slot):
         """Whether a collected batch has rows that wait."""
-        return pf_load(&_slot(self, slot).state) == PF_SLOT_PARKED
+        return pf_load(&slot_of(self, slot).state) == PF_SLOT_PARKED
 
     def wait_until_due(self, uint32_t slot):
         """What the other rows of a parked batch gave rise to is durable: it goes on when it is due."""
-        _slot(self, slot)
+        slot_of(self, slot)
         pf_wait_until_due(self.arena, slot)
 
     def release(self, uint32_t slot):
         """The batch is done with for good."""
-        _slot(self, slot)
+        slot_of(self, slot)
         pf_release(self.arena, slot)
 
     def return_taken(self, uint32_t worker):
@@ -602,7 +300,7 @@ cdef class Arena:
 
     def partitions(self, uint32_t slot):
         """[(partition index, messages, first offset, next offset)] of the batch in the slot."""
-        s = _slot(self, slot)
+        s = slot_of(self, slot)
         table = pf_slot_partitions(self.arena, s)
         return [
             (table[i].partition, table[i].messages, table[i].first_offset, table[i].next_offset)
@@ -631,7 +329,7 @@ cdef class Arena:
 
     def epoch_of(self, uint32_t slot):
         """The epoch in which a published batch was opened."""
-        return _slot(self, slot).epoch
+        return slot_of(self, slot).epoch
 
     def oldest_epoch(self, uint32_t since):
         """The lowest epoch, of those from ``since`` on, of a batch that is not released; None: there is no batch.
@@ -649,6 +347,22 @@ cdef class Arena:
                 oldest = s.epoch
             found = True
         return oldest if found else None
+
+    def batches(self, uint32_t since, uint32_t until, *, bint untaken=False):
+        """How many batches of these epochs, both included, are not released. To be read after ``epoch``.
+
+        ``untaken``: only those that a process is still to take, for their first round or another one.
+        """
+        cdef uint32_t slot, state, count = 0
+        cdef pf_slot *s
+        for slot in range(self.arena.n_slots):
+            s = pf_slot_at(self.arena, slot)
+            state = pf_load(&s.state)
+            if state == PF_SLOT_FREE or pf_load(&s.n_partitions) == 0 or not since <= s.epoch <= until:
+                continue
+            if not untaken or state == PF_SLOT_READY or state == PF_SLOT_WAITING:
+                count += 1
+        return count
 
     def states(self):
         """The state word of every slot."""
@@ -674,7 +388,7 @@ cdef class Arena:
 
     def refusals(self, uint32_t slot):
         """[(message, reason, found, column, at)] of the refused messages of a slot, first come first."""
-        cdef pf_slot *s = _slot(self, slot)
+        cdef pf_slot *s = slot_of(self, slot)
         cdef pf_refused *table = pf_slot_refusals(self.arena, s)
         cdef uint32_t i
         return [

@@ -22,6 +22,7 @@ typedef struct {
     int64_t next_offset;    /* position to commit once this message is done */
     int64_t timestamp_ms;   /* -1: none */
     uint32_t deliveries;    /* times its broker delivered it before; 0 where it does not say */
+    uint8_t cut;            /* its source ended within it, for good: refused, whatever it holds; it has no key */
 } pf_incoming;
 
 enum {

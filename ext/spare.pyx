@@ -5,20 +5,11 @@
                               └──dismiss──▶ it leaves
 """
 
+from arena_layout cimport PF_SPARE_LEAVES, PF_SPARE_WAITS, pf_spare
+from atomics cimport pf_load_sc, pf_store_sc, pf_wait, pf_wake
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from pythia_fast._ext.ring cimport Arena
-
-cdef extern from "ring.h" nogil:
-    enum:
-        PF_SPARE_WAITS
-        PF_SPARE_LEAVES
-    ctypedef struct pf_spare:
-        uint32_t place, up
-    uint32_t pf_load_sc(const uint32_t *word)
-    void pf_store_sc(uint32_t *word, uint32_t value)
-    void pf_wait(uint32_t *word, uint32_t seen, int64_t timeout_ns)
-    void pf_wake(uint32_t *word)
 
 
 cdef pf_spare *_spare(Arena arena, uint32_t spare) except NULL:

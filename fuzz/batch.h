@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "decoder.h"
+#include "must.h"
 #include "plan.h"
 #include "utf8.h"
 
@@ -16,14 +17,6 @@ enum {
     ID, PRICE, NAME, OK, SMALL, BIG, RATIO, WHEN, DATA, RAW, TAGS, TAG, INNER, INNER_X, INNER_Y, ITEMS, ITEM, ITEM_SKU,
     ITEM_COUNTS, ITEM_COUNT, N_COLUMNS
 };
-
-#define MUST(condition)                                                        \
-    do {                                                                       \
-        if (!(condition)) {                                                    \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);    \
-            abort();                                                           \
-        }                                                                      \
-    } while (0)
 
 #define COLUMN(kind_, nullable_, width_, children_, end_, list_) \
     {.kind = kind_, .nullable = nullable_, .width = width_, .n_children = children_, .end = end_, .list = list_}

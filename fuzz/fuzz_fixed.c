@@ -153,7 +153,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         int good = good_time && as_utf8(payload + 24, text) >= 0;
         MUST(outcome == (good ? PF_DECODED : PF_REFUSED));
         if (good) check_record(payload, row);
-        else MUST(why.reason == (good_time ? PF_REASON_UTF8 : PF_REASON_DATETIME) && why.at <= size);
+        else MUST(why.reason == (good_time ? PF_REASON_CODE_POINT : PF_REASON_DATETIME) && why.at <= size);
     }
 
     if (raw_batch.rows == raw_batch.capacity) pf_columns_reset(&raw_batch);

@@ -6,14 +6,7 @@
 
 #include "intake.h"
 #include "kafka_headers.h"
-
-#define MUST(condition)                                                        \
-    do {                                                                       \
-        if (!(condition)) {                                                    \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);    \
-            abort();                                                           \
-        }                                                                      \
-    } while (0)
+#include "must.h"
 
 enum { CAPACITY = 4, RAW_BYTES = 128, SLOTS = 3, MOST = 256 };
 

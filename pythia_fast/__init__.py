@@ -14,11 +14,24 @@ if TYPE_CHECKING:
     from pythia_fast.batch import Batch
     from pythia_fast.brokers.file import FileConsumer, FileProducer
     from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
+    from pythia_fast.brokers.kafka_admin import KafkaAdmin
     from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
     from pythia_fast.brokers.rabbitmq import RabbitMQConsumer, RabbitMQProducer
     from pythia_fast.circuit_breaker import CircuitBreaker
     from pythia_fast.dead_letter_limit import DeadLetterLimit
-    from pythia_fast.errors import PythiaError
+    from pythia_fast.errors import (
+        ConfigError,
+        HandlerError,
+        PoolError,
+        PythiaError,
+        SchemaError,
+        SinkError,
+        SourceError,
+        UnknownColumnError,
+        UnknownGroupError,
+        UnknownOptionError,
+        UnknownTopicError,
+    )
     from pythia_fast.report import RunReport
     from pythia_fast.retry import RetryPolicy
 
@@ -28,19 +41,30 @@ __all__ = [
     "App",
     "Batch",
     "CircuitBreaker",
+    "ConfigError",
     "DeadLetterLimit",
     "FileConsumer",
     "FileProducer",
+    "HandlerError",
+    "KafkaAdmin",
     "KafkaConsumer",
     "KafkaProducer",
     "MemoryConsumer",
     "MemoryMessage",
     "MemoryProducer",
+    "PoolError",
     "PythiaError",
     "RabbitMQConsumer",
     "RabbitMQProducer",
     "RetryPolicy",
     "RunReport",
+    "SchemaError",
+    "SinkError",
+    "SourceError",
+    "UnknownColumnError",
+    "UnknownGroupError",
+    "UnknownOptionError",
+    "UnknownTopicError",
     "__version__",
 ]
 
@@ -48,19 +72,30 @@ _HOMES = {
     "App": "app",
     "Batch": "batch",
     "CircuitBreaker": "circuit_breaker",
+    "ConfigError": "errors",
     "DeadLetterLimit": "dead_letter_limit",
     "FileConsumer": "brokers.file",
     "FileProducer": "brokers.file",
+    "HandlerError": "errors",
+    "KafkaAdmin": "brokers.kafka_admin",
     "KafkaConsumer": "brokers.kafka",
     "KafkaProducer": "brokers.kafka",
     "MemoryConsumer": "brokers.memory",
     "MemoryMessage": "brokers.memory",
     "MemoryProducer": "brokers.memory",
+    "PoolError": "errors",
     "PythiaError": "errors",
     "RabbitMQConsumer": "brokers.rabbitmq",
     "RabbitMQProducer": "brokers.rabbitmq",
     "RetryPolicy": "retry",
     "RunReport": "report",
+    "SchemaError": "errors",
+    "SinkError": "errors",
+    "SourceError": "errors",
+    "UnknownColumnError": "errors",
+    "UnknownGroupError": "errors",
+    "UnknownOptionError": "errors",
+    "UnknownTopicError": "errors",
 }
 
 

@@ -192,6 +192,10 @@ class App:
             state_dir: checkpoints and dead letters; default ``.pythia/NAME`` in the working folder.
             drain_timeout: seconds that work in hand gets after a signal.
             connect_timeout: seconds without any broker before the run fails; None: try for ever.
+            handlers: names of those to run; None: all.
+            observer: one who is told what happens, see ``pythia_fast.observer.Observer``; None: what is worth a line
+                (a process replaced, a broker away, a view that was kept) goes to the logger ``pythia_fast``, and to
+                stderr where logging was not set up.
             start_method: how pool processes are born; see docs/architecture.md. "auto" forks where this process has
                 one thread, and else goes through a new interpreter.
 
@@ -201,7 +205,7 @@ class App:
             SourceError, SinkError: a broker that cannot be used.
         """
         from pythia_fast import pool
-        from pythia_fast.observer import check_observer
+        from pythia_fast.observer import LogObserver, check_observer
         from pythia_fast.runtime.engine import Engine
 
         if pool.in_pool:
@@ -212,6 +216,7 @@ class App:
         where = "App.run"
         chosen = self._chosen(handlers)
         self._check_groups(chosen)
+        self._check_sinks(chosen)
         if not isinstance(workers, str) or workers != "auto":
             workers = options.whole(where, "workers", workers, 1, options.MAX_WORKERS, "processes", ", or 'auto'")
         drain_timeout = options.seconds(where, "drain_timeout", drain_timeout)
@@ -229,7 +234,7 @@ class App:
             state_dir=folder,
             drain_timeout=drain_timeout,
             connect_timeout=connect_timeout,
-            observer=observer,
+            observer=LogObserver() if observer is None else observer,
             start_method=start_method,
         )
         return engine.run()
@@ -259,6 +264,20 @@ class App:
                 raise ConfigError(
                     f"handlers {owner!r} and {handler.name!r} both read files as consumer group {group!r}, whose "
                     "positions can be those of one handler only; give each a consumer_group of its own, or none"
+                )
+
+    def _check_sinks(self, handlers: Sequence[Handler]) -> None:
+        """Raise ConfigError where two handlers would write one file."""
+        owners: dict[str, str] = {}
+        for handler in handlers:
+            path = handler.sink.file() if handler.sink is not None else None
+            if path is None:
+                continue
+            owner = owners.setdefault(os.path.realpath(path), handler.name)
+            if owner != handler.name:
+                raise ConfigError(
+                    f"handlers {owner!r} and {handler.name!r} both write {path}, which one of them can; give each a "
+                    "sink of its own"
                 )
 
     @named_options("App.test")

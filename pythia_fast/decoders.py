@@ -98,6 +98,9 @@ def _fixed(schema: SchemaLike, decoder: DecoderLike) -> Decoding:
             f"decoder={options.spell(decoder)} is neither a decoder's name nor a NumPy dtype: {error}"
         ) from error
     if schema is not None and not (isinstance(schema, np.dtype) and schema == dtype):
-        raise ConfigError("a fixed layout's columns come from the dtype in decoder=; leave schema= out")
+        raise ConfigError(
+            f"decoder={options.spell(decoder)} is a fixed layout, whose columns its dtype tells: leave schema= out, "
+            f"or give one of {', '.join(map(repr, _NAMED))}"
+        )
     described = describe(dtype)
     return Decoding("fixed", described, Plan(described))

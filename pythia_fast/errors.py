@@ -8,6 +8,8 @@ PythiaError
 ├── HandlerError                  the handler is wrong as a whole: ends the run, whatever on_error says
 │   └── OutputValueError          one row of what it returned cannot be sent on: follows on_error
 ├── SourceError                   a source cannot go on
+│   ├── UnknownTopicError         names the nearest topic that there is
+│   └── UnknownGroupError         names the nearest consumer group that there is
 ├── SinkError                     a sink cannot go on
 ├── PoolError                     the pool cannot start or keep its processes
 └── ExtensionError (ImportError)  a compiled module is missing or does not fit
@@ -74,6 +76,14 @@ class OutputValueError(HandlerError):
 
 class SourceError(PythiaError):
     """A source cannot go on."""
+
+
+class UnknownTopicError(SourceError):
+    """The broker has no topic of this name."""
+
+
+class UnknownGroupError(SourceError):
+    """The broker has no consumer group of this name."""
 
 
 class SinkError(PythiaError):

@@ -78,7 +78,9 @@ def inspect_handler(function: Callable[..., Any], schema: SchemaLike, where: str
     """
     called = _called(function, where)
     parameter = _parameter(called, inspect.isclass(function), where)
-    annotation = _annotation(called, parameter, where)
+    annotation, unresolved = _annotation(called, parameter, where)
+    if unresolved and schema is None:
+        raise ConfigError(unresolved)
     view, element = _view_of(annotation, where)
     if element is not None and schema is not None and element != schema:
         raise ConfigError(
@@ -133,13 +135,16 @@ def _parameter(called: Callable[..., Any], unbound: bool, where: str) -> inspect
     return positional[0]
 
 
-def _annotation(called: Callable[..., Any], parameter: inspect.Parameter, where: str) -> Any:
-    """The parameter's annotation, evaluated if it is a string. Only this one: others may not even be importable."""
+def _annotation(called: Callable[..., Any], parameter: inspect.Parameter, where: str) -> tuple[Any, str]:
+    """The parameter's annotation, evaluated if it is a string. Only this one: others may not even be importable.
+
+    With it why what stands between its brackets cannot be evaluated, in a sentence; empty where it can.
+    """
     annotation = parameter.annotation
     if annotation is parameter.empty:
-        return None
+        return None, ""
     if not isinstance(annotation, str):
-        return annotation
+        return annotation, ""
     function = inspect.unwrap(called.func if isinstance(called, functools.partial) else called)
     function = getattr(function, "__func__", function)
     names = dict(getattr(function, "__globals__", {}))
@@ -147,18 +152,19 @@ def _annotation(called: Callable[..., Any], parameter: inspect.Parameter, where:
     for name, cell in zip(function.__code__.co_freevars if closure else (), closure, strict=True):
         with contextlib.suppress(ValueError):  # not assigned yet
             names[name] = cell.cell_contents
-    outer = annotation.partition("[")[0]  # all that matters when the Struct inside is local to some function
+    outer = annotation.partition("[")[0]  # all that matters when schema= names the Struct, local to some function
+    unresolved = ""
     for text in (annotation, outer):
         try:
-            return eval(text, names)  # the user's own annotation, as typing.get_type_hints evaluates it
+            return eval(text, names), unresolved  # the user's own annotation, as typing.get_type_hints evaluates it
         except NameError as error:
-            reason = error
+            unresolved = unresolved or (
+                f"{where}: the annotation {annotation!r} of {parameter.name!r} cannot be evaluated ({error}); "
+                "import what it names at the top of the module, not under TYPE_CHECKING or inside a function"
+            )
         except Exception as error:
             raise ConfigError(f"{where}: the annotation {annotation!r} of {parameter.name!r} fails: {error}") from error
-    raise ConfigError(
-        f"{where}: the annotation {annotation!r} of {parameter.name!r} cannot be evaluated ({reason}); "
-        "import what it names at the top of the module, not under TYPE_CHECKING or inside a function"
-    )
+    raise ConfigError(unresolved)
 
 
 # -- the views

@@ -6,6 +6,8 @@ without slowing a row. Everything here is a plain value: an observer may keep it
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
@@ -61,6 +63,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     dead_lettered: int = 0
     retried: int = 0
     crashes: int = 0
+    transactions_aborted: int = 0  #: undone; their rows are read again
     oldest_incomplete_s: dict[str, float] = {}  #: of each handler, the age of the oldest row taken in and not completed
     progress: tuple[int, int] | None = None  #: (done, total) over all bounded sources, in the sources' units
     processes: list[ProcessSample] = []
@@ -86,6 +89,43 @@ class Observer(Protocol):
 
     def finished(self, report: RunReport) -> None:
         """The run is over; after a failure, before the exception leaves ``App.run``."""
+
+
+class LogObserver:
+    """Who watches a run that nobody watches: what is worth a line goes to the logger ``pythia_fast``.
+
+    A program that has not set up logging gets the lines on stderr. To hear nothing, give that logger a
+    ``logging.NullHandler``.
+    """
+
+    sample_interval_s = 1.0
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger("pythia_fast")
+        self._trouble: list[str] = []
+
+    def started(self, info: RunInfo) -> None:
+        """Nothing to tell."""
+
+    def sample(self, snapshot: Snapshot) -> None:
+        """Tell what the run waits for, once as long as it lasts."""
+        for sentence in snapshot.trouble:
+            if sentence not in self._trouble:
+                self._tell(logging.WARNING, f"waiting: {sentence}")
+        self._trouble = snapshot.trouble
+
+    def event(self, text: str) -> None:
+        """Tell it."""
+        self._tell(logging.INFO, text)
+
+    def finished(self, report: RunReport) -> None:
+        """The report is what ``App.run`` returns."""
+
+    def _tell(self, level: int, text: str) -> None:
+        if self._logger.hasHandlers():
+            self._logger.log(level, "%s", text)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
 
 def check_observer(observer: object) -> None:

@@ -35,6 +35,8 @@ class Reason(IntEnum):
     LENGTH = 18
     TOO_LARGE = 19
     TAG = 20
+    CODE_POINT = 21
+    CUT = 22
 
 
 _WHAT = {
@@ -58,13 +60,15 @@ _WHAT = {
     Reason.LENGTH: "the payload is not one record long",
     Reason.TOO_LARGE: "the payload is larger than a batch may be",
     Reason.TAG: "another tag than the schema's",
+    Reason.CODE_POINT: "a code point that is no character (above U+10FFFF, or U+D800 to U+DFFF)",
+    Reason.CUT: "the file or pipe ends within this record",
 }
 
 #: pf_refusal.found
 _FOUND = ("", "null", "bool", "int", "float", "str", "array", "object", "bytes", "ext", "datetime")
 
 #: Reasons that concern the payload as a whole: a byte offset would say nothing.
-_WHOLE = frozenset({Reason.EMPTY, Reason.NULL, Reason.LENGTH, Reason.TOO_LARGE})
+_WHOLE = frozenset({Reason.EMPTY, Reason.NULL, Reason.LENGTH, Reason.TOO_LARGE, Reason.CUT})
 
 _WANTED = {
     Kind.BOOL: "bool",

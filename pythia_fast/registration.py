@@ -162,7 +162,6 @@ def make_handler(
             sink=sink,
             dead_letter=dead_letter,
             retry=retry,
-            breaker=breaker,
         ),
         workers=workers,
     )

@@ -362,10 +362,10 @@ def _bare_kind(bare: Any, where: str) -> Kind:
     if origin is Literal:
         values = typing.get_args(bare)
         advice = f"use {'str' if all(isinstance(v, str) for v in values) else 'int or str'} and reject the other values"
+    elif bare is Any:  # a class since Python 3.11
+        advice = "use the type that it has, or msgspec.Raw to keep it undecoded"
     elif isinstance(origin, type):
         advice = next((text for base, text in _INSTEAD.items() if issubclass(origin, base)), "use str, or msgspec.Raw")
-    elif bare is Any:
-        advice = "use the type that it has, or msgspec.Raw to keep it undecoded"
     else:
         advice = "use msgspec.Raw"
     raise SchemaError(f"{where}: {_spell(bare)} cannot become a column; {advice}")

@@ -36,7 +36,6 @@ def transactions_of(
     sink: Sink | None,
     dead_letter: Sink | None,
     retry: RetryPolicy,
-    breaker: Any,
 ) -> Transactions | None:
     """What the options ask for; None: no transactions. Raises ConfigError for what cannot be exactly once."""
     if not options.flag(where, "transactional", transactional):
@@ -65,11 +64,6 @@ def transactions_of(
         raise ConfigError(
             f"{where}: transactional=True, but the source reads isolation_level={source.isolation_level!r}, records of "
             "aborted transactions too; leave it out"
-        )
-    if breaker is not None:
-        raise ConfigError(
-            f"{where}: transactional=True and breaker= do not go together: batches that wait for a service would keep "
-            "the transaction open until the broker aborts it"
         )
     _check_times(where, sink.transaction_timeout_s * SHARE_OF_TIMEOUT, interval_s, retry)
     return Transactions(transactional_id, interval_s)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pythia_fast import options
 from pythia_fast.batch import BadPayload, Batch
 from pythia_fast.runtime.kept_rows import rows_to_send
+from pythia_fast.runtime.outputs import OutputEncoder
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
@@ -42,6 +43,7 @@ def try_out(handler: Handler, payloads: Iterable[bytes | None]) -> Trial:
     finally:
         call.teardown()
     rows_to_send(handler, returned, len(batch), batch.given_back)
+    OutputEncoder(handler.sink.encoding() if handler.sink is not None else "json").open(returned)
     return Trial(
         returned=returned,
         rejected={index_of[row]: reason for rows, reason in batch.rejected for row in rows.tolist()},

@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--batch-seconds", type=float, default=0.004, help="how long a batch of 256 rows takes")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="exactly-once-") as folder, KafkaBroker() as broker:
+    with tempfile.TemporaryDirectory(prefix="exactly-once-") as folder, KafkaBroker(sustained=True) as broker:
         topics = ("rows", "results", "dead")
         for topic, partitions in zip(topics, (PARTITIONS, 1, 1), strict=True):
             broker.create_topic(topic, partitions)

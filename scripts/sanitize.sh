@@ -19,6 +19,11 @@ find "$tree" -name '*.py' -not -path '*/build/*' -delete
 tar -cf - --exclude='*.so' --exclude=__pycache__ pyproject.toml setup.py README.md docs/model \
     ext fuzz pythia_fast tests benchmarks |
     tar -xf - -C "$tree"
+# The C code that Cython made for the ordinary build serves here too, where it is newer than its sources.
+if [ -d build/cython ]; then
+    mkdir -p "$tree/build"
+    cp -a -u build/cython "$tree/build/"
+fi
 cd "$tree"
 echo 'building the extension with sanitizers'
 PYTHIA_FAST_SANITIZE=1 "$python" setup.py --quiet build_ext --inplace >build-log.txt 2>&1 || {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the sdist, from it a wheel for each Python 3.11 to 3.13 of this machine, installs that in a virtual
+# Builds the sdist, from what is in it a wheel for each Python 3.11 to 3.13 of this machine, installs that in a virtual
 # environment of its own under .cache/smoke and runs tests/smoke/smoke.py there, outside the project.
 set -eu
 
@@ -14,13 +14,20 @@ sources() {
 }
 digest=$(sources | xargs cat | sha256sum | cut -d' ' -f1)
 
-if [ "$(cat "$cache/sdist-digest" 2>/dev/null || true)" != "$digest" ]; then
+if [ "$(cat "$cache/sdist-digest" 2>/dev/null || true)" != "$digest" ] || [ ! -d "$cache/tree" ]; then
     echo 'building the sdist'
-    rm -rf "$cache/sdist"
+    rm -rf "$cache/sdist" "$cache/tree"
     .venv/bin/python -m build --sdist --outdir "$cache/sdist" . >"$cache/sdist.txt" 2>&1 || {
         cat "$cache/sdist.txt"
         exit 1
     }
+    mkdir "$cache/tree"
+    tar -xf "$cache"/sdist/*.tar.gz -C "$cache/tree" --strip-components=1
+    # What Cython makes is the same for every Python: it need not be made again for each wheel.
+    if [ -d build/cython ]; then
+        mkdir -p "$cache/tree/build"
+        cp -a build/cython "$cache/tree/build/"
+    fi
     echo "$digest" >"$cache/sdist-digest"
 fi
 
@@ -41,7 +48,7 @@ while read -r version python lacks; do
         rm -rf "$home"
         if ! {
             scripts/make_venv.sh "$python" "$home" &&
-                "$home/bin/python" -m pip --disable-pip-version-check wheel --no-deps -w "$home/wheel" "$cache"/sdist/*.tar.gz &&
+                "$home/bin/python" -m pip --disable-pip-version-check wheel --no-deps -w "$home/wheel" "$cache/tree" &&
                 "$home/bin/python" -m pip --disable-pip-version-check install "$home"/wheel/*.whl
         } >"$log" 2>&1 </dev/null; then
             cat "$log"

@@ -22,6 +22,7 @@ class Incoming(NamedTuple):
     next_offset: int
     timestamp_ms: int
     deliveries: int = 0
+    cut: bool = False
 
 class CollectingSink:
     """Keeps every message as an Incoming."""

@@ -1,7 +1,23 @@
-# Shared by every decoder: the one field through which a source thread reaches a decoder.
-cdef extern from "decoder.h":
+# Shared by every decoder: how a source thread, or a batch, reaches it.
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
+
+from pythia_fast._ext.plan cimport pf_columns
+
+cdef extern from "decoder.h" nogil:
+    enum:
+        PF_DECODED
+        PF_REFUSED
+        PF_FULL
+        PF_REASON_NULL
+    ctypedef struct pf_refusal:
+        uint8_t reason
+        uint8_t found
+        uint16_t reserved
+        int32_t column
+        uint64_t at
     ctypedef struct pf_decoder:
-        pass
+        int (*decode)(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size,
+                      pf_refusal *why) noexcept nogil
 
 cdef class NativeDecoder:
     cdef pf_decoder *decoder

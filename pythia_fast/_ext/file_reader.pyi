@@ -2,6 +2,9 @@ from pythia_fast._ext.source import NativeSource
 
 FORMATS: dict[str, int]
 
+def frames_end(fd: int, size: int) -> int:
+    """Where the last whole frame of the first ``size`` bytes of a file ends. Raises OSError."""
+
 class FileRecords(NativeSource):
     """Files or a stream, cut into records. All calls on the intake thread, but for ``bytes_read``."""
 
@@ -16,18 +19,30 @@ class FileRecords(NativeSource):
     ) -> None:
         """``format``: a key of FORMATS. ``follow``: call serve() now and then to look for rotated and new files."""
     def add(
-        self, fd: int, partition: int, offset: int, *, stream: bool = False, last: bool = True, limit: int = ...
+        self,
+        fd: int,
+        partition: int,
+        offset: int,
+        *,
+        stream: bool = False,
+        last: bool = True,
+        final: bool = False,
+        limit: int = ...,
+        handled: int = 0,
     ) -> None:
         """Read ``fd`` from ``offset`` on; the descriptor belongs to this object from now on.
 
-        ``stream``: it cannot seek. ``last``: its end is the end, nothing will be appended to it. ``limit``: a record
-        that begins there or later is left.
+        ``stream``: it cannot seek. ``last``: no more of it is read than it holds now. ``final``: nothing will be
+        appended to it, ever; a stream is. ``limit``: a record that begins there or later is left. ``handled``: what
+        lies before it of the line at ``offset`` was a row of an earlier run.
         """
     def fd(self, partition: int) -> int: ...
     def finish(self, partition: int) -> None:
-        """What the file of ``partition`` holds now is all."""
-    def remove(self, partition: int) -> tuple[int, int]:
-        """Close the file of ``partition``; returns the position to read on from, and the end of its last record."""
+        """What the file of ``partition`` holds now is all that it will ever hold."""
+    def ends(self, partition: int) -> tuple[int, int, int]:
+        """The position to read on from, the end of the last record, the bytes of an incomplete one that were left."""
+    def remove(self, partition: int) -> None:
+        """Close the file of ``partition``."""
     def states(self) -> list[tuple[int, int, int, int, int]]:
         """(partition, position, done, shrunk, errno) of every file."""
     def spill_to(self, fd: int) -> None:

@@ -3,8 +3,8 @@
 ``<state dir>/checkpoints/<group>.json`` is replaced as a whole (written beside, synced, renamed, folder synced), so a
 run killed at any instant leaves the old positions or the new ones. ``<group>.lock`` is locked while a run uses it.
 
-A file is known by device, inode and the hash of its first bytes: a renamed file is recognised, and another file under
-an old name is not taken for it.
+A file is known by device, inode, the hash of its first bytes and that of the last ones before the position: a renamed
+file is recognised, and another file under an old name, or one written anew in its place, is not taken for it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ import msgspec
 from pythia_fast.errors import SourceError
 
 HEAD_BYTES = 1024
+TAIL_BYTES = 1024
 PRIVATE_MODE = 0o600  #: of what is kept: paths, and who reads them
 
 Identity = tuple[int, int]  #: device, inode
@@ -28,6 +30,27 @@ Identity = tuple[int, int]  #: device, inode
 
 def identity_of(facts: os.stat_result) -> Identity:
     return facts.st_dev, facts.st_ino
+
+
+class Tail(msgspec.Struct, frozen=True):
+    """The last bytes before a position, at most TAIL_BYTES of them."""
+
+    end: int
+    sha256: str
+
+
+def tail_of(fd: int, end: int) -> Tail | None:
+    """The bytes of an open file before ``end``; None where they are not all there."""
+    begin = max(0, end - TAIL_BYTES)
+    with suppress(OSError):
+        tail = os.pread(fd, end - begin, begin)
+        if len(tail) == end - begin:
+            return Tail(end, _sha256(tail))
+    return None
+
+
+def _sha256(some: bytes) -> str:
+    return hashlib.sha256(some).hexdigest()
 
 
 class FilePosition(msgspec.Struct):
@@ -41,6 +64,7 @@ class FilePosition(msgspec.Struct):
     position: int
     end: int | None = None  #: where its last record ends, once it was read to its end
     size: int = 0  #: bytes it had when it was last looked at
+    tail: Tail | None = None  #: at the position or before it; None: none was stored, as once was the rule
 
     @property
     def finished(self) -> bool:
@@ -62,21 +86,37 @@ class FilePosition(msgspec.Struct):
     def has_same_head(self, fd: int) -> bool:
         """Whether the open file begins with the bytes that this position was recorded for."""
         head = os.pread(fd, self.head_bytes, 0)
-        return len(head) == self.head_bytes and hashlib.sha256(head).hexdigest() == self.head_sha256
+        return len(head) == self.head_bytes and _sha256(head) == self.head_sha256
+
+    def has_same_tail(self, fd: int) -> bool:
+        """Whether the open file has, before the position, the bytes that were read there."""
+        return self.tail is None or tail_of(fd, self.tail.end) == self.tail
+
+    def has_same_bytes(self, fd: int) -> bool:
+        """Whether the open file is the one that was read, as far as two small looks can tell."""
+        return self.has_same_head(fd) and self.has_same_tail(fd)
 
     def learn_head(self, fd: int) -> None:
         """Hash more of the head, once the file has grown to it."""
         if self.head_bytes < HEAD_BYTES:
             head = os.pread(fd, HEAD_BYTES, 0)
-            self.head_bytes, self.head_sha256 = len(head), hashlib.sha256(head).hexdigest()
+            self.head_bytes, self.head_sha256 = len(head), _sha256(head)
 
 
 def identify(path: str, fd: int, position: int) -> FilePosition:
     """The open file as a position that begins now."""
     facts = os.fstat(fd)
     head = os.pread(fd, HEAD_BYTES, 0)
-    sha256 = hashlib.sha256(head).hexdigest()
-    return FilePosition(path, facts.st_dev, facts.st_ino, len(head), sha256, position, size=facts.st_size)
+    return FilePosition(
+        path,
+        facts.st_dev,
+        facts.st_ino,
+        len(head),
+        _sha256(head),
+        position,
+        size=facts.st_size,
+        tail=tail_of(fd, position),
+    )
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
@@ -191,7 +231,7 @@ def known_position(path: str, fd: int, known: Iterable[FilePosition]) -> int | N
                     + (f"{lost:,} bytes behind that, which were not read, are gone; " if lost > 0 else "")
                     + 'if it was written anew, read it with start="beginning"'
                 )
-            if same_head:
+            if same_head and entry.has_same_tail(fd):
                 return entry.position
     return None
 
@@ -199,7 +239,7 @@ def known_position(path: str, fd: int, known: Iterable[FilePosition]) -> int | N
 def written_anew(entry: FilePosition) -> SourceError:
     """The refusal to pass over the rows that were not read before the file got other bytes."""
     return SourceError(
-        f"{entry.path} is not the file that this group read: it was written anew, its first bytes have changed. "
+        f"{entry.path} is not the file that this group read: it was written anew, bytes that were read have changed. "
         f"Of what was in it: {entry.extent}. If there is a copy of that, let another consumer_group read the copy "
         f"first; then {_GIVE_UP}"
     )

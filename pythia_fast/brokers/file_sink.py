@@ -26,7 +26,8 @@ from pythia_fast import options
 from pythia_fast._ext.file_writer import payload_bytes, whole_frames
 from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext, Sink
 from pythia_fast.brokers.checkpoint import sync_folder
-from pythia_fast.errors import SinkError
+from pythia_fast.brokers.named_files import STDIN
+from pythia_fast.errors import ConfigError, SinkError
 from pythia_fast.options import named_options
 
 FileSinkFormat = Literal["ndjson", "msgpack-frames"]
@@ -68,6 +69,11 @@ class FileProducer(Sink):
         fsync: Fsync = "batch",
     ) -> None:
         self.path = options.path("FileProducer", "path", path)
+        if self.path == STDIN:
+            raise ConfigError(
+                'FileProducer: path="-" means standard input where files are read, and a run prints its own lines on '
+                'standard output: name a file ("./-" is a file called "-")'
+            )
         options.choice("FileProducer", "format", format, get_args(FileSinkFormat))
         options.choice("FileProducer", "fsync", fsync, get_args(Fsync))
         self.format = format

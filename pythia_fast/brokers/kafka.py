@@ -15,7 +15,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pythia_fast import options as options_  # the word is taken here by librdkafka's
 from pythia_fast.brokers.base import Publisher, PublisherContext, Reader, ReaderContext, Sink, Source
@@ -43,6 +43,7 @@ PRODUCER_DEFAULTS: Mapping[str, str] = {
     "message.timeout.ms": "0",  # never given up: the source is held back instead
     "linger.ms": "5",
     "compression.type": "lz4",
+    "topic.metadata.propagation.max.ms": "3000",  # a topic that does not exist is told after 3 s, not 30
     "reconnect.backoff.max.ms": "2000",
 }
 #: What a transactional producer has instead. A runtime that is killed blocks read_committed readers, and whoever takes
@@ -52,6 +53,7 @@ TRANSACTIONAL_DEFAULTS: Mapping[str, str] = {
     "transaction.timeout.ms": "10000",
     "linger.ms": "5",
     "compression.type": "lz4",
+    "topic.metadata.propagation.max.ms": "3000",
     "reconnect.backoff.max.ms": "2000",
 }
 #: Options that the runtime answers for.
@@ -188,6 +190,12 @@ class KafkaProducer(Sink):
         self._servers = _servers("KafkaProducer", bootstrap_servers) or named.pop("bootstrap.servers", None)
         self._options = named
         _check(named)
+        acks = named.get("acks", named.get("request.required.acks", "all"))
+        if acks not in ("all", "-1") and named.get("enable.idempotence", "true") == "true":
+            raise ConfigError(
+                f"KafkaProducer: acks={acks} would count records as written that a broker may still lose: leave it "
+                "out, or give enable_idempotence=False with it"
+            )
 
     @property
     def bootstrap_servers(self) -> str:
@@ -232,6 +240,31 @@ class KafkaProducer(Sink):
         return f"kafka topic {self.topic}"
 
 
+def admin_options(
+    where: str,
+    bootstrap_servers: str | Iterable[str] | None,
+    options: Mapping[str, object] | None,
+    keywords: Mapping[str, object],
+) -> dict[str, str]:
+    """librdkafka's options, ``bootstrap.servers`` among them, of a client that reads and writes nothing."""
+    named = _option_values(where, options, keywords, {})
+    given = _servers(where, bootstrap_servers) or named.pop("bootstrap.servers", None)
+    _check(named)
+    return {
+        **named,
+        "bootstrap.servers": given or os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or DEFAULT_BOOTSTRAP_SERVERS,
+    }
+
+
+def __getattr__(name: str) -> Any:
+    # Beside the consumer and the producer, where it is looked for; it alone needs confluent-kafka to be imported.
+    if name == "KafkaAdmin":
+        from pythia_fast.brokers.kafka_admin import KafkaAdmin
+
+        return KafkaAdmin
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def _topics(where: str, topic: str | None, topics: Iterable[str] | None) -> tuple[str, ...]:
     if (topic is None) == (topics is None):
         raise ConfigError(f"{where}: give topic='name' or topics=['name', ...], one of the two")
@@ -269,7 +302,7 @@ def _option_values(
     if options is not None and not isinstance(options, Mapping):
         raise options_.refusal(where, "options", options, "a mapping of librdkafka's options to their values")
     for given, value in [*(options or {}).items(), *keywords.items()]:
-        name = _option_name(where, given)
+        name = _option_name(where, given, as_keyword=given in keywords)
         if name in reserved:
             raise ConfigError(f"{where}: {given} is set by the runtime: {reserved[name]}")
         if value is None:
@@ -288,7 +321,7 @@ def _option_values(
     return values
 
 
-def _option_name(where: str, given: str) -> str:
+def _option_name(where: str, given: str, *, as_keyword: bool) -> str:
     from pythia_fast._ext import librdkafka
 
     known = librdkafka.option_names()
@@ -298,7 +331,7 @@ def _option_name(where: str, given: str) -> str:
         if name in known:
             return name
     usable = [name for name in known if "." in name]
-    raise UnknownOptionError(where, given, [name.replace(".", "_") for name in usable] if "_" in given else usable)
+    raise UnknownOptionError(where, given, [name.replace(".", "_") for name in usable] if as_keyword else usable)
 
 
 def _with_strategy(strategy: str | None, options: dict[str, str]) -> dict[str, str]:

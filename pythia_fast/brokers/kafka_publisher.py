@@ -88,6 +88,9 @@ class KafkaPublisher(Publisher):
             self._reached()
         self._delivered = self._native.delivered
         limit = self._context.connect_timeout
+        missing = self._native.tickets > 0 and self._native.passing_error in UNKNOWN_TOPIC
+        if missing and limit is not None and now - self._progressed_at >= limit:
+            raise SinkError(f"{self._missing()}: create it, or correct topic=")
         if self._away_since is None or limit is None or now - self._away_since < limit:
             return
         if self._native.broker_answers(POLL_MS):
@@ -124,6 +127,9 @@ class KafkaPublisher(Publisher):
             f"Kafka producer of topic {self._topic}: {reason}; what is not delivered is sent after a restart"
         )
 
+    def _missing(self) -> str:
+        return f"Kafka topic {self._topic} does not exist at {self._servers}"
+
     def _tell(self, subject: object, line: str) -> None:
         now = time.monotonic()
         if now - self._told.get(subject, -QUIET_SECONDS) >= QUIET_SECONDS:
@@ -145,7 +151,7 @@ class KafkaPublisher(Publisher):
             return f"no Kafka broker answers at {self._servers}{self._why_away()}"
         error = self._native.passing_error
         if error in UNKNOWN_TOPIC:
-            return f"Kafka topic {self._topic} does not exist at {self._servers}"
+            return self._missing()
         if error:
             return f"Kafka topic {self._topic}: {librdkafka.error_text(error)}"
         return f"Kafka at {self._servers} has not confirmed records of topic {self._topic} yet"

@@ -3,6 +3,9 @@
 Calls that wait for the broker (taking the transactional id over, commit, abort) are made on a thread of their own, one
 at a time. While one is under way nobody else touches the producer: the completion thread publishes, and asks for
 deliveries, only while a transaction is open.
+
+After a record was refused for good, records are tried out on that same thread before they are written
+(kafka_rehearsal.py), so that the transaction is written without those that the broker does not take.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_publisher import KafkaPublisherNative
 from pythia_fast.brokers.base import PublisherContext
 from pythia_fast.brokers.kafka_publisher import POLL_MS, QUIET_SECONDS, KafkaPublisher
+from pythia_fast.brokers.kafka_rehearsal import REFUSED, Rehearsal
 from pythia_fast.errors import SinkError
 
 if TYPE_CHECKING:
@@ -33,9 +37,7 @@ CALL_MS = 1000  #: a call that takes longer is made again, after a look whether 
 FENCED = frozenset({-144, 47, 90})
 #: The broker knows of no open transaction: it has aborted it by itself, or was restarted.
 INVALID_TXN_STATE = 48
-#: The broker will never take the record: INVALID_MSG, INVALID_MSG_SIZE, MSG_SIZE_TOO_LARGE, RECORD_LIST_TOO_LARGE,
-#: INVALID_TIMESTAMP, INVALID_RECORD.
-REFUSED = frozenset({2, 4, 10, 18, 32, 87})
+DEAD_LETTERS = 1  #: their topic's index among the producer's
 
 
 class KafkaTransactions:
@@ -77,7 +79,8 @@ class KafkaTransactions:
         self._over = ""  #: what librdkafka told that ended the producer within a transaction
         self._left_behind = False  #: a call that does not end has the producer
         self._closing = threading.Event()
-        self._requests: SimpleQueue[Callable[[], Outcome] | None] = SimpleQueue()
+        self._rehearsal = Rehearsal(options, self._topics, self._closing.is_set, self._tell)
+        self._requests: SimpleQueue[Callable[[], Outcome | None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=f"transactions {context.handler}", daemon=True)
         self._requests.put(self._take_over)
         self._thread.start()
@@ -96,6 +99,7 @@ class KafkaTransactions:
 
     def begin(self) -> None:
         """Open a transaction. Raises SinkError."""
+        self._rehearsal.end_in_time()
         self._check(self._native.begin_transaction())
         self._since = None
         self._open = True
@@ -106,6 +110,7 @@ class KafkaTransactions:
 
     def abort(self) -> None:
         """Begin to abort. All tickets that are on their way then come back as delivered, which they are not."""
+        self._rehearsal.cancel()
         self._requests.put(self._abort)
 
     @property
@@ -114,21 +119,51 @@ class KafkaTransactions:
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     def lost(self) -> str:
-        """Why the open transaction cannot be committed; empty: it can.
-
-        Raises SinkError where another attempt would end in the same way.
-        """
-        if self._over:
-            return self._over
+        """Why the open transaction cannot be committed; empty: it can."""
+        if self._over or self._rehearsal.failed:
+            return self._over or self._rehearsal.failed
         code = self._native.lost_to
         if code in REFUSED:
-            topics = " or ".join(self._topics)
-            raise SinkError(
-                f"Kafka topic {topics} refused records for good: {librdkafka.error_text(code)}. Nothing can be left "
-                "out of a transaction, so it is aborted: let the topic take larger batches (max.message.bytes), or "
-                "have the producer send none (batch_size=) and make dead letters of larger records (message_max_bytes=)"
+            return (
+                f"Kafka topic {' or '.join(self._topics)} refused records for good ({librdkafka.error_text(code)}); "
+                "those are found out, one by one, before anything is written again"
             )
         return f"a record could not be written: {librdkafka.error_text(code)}" if code else ""
+
+    @property
+    def tries_out(self) -> bool:
+        """Whether records wait for ``write`` after they were tried out."""
+        return self._rehearsal.on
+
+    def write(self) -> None:
+        """Begin to write what was tried out: nothing more comes into this transaction before that is written.
+
+        So what takes long, finding the records that are refused, is over before the broker knows of the transaction.
+        Raises SinkError for a dead letter that is refused.
+        """
+        rehearsal = self._rehearsal
+        if not rehearsal.all_tried():
+            return
+        while rehearsal.tickets and not self._native.tickets:
+            ticket = rehearsal.tickets[0]
+            assert ticket.verdict is not None
+            if ticket.topic == DEAD_LETTERS and ticket.verdict.refused:
+                raise self._refusal(ticket.verdict.refused[0][1])
+            if ticket.verdict.groups:
+                ticket.written = group = ticket.verdict.groups.popleft()
+                self._add(ticket.records[group.start : group.end], group.count, ticket.number, ticket.topic)
+            else:
+                rehearsal.tickets.popleft()
+                failed = sorted(ticket.verdict.refused + ticket.failed)
+                self._owners.pop(ticket.number).done.append((ticket.number, failed))
+
+    def _refusal(self, code: int) -> SinkError:
+        return SinkError(
+            f"Kafka topic {self._topics[DEAD_LETTERS]} refused a dead letter for good: {librdkafka.error_text(code)}. "
+            "Nothing can be left out of a transaction, so it is aborted: let the topic take larger batches "
+            "(max.message.bytes), or have the producer make dead letters of larger records before they are sent "
+            "(message_max_bytes=)"
+        )
 
     def look_around(self) -> None:
         """Hear what librdkafka has to tell. Raises SinkError for what ends the run."""
@@ -149,6 +184,7 @@ class KafkaTransactions:
             return
         if self._left_behind:
             return
+        self._rehearsal.close()
         if self._open and self._failure is None:
             self._native.abort_transaction(round(min(timeout, ABORT_AT_END_S) * 1000))
         self._native.close()
@@ -157,15 +193,26 @@ class KafkaTransactions:
 
     def publish(self, part: _Part, records: memoryview, count: int, ticket: int) -> None:
         """Begin to write records into the open transaction."""
+        self._owners[ticket] = part
+        if self._rehearsal.on:
+            tried = self._rehearsal.add(records, ticket, part.index)
+            self._requests.put(lambda: self._rehearsal.find(tried))
+        else:
+            self._add(records, count, ticket, part.index)
+
+    def _add(self, records: memoryview, count: int, ticket: int, topic: int) -> None:
         if self._since is None:
             self._since = time.monotonic()
-        self._owners[ticket] = part
-        self._native.add(records, count, ticket, part.index)
+        self._native.add(records, count, ticket, topic)
 
     def collect(self, timeout_ms: int) -> None:
         """Hand every ticket that is done to its part."""
         for ticket, failed in self._native.poll(timeout_ms):
-            self._owners.pop(ticket).done.append((ticket, failed))
+            tried = self._rehearsal.writing(ticket)
+            if tried is None:
+                self._owners.pop(ticket).done.append((ticket, failed))
+            elif tried.written is not None:  # a group of it: ``write`` goes on with the next one
+                tried.failed += [(tried.written.first + index, code) for index, code in failed]
 
     # -- the thread of its own -------------------------------------------------------------------
 
@@ -179,7 +226,7 @@ class KafkaTransactions:
                 return
             self._wake()
 
-    def _attempt(self, request: Callable[[], Outcome]) -> Outcome:
+    def _attempt(self, request: Callable[[], Outcome | None]) -> Outcome | None:
         try:
             return request()
         except _OverError as over:
@@ -191,9 +238,7 @@ class KafkaTransactions:
         if not self._left_behind:
             self._native.close()
         self._left_behind = False
-        for ticket, part in self._owners.items():
-            part.done.append((ticket, []))
-        self._owners.clear()
+        self._drop_tickets()
         self._native = KafkaPublisherNative(self._options, *self._topics)
         for each in self._parts:
             each.use(self._native)
@@ -217,6 +262,7 @@ class KafkaTransactions:
                 self._tell(f"it cannot be committed: {reason}")
                 return self._abort()
         self._open = False
+        self._rehearsal.committed()
         return "committed"
 
     def _send_offsets(self, positions: Sequence[Position], group: bytes) -> Failure | None:
@@ -249,8 +295,21 @@ class KafkaTransactions:
             self.collect(POLL_MS)
             if self._closing.is_set():
                 raise _ClosedError
+        self._drop_tickets()
         self._open = False
+        code = self._native.lost_to
+        if code in REFUSED:
+            self._rehearsal.begin()
+            # To the broker, numbers are missing among this producer's records: its next transaction would be lost, too.
+            raise _OverError(librdkafka.error_text(code))
         return "aborted"
+
+    def _drop_tickets(self) -> None:
+        """All tickets come back."""
+        for ticket, part in self._owners.items():
+            part.done.append((ticket, []))
+        self._owners.clear()
+        self._rehearsal.drop()
 
     def _insist(self, call: Callable[[], Failure | None], what: str, *, poll: bool = False) -> str:
         """Make a call until it succeeds; why not, where the transaction has to be aborted.

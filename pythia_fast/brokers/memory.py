@@ -128,7 +128,7 @@ class MemoryConsumer(Source):
         return MemoryReader(self, context)
 
     def describe(self) -> str:
-        return f"memory {self.topic}"
+        return "memory" if self.topic == "memory" else f"memory {self.topic}"
 
 
 class MemoryReader(Reader):

@@ -16,13 +16,18 @@ import time
 from collections import deque
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pythia_fast.brokers.base import ReaderContext
 from pythia_fast.brokers.checkpoint import FilePosition, Identity, identity_of
-from pythia_fast.brokers.file import CheckpointedReader, FileConsumer, Planned, Start, open_regular
+from pythia_fast.brokers.checkpointed_reader import CheckpointedReader, Planned
+from pythia_fast.brokers.named_files import open_regular
 from pythia_fast.errors import SourceError
+
+if TYPE_CHECKING:
+    from pythia_fast.brokers.file import FileConsumer, Start
 
 ROTATION_GRACE_S = 1.0  #: a writer may keep writing to the renamed file until it has opened the new one
 
@@ -74,7 +79,7 @@ class TailReader(CheckpointedReader):
         facts = os.fstat(fd)
         for entry in self._read:
             same = entry.identity == identity_of(facts)
-            if same and facts.st_size >= entry.position and entry.has_same_head(fd):
+            if same and facts.st_size >= entry.position and entry.has_same_bytes(fd):
                 return entry.position
         return None
 
@@ -145,12 +150,12 @@ class TailReader(CheckpointedReader):
         return planned
 
     def _follow(self, planned: Planned) -> None:
-        index = self.take_up(planned)
+        index = self.take_up(planned, last=planned.replaced)
         entry = self.positions[index]
         # Saved before its first row is committed: after a kill the next run must know the file by more than its name.
         self.save_soon()
         self.commit({})
-        self._followed[index] = _Followed(planned.path, entry.identity, finishing=planned.last)
+        self._followed[index] = _Followed(planned.path, entry.identity, finishing=planned.replaced)
         self.told.discard(f"waiting for {planned.path}")
 
     def missing(self, path: str) -> None:
@@ -179,13 +184,11 @@ class TailReader(CheckpointedReader):
 
     def _let_go(self, index: int) -> None:
         """Its last record was appended: close it, and remember it should its name turn up in the list."""
-        fd = self.native.fd(index)
+        position, end, _waiting = self.release(index)
         with self.lock:
             entry = self.positions[index]
-            entry.learn_head(fd)
-            entry.size = os.fstat(fd).st_size
-            position, entry.end = self.native.remove(index)
-            self._read.append(msgspec.structs.replace(entry, position=position))
+            entry.end = end
+            self._read.append(msgspec.structs.replace(entry, position=position, tail=self.last_tails[index]))
         self.save_soon()
         del self._followed[index]
 
@@ -194,10 +197,10 @@ class TailReader(CheckpointedReader):
         file = self._followed.pop(index)
         self.context.log(f"{file.path} was truncated after byte {position:,} was read; reading it from its beginning")
         fd = os.dup(self.native.fd(index))
-        self.native.remove(index)
         with self.lock:
+            self.native.remove(index)
             del self.positions[index]
-        self._follow(Planned(file.path, file.path, fd, 0, last=False))
+        self._follow(Planned(file.path, file.path, fd, 0, replaced=False))
 
     def close(self) -> None:
         for planned in self._take_planned():

@@ -21,8 +21,8 @@ from pythia_fast.errors import ConfigError
 if TYPE_CHECKING:
     from pythia_fast.app import App
     from pythia_fast.brokers.kafka import KafkaProducer
+    from pythia_fast.brokers.kafka_client import KafkaAccess
     from pythia_fast.dlq.filters import Filter
-    from pythia_fast.dlq.kafka_client import KafkaAccess
     from pythia_fast.dlq.store import DeadLetterStore
 
 Own = ParamSpec("Own")
@@ -197,7 +197,7 @@ def kafka_access(
 ) -> KafkaAccess:
     """What an app says of its brokers, overruled by what was typed."""
     from pythia_fast.brokers.kafka import KafkaConsumer
-    from pythia_fast.dlq.kafka_client import KafkaAccess
+    from pythia_fast.brokers.kafka_client import KafkaAccess
 
     typed = {"bootstrap.servers": servers} if servers is not None else {}
     plain = KafkaConsumer("any").connection_options()

@@ -15,7 +15,7 @@ from pythia_fast.brokers.framing import Headers
 from pythia_fast.dlq.groups import Group
 from pythia_fast.dlq.original import headers_of, times_requeued
 from pythia_fast.dlq.store import DeadLetterStore, Entry
-from pythia_fast.runtime.dead_letter import StoredLetter
+from pythia_fast.runtime.dead_letter_form import StoredLetter
 
 SOURCES = 3  #: told of one topic's partitions, and of topics, before the rest is only counted
 

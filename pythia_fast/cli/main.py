@@ -15,6 +15,7 @@ import typer
 
 from pythia_fast.cli import bench, demo, dlq, drill, replay, run, version
 from pythia_fast.cli.exit_codes import AppImportError, ExitCode, code_of_error
+from pythia_fast.cli.running import StoppedBeforeStart
 from pythia_fast.errors import PythiaError
 
 PROGRAM = "python -m pythia_fast"
@@ -68,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _tell_usage(error)
     except PythiaError as error:
         return _tell_error(error)
+    except StoppedBeforeStart as stop:
+        print(f"{stop}: stopped before anything was read", file=sys.stderr)
+        return ExitCode.DONE
     except (KeyboardInterrupt, typer.Abort):
         print("stopped", file=sys.stderr)
         return ExitCode.KILLED

@@ -184,6 +184,7 @@ def _losses(snapshot: Snapshot) -> str:
         "dead-lettered": snapshot.dead_lettered,
         "retried": snapshot.retried,
         "crashes": snapshot.crashes,
+        "aborted transactions": snapshot.transactions_aborted,
     }
     flow = [f"{handler} {state}" for handler, state, _ in snapshot.flow if state != "open"]
     several = len(snapshot.oldest_incomplete_s) > 1

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from pythia_fast.cli.running import path_value, report_value, run_app, seconds_value, workers_of, workers_value
+from pythia_fast.cli.running import (
+    path_value,
+    report_value,
+    run_app,
+    seconds_value,
+    stop_before_start,
+    workers_of,
+    workers_value,
+)
 from pythia_fast.cli.target import load_app
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:APP", help="orders:app, shop.orders:app or orders.py:app")]
@@ -69,6 +77,7 @@ def run(
     """
     if handler and len(set(handler)) < len(handler):
         raise typer.BadParameter(f"--handler: {max(handler, key=handler.count)!r} is given more than once")
+    stop_before_start()
     code, _ = run_app(
         load_app(target),
         workers=workers_of(workers),

@@ -57,6 +57,7 @@ def summary_table(report: RunReport) -> Table:
         counts("pauses of the source", "pauses")
     if report.transactions or report.transactions_aborted:
         counts("transactions committed", "transactions")
+    if report.transactions_aborted:
         counts("transactions aborted, their rows read again", "transactions_aborted")
     if report.longest_incomplete_s >= SHOWN_AGE_S:
         table.add_row("longest that a row was in hand, seconds", f"{report.longest_incomplete_s:,.1f}")

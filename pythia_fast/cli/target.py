@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pythia_fast.cli.exit_codes import AppImportError
+from pythia_fast.cli.running import StoppedBeforeStart
 from pythia_fast.pool import keep_to_one_thread
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _import_module(name: str, *, looked_in: str) -> ModuleType:
             f"cannot find module {name!r}: there is no {missing}.py and no package {missing} in {looked_in} "
             f"or on sys.path{near}"
         ) from None
-    except (KeyboardInterrupt, GeneratorExit):
+    except (KeyboardInterrupt, GeneratorExit, StoppedBeforeStart):
         raise
     except BaseException as error:  # also SystemExit: a script that calls sys.exit() when imported
         raise AppImportError(f"importing module {name!r} failed") from error

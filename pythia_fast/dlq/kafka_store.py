@@ -15,12 +15,12 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from pythia_fast.brokers.framing import Headers
+from pythia_fast.brokers.kafka_client import KafkaAccess, missing, text_of
 from pythia_fast.dlq.handled import Handled
-from pythia_fast.dlq.kafka_client import KafkaAccess, missing, text_of
 from pythia_fast.dlq.ranges import Ranges
 from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
 from pythia_fast.errors import SinkError, SourceError
-from pythia_fast.runtime.dead_letter import letter_of_record
+from pythia_fast.runtime.dead_letter_form import letter_of_record
 
 FETCH_MESSAGES = 500
 POLL_S = 0.2

@@ -7,7 +7,7 @@ import time
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as Delivered
 
-from pythia_fast.dlq.kafka_client import KafkaAccess, missing, text_of
+from pythia_fast.brokers.kafka_client import KafkaAccess, missing, text_of
 from pythia_fast.dlq.original import Message
 from pythia_fast.dlq.store import Place
 from pythia_fast.dlq.target import Answer, RequeueTarget

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pythia_fast.brokers.framing import Headers, decode_headers
 from pythia_fast.errors import SourceError
-from pythia_fast.runtime.dead_letter import OUR_HEADERS, StoredLetter
+from pythia_fast.runtime.dead_letter_form import OUR_HEADERS, StoredLetter
 
 #: Header of a message that was sent again: how many times.
 REQUEUED = "pf-requeued"

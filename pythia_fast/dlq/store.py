@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from pythia_fast.runtime.dead_letter import StoredLetter
+from pythia_fast.runtime.dead_letter_form import StoredLetter
 
 
 class Place(NamedTuple):

@@ -11,7 +11,7 @@ from pythia_fast.dlq.filters import Filter
 from pythia_fast.dlq.original import headers_of, message_of, times_requeued
 from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
 from pythia_fast.dlq.target import Answer, DryRun, RequeueTarget
-from pythia_fast.runtime.dead_letter import StoredLetter
+from pythia_fast.runtime.dead_letter_form import StoredLetter
 
 WAIT_S = 1.0
 Step = Callable[[], None]  #: called for every letter that is read

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from pythia_fast.drill.ledger import Keys, keys_of
-from pythia_fast.runtime.dead_letter import StoredLetter
+from pythia_fast.runtime.dead_letter_form import StoredLetter
 from pythia_fast.runtime.outputs import OutputEncoder, columns_of
 
 COLUMN = "pf_drill"

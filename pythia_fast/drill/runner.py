@@ -22,7 +22,7 @@ from pythia_fast.drill.settings import FileEnds, InputFormat, KafkaEnds, Setting
 from pythia_fast.drill.topics import DrillTopics, Results
 from pythia_fast.errors import PythiaError
 from pythia_fast.registration import Handler
-from pythia_fast.runtime.dead_letter import StoredLetter
+from pythia_fast.runtime.dead_letter_form import StoredLetter
 from pythia_fast.runtime.slot_plan import plan_slots
 
 #: Called again and again with the rows that are settled.

@@ -14,7 +14,7 @@ from pythia_fast.drill.process import RunProcess
 from pythia_fast.drill.receipts import keys_of_letters
 from pythia_fast.drill.result import places
 from pythia_fast.drill.runner import Drill
-from pythia_fast.runtime.dead_letter import StoredLetter
+from pythia_fast.runtime.dead_letter_form import StoredLetter
 
 DIED = "the handler's process died on this row"
 #: Between a commit being due and being made.

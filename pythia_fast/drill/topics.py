@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from pythia_fast.dlq.kafka_client import KafkaAccess, text_of
+from pythia_fast.brokers.kafka_client import KafkaAccess, text_of
 from pythia_fast.drill.ledger import Keys, keys_of, position_of
 from pythia_fast.drill.receipts import receipt_of
 from pythia_fast.drill.settings import KafkaEnds

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pythia_fast import pool
-from pythia_fast._ext.ring import die_with_parent
+from pythia_fast._ext.arena_memory import die_with_parent
 from pythia_fast.errors import PoolError
 from pythia_fast.pool import crash_text
 from pythia_fast.pool.messages import (
@@ -141,7 +141,7 @@ class Nursery:
         except BlockingIOError:  # the nursery is busy, perhaps waiting for us to receive what it has to say
             return
         except OSError as error:
-            raise PoolError(f"the pool's parent process {self.pid} is gone: {error}") from None
+            raise self._gone() from error
 
     def receive(self, timeout: float) -> list[Message]:
         """Packets that have come, waiting up to ``timeout`` seconds for the first. Raises PoolError when it is gone.
@@ -166,14 +166,20 @@ class Nursery:
                 message = receive(self._channel)
             except BlockingIOError:
                 if ended and not found:
-                    raise PoolError(f"the pool's parent process {self.pid} is gone") from None
+                    raise self._gone() from None
                 break
             if message is None:
                 if found:
                     break  # what it said last comes first: the end is seen again at the next call
-                raise PoolError(f"the pool's parent process {self.pid} is gone")
+                raise self._gone()
             found.append(message)
         return found
+
+    def _gone(self) -> PoolError:
+        return PoolError(
+            f"the pool's parent process {self.pid} is gone: was it killed (kill -9, out of memory), or ended from "
+            "within a handler? What was not finished is handled by the next run; nothing is lost"
+        )
 
     def close(self, timeout: float) -> None:
         """Have it end, children included, and reap it."""

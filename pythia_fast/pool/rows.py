@@ -15,7 +15,7 @@ the payloads that the slot keeps:
     killed its holder   in parts (pool/parts.py), each noted in the slot's journal before it is begun and when it is
                         done, so that the next holder begins there and knows which rows killed this one
 
-Everything that is given up goes to the dead letters with its reason; nothing is tried for ever.
+Everything that is given up goes to the dead letters with its reason (pool/outcome.py); nothing is tried for ever.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import os
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,12 +39,11 @@ from pythia_fast.errors import HandlerError, OutputValueError
 from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls
 from pythia_fast.pool.crash_text import leave_out_of_memory
 from pythia_fast.pool.forked import leave_if_forked
-from pythia_fast.pool.messages import shorten
+from pythia_fast.pool.outcome import Outcome
 from pythia_fast.pool.parts import Part, Suspects, convicted, parts_after
-from pythia_fast.pool.records import RecordWriter, Written
+from pythia_fast.pool.records import RecordWriter
 from pythia_fast.pool.search import Search
 from pythia_fast.pool.waiting import LanesThatWait, WaitingRows
-from pythia_fast.runtime.notes import TRACEBACK_CHARACTERS, Notes, RowErrors, read_notes, reason_of, write_notes
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
@@ -55,20 +54,6 @@ RowIndices = npt.NDArray[np.uint32]
 #: Rows of a batch that raise an exception of ``retry_on`` one after the other to the last attempt, until the rest is
 #: given up with them.
 ROWS_BEFORE_ALL = 3
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of one batch."""
-
-    output: Written = field(default_factory=Written)
-    rejected: int = 0
-    retried: int = 0
-    failed: int = 0
-    killed: int = 0  #: of the failed
-    notes: Notes = field(default_factory=Notes)
-    error_half: int = 0  #: half of the error region that the notes belong in
-    due_ns: int = 0  #: when the batch goes on with rows that wait; 0: there are none
 
 
 @dataclass(slots=True)
@@ -184,21 +169,13 @@ class RowKeeper:
         todo = held.rows(None) if held.waiting is None else held.waiting.takes_part
         journal = Journal(self._arena, held.slot)
         done = journal.read()
-        held.outcome = Outcome(
-            Written(done.output_bytes, done.output_records),
-            done.rejected,
-            done.retried,
-            done.failed,
-            done.killed,
-            read_notes(self._errors(held.slot, done.error_half)[: done.error_bytes]),
-            done.error_half,
-        )
+        held.outcome = Outcome.so_far(done, self._errors(held.slot, done.error_half))
         end = min(max(done.suspect_end, done.rows_done), len(todo))
         suspects = Suspects(done.rows_done, end, done.deaths, done.deaths_before)
         if convicted(suspects):
             guilty = todo[suspects.begin : suspects.end]
             deaths = done.deaths_before + done.deaths
-            self._give_up(held, "killed", guilty, "the handler's process died on this row", deaths)
+            held.outcome.give_up("killed", guilty, "the handler's process died on this row", deaths)
             self._commit(held, journal, guilty, suspects.end)
         parts = [Part(0, len(todo), 0)]
         if self._arena.crashes(held.slot):
@@ -219,20 +196,7 @@ class RowKeeper:
         if held.waiting is not None:
             held.waiting.settle(rows, held.noted)
             held.noted.clear()
-        half = 1 - outcome.error_half
-        error_bytes = write_notes(outcome.notes, self._errors(held.slot, half)) if outcome.notes else 0
-        journal.commit(
-            rows_done,
-            outcome.output.bytes,
-            outcome.output.records,
-            half,
-            error_bytes,
-            outcome.rejected,
-            outcome.retried,
-            outcome.failed,
-            outcome.killed,
-        )
-        outcome.error_half = half
+        outcome.write(journal, rows_done, self._errors(held.slot, 1 - outcome.error_half))
 
     def _errors(self, slot: int, half: int) -> memoryview:
         size = self._offsets["errors_bytes"]
@@ -297,7 +261,7 @@ class RowKeeper:
                 assert error is not None
                 if self._handler.on_error == "stop":
                     return error
-                self._failed(held, held.rows(some), error, given)
+                held.outcome.fail(held.rows(some), error, given)
                 return None
             if attempt < self._retry.max_attempts and isinstance(error, self._retry.retry_on):
                 again.append(held.rows(some))
@@ -310,7 +274,7 @@ class RowKeeper:
             if self._stops(error, held):
                 return every[:0]
             if self._handler.on_error == "dead_letter" or len(every) == 1:
-                self._failed(held, every, error, given)
+                held.outcome.fail(every, error, given)
             else:
                 self._isolate(held, every, given, call)
         return np.concatenate(again) if again else np.empty(0, np.uint32)
@@ -335,7 +299,7 @@ class RowKeeper:
             row, cause = found
             in_a_row = in_a_row + 1 if isinstance(cause, self._retry.retry_on) else 0
             end = row + 1 if in_a_row < ROWS_BEFORE_ALL else len(rows)
-            self._failed(held, rows[row:end], cause, given)
+            held.outcome.fail(rows[row:end], cause, given)
             if end == len(rows):
                 return
 
@@ -385,9 +349,9 @@ class RowKeeper:
         for same in _grouped(faults):
             faulty = rows[[fault.row for fault in same]]
             more = f" (and {len(same) - 1} more rows of the batch)" if len(same) > 1 else ""
-            self._give_up(held, "failed", faulty, f"{same[0]}{more}", given, type(same[0]).__name__)
+            held.outcome.give_up("failed", faulty, f"{same[0]}{more}", given, type(same[0]).__name__)
         for indices, reason in batch.rejected:
-            self._give_up(held, "rejected", rows[indices], reason, given)
+            held.outcome.give_up("rejected", rows[indices], reason, given)
         wanted = rows[batch.retried]
         if not len(wanted):
             return
@@ -395,53 +359,15 @@ class RowKeeper:
             again.append(wanted)
             return
         reason = f"the handler asked for another attempt after {attempt} of {self._retry.max_attempts}"
-        self._give_up(held, "failed", wanted, reason, given)
-
-    # -- rows that are given up --------------------------------------------------------------------
+        held.outcome.give_up("failed", wanted, reason, given)
 
     def _stops(self, error: BaseException, held: _Held) -> bool:
         """Whether the exception ends the run: then it is noted as its end."""
         of_a_row = isinstance(error, OutputValueError) or not isinstance(error, HandlerError)
         if of_a_row and self._handler.on_error != "stop":
             return False
-        held.outcome.notes.stop = shorten(_text(error), TRACEBACK_CHARACTERS)
+        held.outcome.stop(error)
         return True
-
-    def _failed(self, held: _Held, rows: RowIndices, error: BaseException, given: int) -> None:
-        reason = str(error) if isinstance(error, OutputValueError) else reason_of(error)
-        self._give_up(held, "failed", rows, reason, given, type(error).__name__, _text(error))
-
-    def _give_up(
-        self,
-        held: _Held,
-        kind: Literal["rejected", "failed", "killed"],
-        rows: RowIndices,
-        reason: str,
-        attempts: int,
-        error: str = "",
-        text: str = "",
-    ) -> None:
-        outcome = held.outcome
-        if kind == "rejected":
-            outcome.rejected += len(rows)
-        else:
-            outcome.failed += len(rows)
-        if kind == "killed":
-            outcome.killed += len(rows)
-        outcome.notes.errors.append(
-            RowErrors(
-                kind,
-                np.ascontiguousarray(rows, "<u4").tobytes(),
-                shorten(reason, 1000),
-                attempts,
-                error,
-                shorten(text, TRACEBACK_CHARACTERS),
-            )
-        )
-
-
-def _text(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
 
 
 def _grouped(faults: Iterable[OutputValueError]) -> Iterable[list[OutputValueError]]:

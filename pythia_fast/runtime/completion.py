@@ -26,8 +26,8 @@ from pythia_fast.runtime.tracker import Tracker
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
-    from pythia_fast.runtime.circuit import Report
-    from pythia_fast.runtime.dead_letter import DeadLetter, DeadLetterWriter
+    from pythia_fast.runtime.dead_letter import DeadLetterWriter
+    from pythia_fast.runtime.dead_letter_form import DeadLetter
     from pythia_fast.runtime.flow import FlowControl
 
 IDLE_WAIT_S = 0.1
@@ -50,6 +50,8 @@ class Counts:
     dead_lettered: int = 0
     crashes: int = 0
     recycled: int = 0
+    transactions: int = 0  #: committed
+    transactions_aborted: int = 0
     last_settled: float = 0.0  #: time.monotonic()
 
 
@@ -129,6 +131,14 @@ class Completion:
         """Nothing that was read is left unsettled."""
         return not self._arena.live() and not self._pending
 
+    @property
+    def aborted(self) -> bool:
+        """Whether partitions have to go back to their committed positions: never, without transactions."""
+        return False
+
+    def rewound(self, epoch: int) -> None:
+        """All partitions went back; what is read now is of this epoch on."""
+
     def waits_for(self, slot: int) -> set[str]:
         """What a batch that came back from the pool waits for: "sink" and "dead", until they confirm its records."""
         pending = self._pending.get(slot)
@@ -206,10 +216,25 @@ class Completion:
         self._settle_if_delivered(slot)
 
     def _completed(self, slot: int) -> None:
+        """A batch came back from the pool."""
+        self._hear(slot)
+        self._take_in(slot)
+
+    def _hear(self, slot: int) -> None:
+        """What the batch's calls tell of the service behind the handler."""
+        if self._handler.breaker is None:
+            return
+        facts = self._arena.facts(slot)
+        if facts.error_bytes:
+            notes = self._slots.notes(slot, facts)
+            self._flow.reported(notes.circuit, notes.outage)
+        else:
+            self._flow.reported("", "")
+
+    def _take_in(self, slot: int) -> None:
+        """Send on what the batch gave rise to."""
         facts = self._arena.facts(slot)
         deaths = self._killed_by.pop(slot, [])
-        report: Report = ""
-        outage = ""
         self._pending[slot] = Pending(parked=self._arena.parked(slot))
         if facts.error_bytes or facts.refused:
             notes = self._slots.notes(slot, facts)
@@ -222,8 +247,6 @@ class Completion:
             letters = self._slots.dead_letters(slot, facts, notes, deaths)
             if letters:
                 self._publish_dead(slot, letters)
-            report, outage = notes.circuit, notes.outage
-        self._flow.reported(report, outage)
         self._publish_output(slot)
         self._settle_if_delivered(slot)
 

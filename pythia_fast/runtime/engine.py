@@ -59,7 +59,7 @@ class Engine:
         state_dir: Path,
         drain_timeout: float,
         connect_timeout: float | None,
-        observer: Observer | None,
+        observer: Observer,
         start_method: StartMethod,
     ) -> None:
         self._app = app
@@ -138,8 +138,7 @@ class Engine:
 
     def _finish(self, error: str = "") -> RunReport:
         report = self._report(error)
-        if self._observer is not None:
-            self._observer.finished(report)
+        self._observer.finished(report)
         return report
 
     # -- the pool's parent ---------------------------------------------------------------------
@@ -242,20 +241,16 @@ class Engine:
             ),
             workers=sum(run.workers for run in self._runs),
         )
-        if self._observer is not None:
-            self._observer.started(info)
+        self._observer.started(info)
 
     def _event(self, text: str) -> None:
-        if self._observer is not None:
-            self._observer.event(text)
+        self._observer.event(text)
 
     def _sample(self) -> None:
         whole = time.monotonic() >= self._next_memory
         if whole:
             self._next_memory = time.monotonic() + MEMORY_INTERVAL_S
         processes = self._sampler.sample([("runtime", os.getpid()), *self._supervisor.processes()], whole=whole)
-        if self._observer is None:
-            return
         counts = [run.counts for run in self._runs]
         progress = [part for run in self._runs if (part := run.progress()) is not None]
         self._observer.sample(
@@ -270,6 +265,7 @@ class Engine:
                 dead_lettered=sum(count.dead_lettered for count in counts),
                 retried=sum(count.retried for count in counts),
                 crashes=sum(count.crashes for count in counts),
+                transactions_aborted=sum(count.transactions_aborted for count in counts),
                 oldest_incomplete_s={run.handler.name: run.oldest_incomplete_s() for run in self._runs},
                 progress=(sum(part[0] for part in progress), sum(part[1] for part in progress)) if progress else None,
                 processes=processes,

@@ -33,6 +33,11 @@ class Epochs:
         """The lowest epoch that counts."""
         return self._first
 
+    @property
+    def last(self) -> int | None:
+        """The last epoch of the open transaction; None: none is open."""
+        return self._last
+
     def begin(self, open_epoch: int, oldest: int | None) -> None:
         """A transaction is open: it takes the epochs that are closed, or, where nothing is left of those, the open one.
 

@@ -156,6 +156,11 @@ class FlowControl:
         return self._circuit.state if self._circuit is not None else ""
 
     @property
+    def circuit_pause_left_s(self) -> float:
+        """Seconds until an open circuit lets a batch pass."""
+        return max(0.0, self._circuit.gate.next_probe_s - _now_s()) if self.circuit == "open" and self._circuit else 0.0
+
+    @property
     def circuit_why(self) -> str:
         """Why the circuit is open, a sentence; empty while it is closed."""
         return self._circuit.gate.why if self._circuit is not None else ""

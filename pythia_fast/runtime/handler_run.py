@@ -1,47 +1,41 @@
-"""HandlerRun: one handler while it runs: its arena, its source, its sinks and its two threads."""
+"""HandlerRun: one handler while it runs: its arena, its source, its sinks, and its two threads, which have modules of
+their own: reading.py and completion.py."""
 
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pythia_fast._ext import intake as native
 from pythia_fast._ext.intake import Intake
 from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Partition, Publisher, PublisherContext, Reader, ReaderContext
-from pythia_fast.errors import ConfigError, SourceError
+from pythia_fast.errors import ConfigError
 from pythia_fast.observer import FlowState
 from pythia_fast.pool.messages import ArenaShape
 from pythia_fast.pool.obituary import Obituary
 from pythia_fast.pool.parts import Suspects, convicts_next
 from pythia_fast.pool.restart_budget import Found
 from pythia_fast.report import Flow, HandlerReport
-from pythia_fast.runtime.completion import Completion, Counts
+from pythia_fast.runtime.completion import Counts
 from pythia_fast.runtime.dead_letter import DeadLetterWriter
 from pythia_fast.runtime.flow import FlowControl
+from pythia_fast.runtime.reading import Reading
 from pythia_fast.runtime.slot_plan import plan_slots, slot_bytes
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.spool import Spool
 from pythia_fast.runtime.standing import Standing
-from pythia_fast.runtime.transaction_parts import open_transactions
-from pythia_fast.runtime.transactional import TransactionalCompletion, TransactionCounts
+from pythia_fast.runtime.transaction_parts import completion_maker, open_transactions
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
+    from pythia_fast.runtime.completion import Completion
 
 #: Seats of spares in the arena, for each that is kept: one may be taken by a process that is just being seated.
 SEATS_A_SPARE = 3
-DRAIN_TURN_S = 0.5  #: longest time without a look at the source while its last batches wait for credit
-SETTLE_TURN_S = 0.002
-REVOKE_TURN_S = 0.05
-SPOOL_RETRY_S = 1.0
 CLOSE_TIMEOUT_S = 10.0
 GIVE_UP_S = 0.5  #: the same after a run that gave up on what it had read: its last records come again anyhow
 
@@ -67,17 +61,14 @@ class HandlerRun:
         self.pool = pool
         self.workers = workers
         self.failure: BaseException | None = None
-        self.finished = False  #: source ended or stopped, everything settled and committed
         self._app = app
         self._until = until
         self._state_dir = state_dir
         self._connect_timeout = connect_timeout
         self._log = log
-        self._drain_timeout = drain_timeout
         self._reader: Reader | None = None
         self._partitions: dict[int, Partition] = {}
         self._handled: dict[int, tuple[int, int]] = {}  #: slot -> (batch, rows of it handled) at the last death there
-        self._giving_up = threading.Event()
         one_slot = slot_bytes(handler.batch_size, handler.max_batch_bytes, len(handler.decoding.schema.columns))
         holds = handler.transactions is not None
         plan = plan_slots(workers, one_slot, waits=handler.parks, memory_bytes=memory_bytes, holds=holds)
@@ -100,15 +91,20 @@ class HandlerRun:
         self._flow = FlowControl(handler, self.arena, bounded=until == "end", admit=self._admit, log=log)
         self._rate_waits = 0  #: as last looked at
         self._completion: Completion | None = None
-        self._aborted_messages = 0  #: taken in, but their transaction was aborted, so they are read again
         self._intake: Intake | None = None
         self._sink: Publisher | None = None
         self._dead_letters: DeadLetterWriter | None = None
         self._standing: Standing | None = None
-        self._thread: threading.Thread | None = None
         self._opened = ExitStack()
         self._closed = False
-        self._stopped = False
+        self._reading = Reading(
+            handler, self.arena, self._partitions, drain_timeout=drain_timeout, fail=self._fail, log=log
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the source ended or was stopped, and everything is settled and committed."""
+        return self._reading.finished
 
     @property
     def counts(self) -> Counts:
@@ -149,7 +145,7 @@ class HandlerRun:
                 batch_size=handler.batch_size,
                 batch_timeout=handler.batch_timeout,
                 max_payload_bytes=handler.max_batch_bytes,
-                listener=self,
+                listener=self._reading,
                 log=self._log,
                 connect_timeout=self._connect_timeout,
                 rows_in_hand=self.arena.capacity * (self._shape["credit"] * self.workers + 1),
@@ -157,15 +153,7 @@ class HandlerRun:
             )
         )
         opened.callback(self._reader.close)
-        make: Callable[..., Completion] = Completion
-        if transactions is not None:
-            make = partial(
-                TransactionalCompletion,
-                transactions=transactions,
-                partitions=self._partitions,
-                attend=lambda: self._intake.attend() if self._intake is not None else None,
-            )
-        self._completion = make(
+        self._completion = completion_maker(transactions, self._partitions, self._attend)(
             handler,
             self.arena,
             self._reader,
@@ -202,21 +190,23 @@ class HandlerRun:
         )
 
     def start(self) -> None:
+        assert self._reader is not None
         assert self._completion is not None
+        assert self._intake is not None
         self._completion.start()
-        self._thread = threading.Thread(target=self._run, name=f"intake {self.handler.name}", daemon=True)
-        self._thread.start()
+        self._reading.start(self._reader, self._completion, self._intake, self._spool_dir)
 
     @property
     def started(self) -> bool:
-        return self._thread is not None
+        return self._reading.started
 
     def stop(self) -> None:
         """Read no more; what was read is finished, and what waits to be handled again is due now."""
-        assert self._intake is not None
-        self._stopped = True
-        self._intake.hurry(True)
-        self._intake.stop()
+        self._reading.stop()
+
+    def _attend(self) -> None:
+        if self._intake is not None:
+            self._intake.attend()
 
     def _wake_intake(self) -> None:
         if self._intake is not None:
@@ -255,10 +245,8 @@ class HandlerRun:
 
         ``at_once``: wait for no broker to confirm the commit.
         """
-        if self._thread is not None and self._completion is not None:
-            self._giving_up.set()
-            self.stop()
-            self._thread.join()
+        if self.started and self._completion is not None:
+            self._reading.give_up()
             self._completion.finish()
             if not self.finished and not self._closed:
                 self._commit_what_is_settled(wait=not at_once)
@@ -267,70 +255,6 @@ class HandlerRun:
 
     def _close_publisher(self, publisher: Publisher | DeadLetterWriter) -> None:
         publisher.close(CLOSE_TIMEOUT_S if self.finished else GIVE_UP_S)
-
-    # -- the intake thread ---------------------------------------------------------------------
-
-    def _run(self) -> None:
-        assert self._intake is not None
-        try:
-            self._read(self._intake)
-            while not self._drain(self._intake):
-                self._read(self._intake)
-        except BaseException as error:
-            self._fail(error)
-
-    def _read(self, intake: Intake) -> None:
-        assert self._reader is not None
-        while True:
-            outcome = intake.run()
-            if outcome == native.CALL:
-                self._reader.serve()
-            elif outcome == native.BLOCKED:
-                self._reader.pause()
-            elif outcome == native.ROOM:
-                self._reader.resume()
-            elif outcome == native.ATTENTION:
-                self._rewind(intake)
-            elif outcome == native.SPOOL:
-                reason = os.strerror(intake.spool_error())
-                self._log(
-                    f"{self.handler.name}: cannot keep an oversize payload in {self._spool_dir}: {reason}; trying again"
-                )
-                if self._giving_up.wait(SPOOL_RETRY_S):
-                    return
-            elif outcome == native.FAILED:
-                raise SourceError(f"{self.handler.source.describe()}: {self._reader.failure()}")
-            else:  # END or STOPPED
-                return
-
-    def _rewind(self, intake: Intake) -> None:
-        """A transaction was aborted: read again from the committed positions."""
-        assert isinstance(self._completion, TransactionalCompletion)
-        assert self._reader is not None
-        if not self._completion.aborted:
-            return
-        self._reader.rewind()
-        self._completion.rewound(intake.next_epoch())
-        self._aborted_messages = intake.messages - self.counts.rows
-
-    def _drain(self, intake: Intake) -> bool:
-        """Finish what was read and commit it. However long that takes, the source stays what the group knows.
-
-        False: its transaction was aborted, so there is more to read.
-        """
-        reader, completion = self._reader, self._completion
-        assert reader is not None
-        assert completion is not None
-        while not (intake.flush(DRAIN_TURN_S) and completion.idle()):
-            reader.keep_alive()
-            if isinstance(completion, TransactionalCompletion) and completion.aborted and not self._stopped:
-                self._rewind(intake)
-                return False
-            if self._giving_up.wait(SETTLE_TURN_S):
-                return True
-        completion.commit(wait=True)
-        self.finished = True
-        return True
 
     def _commit_what_is_settled(self, *, wait: bool) -> None:
         assert self._completion is not None
@@ -342,33 +266,6 @@ class HandlerRun:
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:
             self.failure = error
-
-    # -- Listener: called by the reader on the intake thread -------------------------------------
-
-    def assigned(self, partitions: Sequence[Partition]) -> None:
-        assert self._completion is not None
-        for partition in partitions:
-            self._partitions[partition.index] = partition
-            self.arena.name_partition(partition.index, partition.topic, partition.partition)
-        self._completion.assigned([partition.index for partition in partitions])
-
-    def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> None:
-        assert self._completion is not None
-        assert self._intake is not None
-        indices = [partition.index for partition in partitions]
-        if lost:
-            self._completion.forget(indices)
-            return
-        deadline = time.monotonic() + self._drain_timeout
-        self._intake.hurry(True)  # rows that wait would have the group wait for them
-        while (left := deadline - time.monotonic()) > 0:
-            self._intake.flush(min(left, REVOKE_TURN_S))
-            if self._completion.settled(indices, min(left, REVOKE_TURN_S)):
-                break
-        self._intake.hurry(self._stopped)
-        if not self._completion.settle_and_forget(indices, deadline):
-            names = ", ".join(f"{partition.topic}[{partition.partition}]" for partition in partitions)
-            self._log(f"{self.handler.name}: {names} revoked with rows in hand after {self._drain_timeout:.0f} s")
 
     # -- what an observer sees -----------------------------------------------------------------
 
@@ -400,13 +297,13 @@ class HandlerRun:
         return FlowState(self.handler.name, shown, self._flow.circuit)
 
     def unfinished(self) -> int:
-        return 0 if self._intake is None else max(0, self._intake.messages - self._aborted_messages - self.counts.rows)
+        if self._intake is None:
+            return 0
+        return max(0, self._intake.messages - self._reading.aborted_messages - self.counts.rows)
 
     def report(self) -> HandlerReport:
         counts = self.counts
         sink = self.handler.sink
-        completion = self._completion
-        made = completion.transactions if isinstance(completion, TransactionalCompletion) else TransactionCounts()
         return HandlerReport(
             name=self.handler.name,
             source=self.handler.source.describe(),
@@ -426,8 +323,8 @@ class HandlerRun:
             longest_incomplete_s=self._standing.longest_s if self._standing is not None else 0.0,
             pauses=self._flow.pauses,
             paused_seconds=self._flow.paused_s,
-            transactions=made.committed,
-            transactions_aborted=made.aborted,
+            transactions=counts.transactions,
+            transactions_aborted=counts.transactions_aborted,
             flow=self._flow.state,
             circuit=self._flow.circuit,
         )

@@ -4,6 +4,7 @@
 |---------------------------------------------------------------|---------------------------------------------|
 | None                                                          | none                                        |
 | a dict of equally long columns, a NumPy structured array      | one object a row                            |
+| a Batch: its columns, nulls as nulls                          | one object a row                            |
 | a pyarrow Table or RecordBatch, a polars or pandas DataFrame, | one object a row                            |
 | or any other holder of Arrow columns                          |                                             |
 | a list: bytes, str                                            | each as it is                               |
@@ -224,10 +225,8 @@ def columns_of(result: Any) -> Mapping[str, Any]:
     """The columns of a result, by name."""
     library = type(result).__module__.partition(".")[0]
     if isinstance(result, Batch):
-        raise HandlerError(
-            "a handler cannot return its batch; return {name: batch[name] for name in batch.columns}, or some of them"
-        )
-    if isinstance(result, Mapping):
+        columns: Mapping[Any, Any] = {name: _with_nulls(result, name) for name in result.columns}
+    elif isinstance(result, Mapping):
         columns = result
     elif isinstance(result, np.ndarray) and result.dtype.names is not None and result.ndim == 1:
         columns = {name: result[name] for name in result.dtype.names}
@@ -240,7 +239,8 @@ def columns_of(result: Any) -> Mapping[str, Any]:
     else:
         raise HandlerError(
             f"a handler cannot return {type(result).__name__}{_hint(result)}; return None, a dict of equally long "
-            "arrays, an Arrow table, a polars or pandas DataFrame, or a list of Structs, dicts, bytes or str"
+            "arrays, the batch itself, an Arrow table, a polars or pandas DataFrame, or a list of Structs, dicts, "
+            "bytes or str"
         )
     wrong = next((name for name in columns if not isinstance(name, str)), None)
     if wrong is not None:
@@ -248,6 +248,15 @@ def columns_of(result: Any) -> Mapping[str, Any]:
     if not any(name != KEY_COLUMN for name in columns):
         raise HandlerError("the result has no columns; return None to send nothing")
     return columns
+
+
+def _with_nulls(batch: Batch[Any], name: str) -> Any:
+    """A column of a batch. A numeric one is a plain array there, which does not tell of its nulls."""
+    column = batch[name]
+    if not isinstance(column, np.ndarray) or column.dtype.kind == "O":
+        return column
+    valid = batch.valid(name)
+    return column if valid.all() else np.ma.masked_array(column, ~valid)
 
 
 def _hint(result: Any) -> str:

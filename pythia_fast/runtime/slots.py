@@ -14,7 +14,7 @@ from pythia_fast.batch import MESSAGE
 from pythia_fast.brokers.base import FailedRecord, Partition
 from pythia_fast.brokers.framing import FramedRecord, iterate_records
 from pythia_fast.refusal import refusal_text
-from pythia_fast.runtime.dead_letter import DeadLetter
+from pythia_fast.runtime.dead_letter_form import DeadLetter
 from pythia_fast.runtime.notes import Notes, read_notes
 
 if TYPE_CHECKING:

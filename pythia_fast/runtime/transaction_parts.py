@@ -1,16 +1,19 @@
-"""Opening the transactional producer of a handler that asks for one."""
+"""What a handler that asks for transactions gets besides: a producer of its own, and another completion."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
+from pythia_fast.runtime.completion import Completion
+from pythia_fast.runtime.transactional import TransactionalCompletion
 from pythia_fast.runtime.transactional_id import claimed_id
 
 if TYPE_CHECKING:
-    from pythia_fast.brokers.base import PublisherContext
+    from pythia_fast.brokers.base import Partition, PublisherContext
     from pythia_fast.brokers.kafka_transactions import KafkaTransactions
     from pythia_fast.registration import Handler
 
@@ -39,3 +42,15 @@ def open_transactions(
     transactions = KafkaTransactions(sink, letters, context, name, wake)
     opened.callback(transactions.close, CLOSE_TIMEOUT_S)
     return transactions
+
+
+def completion_maker(
+    transactions: KafkaTransactions | None, partitions: Mapping[int, Partition], attend: Callable[[], None]
+) -> Callable[..., Completion]:
+    """What takes the parameters of Completion: itself where there are no transactions.
+
+    ``partitions``, ``attend``: as TransactionalCompletion has them.
+    """
+    if transactions is None:
+        return Completion
+    return partial(TransactionalCompletion, transactions=transactions, partitions=partitions, attend=attend)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pythia_fast.errors import SinkError
@@ -34,14 +33,6 @@ ABORT_WAIT_S = 10.0  #: longest time that a rebalance waits for an abort
 _ROW_COUNTS = ("rows", "batches", "bytes", "refused", "rejected", "failed", "killed", "retried", "dead_lettered")
 
 
-@dataclass(slots=True)
-class TransactionCounts:
-    """Totals of one handler's transactions. Written by the completion thread, read by anyone."""
-
-    committed: int = 0
-    aborted: int = 0
-
-
 class TransactionalCompletion(Completion):
     """See the module's docstring.
 
@@ -60,7 +51,6 @@ class TransactionalCompletion(Completion):
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
-        self.transactions = TransactionCounts()
         self._transactions = transactions
         self._partitions = partitions
         self._attend = attend
@@ -160,7 +150,7 @@ class TransactionalCompletion(Completion):
             with self._lock:
                 self._epochs.committed()
                 self._lock.notify_all()
-            self.transactions.committed += 1
+            self.counts.transactions += 1
             self._aborts_in_a_row = 0
             self._durable = self._row_counts()
         elif outcome == "aborted":
@@ -187,16 +177,16 @@ class TransactionalCompletion(Completion):
             return
         held, self._held = self._held, []
         for slot in held:
-            self._completed(slot)
+            self._take_in(slot)
 
-    def _completed(self, slot: int) -> None:
+    def _take_in(self, slot: int) -> None:
         turn = self._epochs.turn(self._arena.epoch_of(slot))
         if turn == "never":
             self._drop(slot)
         elif turn == "later":
             self._held.append(slot)
         else:
-            super()._completed(slot)
+            super()._take_in(slot)
 
     def _spilled(self, slot: int) -> None:
         turn = self._epochs.turn(self._arena.epoch_of(slot))
@@ -234,10 +224,18 @@ class TransactionalCompletion(Completion):
     def _commit_in_time(self) -> None:
         if self._phase != "open":
             return
-        reason = self._transactions.lost() or self._overdue()
-        if reason or self._to_abort:
-            self._abort(reason or self._to_abort, ours=bool(reason))
+        if lost := self._transactions.lost():
+            self._abort(lost, ours=True)
             return
+        if reason := self._to_abort or self._outlasted():
+            self._abort(reason, ours=False)
+            return
+        if overdue := self._overdue():
+            # What a service behind the handler holds up goes on when the service is back.
+            self._abort(overdue, ours=self._flow.circuit in ("", "closed"))
+            return
+        if self._transactions.tries_out and self._waits_for_writing():
+            self._transactions.write()
         epoch = self._arena.epoch
         if self._pending or not self._epochs.complete(epoch, self._arena.oldest_epoch(self._epochs.first)):
             return
@@ -254,6 +252,28 @@ class TransactionalCompletion(Completion):
             positions = self._epochs.positions()
         named = [(self._partitions[index], position) for index, position in positions.items()]
         self._transactions.commit([(part.topic, part.partition, position) for part, position in named], group)
+
+    def _waits_for_writing(self) -> bool:
+        """Whether nothing more comes into the open transaction before something of what waits is written."""
+        if any(state.spilled or state.parked for state in self._pending.values()):
+            return True
+        last = self._epochs.last
+        if last is None or last >= self._arena.epoch:
+            return False
+        return self._arena.batches(self._epochs.first, last) == len(self._pending)
+
+    def _outlasted(self) -> str:
+        """Why the open transaction is not worth keeping: an open circuit lasts longer than that may be open."""
+        last = self._epochs.last
+        if not self._transactions.open_s or self._flow.circuit != "open" or last is None:
+            return ""
+        left_s = self._transactions.timeout_s * SHARE_OF_TIMEOUT - self._transactions.open_s
+        if self._flow.circuit_pause_left_s < left_s or not self._arena.batches(self._epochs.first, last, untaken=True):
+            return ""
+        return (
+            f"the circuit stays open for {self._flow.circuit_pause_left_s:.1f} s, and rows that wait for it would keep "
+            f"the transaction open for longer than the {self._transactions.timeout_s:g} s of transaction.timeout.ms"
+        )
 
     def _overdue(self) -> str:
         seconds, limit = self._transactions.open_s, self._transactions.timeout_s
@@ -291,7 +311,7 @@ class TransactionalCompletion(Completion):
     def _come_to_nothing(self) -> None:
         """The transaction is aborted: librdkafka looks at no record any more, so the slots can be given up."""
         self._stop_taking_in()  # where it was the commit that failed
-        self.transactions.aborted += 1
+        self.counts.transactions_aborted += 1
         for ticket in self._ticket_slot:
             self._ticket_slot[ticket] = ABORTED
         pending, self._pending = self._pending, {}

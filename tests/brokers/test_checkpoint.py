@@ -231,6 +231,93 @@ def test_a_file_written_anew_in_place_is_refused(numbers: Path, tmp_path: Path, 
         consumer.open(reader_context(tmp_path, until="forever"))
 
 
+def anew(numbers: Path) -> list[bytes]:
+    """Write the file anew in its place: longer, with the same head; returns its lines."""
+    lines = [*payloads(0, 600), *(b"changed %d" % number for number in range(600, 1100))]
+    numbers.write_bytes(b"".join(line + b"\n" for line in lines))
+    return lines
+
+
+def test_a_file_written_anew_with_the_same_head_is_read_from_its_beginning(numbers: Path, tmp_path: Path) -> None:
+    read(numbers, tmp_path)
+    lines = anew(numbers)
+    told: list[str] = []
+    reader = FileConsumer(numbers, consumer_group="g").open(reader_context(tmp_path, log=told.append))
+    sink = CollectingSink()
+    drain(reader, sink)
+    reader.commit({0: sink.messages[-1].next_offset}, wait=True)
+    reader.close()
+    assert sink.payloads == lines
+    (line,) = told
+    assert "was written anew; the one before was read to its end, byte 3,890" in line
+    assert read(numbers, tmp_path) == []
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_file_written_anew_with_the_same_head_before_it_was_read_is_refused(
+    numbers: Path, tmp_path: Path, follow: bool
+) -> None:
+    read(numbers, tmp_path, commit=900)
+    lines = anew(numbers)
+    consumer = FileConsumer(numbers, consumer_group="g", follow=follow)
+    with pytest.raises(SourceError, match=r"written anew, bytes that were read have changed.*byte 3,490 of 3,890"):
+        consumer.open(reader_context(tmp_path, until="forever"))
+    assert read(numbers, tmp_path, start="beginning") == lines
+
+
+@pytest.mark.parametrize(
+    ("format", "record"), [("fixed", b"%08d"), ("msgpack-frames", b"\x08\x00\x00\x00%08d"), ("ndjson", b"%08d\n")]
+)
+def test_every_format_is_known_by_the_bytes_before_the_position(tmp_path: Path, format: str, record: bytes) -> None:  # noqa: A002
+    path = tmp_path / "records"
+    path.write_bytes(b"".join(record % number for number in range(1000)))
+    options: dict[str, Any] = {"format": format} | ({"record_size": 8} if format == "fixed" else {})
+    assert len(read(path, tmp_path, **options)) == 1000
+    with path.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(record % 1000)
+    assert read(path, tmp_path, **options) == [b"00001000"]
+    with path.open("r+b") as file:
+        file.seek(990 * len(record % 0))
+        file.write(record % 7)
+        file.seek(0, os.SEEK_END)
+        file.write(record % 1001)
+    assert len(read(path, tmp_path, **options)) == 1002
+
+
+def test_a_rotated_file_that_was_written_anew_is_not_read_on(numbers: Path, tmp_path: Path) -> None:
+    read(numbers, tmp_path, commit=900)
+    anew(rotate(numbers, b"new\n"))
+    with pytest.raises(SourceError, match="could not be found"):
+        read(numbers, tmp_path)
+
+
+def test_a_checkpoint_without_the_bytes_before_the_position_is_good(numbers: Path, tmp_path: Path) -> None:
+    read(numbers, tmp_path, commit=10)
+    stored = json.loads((tmp_path / "checkpoints" / "g.json").read_text())
+    for entry in stored["files"]:
+        assert entry.pop("tail")["end"] == entry["position"]
+    (tmp_path / "checkpoints" / "g.json").write_text(json.dumps(stored))
+    assert read(numbers, tmp_path, commit=10) == payloads(10, 20)
+    (entry,) = json.loads((tmp_path / "checkpoints" / "g.json").read_text())["files"]
+    assert entry["tail"]["end"] == entry["position"]
+
+
+def test_the_bytes_before_the_position_are_kept_of_a_file_that_is_closed_before_its_rows_are_done(
+    numbers: Path, tmp_path: Path
+) -> None:
+    reader = FileConsumer(numbers, consumer_group="g").open(reader_context(tmp_path))
+    sink = CollectingSink()
+    drain(reader, sink)
+    assert sink.count == 1000
+    for position, known_by in ((20, 0), (40, 0), (3890, 3890)):
+        reader.commit({0: position}, wait=True)
+        (entry,) = json.loads((tmp_path / "checkpoints" / "g.json").read_text())["files"]
+        assert (entry["position"], entry["tail"]["end"]) == (position, known_by)
+    reader.close()
+    assert read(numbers, tmp_path) == []
+
+
 def test_rotation_within_a_glob_is_no_replacement(numbers: Path, tmp_path: Path) -> None:
     pattern = Path(str(numbers) + "*")
     read(pattern, tmp_path, commit=990)

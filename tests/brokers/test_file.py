@@ -14,7 +14,8 @@ import pytest
 
 from pythia_fast._ext.collecting_sink import END, IDLE, STALLED, CollectingSink, CountingSink
 from pythia_fast.brokers.base import Reader
-from pythia_fast.brokers.file import FileConsumer, ListReader
+from pythia_fast.brokers.file import FileConsumer
+from pythia_fast.brokers.file_list import ListReader
 from pythia_fast.errors import ConfigError, SourceError, UnknownOptionError
 from pythia_fast.testing.readers import RememberingListener, drain, reader_context
 
@@ -124,6 +125,13 @@ def pipe_of(content: bytes, path: Path) -> threading.Thread:
     writer = threading.Thread(target=path.write_bytes, args=(content,))
     writer.start()
     return writer
+
+
+def test_a_pipe_is_not_followed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    source = FileConsumer(tmp_path / "pipe", follow=True)
+    with pytest.raises(SourceError, match=r"pipe: a pipe is read until its writers close it.*leave follow=True out"):
+        source.open(reader_context(tmp_path))
 
 
 @pytest.mark.parametrize("most", [5, 1 << 20])
@@ -266,6 +274,7 @@ def test_a_record_larger_than_a_batch_is_refused_when_opened(tmp_path: Path) -> 
         ({"path": "\ud800"}, "path='\\ud800': a path"),
         ({}, "missing a required argument: 'path'; it takes path, consumer_group"),
         ({"path": ["-", "a"]}, "cannot be read together"),
+        ({"path": "-", "follow": True}, 'standard input, "-", is read until it ends, so there is nothing to follow'),
         ({"path": "a", "format": "csv"}, "format='csv'; there are: fixed, msgpack-frames, ndjson"),
         ({"path": "a", "format": ["ndjson"]}, "format=['ndjson']"),
         ({"path": "a", "format": "fixed", "record_size": "8"}, "record_size='8': a whole number of bytes"),

@@ -479,6 +479,7 @@ def test_records_that_are_none_stop_the_sink_with_a_reason(tmp_path: Path) -> No
         ({"path": "a", "fsync": "always"}, "fsync='always'; there are: batch, interval, never"),
         ({"path": "a", "fsync": True}, "fsync=True; there are"),
         ({}, "missing a required argument: 'path'"),
+        ({"path": "-"}, 'path="-" means standard input where files are read.*"./-" is a file called "-"'),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import pytest
 from confluent_kafka import Producer
 
 from tests.support.kafka_broker import KafkaBroker
@@ -19,7 +18,6 @@ QUEUED_BYTES = 32 << 20  #: queued.max.messages.kbytes: what one last fetch may 
 FETCH_BYTES = 4 << 20
 
 
-@pytest.mark.timeout(180)
 def test_large_messages_of_a_partition_that_waits_are_bounded(
     kafka: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -77,7 +77,6 @@ def wait_until_committed_to_the_end(servers: str, group: str, source: str, secon
         time.sleep(0.5)
 
 
-@pytest.mark.timeout(200)
 def test_connections_cut_under_load_cost_nothing(
     kafka: KafkaBroker, proxy: TcpProxy, topics: tuple[str, str, str], start: Start
 ) -> None:
@@ -124,7 +123,6 @@ class CommittedWatch:
             self.seen.append([p.offset for p in self._consumer.committed(self._partitions, timeout=30)])
 
 
-@pytest.mark.timeout(200)
 def test_a_member_frozen_for_longer_than_its_session_is_lost_and_comes_back(
     kafka: KafkaBroker, proxy: TcpProxy, topics: tuple[str, str, str], start: Start
 ) -> None:
@@ -154,7 +152,6 @@ def test_a_member_frozen_for_longer_than_its_session_is_lost_and_comes_back(
     assert_committed_to_the_end(servers, group, source)
 
 
-@pytest.mark.timeout(200)
 def test_a_handler_slower_than_session_and_poll_interval_causes_no_rebalance(
     kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
 ) -> None:
@@ -172,7 +169,6 @@ def test_a_handler_slower_than_session_and_poll_interval_causes_no_rebalance(
     assert_committed_to_the_end(servers, f"group-of-{source}", source)
 
 
-@pytest.mark.timeout(200)
 def test_a_static_member_comes_back_within_its_session_without_a_rebalance(
     kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
 ) -> None:
@@ -233,7 +229,6 @@ def test_a_paused_source_goes_on_when_its_broker_comes_back(
     assert_committed_to_the_end(servers, f"group-of-{source}", source)
 
 
-@pytest.mark.timeout(200)
 def test_a_paused_source_goes_on_after_it_was_lost(
     kafka: KafkaBroker, proxy: TcpProxy, topics: tuple[str, str, str], start: Start
 ) -> None:
@@ -255,7 +250,6 @@ def test_a_paused_source_goes_on_after_it_was_lost(
     assert_committed_to_the_end(servers, f"group-of-{source}", source)
 
 
-@pytest.mark.timeout(200)
 def test_a_run_whose_broker_has_stopped_answering_can_be_stopped(
     kafka: KafkaBroker, proxy: TcpProxy, topics: tuple[str, str, str], start: Start
 ) -> None:
@@ -311,7 +305,6 @@ def test_a_broker_of_three_is_killed_under_load(cluster: KafkaCluster, tmp_path:
     cluster.wait_until_in_sync()
 
 
-@pytest.mark.timeout(200)
 def test_a_slow_partition_does_not_stop_the_others(
     kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
 ) -> None:

@@ -217,6 +217,13 @@ def test_a_topic_that_does_not_exist_is_told_and_written_once_it_does(
     assert sorted(m.value() for m in consume(kafka, "sink-created-later", 2)) == [b"a", b"b"]
 
 
+def test_a_topic_that_does_not_exist_fails_at_the_connect_timeout(publisher: OpenPublisher) -> None:
+    open_publisher = publisher("sink-never-created", connect_timeout=1.0)
+    open_publisher.publish(frame([b"a"]), 1, 1)
+    with pytest.raises(SinkError, match=r"topic sink-never-created does not exist at .*: create it, or correct topic="):
+        deliver(open_publisher, 1)
+
+
 def test_no_broker_fails_at_the_connect_timeout(publisher: OpenPublisher) -> None:
     (port,) = free_ports(1)
     open_publisher = publisher("orders", bootstrap_servers=f"127.0.0.1:{port}", connect_timeout=1.0)

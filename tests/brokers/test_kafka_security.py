@@ -122,7 +122,6 @@ def told(folder: Path, ended: subprocess.CompletedProcess[str]) -> str:
     return ended.stdout + ended.stderr + "".join(text for text in files if text != APP)
 
 
-@pytest.mark.timeout(200)
 def test_source_sink_and_dead_letters_go_through_tls_with_a_password(secured: Secured, tmp_path: Path) -> None:
     ended = run(secured, tmp_path, "all")
     assert ended.returncode == ExitCode.DONE, ended.stderr
@@ -139,7 +138,6 @@ def test_source_sink_and_dead_letters_go_through_tls_with_a_password(secured: Se
     assert PASSWORD not in told(tmp_path, ended)
 
 
-@pytest.mark.timeout(200)
 def test_a_wrong_password_is_told_without_it(secured: Secured, tmp_path: Path) -> None:
     ended = run(secured, tmp_path, "wrong-password", sasl_password="hunter2-hunter2")
     assert ended.returncode == ExitCode.UNREACHABLE, ended.stderr
@@ -148,7 +146,6 @@ def test_a_wrong_password_is_told_without_it(secured: Secured, tmp_path: Path) -
     assert "hunter2-hunter2" not in text
 
 
-@pytest.mark.timeout(200)
 def test_a_broker_that_another_authority_vouches_for_is_refused(secured: Secured, tmp_path: Path) -> None:
     ended = run(secured, tmp_path, "wrong-authority", ssl_ca_location=str(secured.other_authority))
     assert ended.returncode == ExitCode.UNREACHABLE, ended.stderr
@@ -157,7 +154,6 @@ def test_a_broker_that_another_authority_vouches_for_is_refused(secured: Secured
     assert PASSWORD not in text
 
 
-@pytest.mark.timeout(200)
 def test_a_plain_client_at_a_tls_listener_is_told(secured: Secured, tmp_path: Path) -> None:
     ended = run(secured, tmp_path, "plain", security_protocol="PLAINTEXT")
     assert ended.returncode == ExitCode.UNREACHABLE, ended.stderr

@@ -64,7 +64,6 @@ def stalls(events: Events) -> list[str]:
     return [line for line in events.lines if "nothing was completed" in line and "after" not in line]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("session_s", [45, 3], ids=["stays a member", "is lost"])
 def test_a_broker_that_freezes_is_told_and_that_it_is_back(
     kafka: KafkaBroker, proxy: TcpProxy, topics: tuple[str, str, str], tmp_path: Path, session_s: int
@@ -99,7 +98,6 @@ def test_a_broker_that_freezes_is_told_and_that_it_is_back(
     assert f"{source}[" in stalls(events)[0] or session_s == 3
 
 
-@pytest.mark.timeout(120)
 def test_a_partition_that_is_held_back_is_named_with_what_its_process_does(
     kafka: KafkaBroker, topics: tuple[str, str, str], tmp_path: Path
 ) -> None:

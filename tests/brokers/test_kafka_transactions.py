@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 
 from tests.support.exactly_once import kill_again_and_again, read_committed
 from tests.support.kafka_broker import KafkaBroker
-from tests.support.kafka_run import PARTITIONS, Runtime, Start, committed, ends, produce
+from tests.support.kafka_run import PARTITIONS, Runtime, Start, committed, ends, produce, runtimes
 
 NewTopic = Callable[..., str]
 TRANSACTIONAL = {"transactional": True}
@@ -141,26 +141,133 @@ def test_a_second_producer_with_the_same_id_ends_the_first(
     assert_once(servers, topics, 21_000)
 
 
-def test_a_record_that_the_broker_refuses_ends_the_run(
+def assert_refused_are_dead(servers: str, topics: tuple[str, str, str], rows: int, refused: set[int]) -> None:
+    """Every row is seen once: its output in the sink, or where the sink refused that, in the dead letters."""
+    assert sorted(read_committed(servers, topics[1])) == sorted(set(range(rows)) - refused)
+    assert sorted(read_committed(servers, topics[2])) == sorted(refused)
+    assert committed(servers, f"group-of-{topics[0]}", topics[0]) == ends(servers, topics[0])
+
+
+@pytest.mark.parametrize("ordering", ["unordered", "partition"])
+def test_records_that_the_broker_refuses_become_dead_letters_in_the_transaction(
+    kafka: KafkaBroker, topics: tuple[str, str, str], tmp_path: Path, new_topic: NewTopic, ordering: str
+) -> None:
+    rows, every = 20_000, 4_999
+    topics = topics[0], new_topic(1, **{"max.message.bytes": "200000"}), topics[2]
+    produce(kafka.bootstrap_servers, topics[0], range(rows))
+    with runtimes(tmp_path, kafka.bootstrap_servers, topics) as start:
+        handler = {**TRANSACTIONAL, "ordering": ordering}
+        runtime = start(arguments=["--until-end"], handler=handler, large=f"{every}:300000")
+        report = runtime.wait(120)
+    refused = set(range(0, rows, every))
+    assert (report["rows"], report["dead_lettered"], report["unfinished"]) == (rows, len(refused), 0), runtime.log
+    assert report["transactions_aborted"] >= 1
+    assert f"Kafka topic {topics[1]} or {topics[2]} refused records for good" in " ".join(runtime.log.split())
+    assert_refused_are_dead(kafka.bootstrap_servers, topics, rows, refused)
+
+
+def test_a_topic_that_takes_no_record_at_all_is_no_reason_to_stop(
+    kafka: KafkaBroker, topics: tuple[str, str, str], tmp_path: Path, new_topic: NewTopic
+) -> None:
+    """A compacted topic refuses what has no key, for another reason than its size."""
+    topics = topics[0], new_topic(1, **{"cleanup.policy": "compact"}), topics[2]
+    produce(kafka.bootstrap_servers, topics[0], range(300))
+    with runtimes(tmp_path, kafka.bootstrap_servers, topics) as start:
+        report = start(arguments=["--until-end"], handler=TRANSACTIONAL).wait(120)
+    assert (report["rows"], report["dead_lettered"], report["unfinished"]) == (300, 300, 0)
+    assert_refused_are_dead(kafka.bootstrap_servers, topics, 300, set(range(300)))
+
+
+def test_batches_that_are_too_large_for_the_topic_are_written_in_smaller_ones(
+    kafka: KafkaBroker, topics: tuple[str, str, str], tmp_path: Path, new_topic: NewTopic
+) -> None:
+    topics = topics[0], new_topic(1, **{"max.message.bytes": "20000"}), topics[2]
+    produce(kafka.bootstrap_servers, topics[0], range(2_000))
+    with runtimes(tmp_path, kafka.bootstrap_servers, topics) as start:
+        report = start(arguments=["--until-end"], handler=TRANSACTIONAL, large="7:3000").wait(120)
+    assert (report["rows"], report["dead_lettered"], report["unfinished"]) == (2_000, 0, 0)
+    assert_once(kafka.bootstrap_servers, topics, 2_000)
+
+
+def test_a_dead_letter_that_the_broker_refuses_ends_the_run(
     kafka: KafkaBroker, topics: tuple[str, str, str], tmp_path: Path, new_topic: NewTopic
 ) -> None:
     """For nothing can be left out of a transaction."""
-    small = new_topic(1, **{"max.message.bytes": "100"})
+    small = {"max.message.bytes": "2000"}
+    topics = topics[0], new_topic(1, **small), new_topic(1, **small)
     produce(kafka.bootstrap_servers, topics[0], range(1_000))
-    runtime = Runtime(
-        tmp_path / "refused",
-        kafka.bootstrap_servers,
-        [topics[0]],
-        small,
-        topics[2],
-        handler=TRANSACTIONAL,
-    )
-    try:
+    with runtimes(tmp_path, kafka.bootstrap_servers, topics) as start:
+        runtime = start(handler=TRANSACTIONAL, large="900:4000", rows=64)
         assert runtime.process.wait(60) == 4, runtime.log
-        assert f"Kafka topic {small} or {topics[2]} refused records for good" in " ".join(runtime.log.split())
-    finally:
-        runtime.close()
-    assert committed(kafka.bootstrap_servers, f"group-of-{topics[0]}", topics[0]) == [0] * PARTITIONS
+    assert f"Kafka topic {topics[2]} refused a dead letter for good" in " ".join(runtime.log.split())
+    found = read_committed(kafka.bootstrap_servers, topics[1])
+    assert len(found) == len(set(found)) == sum(committed(kafka.bootstrap_servers, f"group-of-{topics[0]}", topics[0]))
+
+
+@pytest.mark.parametrize("ordering", ["partition", "key"])
+def test_a_service_that_is_away_for_longer_than_a_transaction_may_be_open_repeats_nothing(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, tmp_path: Path, ordering: str
+) -> None:
+    """It answers every second call, so mostly something is written already when the circuit opens."""
+    away = tmp_path / "away"
+    away.touch()
+    produce(kafka.bootstrap_servers, topics[0], range(20_000))
+    runtime = start(
+        arguments=["--until-end"],
+        handler={**TRANSACTIONAL, "ordering": ordering, "transaction_interval_s": 1},
+        breaker={"failure_threshold": 1, "recovery_timeout": 2, "probes": 1000},
+        sink_options={"transaction.timeout.ms": 2000},
+        away=away,
+        away_every=2,
+        rows=64,
+    )
+    runtime.wait_for("is aborted: the circuit stays open for", times=2)
+    away.unlink()
+    report = runtime.wait()
+    assert (report["rows"], report["unfinished"], report["dead_lettered"]) == (20_000, 0, 0)
+    assert report["pauses"] >= 1
+    assert_once(kafka.bootstrap_servers, topics, 20_000)
+
+
+def test_rows_that_wait_for_a_service_are_in_no_transaction(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, tmp_path: Path
+) -> None:
+    away = tmp_path / "away"
+    away.touch()
+    produce(kafka.bootstrap_servers, topics[0], range(5_000))
+    runtime = start(
+        arguments=["--until-end"],
+        handler=TRANSACTIONAL,
+        breaker={"failure_threshold": 2, "recovery_timeout": 1, "probes": 1000},
+        sink_options={"transaction.timeout.ms": 4000},
+        away=away,
+    )
+    runtime.wait_for("reading is paused: the circuit is open: the batch that was tried failed", times=5)
+    away.unlink()
+    report = runtime.wait()
+    assert (report["rows"], report["unfinished"], report["transactions_aborted"]) == (5_000, 0, 0), runtime.log
+    assert_once(kafka.bootstrap_servers, topics, 5_000)
+
+
+def test_a_run_that_is_stopped_while_the_service_is_away_leaves_its_rows_to_the_next_one(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, tmp_path: Path
+) -> None:
+    away = tmp_path / "away"
+    produce(kafka.bootstrap_servers, topics[0], range(20_000))
+    breaker = {"failure_threshold": 2, "recovery_timeout": 30}
+    runtime = start(
+        arguments=["--drain-timeout", "1"], handler=TRANSACTIONAL, breaker=breaker, away=away, seconds=0.05, rows=64
+    )
+    runtime.wait_for("assigned")
+    time.sleep(1)
+    away.touch()
+    runtime.wait_for("the circuit is open")
+    runtime.process.send_signal(signal.SIGTERM)
+    # 0: the transaction was aborted, so nothing was in hand.
+    assert runtime.process.wait(60) in (0, 5), runtime.log
+    away.unlink()
+    assert start(arguments=["--until-end"], handler=TRANSACTIONAL).wait()["unfinished"] == 0
+    assert_once(kafka.bootstrap_servers, topics, 20_000)
 
 
 def test_a_successor_need_not_wait_for_the_timeout_of_a_killed_run(

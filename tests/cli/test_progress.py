@@ -65,9 +65,9 @@ def test_live_display_shows_every_promised_figure(terminal: Console) -> None:
 def test_live_display_shows_losses_and_trouble(terminal: Console) -> None:
     display = LiveDisplay(terminal)
     trouble = ["sink orders: no broker at 127.0.0.1:9 yet"]
-    terminal.print(display.render(snapshot(1.0, 10, refused=2, crashes=1, trouble=trouble)))
+    terminal.print(display.render(snapshot(1.0, 10, refused=2, crashes=1, transactions_aborted=3, trouble=trouble)))
     seen = shown(terminal)
-    assert "refused 2  crashes 1" in seen
+    assert "refused 2  crashes 1  aborted transactions 3" in seen
     assert "waiting: sink orders: no broker" in seen
     assert "rejected" not in seen
 

@@ -8,7 +8,7 @@ import pytest
 
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.report import RunReport
-from pythia_fast.runtime.dead_letter import DeadLetter, stored_letter
+from pythia_fast.runtime.dead_letter_form import DeadLetter, stored_letter
 from tests.support.command_line import ENVIRONMENT, HEAD, TWO_HANDLERS, run, running
 
 LETTER = DeadLetter(

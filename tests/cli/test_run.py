@@ -152,6 +152,17 @@ def test_a_signal_drains(project: Path, number: signal.Signals) -> None:
     assert (report.ending, report.rows, report.unfinished) == ("drained", 10, 0)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_app_is_imported_ends_as_a_drained_run_does(project: Path, number: signal.Signals) -> None:
+    (project / "shop.py").write_text('import time\nprint("imported", flush=True)\ntime.sleep(60)\n')
+    with running(project, "run", "shop:app") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "imported\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (ExitCode.DONE, f"{number.name}: stopped before anything was read\n")
+
+
 def test_a_drain_deadline_that_passes_has_its_own_exit_code(project: Path) -> None:
     (project / "shop.py").write_text(WAITING.replace("WAIT:", "True:"))
     with running(

@@ -57,6 +57,13 @@ def test_pauses_are_told_where_there_were_some() -> None:
     assert not [line for line in text_of(RunReport()) if "pauses" in line]
 
 
+def test_aborted_transactions_are_told_where_there_were_some() -> None:
+    assert "transactions aborted, their rows read again 2" in text_of(RunReport(transactions=9, transactions_aborted=2))
+    lines = text_of(RunReport(transactions=9))
+    assert "transactions committed 9" in lines
+    assert not [line for line in lines if "aborted" in line]
+
+
 def test_several_handlers_have_a_column_each() -> None:
     handlers = (HandlerReport(name="score", rows=7, workers=1), HandlerReport(name="archive", rows=5, workers=2))
     lines = text_of(RunReport(app="orders", rows=12, workers=3, handlers=handlers))

@@ -12,7 +12,8 @@ from pythia_fast.brokers.file_sink import open_locked
 from pythia_fast.dlq import file_store
 from pythia_fast.dlq.file_store import FileStore
 from pythia_fast.errors import SinkError, SourceError
-from pythia_fast.runtime.dead_letter import DeadLetter, read_dead_letters
+from pythia_fast.runtime.dead_letter import read_dead_letters
+from pythia_fast.runtime.dead_letter_form import DeadLetter
 from tests.support.letters import letter, write_letters
 
 LETTERS = [letter(offset=offset, payload=b"%d" % offset) for offset in range(6)]

@@ -10,7 +10,7 @@ import pytest
 
 from pythia_fast.dlq.filters import Filter, parse_offsets, parse_time
 from pythia_fast.errors import ConfigError
-from pythia_fast.runtime.dead_letter import stored_letter
+from pythia_fast.runtime.dead_letter_form import stored_letter
 from tests.support.letters import letter
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pythia_fast.dlq.groups import grouped
-from pythia_fast.runtime.dead_letter import stored_letter
+from pythia_fast.runtime.dead_letter_form import stored_letter
 from tests.support.letters import letter
 
 

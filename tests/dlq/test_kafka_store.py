@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from pythia_fast.dlq.kafka_client import KafkaAccess
+from pythia_fast.brokers.kafka_client import KafkaAccess
 from pythia_fast.dlq.kafka_store import KafkaStore
 from pythia_fast.errors import SinkError, SourceError
 from tests.support.kafka_broker import KafkaBroker, free_ports

@@ -7,7 +7,7 @@ import pytest
 from pythia_fast.brokers.framing import decode_headers, encode_headers
 from pythia_fast.dlq.original import headers_of, message_of, times_requeued
 from pythia_fast.errors import SourceError
-from pythia_fast.runtime.dead_letter import StoredLetter, broker_headers, stored_letter
+from pythia_fast.runtime.dead_letter_form import StoredLetter, broker_headers, stored_letter
 from tests.support.letters import LETTER, TIME, letter
 
 OWN = [("trace", b"1"), ("raw", b"\x00\xff"), ("empty", None)]

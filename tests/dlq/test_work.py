@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pythia_fast.brokers.framing import encode_headers
+from pythia_fast.brokers.kafka_client import KafkaAccess
 from pythia_fast.dlq.file_store import FileStore
 from pythia_fast.dlq.file_target import FileTarget
 from pythia_fast.dlq.filters import Filter
-from pythia_fast.dlq.kafka_client import KafkaAccess
 from pythia_fast.dlq.kafka_target import KafkaTarget
 from pythia_fast.dlq.target import DryRun, RequeueTarget
 from pythia_fast.dlq.work import Outcome, Terms, requeue
@@ -152,8 +153,10 @@ def test_cut_short_what_arrived_is_dealt_with_and_nothing_else(
     outcome = Outcome()
 
     def interrupt() -> None:
-        if outcome.sent.total() >= 1 or read.count(1) == 999:
+        if outcome.sent.total() >= 1 or len(read) == 999:
             raise KeyboardInterrupt
+        if len(read) > 500:
+            time.sleep(0.02)  # the broker is slow today: its first answers come before the last letters are read
         read.append(1)
 
     read: list[int] = []

@@ -7,33 +7,61 @@ import struct
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pythia_fast._ext.collecting_sink import END, FAILED, IDLE, MORE, STALLED, CollectingSink, CountingSink, poll, wake
-from pythia_fast._ext.file_reader import FileRecords
+from pythia_fast._ext.collecting_sink import (
+    END,
+    FAILED,
+    IDLE,
+    MORE,
+    STALLED,
+    CollectingSink,
+    CountingSink,
+    Incoming,
+    poll,
+    wake,
+)
+from pythia_fast._ext.file_reader import FileRecords, frames_end
 
 
 def cut(
     content: bytes, form: str, *, block: int = 16, most: int = 1 << 20, record_bytes: int = 0, stalls: int | None = None
 ) -> CollectingSink:
     """Everything the native part makes of a file, read in small blocks, stalling at each message when asked to."""
+    return cut_to_ends(content, form, block=block, most=most, record_bytes=record_bytes, stalls=stalls)[0]
+
+
+def cut_to_ends(
+    content: bytes,
+    form: str,
+    *,
+    block: int = 16,
+    most: int = 1 << 20,
+    record_bytes: int = 0,
+    stalls: int | None = None,
+    offset: int = 0,
+    **options: Any,
+) -> tuple[CollectingSink, tuple[int, int, int]]:
+    """The same, and where it ended."""
     with tempfile.TemporaryFile() as file:
         file.write(content)
         file.flush()
         records = FileRecords(form, max_payload_bytes=most, record_bytes=record_bytes, block_bytes=block)
-        records.add(os.dup(file.fileno()), 0, 0)
+        records.add(os.dup(file.fileno()), 0, offset, **options)
         records.exhausted()
         sink = CollectingSink(stall_after=stalls)
         while (result := poll(records, sink, 7)) != END:
             assert result != FAILED
             if result == STALLED:
                 sink.stall_after(sink.count + 1)
+        ends = records.ends(0)
         records.close()
-        return sink
+        return sink, ends
 
 
 def split_newlines(content: bytes) -> list[bytes]:
@@ -76,18 +104,71 @@ def test_frames_are_cut_at_any_block_boundary(payloads: list[bytes], block: int,
     assert [m.offset for m in sink.messages] == [0, *ends[:-1]][: len(ends)]
 
 
-@given(st.binary(max_size=200), st.integers(1, 60), st.integers(16, 40))
-def test_fixed_records_are_cut_at_any_block_boundary(content: bytes, size: int, block: int) -> None:
-    sink = cut(content, "fixed", block=block, record_bytes=size)
-    assert sink.payloads == [content[at : at + size] for at in range(0, len(content), size)]
+@given(st.binary(max_size=200), st.integers(1, 60), st.integers(16, 40), st.sampled_from([3, 1000]), st.booleans())
+def test_fixed_records_are_cut_at_any_block_boundary(
+    content: bytes, size: int, block: int, most: int, final: bool
+) -> None:
+    sink, ends = cut_to_ends(content, "fixed", block=block, most=most, record_bytes=size, final=final)
+    waiting = len(content) % size
+    wanted = [(content[at : at + size], len(content) - at < size) for at in range(0, len(content), size)]
+    if waiting and not final:
+        wanted.pop()
+        assert ends == (len(content) - waiting, len(content) - waiting, waiting)
+    else:
+        assert ends == (len(content), len(content), 0)
+    assert [(message.payload, message.cut) for message in sink.messages] == wanted
 
 
-@pytest.mark.parametrize("kept", range(1, 9))
-def test_a_file_that_ends_inside_a_frame_gives_what_is_there(kept: int) -> None:
-    content = struct.pack("<I", 5) + b"whole" + (struct.pack("<I", 100) + b"part")[:kept]
-    sink = cut(content, "msgpack-frames")
-    assert sink.payloads == [b"whole", b"part"[: max(0, kept - 4)]]
-    assert sink.messages[-1].next_offset == len(content)
+HALF = struct.pack("<I", 100) + b"half" * 10
+
+
+@pytest.mark.parametrize("most", [3, 1000])
+@pytest.mark.parametrize("kept", [*range(1, 9), 40])
+def test_half_a_frame_waits_or_is_refused_where_nothing_can_follow(kept: int, most: int) -> None:
+    whole = struct.pack("<I", 5) + b"whole"
+    content = whole + HALF[:kept]
+    sink, ends = cut_to_ends(content, "msgpack-frames", most=most)
+    assert (sink.payloads, ends) == ([b"whole"], (len(whole), len(whole), kept))
+    sink, ends = cut_to_ends(content, "msgpack-frames", most=most, final=True)
+    assert [(m.payload, m.cut) for m in sink.messages] == [(b"whole", False), (HALF[4:kept], True)]
+    assert ends == (len(content), len(content), 0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(pieces.map(b"".join), st.integers(0, 200), st.integers(16, 40), st.sampled_from([3, 1000]))
+def test_a_line_that_was_read_half_is_read_whole(content: bytes, cut_at: int, block: int, most: int) -> None:
+    first = cut(content[:cut_at], "ndjson").messages
+    position = first[-1].next_offset if first else 0
+    begin = content.rfind(b"\n", 0, position) + 1
+    then = cut_to_ends(content, "ndjson", block=block, most=most, offset=begin, handled=position)[0].messages
+
+    def places(messages: list[Incoming]) -> list[tuple[bytes, int]]:
+        return [(m.payload.removesuffix(b"\r"), m.offset) for m in messages if m.payload is not None]
+
+    lines = {(payload.removesuffix(b"\r"), at) for payload, at, _ in lines_of(content)}
+    assert set(places(then)) <= lines <= {*places(first), *places(then)}
+    assert not {*places(first)} & {*places(then)}
+
+
+@given(st.lists(st.binary(max_size=50), max_size=20), st.integers(0, 1000))
+def test_the_end_of_the_last_whole_frame(payloads: list[bytes], size: int) -> None:
+    content = b"".join(struct.pack("<I", len(payload)) + payload for payload in payloads)[:size]
+    ends = [0, *np.cumsum([4 + len(payload) for payload in payloads]).tolist()]
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        assert frames_end(file.fileno(), len(content)) == max(end for end in ends if end <= len(content))
+
+
+def test_the_end_of_the_last_whole_frame_of_a_file_of_many_blocks() -> None:
+    frames = [struct.pack("<I", size) + b"x" * size for size in [*range(0, 3000, 7), 200_000, 5, 65_532, 65_533]]
+    with tempfile.TemporaryFile() as file:
+        file.write(b"".join(frames) + HALF)
+        file.flush()
+        size = os.fstat(file.fileno()).st_size
+        assert frames_end(file.fileno(), size) == size - len(HALF)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            frames_end(-1, size)
 
 
 def test_poll_waits_for_a_pipe_until_it_is_written_or_woken() -> None:

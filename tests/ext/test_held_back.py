@@ -44,7 +44,6 @@ def play(servers, tmp_path) -> Iterator[Callable[[str], PlayedPool]]:
         one.close()
 
 
-@pytest.mark.timeout(120)
 def test_one_partition_waits_while_the_others_flow_and_goes_on_in_order(play):
     one = play("partition")
     lanes: dict[int, int] = {}  #: partition -> its process
@@ -81,7 +80,6 @@ def test_one_partition_waits_while_the_others_flow_and_goes_on_in_order(play):
     assert one.reader.kept() == []
 
 
-@pytest.mark.timeout(120)
 def test_by_key_a_lane_without_room_stalls_all(play):
     """One partition's rows are in many lanes, so none may be passed by its partition's position."""
     one = play("key")

@@ -48,6 +48,21 @@ def test_a_slot_goes_round(feed):
     assert arena.take(0, 0.0) is None
 
 
+def test_batches_of_an_epoch_are_counted_until_their_release_and_as_untaken_until_a_process_has_them(feed):
+    one = feed([b"x"] * 5)
+    assert one.run() == END
+    assert one.intake.flush(1.0)
+    arena = one.arena
+    assert (arena.batches(0, 0), arena.batches(0, 0, untaken=True), arena.batches(1, 9)) == (2, 2, 0)
+    slot = one.take()
+    assert (arena.batches(0, 9), arena.batches(0, 9, untaken=True)) == (2, 1)
+    arena.complete(0, slot, 0, 0, 0, 0, 0, 0, 0)
+    assert (arena.batches(0, 0), arena.batches(0, 0, untaken=True)) == (2, 1)
+    assert arena.collect() == [slot]
+    arena.release(slot)
+    assert (arena.batches(0, 0), arena.batches(0, 0, untaken=True)) == (1, 1)
+
+
 def test_positions_are_live_from_the_first_message_to_the_release(feed):
     one = feed([b"x"] * 3, linger_ns=10**12)
     assert one.run() == END

@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pythia_fast import App, FileConsumer, FileProducer, MemoryProducer
@@ -106,7 +107,7 @@ def test_a_full_disk_at_the_sink_holds_the_run_and_loses_nothing(tmp_path: Path)
 
         def sample(self, snapshot):
             troubles.extend(snapshot.trouble)
-            if troubles:
+            if any("cannot write" in line for line in troubles):  # a busy machine may be told of for other things
                 full.set()
 
         def event(self, text):
@@ -160,6 +161,20 @@ def test_two_handlers_of_one_group_of_files_are_refused_before_the_run(tmp_path:
         app.run(workers=2, until="end", state_dir=tmp_path / "state")
     assert not (tmp_path / "state").exists()
     assert app.run(workers=1, until="end", handlers=["second"], state_dir=tmp_path / "state").rows == 1
+
+
+def test_two_handlers_that_write_one_file_are_refused_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"a row\n")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    app = App("files")
+    for name, path in (("first", "out"), ("second", "link")):
+        source = FileConsumer(tmp_path / "in", consumer_group=name)
+        app.batch_handler(source=source, sink=FileProducer(tmp_path / path), decoder="raw", name=name)(
+            lambda batch: None
+        )
+    with pytest.raises(ConfigError, match=r"'first' and 'second' both write .*link.*a sink of its own"):
+        app.run(workers=2, until="end", state_dir=tmp_path / "state")
+    assert not (tmp_path / "state").exists()
 
 
 def test_handlers_of_pipes_keep_no_positions_and_may_share_a_group(tmp_path: Path) -> None:
@@ -233,3 +248,96 @@ def test_a_sink_whose_file_is_made_within_the_glob_of_its_source_is_refused(tmp_
     app.batch_handler(source=FileConsumer(tmp_path / "*.ndjson"), sink=sink, decoder="raw", name="own")(len)
     with pytest.raises(SourceError, match=r"out.ndjson is written by a sink of the handler that would read it"):
         app.run(workers=1, until="end", state_dir=tmp_path / "state")
+
+
+class Order(msgspec.Struct):
+    id: int
+
+
+@pytest.mark.parametrize("decoder", ["raw", "msgpack"])
+def test_half_a_frame_is_a_dead_letter_where_nothing_can_follow_whatever_it_holds(tmp_path: Path, decoder: str) -> None:
+    def frame(number: int) -> bytes:
+        payload = b"\x81\xa2id" + bytes([number])
+        return len(payload).to_bytes(4, "little") + payload
+
+    # What is there of the last frame is a sound map by itself.
+    half = (100).to_bytes(4, "little") + frame(2)[4:]
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(frame(1) + half,))
+    writer.start()
+    app = App("files")
+    sink = MemoryProducer()
+    schema = {"schema": Order} if decoder == "msgpack" else {}
+
+    @app.batch_handler(
+        source=FileConsumer(tmp_path / "pipe", format="msgpack-frames"),
+        sink=sink,
+        decoder=decoder,
+        name="cut",
+        **schema,
+    )
+    def cut(batch):
+        return [b"row"] * len(batch)
+
+    report = app.run(workers=1, until="end", state_dir=tmp_path / "state")
+    writer.join()
+    assert (report.rows, report.dead_lettered) == (2, 1)
+    assert sink.payloads == [b"row"]
+    (stored,) = read_dead_letters(tmp_path / "state/dead-letters/cut.ndjson")
+    letter = stored.letter()
+    assert (letter.payload, letter.offset) == (frame(2)[4:], len(frame(1)))
+    assert letter.reason == "the file or pipe ends within this record"
+
+
+def test_half_a_frame_that_fits_no_batch_is_refused_for_being_cut(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes((4_000_000).to_bytes(4, "little") + b"x" * 3_000_000)
+    source = FileConsumer(tmp_path / "in", consumer_group="g", format="msgpack-frames")
+    app = App("files")
+    app.batch_handler(source=source, decoder="raw", max_batch_bytes=1 << 20, name="cut")(lambda batch: None)
+    assert app.run(workers=1, until="end", state_dir=tmp_path / "state").rows == 0
+    (tmp_path / "in").rename(tmp_path / "in.1")
+    (tmp_path / "in").touch()
+    report = app.run(workers=1, until="end", state_dir=tmp_path / "state")
+    assert (report.rows, report.dead_lettered) == (1, 1)
+    (stored,) = read_dead_letters(tmp_path / "state/dead-letters/cut.ndjson")
+    letter = stored.letter()
+    assert (letter.payload, letter.offset) == (b"x" * 3_000_000, 0)
+    assert letter.reason == "the file or pipe ends within this record"
+
+
+def test_a_json_line_that_was_cut_is_a_dead_letter_and_then_a_row(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b'{"id":1}\n{"id":2')
+    seen = MemoryProducer()
+    app = App("files")
+
+    @app.batch_handler(source=FileConsumer(tmp_path / "in"), sink=seen, schema=Order, name="orders")
+    def orders(batch):
+        return {"id": batch["id"]}
+
+    report = app.run(workers=1, until="end", state_dir=tmp_path / "state")
+    assert (report.rows, report.dead_lettered) == (2, 1)
+    with (tmp_path / "in").open("ab") as file:
+        file.write(b'3}\n{"id":4}\n')
+    report = app.run(workers=1, until="end", state_dir=tmp_path / "state")
+    assert (report.rows, report.dead_lettered) == (2, 0)
+    assert seen.payloads == [b'{"id":1}', b'{"id":23}', b'{"id":4}']
+
+
+def test_a_run_that_was_told_to_stop_and_one_whose_last_line_was_cut_lose_nothing(tmp_path: Path) -> None:
+    """The first run is stopped by SIGTERM, the second takes half a line, the third reads that line whole."""
+    rows = ROWS // 10
+    content = b"".join(b'{"id":%d}\n' % number for number in range(rows))
+    (tmp_path / "in.ndjson").write_bytes(content[:-4])
+    (tmp_path / "app.py").write_text(_APP)
+    command = [sys.executable, str(tmp_path / "app.py"), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as run:
+        wait_for_checkpoint(tmp_path, run)
+        run.send_signal(signal.SIGTERM)
+        run.communicate()
+    for _ in range(2):
+        assert subprocess.run(command, check=True, capture_output=True, env=environment).stdout == b"done\n"
+    with (tmp_path / "in.ndjson").open("ab") as file:
+        file.write(content[-4:] + b'{"id":%d}\n' % rows)
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    assert ids(tmp_path / "out.ndjson") == set(range(rows + 1))

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from pythia_fast import App, Batch, MemoryMessage, RetryPolicy
+from pythia_fast import App, Batch, RetryPolicy
 from pythia_fast._ext.batch_memory import ColumnTooLargeError, decode_rows
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
 from pythia_fast.errors import ConfigError, HandlerError, PoolError

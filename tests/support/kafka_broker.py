@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -82,6 +83,10 @@ GARBAGE_COLLECTION = (
     "-XX:+ExplicitGCInvokesConcurrent",
 )
 
+#: A broker of a test lives for seconds: what the second, thorough compiler makes of it comes too late, and costs as
+#: much processor time as the rest of the start.
+QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
+
 
 class BrokerError(RuntimeError):
     """The test broker cannot be had; the text says what to install or where to look."""
@@ -126,13 +131,27 @@ def _java() -> str:
     return java
 
 
+#: Below those that the kernel gives to the near ends of connections (from 32768 on): there a client that knocks at a
+#: stopped broker could take the broker's port itself, as could any other process that connects to somewhere.
+SERVER_PORTS = range(10_000, 32_000)
+_given: set[int] = set()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+    """Ports of 127.0.0.1 that nobody listens on now, and that this process has not been given before.
+
+    They are drawn at random, so that test processes that run at once hardly ever draw the same one.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(SERVER_PORTS, len(SERVER_PORTS)):
+        if len(found) == count:
+            break
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            if port not in _given:
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+    _given.update(found)
+    return found
 
 
 def _die_with_parent() -> None:
@@ -146,6 +165,8 @@ class KafkaBroker:
 
     ``advertised_port``: that of a proxy before ``proxied_port``: clients that come by it are told to come by it again,
     while those of ``bootstrap_servers`` are not. ``settings``: properties that are added, or replace the ones here.
+    ``sustained``: it is to bear load for long, as in benchmarks, and is compiled thoroughly; its start costs twice as
+    much.
     """
 
     def __init__(
@@ -155,6 +176,7 @@ class KafkaBroker:
         heap: str = "512m",
         settings: dict[str, str] | None = None,
         advertised_port: int | None = None,
+        sustained: bool = False,
     ) -> None:
         self.folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix="pythia-fast-kafka-"))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -162,6 +184,7 @@ class KafkaBroker:
         self._advertised_port = advertised_port if advertised_port is not None else self.proxied_port
         self.log_path = self.folder / "broker.log"
         self._heap = heap
+        self._compiler = [] if sustained else [QUICK_COMPILER]
         self.settings = settings or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._formatted = False
@@ -175,7 +198,7 @@ class KafkaBroker:
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
-    def start(self, timeout: float = 60.0) -> KafkaBroker:
+    def start(self, timeout: float = 180.0) -> KafkaBroker:
         """Start and return once the broker serves."""
         self.launch()
         self.wait_ready(timeout)
@@ -198,7 +221,7 @@ class KafkaBroker:
             # Of a property that stands there twice, Java takes the last.
             properties.write_text(text + "".join(f"{name}={value}\n" for name, value in self.settings.items()))
             self._format(java, jars, properties)
-        options = [f"-Xms{self._heap}", f"-Xmx{self._heap}", *GARBAGE_COLLECTION]
+        options = [f"-Xms{self._heap}", f"-Xmx{self._heap}", *GARBAGE_COLLECTION, *self._compiler]
         options += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=info"]
         self._log_begin = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
@@ -213,14 +236,14 @@ class KafkaBroker:
             )
 
     def _format(self, java: str, jars: str, properties: Path) -> None:
-        command = [java, "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", jars, "kafka.tools.StorageTool", "format"]
+        command = [java, "-Xmx128m", QUICK_COMPILER, "-cp", jars, "kafka.tools.StorageTool", "format"]
         command += ["-t", "cHl0aGlhLWZhc3QtdGVzdA", "-c", str(properties)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise BrokerError(f"StorageTool format failed:\n{done.stdout}{done.stderr}")
         self._formatted = True
 
-    def wait_ready(self, timeout: float = 60.0) -> None:
+    def wait_ready(self, timeout: float = 180.0) -> None:
         """Return once the broker that was launched serves."""
         assert self._process is not None
         deadline = time.monotonic() + timeout
@@ -318,7 +341,7 @@ def main() -> int:
         if arguments.fetch:
             print(f"Apache Kafka {KAFKA_VERSION} is in {libraries()}")
             return 0
-        with running_broker() as broker:
+        with running_broker(sustained=True) as broker:
             for topic in arguments.topic:
                 name, _, partitions = topic.partition(":")
                 broker.create_topic(name, int(partitions or 1))

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from pythia_fast.brokers.framing import decode_headers, encode_headers
-from pythia_fast.runtime.dead_letter import DeadLetter, broker_headers, stored_letter
+from pythia_fast.runtime.dead_letter_form import DeadLetter, broker_headers, stored_letter
 
 TIME = "2026-01-01T00:00:00.000Z"
 LETTER = DeadLetter(

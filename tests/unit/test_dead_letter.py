@@ -16,15 +16,12 @@ from pythia_fast.brokers.file import FileConsumer, FileProducer
 from pythia_fast.brokers.framing import decode_headers, encode_headers
 from pythia_fast.brokers.memory import MemoryProducer
 from pythia_fast.errors import SinkError, SourceError
-from pythia_fast.runtime.dead_letter import (
+from pythia_fast.runtime.dead_letter import DeadLetterWriter, default_files, holds_dead_letters, read_dead_letters
+from pythia_fast.runtime.dead_letter_form import (
     DeadLetter,
-    DeadLetterWriter,
     StoredLetter,
     broker_headers,
-    default_files,
-    holds_dead_letters,
     letter_of_record,
-    read_dead_letters,
     stored_letter,
 )
 from pythia_fast.testing.readers import drain, reader_context

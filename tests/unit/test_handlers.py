@@ -222,6 +222,9 @@ def keyword_beside(batch: Any, *, option: int) -> None: ...
 def hidden(batch: Decimal) -> None: ...
 
 
+def hidden_struct(batch: Batch[Decimal]) -> None: ...
+
+
 def numbers(batch: np.ndarray) -> None: ...
 
 
@@ -249,6 +252,12 @@ def test_handlers_that_cannot_work_are_refused(function: Any, message: str) -> N
     with pytest.raises(ConfigError, match=message) as caught:
         inspect_handler(function, Order, "handler 'h'")
     assert str(caught.value).startswith("handler 'h': ")
+
+
+def test_a_struct_that_cannot_be_seen_is_asked_of_schema() -> None:
+    assert inspect_handler(hidden_struct, Order, "handler 'h'").schema is Order
+    with pytest.raises(ConfigError, match=r"annotation 'Batch\[Decimal\]' of 'batch' cannot be evaluated .*'Decimal'"):
+        inspect_handler(hidden_struct, None, "handler 'h'")
 
 
 @pytest.mark.parametrize(

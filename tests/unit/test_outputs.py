@@ -52,6 +52,27 @@ def test_nothing_is_sent_for_none_and_for_no_rows() -> None:
         assert records(nothing) == []
 
 
+class Part(msgspec.Struct):
+    a: int
+
+
+class Whole(msgspec.Struct):
+    id: int
+    price: float | None = None
+    name: str | None = None
+    part: Part | None = None
+    counts: list[int] | None = None
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+def test_a_batch_is_sent_on_with_its_nulls(encoding: Literal["json", "msgpack"]) -> None:
+    batch = Batch.decode([b'{"id":1}', b'{"id":2,"price":2.5,"name":"x","part":{"a":3},"counts":[4]}'], Whole)
+    assert rows(batch, encoding) == [
+        {"id": 1, "price": None, "name": None, "part.a": None, "counts": None},
+        {"id": 2, "price": 2.5, "name": "x", "part.a": 3, "counts": [4]},
+    ]
+
+
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
 def test_a_dict_of_columns_becomes_one_object_a_row(encoding: Literal["json", "msgpack"]) -> None:
     result = {"order_id": np.arange(3), "ok": np.array([True, False, True]), 'na"me': ["a", None, "é"]}
@@ -257,7 +278,6 @@ def test_a_key_column(keys: Any, expected: list[bytes | None]) -> None:
         ("text", r"cannot return str"),
         (Scored(1, 0.5), r"cannot return Scored"),
         (np.arange(3), r'cannot return ndarray without a name for its column, as in {"x": array}'),
-        (Batch.decode([b"x"], None, decoder="raw"), r"cannot return its batch; return {name: batch"),
     ],
 )
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])

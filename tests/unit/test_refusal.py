@@ -51,7 +51,12 @@ COUNT = SCHEMA.by_name["lines[].count"].index
         (Reason.EMPTY, 0, -1, 0, "the payload is empty"),
         (Reason.NULL, 0, -1, 0, "the payload is null"),
         (Reason.TOO_LARGE, 0, -1, 0, "the payload is larger than a batch may be"),
+        (Reason.CUT, 0, -1, 0, "the file or pipe ends within this record"),
         (Reason.UTF8, 0, -1, 5, "invalid UTF-8, byte 5"),
+        (
+            Reason.CODE_POINT, 0, 0, 4,
+            "a code point that is no character (above U+10FFFF, or U+D800 to U+DFFF), field price, byte 4",
+        ),
         (250, 0, 999, 5, "refused, byte 5"),
     ],
 )  # fmt: skip

@@ -178,6 +178,17 @@ def test_too_few_processes_are_refused():
         share_workers([Sized(3), Sized(None)], 3)
 
 
+def test_app_test_refuses_a_result_that_would_end_a_run():
+    app = App("test")
+
+    @app.batch_handler(source=MemoryConsumer([]), sink=MemoryProducer(), schema=Order)
+    def wrong(batch):
+        return {"x": np.zeros(len(batch), complex)}
+
+    with pytest.raises(HandlerError, match=r"column 'x' of dtype complex128 cannot be sent on"):
+        app.test(wrong, [b'{"price": 1}'])
+
+
 def test_app_test_runs_a_handler_in_this_process():
     app = App("test")
     made = []

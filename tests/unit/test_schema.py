@@ -172,7 +172,7 @@ class Needs(msgspec.Struct, frozen=True):
         (set[int], "use list"),
         (frozenset[int], "use list"),
         (tuple[int, ...], "use list"),
-        (Any, "msgspec.Raw"),
+        (Any, "the type that it has, or msgspec.Raw"),
         (int | str, "msgspec.Raw, or one field for each type"),
         (int | float, "use float"),
         (int | msgspec.UnsetType, "Optional with the default None"),

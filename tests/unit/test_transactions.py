@@ -39,7 +39,6 @@ def register(**options: Any) -> None:
             "source and dead_letter are of two",
         ),
         ({"source": KafkaConsumer("orders", isolation_level="read_uncommitted")}, "isolation_level='read_uncommitted'"),
-        ({"breaker": CircuitBreaker(expected=ConnectionError)}, "breaker= do not go together"),
         ({"retry": RetryPolicy(5, backoff=1)}, "rows may wait 15 s in all to be handled again"),
         ({"transaction_interval_s": 9}, "transaction_interval_s=9 does not fit into the 8 s"),
         ({"transaction_interval_s": 0}, "seconds between commits, from 0.01 to 60"),
@@ -57,6 +56,7 @@ def test_what_can_be_is_not() -> None:
     register()
     register(dead_letter=FileProducer("dead.ndjson"))
     register(retry=RetryPolicy(3, backoff=1))
+    register(breaker=CircuitBreaker(expected=ConnectionError))
     register(sink=KafkaProducer("scored", transaction_timeout_ms=60_000), retry=RetryPolicy(5, backoff=1))
     both = ["kafka-1:9092", "kafka-2:9092"]
     register(

@@ -1,4 +1,4 @@
-"""confluent-kafka's clients for the dlq commands: made alike, quiet, and with failures as sentences."""
+"""confluent-kafka's clients, for what is no batch path: made alike, quiet, and with failures as sentences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pythia_fast.errors import SinkError, SourceError
 COORDINATOR_RETRY_S = 0.1
 Answer = TypeVar("Answer")
 
-_silent = logging.getLogger("pythia_fast.dlq.kafka")  # the commands tell failures themselves
+_silent = logging.getLogger("pythia_fast.kafka_client")  # those who ask tell failures themselves
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
 
@@ -49,6 +49,11 @@ class KafkaAccess:
         with self.failures(SourceError):
             return Consumer(chosen, logger=_silent)
 
+    def admin(self) -> AdminClient:
+        """A client of no group."""
+        with self.failures(SourceError):
+            return AdminClient(dict(self.options), logger=_silent)
+
     def producer(self) -> Producer:
         """A producer that gives up after the timeout, and holds a bounded amount of what waits."""
         chosen = {
@@ -70,7 +75,7 @@ class KafkaAccess:
     def topic_id(self, topic: str) -> str:
         """The broker's own number of the topic: another one once it was made anew under the name."""
         with self.failures(SourceError):
-            admin = AdminClient(dict(self.options), logger=_silent)
+            admin = self.admin()  # lives until it has answered
             asked = admin.describe_topics(TopicCollection([topic]), request_timeout=self.timeout_s)
             return str(asked[topic].result(self.timeout_s).topic_id)
 

@@ -1,0 +1,105 @@
+/* A Kafka source as a member of its group: rebalances, commits and leaving. */
+#include "kafka_source.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* ---- librdkafka's callbacks ------------------------------------------------------------------------ */
+
+static pf_kafka_source *source_of(void *notes)
+{
+    return (pf_kafka_source *)((char *)notes - offsetof(pf_kafka_source, notes));
+}
+
+/* While closing nobody drains any more: whatever is offered or taken is answered at once. */
+static void answer_while_closing(const pf_kafka_source *self, rd_kafka_t *client, int err,
+                                 const rd_kafka_topic_partition_list_t *partitions)
+{
+    const char *protocol = self->api->rebalance_protocol(client);
+    if (protocol != NULL && strcmp(protocol, "COOPERATIVE") == 0) {
+        rd_kafka_error_t *error = err == RD_KAFKA_ERR_ASSIGN_PARTITIONS
+                                      ? self->api->incremental_assign(client, partitions)
+                                      : self->api->incremental_unassign(client, partitions);
+        if (error != NULL)
+            self->api->error_destroy(error);
+    } else {
+        self->api->assign(client, NULL);
+    }
+}
+
+static void on_rebalance(rd_kafka_t *client, int err, rd_kafka_topic_partition_list_t *partitions, void *opaque)
+{
+    pf_kafka_source *self = source_of(opaque);
+    if (self->closing)
+        answer_while_closing(self, client, err, partitions);
+    else if (err == RD_KAFKA_ERR_ASSIGN_PARTITIONS)
+        pf_kafka_notes_add(&self->notes, PF_NOTE_ASSIGN, err, NULL, 0, partitions);
+    else
+        pf_kafka_notes_add(&self->notes, PF_NOTE_REVOKE, err, NULL, 0, partitions);
+}
+
+static void on_commit(rd_kafka_t *client, int err, rd_kafka_topic_partition_list_t *offsets, void *opaque)
+{
+    pf_kafka_source *self = source_of(opaque);
+    for (int i = 0; err == RD_KAFKA_ERR_NONE && offsets != NULL && i < offsets->cnt; i++)
+        err = offsets->elems[i].err;
+    if (err != RD_KAFKA_ERR_NONE && !self->closing)
+        pf_kafka_notes_add(&self->notes, PF_NOTE_COMMIT_FAILED, err, NULL, 0, NULL);
+}
+
+void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf)
+{
+    pf_kafka_notes_configure(&self->notes, conf);
+    self->api->conf_set_rebalance_cb(conf, on_rebalance);
+    self->api->conf_set_offset_commit_cb(conf, on_commit);
+    pf_kafka_spent_configure(&self->spent, self->api, conf);
+}
+
+/* ---- commit that waits ---------------------------------------------------------------------------------- */
+
+static void on_waited_commit(rd_kafka_t *client, int err, rd_kafka_topic_partition_list_t *offsets, void *opaque)
+{
+    int *result = opaque;
+    for (int i = 0; err == RD_KAFKA_ERR_NONE && offsets != NULL && i < offsets->cnt; i++)
+        err = offsets->elems[i].err;
+    *result = err;
+}
+
+/* The answer comes to a queue of this call's own: after a timeout the queue goes, and with it the answer. */
+int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms)
+{
+    int result = RD_KAFKA_ERR_TIMED_OUT;
+    rd_kafka_queue_t *answers = self->api->queue_new(self->client);
+    int error = self->api->commit_queue(self->client, offsets, answers, on_waited_commit, &result);
+    if (error == RD_KAFKA_ERR_NONE)
+        self->api->queue_poll_callback(answers, timeout_ms);
+    else
+        result = error;
+    self->api->queue_destroy(answers);
+    return result;
+}
+
+/* ---- leaving -------------------------------------------------------------------------------------------- */
+
+enum { LEAVE_POLL_MS = 50 };
+
+/* Leave the group: rebalances are answered (answer_while_closing) by the queue's poll until librdkafka says that it is
+ * out.  A broker that does not answer would have it wait without end, so there is a limit; then the group finds out
+ * by the session's timeout.  Returns whether the group was left. */
+int pf_kafka_source_leave(pf_kafka_source *self, int64_t leave_ms)
+{
+    int64_t deadline = pf_kafka_now_ns() + leave_ms * 1000000;
+    rd_kafka_error_t *error = self->api->consumer_close_queue(self->client, self->queue);
+    if (error != NULL) {
+        self->api->error_destroy(error);
+        return 0;
+    }
+    while (!self->api->consumer_closed(self->client)) {
+        if (pf_kafka_now_ns() >= deadline)
+            return 0;
+        ssize_t got = self->api->consume_batch_queue(self->queue, LEAVE_POLL_MS, self->messages, PF_KAFKA_FETCH);
+        for (ssize_t i = 0; i < got; i++)
+            self->api->message_destroy(self->messages[i]);
+    }
+    return 1;
+}

@@ -1,0 +1,115 @@
+"""Files that are read to their ends, one after the other, in the order of their names."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pythia_fast.brokers.base import ReaderContext
+from pythia_fast.brokers.checkpoint import Identity, identity_of
+from pythia_fast.brokers.checkpointed_reader import CheckpointedReader, Planned
+from pythia_fast.brokers.named_files import find_in_folder, open_regular
+from pythia_fast.errors import SourceError
+
+if TYPE_CHECKING:
+    from pythia_fast.brokers.file import FileConsumer
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A file that is read later; it is not kept open, for there may be more of them than descriptors."""
+
+    path: str
+    name: str
+    identity: Identity
+    position: int
+    size: int
+    replaced: bool
+
+    def open(self) -> Planned:
+        """The file that was planned, which may have been rotated since."""
+        fd = open_regular(self._path_now())
+        if identity_of(os.fstat(fd)) != self.identity:
+            os.close(fd)
+            raise self._gone()
+        return Planned(self.path, self.name, fd, self.position, replaced=self.replaced)
+
+    def _path_now(self) -> str:
+        with suppress(FileNotFoundError):
+            if identity_of(os.stat(self.path)) == self.identity:
+                return self.path
+        path = find_in_folder(os.path.dirname(self.path), self.identity)
+        if path is None:
+            raise self._gone()
+        return path
+
+    def _gone(self) -> SourceError:
+        return SourceError(
+            f"{self.path} was moved away before this run came to it, and could not be found in "
+            f"{os.path.dirname(self.path)}: {self.size - self.position:,} bytes of it were not read. Move it back into "
+            "that folder, under any name, and start again"
+        )
+
+
+class ListReader(CheckpointedReader):
+    """Files to their ends, one after the other: the list, and the ends, are those when the reader is opened."""
+
+    def __init__(self, consumer: FileConsumer, context: ReaderContext) -> None:
+        super().__init__(consumer, context)
+        try:
+            self._waiting = deque(self._plan())
+        except BaseException:
+            self.checkpoint.close()
+            raise
+        self._total = sum(waiting.size for waiting in self._waiting)
+        self._skipped = sum(waiting.position for waiting in self._waiting)
+
+    def _plan(self) -> list[_Waiting]:
+        """Every file is checked before the first is read."""
+        waiting = []
+        found = self.look()
+        self.listed = set(found.values())
+        for path in found:
+            for file in self.plan(path, open_regular(path), self.consumer.start, self.listed):
+                facts = os.fstat(file.fd)
+                waiting.append(
+                    _Waiting(
+                        file.path, file.name, identity_of(facts), file.position, facts.st_size, replaced=file.replaced
+                    )
+                )
+                os.close(file.fd)
+        if not waiting:
+            raise SourceError(f"no file matches {', '.join(self.consumer.paths)}")
+        return waiting
+
+    def serve(self) -> None:
+        for index, position, done, shrunk, _error in self.native.states():
+            if shrunk:
+                raise SourceError(f"{self.paths[index]} shrank while it was read: it ends before byte {position:,} now")
+            if done:
+                self._let_go(index)
+        if not self._waiting:
+            self.native.exhausted()
+            return
+        waiting = self._waiting.popleft()
+        self.take_up(waiting.open(), last=True, limit=waiting.size)
+
+    def _let_go(self, index: int) -> None:
+        """Its last record was appended: close it, and remember whether that was its end."""
+        position, end, waiting = self.release(index)
+        with self.lock:
+            entry = self.positions[index]
+            if position == entry.size:
+                entry.end = end
+        self.save_soon()
+        if waiting:
+            self.tell(
+                f"{self.paths[index]} ends within a record: {waiting:,} bytes from byte {position:,} on wait for the "
+                "rest of it, and are read by the next run that finds it whole"
+            )
+
+    def progress(self) -> tuple[int, int]:
+        return min(self._skipped + self.native.bytes_read, self._total), self._total

@@ -1,0 +1,177 @@
+"""Questions and orders to a Kafka cluster, answered when the brokers have answered.
+
+Each topic and group is looked up by name first, so that one that does not exist is told apart from one that is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from confluent_kafka import (
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import ConfigResource, NewTopic, OffsetSpec, ResourceType
+
+from pythia_fast.brokers.kafka_client import KafkaAccess, missing
+from pythia_fast.errors import SourceError, UnknownGroupError, UnknownTopicError
+
+CLUSTER_DEFAULT = -1  #: Kafka's own word for "as the cluster has it" (KIP-464)
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionLag:
+    """How far a consumer group is behind in one partition."""
+
+    start: int  #: offset of the oldest message that there is
+    end: int  #: offset that the next message will have
+    committed: int | None  #: offset that the group goes on from; None: it has none here
+
+    @property
+    def lag(self) -> int:
+        """Messages from the group's position to the end; without a position all that there are."""
+        position = self.start if self.committed is None else max(self.committed, self.start)
+        return max(0, self.end - position)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionDescription:
+    """Who has a partition. Brokers by their ids."""
+
+    leader: int | None  #: None: there is none now, so nobody can read or write it
+    replicas: tuple[int, ...]
+    in_sync_replicas: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """A topic as it stands."""
+
+    name: str
+    topic_id: str  #: another one once a topic was made anew under the name
+    partitions: Mapping[int, PartitionDescription]
+    config: Mapping[str, str]  #: every setting of the topic, those of the cluster's defaults included
+
+
+class KafkaCluster:
+    """The brokers that ``access`` reaches.
+
+    Every method raises SourceError when they do not answer in time, or refuse.
+    """
+
+    def __init__(self, access: KafkaAccess) -> None:
+        self._access = access
+        self._admin = access.admin()
+
+    def topics(self) -> dict[str, list[int]]:
+        """Every topic with its partitions."""
+        with self._access.failures(SourceError):
+            known = self._admin.list_topics(timeout=self._access.timeout_s).topics
+        return {name: sorted(topic.partitions) for name, topic in known.items() if topic.error is None}
+
+    def groups(self) -> list[str]:
+        """Every consumer group, those without members included."""
+        found = self._answer(self._admin.list_consumer_groups(request_timeout=self._access.timeout_s))
+        return sorted(group.group_id for group in found.valid)
+
+    def partition_lags(self, group: str, topic: str) -> dict[int, PartitionLag]:
+        """By partition number. Raises UnknownTopicError, UnknownGroupError."""
+        keys = [TopicPartition(topic, partition) for partition in self._partitions(topic)]
+        committed = self._committed(group, keys)
+        starts = self._offsets(keys, OffsetSpec.earliest())
+        ends = self._offsets(keys, OffsetSpec.latest())  # last, so that no position is beyond its end
+        return {
+            key.partition: PartitionLag(starts[key.partition], ends[key.partition], committed.get(key.partition))
+            for key in keys
+        }
+
+    def describe_topic(self, topic: str) -> TopicDescription:
+        """Partitions, their brokers, settings. Raises UnknownTopicError."""
+        self._partitions(topic)
+        seconds = self._access.timeout_s
+        found = self._answer(self._admin.describe_topics(TopicCollection([topic]), request_timeout=seconds)[topic])
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        config = self._answer(self._admin.describe_configs([resource], request_timeout=seconds)[resource])
+        partitions = {
+            part.id: PartitionDescription(
+                None if part.leader is None else part.leader.id,
+                tuple(node.id for node in part.replicas),
+                tuple(node.id for node in part.isr),
+            )
+            for part in found.partitions
+        }
+        settings = {name: entry.value for name, entry in sorted(config.items()) if entry.value is not None}
+        return TopicDescription(topic, str(found.topic_id), partitions, settings)
+
+    def create_topic(
+        self, topic: str, partitions: int, replication_factor: int, config: Mapping[str, str], *, exist_ok: bool
+    ) -> bool:
+        """Whether it was made: False where there was one, with ``exist_ok``."""
+        new = NewTopic(topic, num_partitions=partitions, replication_factor=replication_factor, config=dict(config))
+        try:
+            asked = self._admin.create_topics([new], request_timeout=self._access.timeout_s)[topic]
+            with self._access.failures(SourceError):
+                asked.result(self._access.timeout_s)
+        except SourceError as error:
+            if exist_ok and _code_of(asked) == KafkaError.TOPIC_ALREADY_EXISTS:
+                return False
+            raise SourceError(f"topic {topic} cannot be created: {error}") from None
+        return True
+
+    def _partitions(self, topic: str) -> Sequence[int]:
+        known = self.topics()
+        if topic not in known:
+            raise UnknownTopicError(missing(topic, known, self._access.servers))
+        return known[topic]
+
+    def _committed(self, group: str, keys: list[TopicPartition]) -> dict[int, int]:
+        """Partition -> position, where the group has one."""
+        request = [ConsumerGroupTopicPartitions(group, keys)]
+        seconds = self._access.timeout_s
+
+        def ask() -> Any:
+            return self._admin.list_consumer_group_offsets(request, request_timeout=seconds)[group].result(seconds)
+
+        found = self._access.of_group(ask, SourceError).topic_partitions
+        committed = {part.partition: part.offset for part in found if part.offset >= 0}
+        if not committed and not self._exists(group):
+            near = get_close_matches(group, self.groups(), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UnknownGroupError(f"there is no consumer group {group} at {self._access.servers}{hint}")
+        return committed
+
+    def _exists(self, group: str) -> bool:
+        """Asked only for a group without positions here: it may have members, or positions in other topics."""
+        asked = self._admin.describe_consumer_groups([group], request_timeout=self._access.timeout_s)[group]
+        try:
+            state = asked.result(self._access.timeout_s).state
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return False
+            with self._access.failures(SourceError):
+                raise
+        known: bool = state != ConsumerGroupState.DEAD  # what brokers before Kafka 4.0 say of a group they do not know
+        return known
+
+    def _offsets(self, keys: list[TopicPartition], which: OffsetSpec) -> dict[int, int]:
+        asked = self._admin.list_offsets(dict.fromkeys(keys, which), request_timeout=self._access.timeout_s)
+        return {key.partition: self._answer(answer).offset for key, answer in asked.items()}
+
+    def _answer(self, asked: Future[Answer]) -> Answer:
+        with self._access.failures(SourceError):
+            return asked.result(self._access.timeout_s)
+
+
+def _code_of(asked: Future[Any]) -> int | None:
+    error = asked.exception(0)
+    return error.args[0].code() if isinstance(error, KafkaException) else None

@@ -1,0 +1,178 @@
+"""Reading: a handler's intake thread, from the first message to the last one that is committed.
+
+    read ─▶ until the sources end, or it is to stop ─▶ drain: what was read is finished and committed
+      ▲                                                  │
+      └──────── its transaction was aborted ◀────────────┘
+
+It is also the listener of the source's reader: partitions come and go on this thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pythia_fast._ext import intake as native
+from pythia_fast._ext.intake import Intake
+from pythia_fast.brokers.base import Partition, Reader
+from pythia_fast.errors import SourceError
+from pythia_fast.runtime.completion import Completion
+
+if TYPE_CHECKING:
+    from pythia_fast._ext.ring import Arena
+    from pythia_fast.registration import Handler
+
+DRAIN_TURN_S = 0.5  #: longest time without a look at the source while its last batches wait for credit
+SETTLE_TURN_S = 0.002
+REVOKE_TURN_S = 0.05
+SPOOL_RETRY_S = 1.0
+
+
+class Reading:
+    """See the module's docstring. Made before the source is open, whose reader has it as listener.
+
+    Parameters:
+        partitions: by index; kept up to date here.
+        drain_timeout: seconds for which partitions that are taken away may hold up the group.
+        fail: called with what ended the thread before its time.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        arena: Arena,
+        partitions: dict[int, Partition],
+        *,
+        drain_timeout: float,
+        fail: Callable[[BaseException], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self.finished = False  #: source ended or stopped, everything settled and committed
+        self.aborted_messages = 0  #: taken in, but their transaction was aborted, so they are read again
+        self._handler = handler
+        self._arena = arena
+        self._partitions = partitions
+        self._drain_timeout = drain_timeout
+        self._fail = fail
+        self._log = log
+        self._giving_up = threading.Event()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._reader: Reader
+        self._completion: Completion
+        self._intake: Intake
+        self._spool_dir: Path
+
+    # -- other threads ---------------------------------------------------------------------------
+
+    def start(self, reader: Reader, completion: Completion, intake: Intake, spool_dir: Path) -> None:
+        """Begin to read."""
+        self._reader, self._completion, self._intake, self._spool_dir = reader, completion, intake, spool_dir
+        self._thread = threading.Thread(target=self._run, name=f"intake {self._handler.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def started(self) -> bool:
+        return self._thread is not None
+
+    def stop(self) -> None:
+        """Read no more; what was read is finished, and what waits to be handled again is due now."""
+        self._stopped = True
+        self._intake.hurry(True)
+        self._intake.stop()
+
+    def give_up(self) -> None:
+        """End the thread, whatever is left, and wait for that."""
+        self._giving_up.set()
+        self.stop()
+        assert self._thread is not None
+        self._thread.join()
+
+    # -- this thread -----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._read()
+            while not self._drain():
+                self._read()
+        except BaseException as error:
+            self._fail(error)
+
+    def _read(self) -> None:
+        while True:
+            outcome = self._intake.run()
+            if outcome == native.CALL:
+                self._reader.serve()
+            elif outcome == native.BLOCKED:
+                self._reader.pause()
+            elif outcome == native.ROOM:
+                self._reader.resume()
+            elif outcome == native.ATTENTION:
+                self._rewind()
+            elif outcome == native.SPOOL:
+                reason = os.strerror(self._intake.spool_error())
+                self._log(
+                    f"{self._handler.name}: cannot keep an oversize payload in {self._spool_dir}: {reason}; "
+                    "trying again"
+                )
+                if self._giving_up.wait(SPOOL_RETRY_S):
+                    return
+            elif outcome == native.FAILED:
+                raise SourceError(f"{self._handler.source.describe()}: {self._reader.failure()}")
+            else:  # END or STOPPED
+                return
+
+    def _rewind(self) -> None:
+        """Read again from the committed positions, if a transaction was aborted."""
+        if not self._completion.aborted:
+            return
+        self._reader.rewind()
+        self._completion.rewound(self._intake.next_epoch())
+        self.aborted_messages = self._intake.messages - self._completion.counts.rows
+
+    def _drain(self) -> bool:
+        """Finish what was read and commit it. However long that takes, the source stays what the group knows.
+
+        False: its transaction was aborted, so there is more to read.
+        """
+        while True:
+            idle = self._intake.flush(DRAIN_TURN_S) and self._completion.idle()
+            if self._completion.aborted and not self._stopped:
+                self._rewind()
+                return False
+            if idle:
+                break
+            self._reader.keep_alive()
+            if self._giving_up.wait(SETTLE_TURN_S):
+                return True
+        self._completion.commit(wait=True)
+        self.finished = True
+        return True
+
+    # -- Listener: called by the reader on this thread -------------------------------------------
+
+    def assigned(self, partitions: Sequence[Partition]) -> None:
+        for partition in partitions:
+            self._partitions[partition.index] = partition
+            self._arena.name_partition(partition.index, partition.topic, partition.partition)
+        self._completion.assigned([partition.index for partition in partitions])
+
+    def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> None:
+        indices = [partition.index for partition in partitions]
+        if lost:
+            self._completion.forget(indices)
+            return
+        deadline = time.monotonic() + self._drain_timeout
+        self._intake.hurry(True)  # rows that wait would have the group wait for them
+        while (left := deadline - time.monotonic()) > 0:
+            self._intake.flush(min(left, REVOKE_TURN_S))
+            if self._completion.settled(indices, min(left, REVOKE_TURN_S)):
+                break
+        self._intake.hurry(self._stopped)
+        if not self._completion.settle_and_forget(indices, deadline):
+            names = ", ".join(f"{partition.topic}[{partition.partition}]" for partition in partitions)
+            self._log(f"{self._handler.name}: {names} revoked with rows in hand after {self._drain_timeout:.0f} s")

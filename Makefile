@@ -66,7 +66,7 @@ demo: build/.stamp
 	@$(PYTHON) -m pythia_fast demo $(DEMO)
 
 test: build/.stamp $(VENV)/.dev-stamp
-	@scripts/need.sh java maven redis
+	@scripts/need.sh java maven redis rabbitmq
 	$(PYTHON) -m pytest $(or $(PYTEST),$(SPREAD) tests)
 	@$(if $(PYTEST),,$(MAKE) --no-print-directory smoke)
 

@@ -65,6 +65,9 @@ MODULES: dict[str, list[str]] = {
     "resp_probe": ["resp.c"],
     "arrow": [],
     "kafka_publisher": ["kafka_outbox.c", "kafka_notes.c"],
+    "amqp_stream": [],
+    "amqp_reader": ["amqp_source.c"],
+    "amqp_publisher": [],
 }
 
 

@@ -12,7 +12,7 @@ from pythia_fast._ext.source cimport NativeSource, pf_source
 
 
 cdef extern from "file_source.h" nogil:
-    ctypedef struct pf_wake:
+    ctypedef struct pf_wake_pipe:
         pass
 
     ctypedef struct pf_file:
@@ -33,7 +33,7 @@ cdef extern from "file_source.h" nogil:
 
     ctypedef struct native_files "pf_file_source":
         pf_source source
-        pf_wake wake
+        pf_wake_pipe wake
         pf_file *files
         uint32_t n_files
         uint32_t files_capacity
@@ -57,8 +57,8 @@ cdef extern from "file_source.h" nogil:
         PF_FRAME_HEADER
         PF_TAIL_WAIT_MIN_US
 
-    int pf_wake_open(pf_wake *wake)
-    void pf_wake_close(pf_wake *wake)
+    int pf_wake_open(pf_wake_pipe *wake)
+    void pf_wake_close(pf_wake_pipe *wake)
     int64_t pf_now_us()
     int64_t pf_frames_end(int fd, int64_t size)
     void pf_file_forget_buffer(native_files *files)

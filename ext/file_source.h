@@ -55,7 +55,7 @@ typedef struct {
 
 typedef struct {
     pf_source source; /* first: poll() and wake() get the struct back from it */
-    pf_wake wake;
+    pf_wake_pipe wake;
     pf_file *files;
     uint32_t n_files, files_capacity;
     int32_t current;       /* file whose bytes are in the buffer; -1: none */

@@ -29,7 +29,7 @@ typedef struct {
     const pf_rdkafka *api;
     rd_kafka_t *client;
     rd_kafka_queue_t *queue;
-    pf_wake pipe;     /* written by librdkafka when the queue is no longer empty, and by wake() */
+    pf_wake_pipe pipe;     /* written by librdkafka when the queue is no longer empty, and by wake() */
     _Atomic uint32_t woken;
     _Atomic uint32_t want_paused;
     uint32_t is_paused;

@@ -13,9 +13,9 @@
 typedef struct {
     int read_fd; /* -1: closed */
     int write_fd;
-} pf_wake;
+} pf_wake_pipe;
 
-static inline void pf_wake_close(pf_wake *wake) {
+static inline void pf_wake_close(pf_wake_pipe *wake) {
     if (wake->read_fd >= 0) {
         close(wake->read_fd);
         close(wake->write_fd);
@@ -24,7 +24,7 @@ static inline void pf_wake_close(pf_wake *wake) {
 }
 
 /* 0, or errno. */
-static inline int pf_wake_open(pf_wake *wake) {
+static inline int pf_wake_open(pf_wake_pipe *wake) {
     int ends[2];
     if (pipe(ends) != 0) return errno;
     for (int i = 0; i < 2; i++) {
@@ -41,7 +41,7 @@ static inline int pf_wake_open(pf_wake *wake) {
 }
 
 /* A full pipe means that a wake-up is waiting to be seen already. */
-static inline void pf_wake_signal(const pf_wake *wake) {
+static inline void pf_wake_signal(const pf_wake_pipe *wake) {
     int saved = errno;
     if (wake->write_fd >= 0 && write(wake->write_fd, "", 1) < 0) { /* full: nothing to do */
     }
@@ -49,7 +49,7 @@ static inline void pf_wake_signal(const pf_wake *wake) {
 }
 
 /* Wait until woken, until `other_fd` (-1: none) is readable, or for `timeout_us`.  Returns 1 when it was woken. */
-static inline int pf_wake_wait(const pf_wake *wake, int other_fd, int64_t timeout_us) {
+static inline int pf_wake_wait(const pf_wake_pipe *wake, int other_fd, int64_t timeout_us) {
     struct pollfd ends[2] = {{.fd = wake->read_fd, .events = POLLIN}, {.fd = other_fd, .events = POLLIN}};
     nfds_t count = other_fd >= 0 ? 2 : 1;
     if (timeout_us < 0) timeout_us = 0;

@@ -1,18 +1,19 @@
 #!/bin/sh
-# Fuzz the decoders, the encoder, the file reader and writer, the reader of Redis replies and the intake under
+# Fuzz the decoders, the encoder, the file reader and writer, the readers of Redis replies and of AMQP frames, the AMQP
+# publisher and the intake under
 # AddressSanitizer and UndefinedBehaviorSanitizer: FUZZ_SECONDS (60) in all, shared evenly.
 # A finding is left in fuzz/out/ and ends the run with an error; what was learned stays there for the next run.
 #
 # At the end msgspec decodes every JSON and MessagePack payload that was kept: the same answer, or both refuse.
 #
-#   fuzz/run.sh [TARGET...]      json, msgpack, fixed, files, intake, outputs, resp; all without an argument
+#   fuzz/run.sh [TARGET...]      json, msgpack, fixed, files, intake, outputs, resp, amqp, amqp_outbox; all without one
 set -eu
 
 cd "$(dirname "$0")"
 out=out
 mkdir -p "$out"
 python3 make_powers.py >"$out/powers.inc"
-targets=${*:-json msgpack fixed files intake outputs resp}
+targets=${*:-json msgpack fixed files intake outputs resp amqp amqp_outbox}
 each=$(( ${FUZZ_SECONDS:-60} / $(echo "$targets" | wc -w) ))
 flags="-std=c11 -D_GNU_SOURCE -O1 -g -I../ext -fno-omit-frame-pointer -fno-sanitize-recover=undefined"
 flags="$flags -Wall -Wextra -Wno-unused-parameter -Wno-unused-function -Werror"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
     from pythia_fast.brokers.kafka_admin import KafkaAdmin
     from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
+    from pythia_fast.brokers.rabbitmq import RabbitMQConsumer, RabbitMQProducer
     from pythia_fast.brokers.redis import RedisStreamsConsumer, RedisStreamsProducer
     from pythia_fast.circuit_breaker import CircuitBreaker
     from pythia_fast.dead_letter_limit import DeadLetterLimit
@@ -54,6 +55,8 @@ __all__ = [
     "MemoryProducer",
     "PoolError",
     "PythiaError",
+    "RabbitMQConsumer",
+    "RabbitMQProducer",
     "RedisStreamsConsumer",
     "RedisStreamsProducer",
     "RetryPolicy",
@@ -87,6 +90,8 @@ _HOMES = {
     "PythiaError": "errors",
     "RedisStreamsConsumer": "brokers.redis",
     "RedisStreamsProducer": "brokers.redis",
+    "RabbitMQConsumer": "brokers.rabbitmq",
+    "RabbitMQProducer": "brokers.rabbitmq",
     "RetryPolicy": "retry",
     "RunReport": "report",
     "SchemaError": "errors",

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stops with one sentence when a tool that is asked for is missing.
 #
-#   need.sh [compiler] [java] [maven] [redis] [clang] [spin]
+#   need.sh [compiler] [java] [maven] [redis] [rabbitmq] [clang] [spin]
 set -eu
 
 CC=${CC:-gcc}
@@ -42,6 +42,10 @@ for tool in "$@"; do
             if ! command -v redis-server >/dev/null; then
                 missing "redis-server, which the tests of Redis Streams run" "redis-server"
             fi
+            ;;
+        rabbitmq)
+            # The programs below /usr/sbin only call these, as another user.
+            [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing "RabbitMQ, which its tests run against" "rabbitmq-server"
             ;;
         clang)
             # The fuzzer's library is a package of its own, which Debian's clang only recommends.

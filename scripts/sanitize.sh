@@ -41,4 +41,5 @@ LD_PRELOAD="$asan $stdcpp" \
     UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
     PYTHONMALLOC=malloc PYTHONPATH="$tree" \
     "$python" -m pytest tests/ext tests/unit/test_batch_decode.py tests/brokers/test_memory.py tests/brokers/test_file.py \
-    tests/brokers/test_tail.py tests/brokers/test_file_producer.py -p no:cacheprovider -o timeout=600 "$@"
+    tests/brokers/test_tail.py tests/brokers/test_file_producer.py \
+    tests/brokers/test_amqp_reader.py -p no:cacheprovider -o timeout=600 "$@"

@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_run import PARTITIONS, Start, runtimes
+from tests.support.rabbitmq_run import Queue
+from tests.support.rabbitmq_server import RabbitMqServer
 from tests.support.redis_server import RedisServerProcess
 from tests.support.tcp_proxy import TcpProxy
 
@@ -52,6 +54,23 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServerProce
     """A Redis server, started once for all tests; they use keys of their own."""
     with RedisServerProcess(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMqServer]:
+    """RabbitMQ with its stream plugin, started once for all tests."""
+    server = RabbitMqServer(tmp_path_factory.mktemp("rabbitmq"))
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def queue(rabbitmq: RabbitMqServer) -> Iterator[Queue]:
+    """A classic queue that no other test uses."""
+    made = Queue(rabbitmq)
+    yield made
+    made.close()
 
 
 _numbers = itertools.count()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from pythia_fast._ext.ring import Arena
     from pythia_fast._ext.source import NativeSource
 
 #: Partitions that a reader may have at once: the arena keeps that many names (PF_PARTITION_NAMES).
@@ -77,6 +78,7 @@ class ReaderContext:
     listener: Listener
     log: Callable[[str], None]  #: a line for the person who watches the run
     connect_timeout: float | None = None  #: seconds without any broker before the run fails; None = wait for ever
+    rows_in_hand: int = 1 << 14  #: what the pool can have in hand: batches of all its processes, and the open one
     written: frozenset[tuple[int, int]] = (
         frozenset()
     )  #: (device, inode) of the files that the handler's own sinks write
@@ -93,6 +95,16 @@ class Reader(ABC):
         """Commit, per partition index, the position to go on from. Called from one thread at a time.
 
         ``wait``: return only once the commit is durable (shutdown, revocation).
+        """
+
+    #: Whether ``settled`` is to be called.
+    acknowledges_rows: bool = False
+
+    def settled(self, arena: Arena, slot: int) -> None:  # noqa: B027 - most brokers know one position a partition
+        """All rows of the batch in this slot are done, whatever came before them. Called on the completion thread, just
+        before the slot is released.
+
+        For a broker that is told about single messages, so that what is done need not wait for what came before it.
         """
 
     def serve(self) -> None:  # noqa: B027 - most readers have nothing to serve

@@ -330,6 +330,8 @@ class Completion:
         counts.last_settled = time.monotonic()
 
     def _settled_slot(self, slot: int) -> None:
+        if self._reader.acknowledges_rows:
+            self._reader.settled(self._arena, slot)
         for partition, _messages, _first, next_offset in self._arena.partitions(slot):
             self._tracker.settle(partition, next_offset)
 

@@ -148,6 +148,7 @@ class HandlerRun:
                 listener=self._reading,
                 log=self._log,
                 connect_timeout=self._connect_timeout,
+                rows_in_hand=self.arena.capacity * (self._shape["credit"] * self.workers + 1),
                 written=self._sink.files() if self._sink is not None else frozenset(),
             )
         )

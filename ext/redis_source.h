@@ -71,7 +71,7 @@ typedef struct {
 
 typedef struct {
     pf_source base; /* first */
-    pf_wake pipe;
+    pf_wake_pipe pipe;
     pf_redis_stream *streams;
     uint32_t n_streams;
     pf_redis_fields fields;

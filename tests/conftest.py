@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_run import PARTITIONS, Start, runtimes
@@ -14,6 +15,10 @@ from tests.support.rabbitmq_run import Queue
 from tests.support.rabbitmq_server import RabbitMqServer
 from tests.support.redis_server import RedisServerProcess
 from tests.support.tcp_proxy import TcpProxy
+
+# No example fails because the machine was slow.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -152,7 +152,7 @@ def test_keys_headers_nulls_and_timestamps(kafka: KafkaBroker, new_topic: NewTop
     first, second, third = reader.sink.messages
     assert first[:2] == (b"value", b"key")
     assert decode_headers(first.headers) == headers
-    assert first[3:] == (0, 0, 1, 1_700_000_000_123, 0)
+    assert first[3:] == (0, 0, 1, 1_700_000_000_123, 0, False)
     assert (second.payload, second.key, second.headers, second.offset) == (None, b"", b"", 1)
     assert (third.payload, third.key, third.next_offset) == (b"", None, 3)
     assert reader.reader.progress() == (3, 3)

@@ -74,9 +74,9 @@ def test_one_partition_waits_while_the_others_flow_and_goes_on_in_order(play):
     assert (kept.partition, kept.offset) == (0, held)
     assert kept.age_s > 0
 
-    one.work([lanes[0]], lambda: len(one.seen[0]) == ROWS)
+    # The last row may have been handled before the source has noted that it was taken.
+    one.work([lanes[0]], lambda: len(one.seen[0]) == ROWS and one.standing[0] == (ROWS, -1, False))
     assert one.seen[0] == everything
-    assert one.standing[0] == (ROWS, -1, False)
     assert one.reader.kept() == []
 
 

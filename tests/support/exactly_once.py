@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from tests.support.kafka_run import PARTITIONS, Echo, Runtime, produce
+from tests.support.kafka_run import PARTITIONS, Runtime, produce
 
 GIVE_UP_S = 600.0
 #: A static member: its successor gets the partitions at once, not when the session of the killed one is over.
@@ -100,6 +100,12 @@ def _progress(servers: str, group: str, topic: str) -> int:
         asking.close()
 
 
+class Numbered(msgspec.Struct):
+    """What a row, its output and its dead letter have in common."""
+
+    id: int
+
+
 def read_committed(servers: str, topic: str, partitions: int = 1) -> list[int]:
     """The id of every row that is visible in a topic, once nothing in it is undecided any more."""
     settings = {"bootstrap.servers": servers, "group.id": "check", "isolation.level": "read_committed"}
@@ -116,7 +122,7 @@ def read_committed(servers: str, topic: str, partitions: int = 1) -> list[int]:
             for message in consumer.consume(10_000, timeout=0.5):
                 error = message.error()
                 if error is None:
-                    ids.append(msgspec.json.decode(message.value() or b"", type=Echo).id)
+                    ids.append(msgspec.json.decode(message.value() or b"", type=Numbered).id)
                 else:
                     ended[message.partition() or 0] = message.offset() or 0
     finally:

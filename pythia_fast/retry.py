@@ -24,8 +24,9 @@ class RetryPolicy:
     ``jitter``: share of the wait, 0 to 1, that is left to chance, so that those who wait do not come back together.
     ``retry_on``: an exception type, or a tuple of them: a call that raises one of these is tried again with all its
     rows, once the backoff has passed; any other exception follows ``on_error`` at once, and so does this one after the
-    last attempt: with on_error="isolate" the rows that raise it alone are given up, the others of the batch completed,
-    and where three rows in a row raise it, the rest of the batch is given up with them.
+    last attempt: with on_error="isolate" the rows that raise it alone are given up, the others of the batch completed.
+    A service that is away makes every row raise: that costs up to two calls a row, and all of them are given up.
+    ``breaker=`` waits for the service instead.
 
     Raises ConfigError, UnknownOptionError.
     """

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from pythia_fast.cli import bench, demo, dlq, drill, replay, run, version
+from pythia_fast.cli.early_stop import StoppedBeforeStart
 from pythia_fast.cli.exit_codes import AppImportError, ExitCode, code_of_error
-from pythia_fast.cli.running import StoppedBeforeStart
 from pythia_fast.errors import PythiaError
 
 PROGRAM = "python -m pythia_fast"

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from pythia_fast.cli.early_stop import EarlyStop
 from pythia_fast.cli.running import (
     path_value,
     report_value,
     run_app,
     seconds_value,
-    stop_before_start,
     workers_of,
     workers_value,
 )
@@ -77,9 +77,11 @@ def run(
     """
     if handler and len(set(handler)) < len(handler):
         raise typer.BadParameter(f"--handler: {max(handler, key=handler.count)!r} is given more than once")
-    stop_before_start()
+    early = EarlyStop()
+    app = load_app(target)
+    early.check()
     code, _ = run_app(
-        load_app(target),
+        app,
         workers=workers_of(workers),
         until="end" if until_end else "forever",
         handlers=handler or None,
@@ -88,5 +90,6 @@ def run(
         connect_timeout=connect_timeout,
         report_path=report,
         quiet=quiet,
+        observers=[early],
     )
     return code

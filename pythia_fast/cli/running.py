@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import typer
@@ -81,23 +80,6 @@ def report_value(path: Path | None) -> Path | None:
     except OSError as error:
         raise typer.BadParameter(f"cannot write {path}: {error.strerror}") from None
     return path
-
-
-class StoppedBeforeStart(BaseException):
-    """A signal came while the app was imported or the pool was about to be made: there is nothing to drain.
-
-    No KeyboardInterrupt, for which Typer ends the process by itself; no Exception, which the user's module may catch.
-    """
-
-
-def stop_before_start() -> None:
-    """Have SIGINT and SIGTERM raise StoppedBeforeStart, until the run handles them itself."""
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        raise StoppedBeforeStart(signal.Signals(number).name)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
 
 
 def run_app(

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from pythia_fast.cli.early_stop import StoppedBeforeStart
 from pythia_fast.cli.exit_codes import AppImportError
-from pythia_fast.cli.running import StoppedBeforeStart
 from pythia_fast.pool import keep_to_one_thread
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import os
 import select
 import tempfile
@@ -25,6 +26,10 @@ EXIT_OUT_OF_MEMORY = 4
 #: Stands for a file that could not be made, because the nursery has no descriptor left: the words go to stderr.
 NO_FILE = -1
 
+#: A handler that closes descriptors it does not know, and then opens files, gets the lowest numbers: no stack must be
+#: written into these.
+OUT_OF_THE_WAY = 500
+
 _own_fd = NO_FILE
 
 
@@ -42,7 +47,13 @@ def make_file() -> int:
 def keep_in(fd: int) -> None:
     """Have this process' last words go there. In the child."""
     global _own_fd
-    _own_fd = fd if fd != NO_FILE else STDERR
+    _own_fd = STDERR
+    if fd != NO_FILE:
+        try:
+            _own_fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, OUT_OF_THE_WAY)
+            os.close(fd)
+        except OSError:  # it may not have descriptors so high
+            _own_fd = fd
     faulthandler.enable(_own_fd)
 
 
@@ -66,12 +77,12 @@ def take(fd: int) -> str:
     if size > len(said):
         text += f"\n... {size - len(said)} bytes more"
     if text:
-        _tell(text if text.endswith("\n") else text + "\n")
+        tell(text if text.endswith("\n") else text + "\n")
     stacks = text.partition("\nExtension modules:")[0]
     return stacks if len(stacks) <= MOST_CHARACTERS else stacks[:MOST_CHARACTERS] + "\n..."
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
     """On stderr, as far as it takes it at once: where it is a pipe that nobody reads, the nursery must not wait."""
     rest = text.encode(errors="backslashreplace")
     with contextlib.suppress(OSError):

@@ -55,6 +55,7 @@ from pythia_fast.pool.messages import (
 ChildMain = Callable[[int, int], tuple[int, str]]
 
 EXIT_BOOT_FAILED = 3
+FORK_RETRY_S = 0.5  #: until a fork that failed is tried again
 
 
 def thread_count() -> int:
@@ -228,13 +229,14 @@ def _serve(channel: socket.socket, child_main: ChildMain, parent: int) -> None:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     children: dict[int, _Child] = {}
+    launches = _Launches(channel, child_main, children, (wake_read, wake_write))
     # Once for all children: a collection of theirs would look at every object, and copy the pages that they lie on.
     gc.collect()
     gc.freeze()
     try:
         send(channel, Ready(os.getpid(), thread_count()))
         while True:
-            ready = select.select([channel.fileno(), wake_read], [], [])[0]
+            ready = select.select([channel.fileno(), wake_read], [], [], launches.retry_s)[0]
             if wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake_read, 4096)
@@ -244,13 +246,10 @@ def _serve(channel: socket.socket, child_main: ChildMain, parent: int) -> None:
                 if message is None:
                     return
                 if isinstance(message, Launch):
-                    said = crash_text.make_file()
-                    others = [wake_read, wake_write, *(child.said_fd for child in children.values())]
-                    pid = _fork_child(channel, child_main, message, others, said)
-                    children[pid] = _Child(message.pool, message.worker, said)
-                    send(channel, Launched(message.pool, message.worker, pid))
+                    launches.add(message)
                 elif isinstance(message, Signal) and message.pid in children:
                     os.kill(message.pid, message.number)
+            launches.make()
     except (BrokenPipeError, ConnectionResetError):
         return
     finally:
@@ -268,6 +267,48 @@ class _Child(NamedTuple):
     pool: int
     worker: int
     said_fd: int  #: where its last words are, or NO_FILE
+
+
+class _Launches:
+    """The children that are asked for. One that cannot be forked now, for want of memory or because of a limit on
+    processes, is tried again: until then the others go on."""
+
+    def __init__(
+        self, channel: socket.socket, child_main: ChildMain, children: dict[int, _Child], own_fds: Sequence[int]
+    ) -> None:
+        self._channel = channel
+        self._child_main = child_main
+        self._children = children
+        self._own_fds = own_fds
+        self._asked: deque[Launch] = deque()
+        self.retry_s: float | None = None  #: when ``make`` is to be called again; None: there is nothing to try again
+
+    def add(self, launch: Launch) -> None:
+        self._asked.append(launch)
+
+    def make(self) -> None:
+        """Fork those that are asked for, as far as that is possible now."""
+        while self._asked:
+            launch = self._asked[0]
+            said = crash_text.make_file()
+            others = [*self._own_fds, *(child.said_fd for child in self._children.values())]
+            try:
+                pid = _fork_child(self._channel, self._child_main, launch, others, said)
+            except OSError as error:
+                if said != crash_text.NO_FILE:
+                    os.close(said)
+                if self.retry_s is None:
+                    crash_text.tell(
+                        f"pythia_fast: no process can be forked for the pool ({error.strerror}); trying again every "
+                        f"{FORK_RETRY_S:g} s. Is there a limit on processes (ulimit -u, a container's pids), or no "
+                        "memory left?\n"
+                    )
+                self.retry_s = FORK_RETRY_S
+                return
+            self._asked.popleft()
+            self._children[pid] = _Child(launch.pool, launch.worker, said)
+            send(self._channel, Launched(launch.pool, launch.worker, pid))
+        self.retry_s = None
 
 
 def _reap(channel: socket.socket, children: dict[int, _Child]) -> None:

@@ -16,8 +16,11 @@ class Obituary(NamedTuple):
     recycled: bool = False  #: it left because of its limits, which is no crash
 
 
-def describe_status(status: int) -> str:
-    """How a process ended: status is an exit code, or minus a signal number."""
+def describe_status(status: int, *, ended_by_us: bool = False) -> str:
+    """How a process ended: status is an exit code, or minus a signal number.
+
+    ``ended_by_us``: one of its limits was reached, so who sent the signal is known.
+    """
     if status == EXIT_OUT_OF_MEMORY:
         return f"ran out of memory (MemoryError, exit code {status})"
     if status >= 0:
@@ -26,5 +29,7 @@ def describe_status(status: int) -> str:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
-    likely = ", likely by the kernel for want of memory or by hand" if -status == signal.SIGKILL else ""
+    likely = (
+        ", likely by the kernel for want of memory or by hand" if -status == signal.SIGKILL and not ended_by_us else ""
+    )
     return f"was killed by {name}{likely}"

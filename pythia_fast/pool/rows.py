@@ -51,9 +51,6 @@ if TYPE_CHECKING:
     from pythia_fast.registration import Handler
 
 RowIndices = npt.NDArray[np.uint32]
-#: Rows of a batch that raise an exception of ``retry_on`` one after the other to the last attempt, until the rest is
-#: given up with them.
-ROWS_BEFORE_ALL = 3
 
 
 @dataclass(slots=True)
@@ -280,28 +277,16 @@ class RowKeeper:
         return np.concatenate(again) if again else np.empty(0, np.uint32)
 
     def _isolate(self, held: _Held, rows: RowIndices, given: int, call: Any) -> None:
-        """Find the rows that raise, and handle the others.
-
-        Where one after the other raises what ``retry_on`` names, it is a service that is away rather than the rows:
-        the rest is given up with them, and not called row by row.
-        """
+        """Find the rows that raise, and handle the others."""
         search: Search[BaseException] = Search(len(rows))
-        in_a_row = 0
         while (span := search.next()) is not None:
             error = call(rows[span[0] : span[1]])
-            if error is None:
-                in_a_row = 0
-            elif self._stops(error, held):
+            if error is not None and self._stops(error, held):
                 return
             found = search.tell(error)
-            if found is None:
-                continue
-            row, cause = found
-            in_a_row = in_a_row + 1 if isinstance(cause, self._retry.retry_on) else 0
-            end = row + 1 if in_a_row < ROWS_BEFORE_ALL else len(rows)
-            held.outcome.fail(rows[row:end], cause, given)
-            if end == len(rows):
-                return
+            if found is not None:
+                row, cause = found
+                held.outcome.fail(rows[row : row + 1], cause, given)
 
     def _call(
         self, held: _Held, rows: RowIndices | None, given: int, attempt: int, again: list[RowIndices]

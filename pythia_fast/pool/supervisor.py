@@ -209,7 +209,8 @@ class Supervisor:
             if holder.spare is not None and holder.spare in self._places[message.pool].vacant_seats():
                 spare_words.prepare(run.arena, holder.spare)  # it may have died before it took notice of its place
         ended = self._watchdogs[message.pool].ended(message.pid)
-        how = describe_status(message.status) if ended is None else f"{ended} and {describe_status(message.status)}"
+        how = describe_status(message.status, ended_by_us=ended is not None)
+        how = how if ended is None else f"{ended} and {how}"
         name = run.handler.name
         if holder.place is None:
             if message.status:

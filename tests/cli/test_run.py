@@ -163,6 +163,19 @@ def test_a_signal_while_the_app_is_imported_ends_as_a_drained_run_does(project: 
     assert (process.returncode, err) == (ExitCode.DONE, f"{number.name}: stopped before anything was read\n")
 
 
+def test_a_signal_that_the_apps_module_swallows_is_obeyed_later(project: Path) -> None:
+    late = WAITING.replace("WAIT:", "False:")
+    (project / "shop.py").write_text(
+        'import time\nprint("imported", flush=True)\ntry:\n    time.sleep(60)\nexcept BaseException:\n    pass\n' + late
+    )
+    with running(project, "run", "shop:app", "--workers", "1") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "imported\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (ExitCode.DONE, "SIGTERM: stopped before anything was read\n")
+
+
 def test_a_drain_deadline_that_passes_has_its_own_exit_code(project: Path) -> None:
     (project / "shop.py").write_text(WAITING.replace("WAIT:", "True:"))
     with running(

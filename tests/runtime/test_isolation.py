@@ -156,6 +156,22 @@ def test_a_native_crash_leaves_its_stack_in_the_dead_letter(tmp_path, capfd):
     assert "read_nowhere" in capfd.readouterr().err
 
 
+def test_a_stack_is_not_written_into_a_file_that_the_handler_opened_after_it_had_closed_ours(tmp_path):
+    def handler(batch):
+        if 3 in rows_of(batch):
+            os.closerange(3, 100)
+            for number in range(8):
+                os.open(tmp_path / f"own-{number}", os.O_WRONLY | os.O_CREAT)
+            ctypes.string_at(0)
+        return [b"%d" % row for row in rows_of(batch)]
+
+    _, sink, dead, _ = memory_run.run(tmp_path, handler, numbers(6), batch_size=6, workers=1)
+    assert sorted_ints(dead) == [3]
+    assert sorted_ints(sink) == [0, 1, 2, 4, 5]
+    assert "Segmentation fault" in headers_of(dead.records[0])["pf-traceback"]
+    assert [(tmp_path / f"own-{number}").read_bytes() for number in range(8)] == [b""] * 8
+
+
 def test_a_process_makes_room_after_so_many_batches(tmp_path):
     pids = tmp_path / "pids"
     pids.mkdir()

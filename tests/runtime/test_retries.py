@@ -98,7 +98,7 @@ def test_an_exception_of_retry_on_has_the_whole_call_tried_again(tmp_path, backo
     assert report.retried == 128
 
 
-def test_a_service_that_is_away_to_the_last_attempt_costs_few_calls(tmp_path):
+def test_a_service_that_is_away_to_the_last_attempt_costs_two_calls_a_row(tmp_path):
     journal = Journal(tmp_path / "journal")
 
     def handler(batch):
@@ -110,21 +110,21 @@ def test_a_service_that_is_away_to_the_last_attempt_costs_few_calls(tmp_path):
     assert sorted_ints(dead) == list(range(64))
     assert dict(dead.records[0].headers)["pf-error"] == b"ConnectionError"
     assert journal.lines[:2] == [["64"], ["64"]]
-    assert len(journal.lines) < 24
+    assert len(journal.lines) <= 2 + 2 * 64 + 12  # and what the first search by halves takes
     assert (report.dead_lettered, source.committed) == (64, {0: 64})
 
 
 def test_only_the_rows_that_raise_it_to_the_last_attempt_are_given_up(tmp_path):
     def handler(batch):
         rows = rows_of(batch)
-        if {5, 6, 40} & set(rows):
+        if {5, 6, 7, 8, 40} & set(rows):
             raise TimeoutError("no answer for this one")
         return [b"%d" % row for row in rows]
 
     policy = RetryPolicy(max_attempts=2, retry_on=TimeoutError)
     _, sink, dead, source = memory_run.run(tmp_path, handler, numbers(64), batch_size=64, workers=1, retry=policy)
-    assert sorted_ints(dead) == [5, 6, 40]
-    assert sorted_ints(sink) == sorted(set(range(64)) - {5, 6, 40})
+    assert sorted_ints(dead) == [5, 6, 7, 8, 40]
+    assert sorted_ints(sink) == sorted(set(range(64)) - {5, 6, 7, 8, 40})
     assert source.committed == {0: 64}
 
 

@@ -55,6 +55,24 @@ def test_more_launches_than_the_channel_holds_are_all_made() -> None:
         assert {message.status for message in found if isinstance(message, Died)} == {0}
 
 
+def test_a_fork_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    fork, calls = os.fork, iter(range(1000))
+
+    def sometimes() -> int:
+        if next(calls) in (2, 3):  # the nursery's second child, twice
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return fork()
+
+    monkeypatch.setattr(os, "fork", sometimes)
+    with nursery_of(leave) as nursery:
+        for worker in range(3):
+            nursery.launch(0, worker)
+        found = receive_until(nursery, Died, 3)
+    assert [message.worker for message in found if isinstance(message, Launched)] == [0, 1, 2]
+    told = capfd.readouterr().err
+    assert told.count("no process can be forked for the pool (Resource temporarily unavailable)") == 1
+
+
 def test_children_wait_for_room_to_tell_why_they_failed() -> None:
     with nursery_of(fail) as nursery:
         for worker in range(LAUNCHES // 2):

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 TEARDOWN_LINES = 6
 #: Spares are made this long after the pool is up: the start has enough to do.
 SPARES_AFTER_S = 1.0
+#: Until a successor follows one whose setup() raised: twice as long each time. The restart budget is spent within half
+#: a minute, so a service that setup() needs may be away that long.
+FIRST_SETUP_WAIT_S, LONGEST_SETUP_WAIT_S = 0.1, 2.0
 
 
 class Supervisor:
@@ -47,6 +50,8 @@ class Supervisor:
         self._spares_from_s = float("inf")
         self._watchdogs = [Watchdog(run.handler, nursery.signal) for run in runs]
         self._recycled = [Recycled() for _ in runs]
+        self._setups_failed = [0 for _ in runs]  #: one after the other
+        self._later: list[tuple[float, int, int]] = []  #: (when, pool, place) of successors; as the places
 
     def processes(self) -> list[tuple[str, int]]:
         """(name, pid) of the nursery and of every pool process."""
@@ -63,8 +68,13 @@ class Supervisor:
         """Fill this place: with a spare that is up, or a process made now. Any thread."""
         if self._stopping:
             return
+        failed = self._setups_failed[pool]
         if self._seat_spare(pool, worker):
             self._launch_spares(self._runs[pool])
+        elif failed:
+            wait_s = min(FIRST_SETUP_WAIT_S * 2.0 ** (failed - 1), LONGEST_SETUP_WAIT_S)
+            with self._changing:
+                self._later.append((time.monotonic() + wait_s, pool, worker))
         else:
             self._nursery.launch(pool, worker)
 
@@ -105,6 +115,11 @@ class Supervisor:
         for message in self._nursery.receive(timeout):
             self._take(message)
         now = time.monotonic()
+        with self._changing:
+            due = [(pool, worker) for when, pool, worker in self._later if when <= now]
+            self._later = [later for later in self._later if later[0] > now]
+        for pool, worker in due:
+            self._nursery.launch(pool, worker)
         if now >= self._spares_from_s:
             for run in self._runs:
                 self._launch_spares(run)
@@ -162,6 +177,10 @@ class Supervisor:
                     f"process {place} of handler {run.handler.name!r} failed outside the handler; "
                     f"please report it:\n{message.traceback.rstrip()}"
                 )
+            if run.started:
+                last = "\n".join(message.traceback.rstrip().splitlines()[-TEARDOWN_LINES:])
+                self._log(f"{run.handler.name}: the successor of process {place} could not start:\n{last}")
+                return
         self.raise_if_boot_failed(message)
         if isinstance(message, Launched):
             self._launched(message)
@@ -217,15 +236,19 @@ class Supervisor:
                 self._spare_died(message, run, how)
             return
         worker = holder.place
-        if message.status == EXIT_BOOT_FAILED and not run.arena.worker_facts(worker).booted:
+        booted = run.arena.worker_facts(worker).booted
+        if message.status == EXIT_BOOT_FAILED and not booted and not run.started:
             raise PoolError(f"process {message.pid} of handler {name!r} ended before it was up ({how})")
+        if run.started:
+            self._setups_failed[message.pool] = 0 if booted else self._setups_failed[message.pool] + 1
         recycled = message.status == EXIT_RECYCLED and run.arena.slot_in_hand(worker) is None
         if recycled:
             line = self._recycled[message.pool].line(time.monotonic(), f"process {worker} (pid {message.pid})")
             if line:
                 self._log(f"{name}: {line}")
         else:
-            self._log(f"{name}: process {worker} (pid {message.pid}) {how}; its batches are handled again")
+            then = "its batches are handled again" if booted else "it was not up yet; another one is made"
+            self._log(f"{name}: process {worker} (pid {message.pid}) {how}; {then}")
             self._spend_budget(message, run, worker, how)
         if run.started:
             run.died(worker, Obituary(how, message.said, recycled))

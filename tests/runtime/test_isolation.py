@@ -100,6 +100,32 @@ def test_a_spare_that_cannot_start_is_told_and_the_run_goes_on(tmp_path):
     assert sorted_ints(sink) == list(range(30))
 
 
+def test_a_successor_whose_setup_raises_is_followed_by_others_until_one_is_up(tmp_path):
+    class Handler:
+        def setup(self) -> None:
+            if (tmp_path / "died").exists() and len(list(tmp_path.glob("vain-*"))) < 3:
+                (tmp_path / f"vain-{os.getpid()}").touch()
+                raise ConnectionError("no database")
+
+        def __call__(self, batch):
+            rows = rows_of(batch)
+            if 5 in rows and not (tmp_path / "died").exists():
+                (tmp_path / "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return [b"%d" % row for row in rows]
+
+    events = Events()
+    report, sink, dead, _ = memory_run.run(
+        tmp_path, Handler, numbers(20), batch_size=10, workers=1, spares=0, observer=events
+    )
+    assert sorted_ints(sink) == list(range(20))
+    assert dead.records == []
+    assert report.crashes == 4
+    told = [text for text in events.lines if "the successor of process 0 could not start" in text]
+    assert len(told) == 3
+    assert all(text.endswith("ConnectionError: no database") for text in told)
+
+
 def test_a_row_on_which_the_handler_hangs_is_given_up_with_its_stacks(tmp_path):
     def get_stuck() -> None:
         time.sleep(3600)

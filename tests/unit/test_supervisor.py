@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 
 from pythia_fast.errors import PoolError
+from pythia_fast.pool import supervisor as supervisor_module
 from pythia_fast.pool.messages import BootFailed, Died, Launched, TeardownFailed
 from pythia_fast.pool.obituary import Obituary, describe_status
 from pythia_fast.pool.restart_budget import DEATHS_IN_VAIN, ROWS_IN_A_ROW
@@ -102,11 +103,29 @@ def test_a_process_that_dies_before_the_run_has_begun_is_not_taken_for_one_that_
 
 def test_a_death_is_told_and_handed_to_its_handler():
     nursery, run, lines, supervisor = make()
-    nursery.packets = [Launched(0, 1, 4711), Died(0, 1, 4711, -11, "stacks")]
+    nursery.packets = [Launched(0, 0, 4711), Died(0, 0, 4711, -11, "stacks")]
     supervisor.serve(0)
-    assert run.deaths == [(1, Obituary("was killed by SIGSEGV", "stacks"))]
-    assert lines == ["score: process 1 (pid 4711) was killed by SIGSEGV; its batches are handled again"]
+    assert run.deaths == [(0, Obituary("was killed by SIGSEGV", "stacks"))]
+    assert lines == ["score: process 0 (pid 4711) was killed by SIGSEGV; its batches are handled again"]
     assert supervisor.processes() == [("nursery", 1)]
+
+
+def test_the_successor_of_one_that_was_not_up_waits_a_little(monkeypatch):
+    monkeypatch.setattr(supervisor_module, "FIRST_SETUP_WAIT_S", 1000.0)
+    monkeypatch.setattr(supervisor_module, "LONGEST_SETUP_WAIT_S", 2000.0)
+    now = 0.0
+    monkeypatch.setattr(supervisor_module.time, "monotonic", lambda: now)
+    nursery, _, lines, supervisor = make()
+    nursery.packets = [Launched(0, 1, 4711), Died(0, 1, 4711, 3)]
+    supervisor.serve(0)
+    assert lines == ["score: process 1 (pid 4711) ended with exit code 3; it was not up yet; another one is made"]
+    supervisor.launch(0, 1)  # as the completion thread does once it has handed on what the place held
+    now = 999.0
+    supervisor.serve(0)
+    assert nursery.launched == []
+    now = 1000.0
+    supervisor.serve(0)
+    assert nursery.launched == [(0, 1)]
 
 
 def test_a_death_before_the_run_begins_is_replaced_at_once():
@@ -197,7 +216,8 @@ def test_a_teardown_that_raised_is_told_with_the_end_of_its_traceback_and_is_no_
     ],
 )
 def test_a_process_that_fails_once_it_is_up_is_no_boot_failure(worker, message):
-    nursery, _, _, supervisor = make()
+    nursery, run, _, supervisor = make()
+    run.started = False
     nursery.packets = [BootFailed(0, worker, 10, "OSError: no")]
     with pytest.raises(PoolError, match=rf"(?s){message}.*OSError: no"):
         supervisor.serve(0)

@@ -124,7 +124,7 @@ WHY = [
     (row(stage="queued", busy_s=12.0), "waits in the queue of process 4711, which has been at another batch for 12 s"),
     (row(stage="queued", busy_s=None), "waits in the queue of process 4711, which has not taken it yet"),
     (row(stage="held", busy_s=None), "is in process 4711, outside the handler"),
-    (row(stage="starting", busy_s=None), "waits for process 4711, which is not up yet; see what setup()"),
+    (row(stage="starting", busy_s=None), "waits for the process of its place, which is not up yet; see what setup()"),
     (
         row(stage="circuit", trouble="the circuit is open: 5 batches in a row failed"),
         "waits because the circuit is open",

@@ -5,6 +5,7 @@ Each topic and group is looked up by name first, so that one that does not exist
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from pythia_fast.brokers.kafka_client import KafkaAccess, missing
 from pythia_fast.errors import SourceError, UnknownGroupError, UnknownTopicError
 
 CLUSTER_DEFAULT = -1  #: Kafka's own word for "as the cluster has it" (KIP-464)
+
+LOOK_AGAIN_S = 0.05  #: for a topic that was made
 
 Answer = TypeVar("Answer")
 
@@ -116,7 +119,7 @@ class KafkaCluster:
     def create_topic(
         self, topic: str, partitions: int, replication_factor: int, config: Mapping[str, str], *, exist_ok: bool
     ) -> bool:
-        """Whether it was made: False where there was one, with ``exist_ok``."""
+        """Whether it was made: False where there was one, with ``exist_ok``. Returns once the brokers tell of it."""
         new = NewTopic(topic, num_partitions=partitions, replication_factor=replication_factor, config=dict(config))
         try:
             asked = self._admin.create_topics([new], request_timeout=self._access.timeout_s)[topic]
@@ -126,6 +129,13 @@ class KafkaCluster:
             if exist_ok and _code_of(asked) == KafkaError.TOPIC_ALREADY_EXISTS:
                 return False
             raise SourceError(f"topic {topic} cannot be created: {error}") from None
+        deadline = time.monotonic() + self._access.timeout_s
+        while (
+            topic not in self.topics()
+        ):  # the broker that is asked hears of it after the controller
+            if time.monotonic() > deadline:
+                raise SourceError(f"topic {topic} was created, but {self._access.servers} does not tell of it yet")
+            time.sleep(LOOK_AGAIN_S)
         return True
 
     def _partitions(self, topic: str) -> Sequence[int]:

@@ -130,9 +130,7 @@ class KafkaCluster:
                 return False
             raise SourceError(f"topic {topic} cannot be created: {error}") from None
         deadline = time.monotonic() + self._access.timeout_s
-        while (
-            topic not in self.topics()
-        ):  # the broker that is asked hears of it after the controller
+        while topic not in self.topics():  # the broker that is asked hears of it after the controller
             if time.monotonic() > deadline:
                 raise SourceError(f"topic {topic} was created, but {self._access.servers} does not tell of it yet")
             time.sleep(LOOK_AGAIN_S)

@@ -32,6 +32,38 @@ def test_no_notes_are_no_bytes():
     assert read_notes(memoryview(b"")) == Notes()
 
 
+def test_rows_that_fail_for_one_reason_keep_it_however_many_they_are():
+    same = [
+        RowErrors("failed", rows(i), "KeyError: 'customer'", 1, "KeyError", "Traceback " * 100) for i in range(4096)
+    ]
+    (read,) = round_trip(Notes(same), 65536 + 4 * 4096).errors
+    assert (read.reason, read.error, read.traceback) == ("KeyError: 'customer'", "KeyError", "Traceback " * 100)
+    assert read.indices().tolist() == list(range(4096))
+
+
+def test_rows_that_kill_stay_one_by_one_in_their_order():
+    made = [RowErrors("killed", rows(i), "died", 4 + i % 2) for i in range(5)]
+    assert round_trip(Notes(made), 65536).errors == made
+
+
+def test_rows_that_fail_for_many_reasons_keep_one_of_each_type():
+    kinds = ["ValueError", "KeyError"]
+    many = [
+        RowErrors(
+            "failed", rows(i), f"{kinds[i % 2]}: {i}", 1, kinds[i % 2], "Traceback\n" * 200 + f"{kinds[i % 2]}: {i}"
+        )
+        for i in range(1365)
+    ]
+    read = round_trip(Notes(many), 65536 + 4 * 4096).errors
+    assert [(note.error, note.reason.partition(" (")[0]) for note in read] == [
+        ("ValueError", "ValueError: 0"),
+        ("KeyError", "KeyError: 1"),
+    ]
+    assert read[0].traceback.endswith("Traceback\nValueError: 0")
+    assert "no room for what is said of the others" in read[0].reason
+    assert sorted(index for note in read for index in note.indices().tolist()) == list(range(1365))
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(["rejected", "failed", "killed"]), st.integers(1, 40), st.text(max_size=3000)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import pytest
 
@@ -79,6 +80,10 @@ def test_a_full_arena_stalls_the_source_until_a_release(feed):
     one = feed([b"m"] * 40, slots=2, credit=2)
     thread = threading.Thread(target=one.run)
     thread.start()
+    deadline = time.monotonic() + 60
+    while one.intake.stalls == 0:  # nobody takes anything yet
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
     handled = 0
     while handled < 40:
         slot = one.take(timeout=5.0)
@@ -88,7 +93,6 @@ def test_a_full_arena_stalls_the_source_until_a_release(feed):
             one.arena.release(done)
     thread.join(10)
     assert not thread.is_alive()
-    assert one.intake.stalls > 0
     assert one.intake.messages == 40
 
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,53 +11,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from tests.support.kafka_broker import ROOT
 from tests.support.redis_server import RedisServerProcess
+from tests.support.runtime_process import RuntimeProcess
 
 _numbers = itertools.count()
 GROUP = "copy-copy"
 
 
-class Copying:
+class Copying(RuntimeProcess):
     """One runtime of tests/support/redis_app.py."""
 
     def __init__(self, server: RedisServerProcess, folder: Path, stream: str, *arguments: str, **settings: str) -> None:
-        self.report_path = folder / "report.json"
-        self.log_path = folder / "log"
-        folder.mkdir()
         environment = {
-            **os.environ,
             "REDIS_URL": settings.pop("url", server.url),
             "APP_STREAM": stream,
             "APP_TO": f"{stream}-out",
             **{f"APP_{name.upper()}": value for name, value in settings.items()},
         }
-        command = [sys.executable, "-m", "pythia_fast", "run", "tests.support.redis_app:app", "--workers", "2"]
-        command += ["--state-dir", str(folder / "state"), "--report", str(self.report_path), *arguments]
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
-
-    def wait(self, seconds: float = 90) -> dict[str, Any]:
-        assert self.process.wait(seconds) == 0, self.log
-        return dict(json.loads(self.report_path.read_text()))
-
-    def close(self) -> None:
-        for process in psutil.process_iter():
-            try:
-                if os.getpgid(process.pid) == self.process.pid:
-                    process.kill()
-            except (ProcessLookupError, psutil.NoSuchProcess):
-                continue
-        self.process.wait()
+        super().__init__(folder, "tests.support.redis_app:app", environment, arguments)
 
 
 @pytest.fixture
@@ -119,8 +88,7 @@ def test_sigterm_drains_and_leaves_nothing_pending(redis: RedisServerProcess, st
     fill(redis, stream, 40_000)
     running = start(stream, seconds="0.02")
     wait_for_rows(redis, stream, 1000, running)
-    running.process.send_signal(signal.SIGTERM)
-    report = running.wait()
+    report = running.stop()
     assert 1000 <= report["rows"] < 40_000
     assert pending(redis, stream) == 0
     assert len(rows(redis, stream)) == report["rows"]
@@ -133,8 +101,7 @@ def test_sigterm_while_it_waits_for_entries(redis: RedisServerProcess, start: An
     fill(redis, stream, 10)
     running = start(stream)
     wait_for_rows(redis, stream, 10, running)
-    running.process.send_signal(signal.SIGTERM)
-    assert running.wait()["rows"] == 10
+    assert running.stop()["rows"] == 10
     assert pending(redis, stream) == 0
 
 
@@ -143,8 +110,7 @@ def test_what_a_killed_runtime_had_is_handled_by_another(redis: RedisServerProce
     fill(redis, stream, 20_000)
     first = start(stream, seconds="0.05")
     wait_for_rows(redis, stream, 1000, first)
-    first.process.kill()
-    first.process.wait()
+    first.kill()
     left = pending(redis, stream)
     assert left > 0
     second = start(stream)
@@ -152,8 +118,7 @@ def test_what_a_killed_runtime_had_is_handled_by_another(redis: RedisServerProce
     while {row["id"] for row in rows(redis, stream)} != set(range(20_000)):
         assert time.monotonic() < deadline, second.log
         time.sleep(0.1)
-    second.process.send_signal(signal.SIGTERM)
-    second.wait()
+    second.stop()
     assert pending(redis, stream) == 0
     seen = rows(redis, stream)
     assert len(seen) <= 20_000 + left, "only what was in hand is handled twice"

@@ -1,0 +1,231 @@
+"""The suite. A broker's test class inherits the classes that name what it promises; docs/brokers.md has the same table.
+
+``Handles``         every broker
+``KeepsPositions``  what is done stays done when the runtime ends or dies
+``SharesWork``      several runtimes read one source together
+``Networked``       there is a connection, which can break
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from tests.brokers.conformance.rig import KEYS, LANES, Message, Rig, row, rows
+from tests.support.runtime_process import RuntimeProcess
+
+SECONDS = 90.0
+BATCH = 64  #: rows, as the app has it
+
+
+def wait_for(condition: Callable[[], bool], what: str, *running: RuntimeProcess) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        logs = [runtime.log for runtime in running]
+        assert all(runtime.process.poll() is None for runtime in running), logs
+        assert time.monotonic() < deadline, f"not seen after {SECONDS} s: {what}: {logs}"
+        time.sleep(0.02)
+
+
+def memory_of(runtime: RuntimeProcess) -> int:
+    """Bytes that its processes hold, what they share counted once."""
+    return sum(member.memory_full_info().pss for member in runtime.members())
+
+
+class Handles:
+    """Every row once, in order, or given up with a reason."""
+
+    def test_every_row_is_handled_once_with_its_key_and_headers(self, rig: Rig) -> None:
+        rig.produce(rows(range(2000)))
+        report = rig.start("--until-end").wait()
+        assert (report["rows"], report["dead_lettered"], report["ending"]) == (2000, 0, "done")
+        assert Counter(rig.ids()) == Counter(range(2000))
+        if rig.has_keys:
+            for result in rig.results():
+                number = result["id"]
+                assert (result["key"], result["trace"]) == (f"key-{number % KEYS}", f"trace-{number}")
+
+    def test_an_empty_source_is_the_end(self, rig: Rig) -> None:
+        assert rig.start("--until-end").wait()["rows"] == 0
+
+    @pytest.mark.parametrize("ordering", ["unordered", "partition", "key"])
+    def test_order_is_kept_as_asked_for(self, rig: Rig, ordering: str) -> None:
+        rig.produce(rows(range(3000)))
+        rig.start("--until-end", handler={"ordering": ordering}).wait()
+        ids = rig.ids()
+        assert Counter(ids) == Counter(range(3000))
+        lanes = {"unordered": 0, "partition": LANES, "key": KEYS if rig.has_keys else LANES}[ordering]
+        for lane in range(lanes):
+            of_one = [number for number in ids if number % lanes == lane]
+            assert of_one == sorted(of_one)
+
+    def test_only_guilty_rows_are_given_up(self, rig: Rig) -> None:
+        messages = rows(range(500))
+        messages[100] = row(100, "raise")
+        messages[200] = row(200, "kill")
+        messages[300] = Message(b'{"id":"not a number"}', "key-4", "trace-300")
+        if rig.has_keys:  # a file has no place for an empty line
+            messages[301] = Message(b"", "key-5", "trace-301")
+        guilty = {number for number, message in enumerate(messages) if message != row(number)}
+        rig.produce(messages)
+        report = rig.start("--until-end").wait()
+        assert report["dead_lettered"] == len(guilty)
+        assert Counter(rig.ids()) == Counter(set(range(500)) - guilty)
+        letters = rig.dead()
+        assert Counter(letter["payload"].encode() for letter in letters) == Counter(
+            messages[number].payload for number in guilty
+        )
+        reasons = {letter["payload"].encode(): letter["reason"] for letter in letters}
+        assert "row 100 is wrong" in reasons[messages[100].payload]
+        assert "SIGKILL" in reasons[messages[200].payload] or "died" in reasons[messages[200].payload]
+        if rig.has_keys:
+            keys = {letter["payload"].encode(): letter["key"] for letter in letters}
+            assert keys == {messages[number].payload: messages[number].key for number in guilty}
+
+    def test_a_row_that_fails_twice_is_handled_the_third_time(self, rig: Rig) -> None:
+        messages = rows(range(300))
+        messages[150] = row(150, "flaky")
+        rig.produce(messages)
+        report = rig.start("--until-end").wait()
+        assert report["dead_lettered"] == 0
+        assert report["retried"] > 0
+        assert Counter(rig.ids()) == Counter(range(300))
+
+    def test_a_payload_that_no_slot_holds_is_given_up_whole(self, rig: Rig) -> None:
+        messages = rows(range(200))
+        messages[50] = row(50, padding="x" * 300_000)
+        rig.produce(messages)
+        report = rig.start("--until-end", handler={"max_batch_bytes": 1 << 17}).wait()
+        assert report["dead_lettered"] == 1
+        assert Counter(rig.ids()) == Counter(set(range(200)) - {50})
+        (letter,) = rig.dead()
+        assert letter["payload"].encode() == messages[50].payload
+
+    def test_a_batch_that_does_not_fill_is_handled_all_the_same(self, rig: Rig) -> None:
+        rig.produce(rows(range(3)))
+        runtime = rig.start(handler={"batch_size": 1000, "batch_timeout": 0.2})
+        wait_for(lambda: len(rig.ids()) == 3, "three rows", runtime)
+        assert runtime.stop()["rows"] == 3
+
+    def test_sigterm_finishes_what_is_in_hand(self, rig: Rig) -> None:
+        rig.produce(rows(range(4000)))
+        runtime = rig.start(seconds=0.02)
+        wait_for(lambda: len(rig.ids()) > 100, "the first rows", runtime)
+        report = runtime.stop()
+        assert 100 < report["rows"] < 4000
+        ids = rig.ids()
+        assert len(ids) == len(set(ids)) == report["rows"]
+
+    def test_a_handler_that_stalls_holds_the_source_back(self, rig: Rig) -> None:
+        """Memory does not grow with what waits to be read: 200 MB of it."""
+        padding = "x" * 64_000
+        rig.produce([row(number, padding=padding) for number in range(3200)])
+        (rig.folder / "stall").touch()
+        runtime = rig.start("--until-end", handler={"batch_size": 16})
+        before = 0
+        wait_for(lambda: "stall" in runtime.log or "oldest" in runtime.log, "the stall is told", runtime)
+        before = memory_of(runtime)
+        time.sleep(3)
+        assert memory_of(runtime) - before < 20 << 20
+        (rig.folder / "stall").unlink()
+        runtime.wait(120)
+        assert Counter(rig.ids()) == Counter(range(3200))
+
+
+class KeepsPositions:
+    """What is done is not handled again, and what is not done is."""
+
+    def test_a_run_that_was_stopped_is_gone_on_with(self, rig: Rig) -> None:
+        rig.produce(rows(range(4000)))
+        runtime = rig.start(seconds=0.02)
+        wait_for(lambda: len(rig.ids()) > 100, "the first rows", runtime)
+        first = runtime.stop()
+        second = rig.start("--until-end").wait()
+        assert first["rows"] + second["rows"] == 4000
+        assert Counter(rig.ids()) == Counter(range(4000))
+        assert rig.remaining() == 0
+        assert rig.start("--until-end").wait()["rows"] == 0
+
+    def test_nothing_is_lost_when_the_runtime_is_killed_again_and_again(self, rig: Rig) -> None:
+        """And nothing that was acknowledged is handled again."""
+        total, moments = 12_000, random.Random(7)
+        rig.produce(rows(range(total)))
+        for _ in range(4):
+            known = len(rig.ids())
+            runtime = rig.start(seconds=0.02)
+            wait_for(lambda known=known: len(rig.ids()) > known, "rows of this run", runtime)  # type: ignore[misc]
+            time.sleep(moments.uniform(0, 1.5))
+            left, done = rig.remaining(), len(rig.ids())
+            runtime.kill()
+            in_hand = len(rig.ids()) - done
+        rig.start("--until-end").wait(120)
+        ids = rig.ids()
+        assert set(ids) == set(range(total))
+        assert len(ids) - done - in_hand <= left, "only what the broker still had is handled after the last kill"
+        assert rig.remaining() == 0
+
+
+class SharesWork:
+    """Several runtimes, each row handled by one of them."""
+
+    READS = ""  #: what a runtime's log says when it has its share
+
+    def test_two_runtimes_share_the_rows(self, rig: Rig) -> None:
+        runtimes = [rig.start(state=f"state-{number}", seconds=0.01) for number in range(2)]
+        for runtime in runtimes:
+            runtime.wait_for(self.READS)
+        rig.produce(rows(range(6000)))
+        wait_for(lambda: len(rig.ids()) >= 6000, "all rows", *runtimes)
+        handled = [runtime.stop()["rows"] for runtime in runtimes]
+        assert Counter(rig.ids()) == Counter(range(6000))
+        assert sum(handled) == 6000
+        assert all(handled)
+
+    def test_the_rows_of_a_runtime_that_was_killed_are_handled_by_the_others(self, rig: Rig) -> None:
+        runtimes = [rig.start(state=f"state-{number}", seconds=0.01) for number in range(2)]
+        for runtime in runtimes:
+            runtime.wait_for(self.READS)
+        rig.produce(rows(range(6000)))
+        wait_for(
+            lambda: runtimes[0].group_id in {result["runtime"] for result in rig.results()}, "its first", *runtimes
+        )
+        runtimes[0].kill()
+        wait_for(lambda: set(rig.ids()) == set(range(6000)), "all rows", runtimes[1])
+        runtimes[1].stop()
+        assert rig.remaining() == 0
+
+
+class Networked:
+    """The connection breaks, falls silent, is slow: the rows arrive all the same."""
+
+    def test_a_connection_that_is_cut_again_and_again(self, rig: Rig) -> None:
+        rig.produce(rows(range(6000)))
+        runtime = rig.start("--until-end", seconds=0.02)
+        for wanted in (200, 1500, 3000):
+            wait_for(lambda wanted=wanted: len(rig.ids()) > wanted, f"{wanted} rows", runtime)  # type: ignore[misc]
+            rig.proxy.cut()
+        runtime.wait(120)
+        assert set(rig.ids()) == set(range(6000))
+        assert rig.remaining() == 0
+
+    def test_a_server_that_falls_silent_and_comes_back(self, rig: Rig) -> None:
+        rig.produce(rows(range(6000)))
+        runtime = rig.start("--until-end", seconds=0.02)
+        wait_for(lambda: len(rig.ids()) > 200, "the first rows", runtime)
+        rig.proxy.freeze()
+        time.sleep(8)
+        rig.proxy.resume()
+        runtime.wait(120)
+        assert set(rig.ids()) == set(range(6000))
+        assert rig.remaining() == 0
+
+    def test_a_slow_connection(self, rig: Rig) -> None:
+        rig.produce(rows(range(3000)))
+        rig.proxy.slow_down(60_000)
+        report = rig.start("--until-end").wait(120)
+        assert report["rows"] == 3000
+        assert Counter(rig.ids()) == Counter(range(3000))

@@ -91,10 +91,11 @@ class Reader(ABC):
     commit_interval_s: float = 1.0  #: between commits; shorter where what is not yet committed costs the broker memory
 
     @abstractmethod
-    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str:
         """Commit, per partition index, the position to go on from. Called from one thread at a time.
 
-        ``wait``: return only once the commit is durable (shutdown, revocation).
+        ``wait``: return only once the commit is durable (shutdown, revocation), or some seconds have passed. Returns
+        "", or why it is not committed, where asking again can help.
         """
 
     #: Whether ``settled`` is to be called.
@@ -143,6 +144,14 @@ class Reader(ABC):
         Called on the intake thread, between two polls, after a transaction was aborted.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be part of a transaction")
+
+    def read_again(self) -> bool:
+        """Partitions were lost while what was read to the end was finished, and not all of it was committed.
+
+        True: reading goes on from the committed positions, of all partitions that there are now. False: whoever reads
+        next gets what was not committed. Called as ``rewind`` is.
+        """
+        return False
 
     def progress(self) -> tuple[int, int] | None:
         """(bytes or messages read, total) of a bounded source, for the progress bar."""

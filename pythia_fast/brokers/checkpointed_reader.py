@@ -228,7 +228,7 @@ class CheckpointedReader(FileReader):
         with self.lock:
             self._unsaved = True
 
-    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str:
         with self.lock:
             for index, position in positions.items():
                 entry = self.positions.get(index)
@@ -240,7 +240,7 @@ class CheckpointedReader(FileReader):
                     del self.positions[index]
                     self.last_tails.pop(index, None)
             if not self._unsaved:
-                return
+                return ""
             for index, entry in self.positions.items():
                 self._learn_tail(index, entry)
             try:
@@ -253,6 +253,7 @@ class CheckpointedReader(FileReader):
                 self._save_fails = True
             else:
                 self._unsaved = self._save_fails = False
+        return ""
 
     def close(self) -> None:
         super().close()

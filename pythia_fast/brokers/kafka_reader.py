@@ -171,6 +171,11 @@ class KafkaReader(Reader):
         if keys:
             self._assign(keys)
 
+    def read_again(self) -> bool:
+        # What keep_alive() took from librdkafka is gone, so that every partition goes back, not only those lost.
+        self.rewind()
+        return True
+
     def group_metadata(self) -> bytes:
         return self.native.group_metadata()
 
@@ -196,27 +201,24 @@ class KafkaReader(Reader):
 
     # --- commits ------------------------------------------------------------------------------------------------
 
-    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str:
         offsets = []
         for index, position in positions.items():
             partition = self._by_index.get(index)
             if partition is not None and (key := (partition.topic, partition.partition)) not in self._lost:
                 offsets.append((*key, position))
         if not offsets:
-            return
+            return ""
         deadline = time.monotonic() + COMMIT_SECONDS
         while True:
             error = self.native.commit(offsets, COMMIT_SECONDS if wait else None)
             if error == 0:
                 self._committed.update({(topic, partition): offset for topic, partition, offset in offsets})
-                return
+                return ""
             if not wait or error not in PASSING_COMMIT_ERRORS or time.monotonic() >= deadline:
                 break
             time.sleep(0.05)
-        self._context.log(
-            f"kafka: could not commit {_names([offset[:2] for offset in offsets])}: {librdkafka.error_text(error)}; "
-            "whoever reads on gets the messages since the last commit again"
-        )
+        return f"kafka: could not commit {_names([offset[:2] for offset in offsets])}: {librdkafka.error_text(error)}"
 
     def lag(self) -> Mapping[Key, int]:
         keys = [] if self._closed else list(self._current)

@@ -146,9 +146,10 @@ class MemoryReader(Reader):
         self._context.listener.assigned(table)
         self._consumer.log.announced()
 
-    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str:
         for partition, position in positions.items():
             self._consumer.log.commit(partition, position)
+        return ""
 
     def close(self) -> None:
         self._consumer.log.close()

@@ -93,10 +93,13 @@ class RabbitMqReader(Reader):
     def settled(self, arena: Arena, slot: int) -> None:
         self.native.settled(arena, slot)
 
-    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
-        """What is done was told by ``settled`` and is acknowledged by the intake thread. ``wait``: the last of it."""
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str:
+        """What is done was told by ``settled`` and is acknowledged by the intake thread. ``wait``: the last of it.
+
+        An acknowledgement is of its connection, so nothing comes of asking again.
+        """
         if not wait:
-            return
+            return ""
         self._leave()
         answered = self._confirm()
         if not answered and self._ever_consumed:
@@ -104,6 +107,7 @@ class RabbitMqReader(Reader):
                 f"rabbitmq: {self._place} did not confirm the last acknowledgements; what it did not get, it delivers "
                 "again to whoever reads next"
             )
+        return ""
 
     def _confirm(self) -> bool:
         """Whether the broker has taken all that was sent: it answers a channel's questions in their order."""

@@ -61,9 +61,11 @@ class RedisGroup:
     @property
     def connection_name(self) -> str:
         """A name of the connection that tells this consumer from all others; no blanks, as Redis wants it."""
+        return self._connection_name_of(self.consumer)
+
+    def _connection_name_of(self, consumer: str) -> str:
         return "".join(
-            c if c.isprintable() and c != " " and c.isascii() else "_"
-            for c in f"pythia_fast:{self.name}:{self.consumer}"
+            c if c.isprintable() and c != " " and c.isascii() else "_" for c in f"pythia_fast:{self.name}:{consumer}"
         )
 
     def describe(self) -> str:
@@ -121,12 +123,16 @@ class RedisGroup:
 
     def is_alive_elsewhere(self, client: Client) -> bool:
         """Whether a consumer of the same name is connected now; False where the user may not ask."""
+        return self.connection_name in self._connected(client)
+
+    def _connected(self, client: Client) -> set[str]:
+        """The names of all connections; none where the user may not ask."""
         import redis
 
         try:
-            return any(each.get("name") == self.connection_name for each in client.client_list())
+            return {each.get("name", "") for each in client.client_list()}
         except redis.ResponseError:
-            return False
+            return set()
 
     def client_id(self, connection: Connection) -> int | None:
         """The number by which the server knows the connection; None where the user may not ask."""
@@ -162,6 +168,18 @@ class RedisGroup:
             )
             for each in told
         ]
+
+    def left_by_others(self, client: Client) -> dict[str, int]:
+        """Entries pending for consumers that are not connected, as far as can be told: other clients than this one do
+        not say which consumer they are."""
+        left: dict[str, int] = {}
+        for stream in self.streams:
+            for each in client.xpending(stream, self.name)["consumers"]:
+                name = each["name"].decode(errors="replace")
+                left[name] = left.get(name, 0) + int(each["pending"])
+        left.pop(self.consumer, None)
+        connected = self._connected(client) if left else set()
+        return {name: count for name, count in left.items() if self._connection_name_of(name) not in connected}
 
     def forget_trimmed(self, client: Client, index: int, ids: Sequence[Id]) -> int:
         """Acknowledge those of these entries that are in the stream no more; how many there were."""

@@ -24,6 +24,8 @@ LOOK_S = 1.0  #: between two looks at the group
 ACKS_AT_ONCE = 32  #: commands of one round trip
 BACKOFF_CAP_S, BACKOFF_BASE_S = 2.0, 0.05
 QUIET_S = 30.0  #: before the same line is logged again
+LEFT_TURN_S = 1.0  #: between two looks at what others left, in a run that is to end
+LEFT_SLACK_S = 5.0  #: beyond ``min_idle``, until what another consumer has in hand is left to it
 GARBAGE_AT_MOST = 3  #: connections in a row that answer with garbage
 
 
@@ -64,6 +66,9 @@ class Keeper:
         self._reclaim_at = 0.0
         self._look_at = 0.0
         self._refresh_at = 0.0
+        self._left: dict[
+            str, float
+        ] = {}  #: consumers that are not connected and have entries: since when that is known
         self._told: dict[str, float] = {}
         self._changed = threading.Condition()  # guards what follows
         self._news = False
@@ -313,10 +318,27 @@ class Keeper:
                         f"redis: reclaimed {came:,} entries of {stream} that other consumers of group {group.name} had "
                         f"left for {group.min_idle:g} s"
                     )
-            self._native.hold_end(False)
-            again_at = time.monotonic() + group.min_idle / 2
+            self._native.hold_end(self._bounded and self._others_left_entries())
+            pause_s = group.min_idle / 2
+            again_at = time.monotonic() + (min(pause_s, LEFT_TURN_S) if self._bounded else pause_s)
             while time.monotonic() < again_at:
                 yield
+
+    def _others_left_entries(self) -> bool:
+        """Whether consumers that have died, as it seems, left entries that are to be reclaimed before the run ends."""
+        group, now = self.group, time.monotonic()
+        left = group.left_by_others(self._client_now())
+        self._left = {name: self._left.get(name, now) for name in left}
+        patience_s = group.min_idle + LEFT_SLACK_S
+        waited_for = [name for name, since in self._left.items() if now - since < patience_s]
+        for name in waited_for:
+            self._tell(
+                f"redis: consumer {name} of group {group.name} is not connected and has entries in hand: this run ends "
+                f"once they were reclaimed, which is {group.min_idle:g} s after it got them"
+            )
+        for name in left.keys() - set(waited_for):
+            self._tell(f"redis: consumer {name} of group {group.name} is at work on entries, which are left to it")
+        return bool(waited_for)
 
     def _claim_pages(self, index: int, consumer: str | None, min_idle_ms: int) -> Generator[None, None, int]:
         """Claim what is pending, a page at a time; returns how many entries came."""

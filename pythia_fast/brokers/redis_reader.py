@@ -93,16 +93,17 @@ class RedisReader(Reader):
     def failure(self) -> str:
         return self._failure or super().failure()
 
-    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> None:
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str:
         for index, position in positions.items():
             self.native.commit(index, position)
         if not wait:
             self._keeper.poke()
         elif not self._keeper.wait_acknowledged(ACK_S):
-            self._context.log(
+            return (
                 f"redis: {self._group.server.name} did not confirm within {ACK_S:g} s what was acknowledged: "
-                f"{self._group.what}; whoever reads on gets those entries again"
+                f"{self._group.what}"
             )
+        return ""
 
     def finish(self) -> bool:
         self.native.finish()

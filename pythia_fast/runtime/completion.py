@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 IDLE_WAIT_S = 0.1
 ABORTED = -1  #: instead of a slot: the ticket was of a transaction that came to nothing
+READ_AGAIN = "whoever reads on gets the messages since the last commit again"
 DELIVERY_WAIT_S = 0.001  #: how soon a delivery is noticed that no completion announces
 
 
@@ -165,7 +166,8 @@ class Completion:
                     break
                 self._lock.wait(min(left, IDLE_WAIT_S))
             settled = not any(partition in wanted for partition, _ in self._arena.live())
-            self._commit(wait=True)
+            if trouble := self._commit(wait=True):
+                self._log(f"{trouble}; {READ_AGAIN}")
             self._forget(wanted)
         return settled
 
@@ -174,9 +176,10 @@ class Completion:
         with self._lock:
             self._forget(set(partitions))
 
-    def commit(self, *, wait: bool) -> None:
+    def commit(self, *, wait: bool) -> str:
+        """Commit what is done; "", or why it is not committed, where asking again can help."""
         with self._lock:
-            self._commit(wait=wait)
+            return self._commit(wait=wait)
 
     def _forget(self, partitions: set[int]) -> None:
         for partition in partitions:
@@ -208,7 +211,8 @@ class Completion:
         now = time.monotonic()
         if now >= self._next_commit:
             self._next_commit = now + self._reader.commit_interval_s
-            self.commit(wait=False)
+            if trouble := self.commit(wait=False):
+                self._log(f"{trouble}; trying again")
 
     def _spilled(self, slot: int) -> None:
         self._pending[slot] = Pending(spilled=True)
@@ -358,8 +362,11 @@ class Completion:
             self._flow.died()
             self._launch(worker)
 
-    def _commit(self, *, wait: bool) -> None:
-        positions = self._tracker.committable(self._arena.live())
-        if positions or wait:
-            self._reader.commit(positions, wait=wait)
+    def _commit(self, *, wait: bool) -> str:
+        positions = self._tracker.committable(self._arena.live(), again=wait)
+        if not positions and not wait:
+            return ""
+        trouble = self._reader.commit(positions, wait=wait)
+        if not trouble:
             self._tracker.committed(positions)
+        return trouble

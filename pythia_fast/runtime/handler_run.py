@@ -20,7 +20,7 @@ from pythia_fast.pool.obituary import Obituary
 from pythia_fast.pool.parts import Suspects, convicts_next
 from pythia_fast.pool.restart_budget import Found
 from pythia_fast.report import Flow, HandlerReport
-from pythia_fast.runtime.completion import Counts
+from pythia_fast.runtime.completion import READ_AGAIN, Counts
 from pythia_fast.runtime.dead_letter import DeadLetterWriter
 from pythia_fast.runtime.flow import FlowControl
 from pythia_fast.runtime.reading import Reading
@@ -259,7 +259,8 @@ class HandlerRun:
     def _commit_what_is_settled(self, *, wait: bool) -> None:
         assert self._completion is not None
         try:
-            self._completion.commit(wait=wait)
+            if trouble := self._completion.commit(wait=wait):
+                self._log(f"{trouble}; {READ_AGAIN}")
         except Exception as error:
             self._log(f"{self.handler.name}: the last commit failed, so some rows will be read again: {error}")
 

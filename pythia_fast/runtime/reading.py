@@ -20,7 +20,7 @@ from pythia_fast._ext import intake as native
 from pythia_fast._ext.intake import Intake
 from pythia_fast.brokers.base import Partition, Reader
 from pythia_fast.errors import SourceError
-from pythia_fast.runtime.completion import Completion
+from pythia_fast.runtime.completion import READ_AGAIN, Completion
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
@@ -37,7 +37,8 @@ class Reading:
 
     Parameters:
         partitions: by index; kept up to date here.
-        drain_timeout: seconds for which partitions that are taken away may hold up the group.
+        drain_timeout: seconds for which partitions that are taken away may hold up the group, and a broker that is
+            away the end.
         fail: called with what ended the thread before its time.
     """
 
@@ -61,6 +62,7 @@ class Reading:
         self._log = log
         self._giving_up = threading.Event()
         self._stopped = False
+        self._lost = False  #: partitions were, while what was read was finished
         self._thread: threading.Thread | None = None
         self._reader: Reader
         self._completion: Completion
@@ -138,8 +140,9 @@ class Reading:
     def _drain(self) -> bool:
         """Finish what was read and commit it. However long that takes, the source stays what the group knows.
 
-        False: its transaction was aborted, so there is more to read.
+        False: its transaction was aborted, or partitions were lost, so there is more to read.
         """
+        self._lost = False
         while True:
             idle = self._intake.flush(DRAIN_TURN_S) and self._completion.idle()
             if self._completion.aborted and not self._stopped:
@@ -150,9 +153,24 @@ class Reading:
             self._reader.keep_alive()
             if self._giving_up.wait(SETTLE_TURN_S):
                 return True
-        self._completion.commit(wait=True)
+        self._commit_the_last()
+        if self._lost and not self._stopped and self._reader.read_again():
+            return False
         self.finished = True
         return True
+
+    def _commit_the_last(self) -> None:
+        """What is done is handled again if this fails, so a broker that is away is given as long as a drain is."""
+        deadline = time.monotonic() + self._drain_timeout
+        told = False
+        while trouble := self._completion.commit(wait=True):
+            if self._giving_up.is_set() or time.monotonic() >= deadline:
+                self._log(f"{trouble}; {READ_AGAIN}")
+                return
+            if not told:
+                self._log(f"{trouble}; trying again for {self._drain_timeout:g} s")
+                told = True
+            self._reader.keep_alive()
 
     # -- Listener: called by the reader on this thread -------------------------------------------
 
@@ -165,6 +183,7 @@ class Reading:
     def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> None:
         indices = [partition.index for partition in partitions]
         if lost:
+            self._lost = True
             self._completion.forget(indices)
             return
         deadline = time.monotonic() + self._drain_timeout

@@ -38,9 +38,10 @@ class Tracker:
         if partition in self._assigned and next_offset > self._settled.get(partition, -1):
             self._settled[partition] = next_offset
 
-    def committable(self, live: Iterable[tuple[int, int]]) -> dict[int, int]:
+    def committable(self, live: Iterable[tuple[int, int]], *, again: bool = False) -> dict[int, int]:
         """Partition -> position to commit, for those whose position moved since ``committed`` was told.
 
+        ``again``: for all of them: the broker may have refused what it was handed.
         ``live``: (partition, first offset) of every batch that is not settled, open ones included. It must
         be read after the last ``settle``: a batch opened later begins above everything settled.
         """
@@ -51,7 +52,7 @@ class Tracker:
         found = {}
         for partition, settled in self._settled.items():
             position = min(settled, lowest.get(partition, settled))
-            if position > self._committed.get(partition, -1):
+            if again or position > self._committed.get(partition, -1):
                 found[partition] = position
         return found
 

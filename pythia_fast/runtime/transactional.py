@@ -118,8 +118,9 @@ class TransactionalCompletion(Completion):
                 self._ask_to_abort("the group went on without this member")
             self._forget(set(partitions))
 
-    def commit(self, *, wait: bool) -> None:
+    def commit(self, *, wait: bool) -> str:
         """Nothing: positions are committed with their transaction, or not at all."""
+        return ""
 
     def _holds(self, partitions: Sequence[int]) -> bool:
         """Whether rows of these may be written, or are, and are not committed."""

@@ -35,6 +35,17 @@ def test_a_position_is_offered_once():
     assert tracker.committable([]) == {3: 8}
 
 
+def test_a_position_that_may_not_have_arrived_is_offered_again_when_asked_for():
+    tracker = Tracker()
+    for partition in (3, 4):
+        tracker.assign(partition)
+        tracker.settle(partition, 7)
+    tracker.committed(tracker.committable([]))
+    assert tracker.committable([(4, 5)], again=True) == {3: 7, 4: 5}
+    tracker.forget(3)
+    assert tracker.committable([], again=True) == {4: 7}
+
+
 def test_results_of_an_earlier_assignment_are_dropped():
     tracker = Tracker()
     tracker.assign(0)

@@ -40,6 +40,7 @@ ROUNDS = 5
 LATENCY_ROUNDS = 3
 WARMING_SECONDS = 15.0  # until the group has formed and every process is warm; these rows do not count
 PACED_SECONDS = 10.0
+BEHIND_SECONDS = 3.0  # by which a reader may be behind when the last row is written: SIGTERM ends the reading
 
 
 def peer(module: str, *arguments: object) -> dict[str, Any]:
@@ -126,6 +127,7 @@ def paced(contestant: str, broker: KafkaBroker, folder: Path, rows_per_second: i
     process = CONTESTANTS[contestant](broker, topic, folder)
     try:
         facts = peer("paced_producer", broker.bootstrap_servers, topic, rows_per_second, WARMING_SECONDS, PACED_SECONDS)
+        time.sleep(BEHIND_SECONDS)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     finally:

@@ -28,9 +28,21 @@ def _segments() -> set[str]:
     return set(os.listdir("/dev/shm")) if Path("/dev/shm").exists() else set()
 
 
-def _children_since(begun_s: float) -> set[psutil.Process]:
-    """Descendants that are younger than ``begun_s`` (time.time()); the kernel's boot time is cut to whole seconds."""
-    return {child for child in psutil.Process().children(recursive=True) if child.create_time() >= begun_s - 1}
+def _left_behind(children: set[psutil.Process]) -> list[str]:
+    """Descendants that were not there before, with the processes between them and us.
+
+    psutil.Process.children() puts a tree together from what it read of one process after the other, and has been seen
+    to name processes of another test run, which another process of the tests had started. Each is asked once more.
+    """
+    found = []
+    for child in set(psutil.Process().children(recursive=True)) - children:
+        try:
+            line = child.parents()
+        except psutil.NoSuchProcess:
+            continue
+        if os.getpid() in {each.pid for each in line}:
+            found.append(f"{child} of {line}")
+    return found
 
 
 def _new_segments_that_stay(before: set[str]) -> set[str]:
@@ -43,14 +55,12 @@ def _new_segments_that_stay(before: set[str]) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
-    # What a session's fixtures keep, such as the Kafka broker, was there before. Told by its age as well as by the
-    # list made now: RabbitMQ's node, ten minutes old, has been seen to be missing in such a list.
-    begun_s = time.time()
+    # What a session's fixtures keep, such as the Kafka broker, was there before.
     children = set(psutil.Process().children(recursive=True))
     descriptors = _descriptors()
     segments = _segments()
     yield
     gc.collect()
-    assert _children_since(begun_s) - children == set()
+    assert _left_behind(children) == []
     assert _descriptors() - descriptors == set()
     assert _new_segments_that_stay(segments) == set()

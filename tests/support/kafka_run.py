@@ -45,6 +45,8 @@ class Runtime:
             "ECHO_SECONDS": str(settings.get("seconds", 0)),
             "ECHO_SLOW": str(settings.get("slow", "")),
             "ECHO_LARGE": settings.get("large", "0:0"),
+            "ECHO_HANGS": str(settings.get("hangs", "")),
+            "ECHO_CALLS": str(settings.get("calls", "")),
             "ECHO_AWAY": str(settings.get("away", "")),
             "ECHO_AWAY_EVERY": str(settings.get("away_every", 1)),
             "ECHO_BREAKER": json.dumps(settings["breaker"]) if "breaker" in settings else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,27 @@ def test_every_copy_has_an_id_of_its_own_and_the_lowest_that_is_free(tmp_path: P
         assert stack.enter_context(claimed_id("group", "other/handler", "pod-1", tmp_path)).endswith("pod-1.0")
         first.close()
         assert stack.enter_context(claimed_id("group", "score", "pod-1", tmp_path)) == names[0]
+        assert len(list(tmp_path.iterdir())) == 4
+    assert list(tmp_path.iterdir()) == []  # no lock outlives its holder
+
+
+def test_a_lock_that_was_removed_under_its_name_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a copy's opening of the file and its lock, the holder leaves and another copy comes."""
+    with ExitStack() as stack:
+        holder = ExitStack()
+        holder.enter_context(claimed_id("group", "score", "pod-1", tmp_path))
+        lock, came = fcntl.flock, []
+
+        def lock_late(fd: int, operation: int) -> None:
+            monkeypatch.undo()
+            holder.close()
+            came.append(stack.enter_context(claimed_id("group", "score", "pod-1", tmp_path)))
+            lock(fd, operation)
+
+        monkeypatch.setattr(fcntl, "flock", lock_late)
+        late = stack.enter_context(claimed_id("group", "score", "pod-1", tmp_path))
+        assert (came, late) == (["group.score.pod-1.0"], "group.score.pod-1.1")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ at a time. While one is under way nobody else touches the producer: the completi
 deliveries, only while a transaction is open.
 
 After a record was refused for good, records are tried out on that same thread before they are written
-(kafka_rehearsal.py), so that the transaction is written without those that the broker does not take.
+(kafka_rehearsal.py), so that the transaction is written without those that the broker does not take. A transaction may
+also be begun ``late``: its records are withheld until they are all there. So the broker does not know of it, and its
+timeout does not run, while rows are still in the handler's hands.
 """
 
 from __future__ import annotations
@@ -73,6 +75,8 @@ class KafkaTransactions:
         self.dead_letters: KafkaPublisher | None = self._parts[1] if dead_letters is not None else None
         self._owners: dict[int, _Part] = {}  #: by ticket
         self._since: float | None = None  #: when the open transaction got its first record
+        self._late = False  #: records are withheld until ``write``
+        self._withheld: list[tuple[memoryview, int, int, int]] = []  #: records, count, ticket, topic
         self._outcome: Outcome | None = None
         self._failure: SinkError | None = None
         self._open = False
@@ -97,9 +101,10 @@ class KafkaTransactions:
         outcome, self._outcome = self._outcome, None
         return outcome
 
-    def begin(self) -> None:
-        """Open a transaction. Raises SinkError."""
+    def begin(self, *, late: bool = False) -> None:
+        """Open a transaction. ``late``: its records wait for ``write``. Raises SinkError."""
         self._rehearsal.end_in_time()
+        self._late = late
         self._check(self._native.begin_transaction())
         self._since = None
         self._open = True
@@ -131,16 +136,19 @@ class KafkaTransactions:
         return f"a record could not be written: {librdkafka.error_text(code)}" if code else ""
 
     @property
-    def tries_out(self) -> bool:
-        """Whether records wait for ``write`` after they were tried out."""
-        return self._rehearsal.on
+    def writes_late(self) -> bool:
+        """Whether records wait for ``write``, perhaps after they were tried out."""
+        return self._late or self._rehearsal.on
 
     def write(self) -> None:
-        """Begin to write what was tried out: nothing more comes into this transaction before that is written.
+        """Begin to write what waits: nothing more comes into this transaction before that is written.
 
-        So what takes long, finding the records that are refused, is over before the broker knows of the transaction.
-        Raises SinkError for a dead letter that is refused.
+        So what takes long, finding the rows that hang or the records that are refused, is over before the broker knows
+        of the transaction. Raises SinkError for a dead letter that is refused.
         """
+        withheld, self._withheld = self._withheld, []
+        for each in withheld:
+            self._add(*each)
         rehearsal = self._rehearsal
         if not rehearsal.all_tried():
             return
@@ -197,6 +205,8 @@ class KafkaTransactions:
         if self._rehearsal.on:
             tried = self._rehearsal.add(records, ticket, part.index)
             self._requests.put(lambda: self._rehearsal.find(tried))
+        elif self._late:
+            self._withheld.append((records, count, ticket, part.index))
         else:
             self._add(records, count, ticket, part.index)
 
@@ -309,6 +319,7 @@ class KafkaTransactions:
         for ticket, part in self._owners.items():
             part.done.append((ticket, []))
         self._owners.clear()
+        self._withheld.clear()
         self._rehearsal.drop()
 
     def _insist(self, call: Callable[[], Failure | None], what: str, *, poll: bool = False) -> str:

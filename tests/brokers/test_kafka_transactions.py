@@ -145,6 +145,24 @@ def test_a_row_that_hangs_is_a_dead_letter_though_finding_it_takes_longer_than_a
     assert_refused_are_dead(kafka.bootstrap_servers, topics, rows, {hangs})
 
 
+def test_a_row_that_kills_among_results_larger_than_their_region_is_a_dead_letter(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    """The rows before it are written when it kills; the next holder of the batch goes on behind them."""
+    rows, kills = 4_000, 2_401
+    produce(kafka.bootstrap_servers, topics[0], range(rows))
+    runtime = start(
+        arguments=["--until-end"],
+        handler={**TRANSACTIONAL, "max_batch_bytes": 65_536},
+        kills=kills,
+        large="1:3000",
+        rows=1024,
+    )
+    report = runtime.wait(120)
+    assert (report["rows"], report["unfinished"], report["dead_lettered"]) == (rows, 0, 1), runtime.log
+    assert_refused_are_dead(kafka.bootstrap_servers, topics, rows, {kills})
+
+
 def test_a_second_producer_with_the_same_id_ends_the_first(
     kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
 ) -> None:

@@ -46,6 +46,7 @@ class Runtime:
             "ECHO_SLOW": str(settings.get("slow", "")),
             "ECHO_LARGE": settings.get("large", "0:0"),
             "ECHO_HANGS": str(settings.get("hangs", "")),
+            "ECHO_KILLS": str(settings.get("kills", "")),
             "ECHO_CALLS": str(settings.get("calls", "")),
             "ECHO_AWAY": str(settings.get("away", "")),
             "ECHO_AWAY_EVERY": str(settings.get("away_every", 1)),

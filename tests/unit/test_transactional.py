@@ -32,18 +32,20 @@ class Producer:
     transactional_id = "the-id"
     timeout_s = 10.0
     open_s = 0.0
-    tries_out = False
+    writes_late = False
 
     def __init__(self) -> None:
         self.outcomes: deque[str] = deque(["ready"])
         self.begun = 0
+        self.late = False
         self.loses = ""
 
     def outcome(self) -> str | None:
         return self.outcomes.popleft() if self.outcomes else None
 
-    def begin(self) -> None:
+    def begin(self, *, late: bool) -> None:
         self.begun += 1
+        self.late = late
 
     def lost(self) -> str:
         return self.loses

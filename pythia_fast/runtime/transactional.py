@@ -62,7 +62,7 @@ class TransactionalCompletion(Completion):
         self._epochs = Epochs()
         self._phase: Phase = "starting"
         self._held: list[int] = []  #: slots that are done, of an epoch whose turn has not come
-        self._spilled_from: set[int] = set()  #: slots whose batch has written records of rows that are not done
+        self._spilled_at: dict[int, int] = {}  #: slot -> rows done when records of others of it were written
         self._to_abort = ""  #: why; asked for by the intake thread
         self._rewound = False
         self._aborts_in_a_row = 0
@@ -203,6 +203,7 @@ class TransactionalCompletion(Completion):
         elif turn == "later":
             self._held.append(slot)
         else:
+            self._spilled_at.pop(slot, None)
             super()._take_in(slot)
 
     def _spilled(self, slot: int) -> None:
@@ -210,19 +211,19 @@ class TransactionalCompletion(Completion):
         if turn == "never" and slot not in self._buried_slots():
             self._arena.resume(slot)
         elif turn == "now":
-            if self._arena.facts(slot).output_records != Journal(self._arena, slot).read().output_records:
-                self._spilled_from.add(slot)
+            done = Journal(self._arena, slot).read()
+            if self._arena.facts(slot).output_records != done.output_records:
+                self._spilled_at[slot] = done.rows_done
             super()._spilled(slot)
 
     def _settled_slot(self, slot: int) -> None:
-        self._spilled_from.discard(slot)
         for partition, _messages, _first, next_offset in self._arena.partitions(slot):
             self._epochs.settle(partition, next_offset)
 
     def _drop(self, slot: int) -> None:
         """Its rows are read again."""
         self._killed_by.pop(slot, None)
-        self._spilled_from.discard(slot)
+        self._spilled_at.pop(slot, None)
         self._slots.discard_all_spooled(slot, sum(messages for _, messages, *_ in self._arena.partitions(slot)))
         self._flow.dropped(slot)
         with self._lock:
@@ -235,9 +236,13 @@ class TransactionalCompletion(Completion):
 
     def _bury(self) -> None:
         # Its successor would begin with rows whose records are in the transaction already.
-        if self._phase == "open" and any(slot in self._spilled_from for slot in self._buried_slots()):
+        if self._phase == "open" and any(self._would_repeat(slot) for slot in self._buried_slots()):
             self._to_abort = "a process died after a part of its batch's records was written"
         super()._bury()
+
+    def _would_repeat(self, slot: int) -> bool:
+        """Whether records of rows that its dead holder's journal does not count as done are written."""
+        return slot in self._spilled_at and Journal(self._arena, slot).read().rows_done <= self._spilled_at[slot]
 
     def _commit_in_time(self) -> None:
         if self._phase != "open":
@@ -341,7 +346,7 @@ class TransactionalCompletion(Completion):
                 self._drop(slot)
             elif slot not in self._buried_slots():
                 self._arena.resume(slot)
-        self._spilled_from.clear()
+        self._spilled_at.clear()
         for name, value in self._durable.items():
             setattr(self.counts, name, value)
         self._to_abort = ""

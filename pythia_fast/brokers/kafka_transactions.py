@@ -186,6 +186,7 @@ class KafkaTransactions:
     def close(self, timeout: float) -> None:
         """Abort what is open, so that readers need not wait for it, and close."""
         self._closing.set()
+        self._withheld.clear()
         self._requests.put(None)
         self._thread.join(timeout)
         if self._thread.is_alive():  # a call of librdkafka hangs; the broker aborts in its own time

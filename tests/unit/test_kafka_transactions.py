@@ -32,6 +32,7 @@ class Producer:
         self.lost_to = self.tickets = self.fatal_code = 0
         self.closed = False
         self.calls: list[str] = []
+        self.added: list[tuple[int, int, int]] = []
         Producer.made.append(self)
 
     def init_transactions(self, timeout_ms: int) -> None:
@@ -50,6 +51,12 @@ class Producer:
 
     def abort_transaction(self, timeout_ms: int) -> None:
         self.calls.append("abort")
+
+    def add(self, records: memoryview, count: int, ticket: int, topic: int) -> None:
+        self.added.append((count, ticket, topic))
+
+    def take_notes(self) -> list[object]:
+        return []
 
     def poll(self, timeout_ms: int) -> list[object]:
         return []
@@ -137,3 +144,31 @@ def test_one_whose_id_was_taken_ends_the_run(transactions: KafkaTransactions, mo
     transactions.commit(POSITIONS, b"member")
     with pytest.raises(SinkError, match=r"another producer has taken over transactional id 'the-id'"):
         outcome(transactions)
+
+
+def test_a_late_transaction_is_not_known_to_the_broker_before_it_is_written(transactions: KafkaTransactions) -> None:
+    assert outcome(transactions) == "ready"
+    (producer,) = Producer.made
+    transactions.begin(late=True)
+    assert transactions.writes_late
+    transactions.sink.publish(memoryview(b"first"), 3, 1)
+    transactions.sink.publish(memoryview(b"second"), 2, 2)
+    assert (producer.added, transactions.open_s) == ([], 0.0)
+    transactions.write()
+    transactions.write()
+    assert producer.added == [(3, 1, 0), (2, 2, 0)]
+    assert transactions.open_s > 0
+
+
+def test_an_abort_gives_back_what_was_withheld(transactions: KafkaTransactions) -> None:
+    assert outcome(transactions) == "ready"
+    (producer,) = Producer.made
+    transactions.begin(late=True)
+    transactions.sink.publish(memoryview(b"first"), 3, 1)
+    transactions.abort()
+    assert outcome(transactions) == "aborted"
+    assert [delivery.ticket for delivery in transactions.sink.deliveries()] == [1]
+    transactions.begin()
+    transactions.write()
+    assert producer.added == []
+    assert not transactions.writes_late

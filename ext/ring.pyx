@@ -374,7 +374,7 @@ cdef class Arena(ArenaMemory):
         return count
 
     def moving(self, uint32_t since, uint32_t until, slots, workers):
-        """Whether a batch of these epochs may come back from the pool by itself: one that is in none of ``slots``, which
+        """Whether a batch of these epochs may come back from the pool by itself: one that is none of ``slots``, which
         have come, and not queued behind what the processes of ``workers`` wait with. To be read after ``epoch``."""
         cdef uint32_t slot, state
         cdef pf_slot *s

@@ -1,4 +1,5 @@
-"""When a run gives its transactions up, and when it writes them late: pythia_fast.runtime.transactional with a producer that loses what it is told.
+"""When a run gives its transactions up, and when it writes them late: runtime/transactional.py with a producer that
+loses what it is told.
 
 A real broker loses a transaction now and then; five in a row, and one in between that is committed, are played here.
 """

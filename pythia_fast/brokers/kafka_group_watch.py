@@ -111,6 +111,9 @@ class GroupWatch:
             self.waits = False
             return None
         self._next_s = self._clock() + AGAIN_S
+        if answer.state == "stable" and self._clock() - self._since_s > self._session_s + ASK_AFTER_S:
+            self.waits = False
+            return self._one_too_many(answer)
         return self._sentence(answer, held)
 
     def _ask_and_keep(self) -> None:
@@ -124,6 +127,13 @@ class GroupWatch:
             subject = f"this member of group {self._group} has had no partition"
         return f"kafka: {subject} for {waited_s:.0f} s: {self._why(group)}; {self._advice()}"
 
+    def _one_too_many(self, group: Group) -> str:
+        return (
+            f"kafka: this member of group {self._group} has no partition, because others hold them and live "
+            f"({_names(group, counts=True)}): there are more members than partitions, and it gets one when a member "
+            "leaves"
+        )
+
     def _why(self, group: Group) -> str:
         ends = f"its session ends, at most {self._session_s:g} s after its last sign of life"
         if group.state == "rebalance":
@@ -134,7 +144,7 @@ class GroupWatch:
         if group.state == "stable":
             return (
                 f"others hold them ({_names(group, counts=True)}), and those of one that was killed are free when "
-                f"{ends}; should all of them live, there are more members than partitions"
+                f"{ends}"
             )
         if group.trouble:
             return f"its coordinator does not tell why ({group.trouble})"

@@ -66,6 +66,7 @@ def test_a_member_too_many_says_who_has_the_partitions(
     second = start(**group)
     second.wait_for("others hold them (echo-echo-")
     assert ": 1), and those of one that was killed" in second.log
+    second.wait_for("there are more members than partitions")
     second.stop()
     first.stop()
 

@@ -63,7 +63,19 @@ def test_it_is_told_again_as_long_as_it_lasts() -> None:
     line = coordinator.look()
     assert line is not None
     assert "no partition for 18 s: others hold them (shop-1 at 10.0.0.1: 4)" in line
-    assert "more members than partitions" in line
+
+
+def test_a_member_too_many_is_told_so_once_every_session_that_could_end_has_ended() -> None:
+    coordinator = Coordinator()
+    coordinator.group = Group("stable", {"shop-1 at 10.0.0.1": 4})
+    coordinator.later(44)
+    assert "are free when its session ends, at most 45 s" in (coordinator.look() or "")
+    coordinator.later(AGAIN_S)
+    line = coordinator.look() or ""
+    assert "others hold them and live (shop-1 at 10.0.0.1: 4): there are more members than partitions" in line
+    coordinator.later(1000)
+    assert coordinator.look() is None
+    assert coordinator.asked == 2
 
 
 def test_a_member_of_a_group_that_is_settled_asks_once() -> None:

@@ -41,6 +41,10 @@ def register(**options: Any) -> None:
         ),
         ({"source": KafkaConsumer("orders", isolation_level="read_uncommitted")}, "isolation_level='read_uncommitted'"),
         ({"retry": RetryPolicy(5, backoff=1)}, "rows may wait 15 s in all to be handled again"),
+        (
+            {"retry": RetryPolicy(3, backoff=1), "batch_deadline": 5},
+            "rows may wait 3 s in all .* and then take batch_deadline=5 s, but a transaction may be open for 8 s",
+        ),
         ({"transaction_interval_s": 9}, "transaction_interval_s=9 does not fit into the 8 s"),
         ({"transaction_interval_s": 0}, "seconds between commits, from 0.01 to 60"),
         ({"transactional": "yes"}, "transactional='yes': True or False"),
@@ -57,6 +61,9 @@ def test_what_can_be_is_not() -> None:
     register()
     register(dead_letter=FileProducer("dead.ndjson"))
     register(retry=RetryPolicy(3, backoff=1))
+    register(retry=RetryPolicy(3, backoff=1), batch_deadline=4.9)
+    register(batch_deadline=60)  # nothing is written before every batch was handled once
+    register(retry=RetryPolicy(3), batch_deadline=60)
     register(breaker=CircuitBreaker(expected=ConnectionError))
     register(sink=KafkaProducer("scored", transaction_timeout_ms=60_000), retry=RetryPolicy(5, backoff=1))
     both = ["kafka-1:9092", "kafka-2:9092"]

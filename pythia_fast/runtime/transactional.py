@@ -231,8 +231,18 @@ class TransactionalCompletion(Completion):
             self._lock.notify_all()
 
     def _take_deliveries(self) -> None:
-        if self._phase == "open":
-            super()._take_deliveries()
+        if self._phase != "open":
+            return
+        if self._transactions.unwritten and not self._pending:
+            self._transactions.collect(0)
+        super()._take_deliveries()
+
+    def _ticket(self, slot: int, kind: str) -> int:
+        ticket = super()._ticket(slot, kind)
+        state = self._pending[slot]
+        if state.spilled or state.parked:
+            self._transactions.goes_on(ticket)
+        return ticket
 
     def _bury(self) -> None:
         # Its successor would begin with rows whose records are in the transaction already.
@@ -261,7 +271,9 @@ class TransactionalCompletion(Completion):
         if self._transactions.writes_late and self._waits_for_writing():
             self._transactions.write()
         epoch = self._arena.epoch
-        if self._pending or not self._epochs.complete(epoch, self._arena.oldest_epoch(self._epochs.first)):
+        if self._pending or self._transactions.unwritten:
+            return
+        if not self._epochs.complete(epoch, self._arena.oldest_epoch(self._epochs.first)):
             return
         with self._lock:
             positions = self._epochs.positions()

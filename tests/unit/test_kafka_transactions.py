@@ -32,6 +32,8 @@ class Producer:
         self.lost_to = self.tickets = self.fatal_code = 0
         self.closed = False
         self.calls: list[str] = []
+        self.records: list[memoryview] = []
+        self.reports: list[tuple[int, list[tuple[int, int]]]] = []
         self.added: list[tuple[int, int, int]] = []
         Producer.made.append(self)
 
@@ -54,9 +56,11 @@ class Producer:
 
     def add(self, records: memoryview, count: int, ticket: int, topic: int) -> None:
         self.added.append((count, ticket, topic))
+        self.records.append(records)
 
-    def poll(self, timeout_ms: int) -> list[object]:
-        return []
+    def poll(self, timeout_ms: int) -> list[tuple[int, list[tuple[int, int]]]]:
+        reports, self.reports = self.reports, []
+        return reports
 
     def close(self) -> None:
         self.closed = True
@@ -169,3 +173,56 @@ def test_an_abort_gives_back_what_was_withheld(transactions: KafkaTransactions) 
     transactions.write()
     assert producer.added == []
     assert not transactions.writes_late
+
+
+def test_records_of_a_batch_that_goes_on_are_set_aside(transactions: KafkaTransactions) -> None:
+    assert outcome(transactions) == "ready"
+    (producer,) = Producer.made
+    transactions.begin(late=True)
+    region = bytearray(b"first")
+    transactions.goes_on(1)
+    transactions.sink.publish(memoryview(region), 3, 1)
+    transactions.sink.publish(memoryview(b"last"), 1, 2)
+    assert transactions.sink._poll(0) == [(1, [])]  # so the batch goes on
+    region[:] = b"other"
+    assert transactions.unwritten
+    transactions.write()
+    (count, aside, topic), last = producer.added
+    assert (count, topic, last) == (3, 0, (1, 2, 0))
+    assert bytes(producer.records[0]) == b"first"
+    producer.reports = [(2, []), (aside, [])]
+    assert transactions.sink._poll(0) == [(2, [])]
+    assert not transactions.unwritten
+    assert transactions.lost() == ""
+
+
+def test_no_more_is_set_aside_than_memory_is_meant_for_it(
+    transactions: KafkaTransactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_transactions, "ASIDE_BYTES", 8)
+    assert outcome(transactions) == "ready"
+    transactions.begin(late=True)
+    for ticket in (1, 2):
+        transactions.goes_on(ticket)
+        transactions.sink.publish(memoryview(b"first"), 3, ticket)
+    assert transactions.sink._poll(0) == [(1, [])]
+
+
+def test_a_record_that_was_set_aside_and_is_refused_aborts_and_is_the_last(transactions: KafkaTransactions) -> None:
+    """Nobody has its row any more, to make a dead letter of it."""
+    assert outcome(transactions) == "ready"
+    (producer,) = Producer.made
+    transactions.begin(late=True)
+    transactions.goes_on(1)
+    transactions.sink.publish(memoryview(b"first"), 3, 1)
+    transactions.write()
+    producer.reports = [(producer.added[0][1], [(0, 10)])]
+    assert transactions.sink._poll(0) == [(1, [])]
+    assert "a record of a batch that went on was refused" in transactions.lost()
+    transactions.abort()
+    assert outcome(transactions) == "aborted"
+    assert transactions.lost() == ""
+    transactions.begin(late=True)
+    transactions.goes_on(2)
+    transactions.sink.publish(memoryview(b"first"), 3, 2)
+    assert transactions.sink._poll(0) == []

@@ -33,6 +33,7 @@ class Producer:
     transactional_id = "the-id"
     timeout_s = 10.0
     writes_late = False
+    unwritten = False
 
     def __init__(self) -> None:
         self.outcomes: deque[str] = deque(["ready"])

@@ -6,9 +6,7 @@ deliveries, only while a transaction is open.
 
 After a record was refused for good, records are tried out on that same thread before they are written
 (kafka_rehearsal.py), so that the transaction is written without those that the broker does not take. A transaction may
-also be begun ``late``: its records are withheld until they are all there. So the broker does not know of it, and its
-timeout does not run, while rows are still in the handler's hands. Records of a batch that goes on once they are
-delivered are set aside then, in memory, and reported as delivered.
+also be begun ``late``: its records are withheld until they are all there (kafka_withheld.py).
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ from pythia_fast._ext.kafka_publisher import KafkaPublisherNative
 from pythia_fast.brokers.base import PublisherContext
 from pythia_fast.brokers.kafka_publisher import POLL_MS, QUIET_SECONDS, KafkaPublisher
 from pythia_fast.brokers.kafka_rehearsal import REFUSED, Rehearsal
+from pythia_fast.brokers.kafka_withheld import Records, Withheld
 from pythia_fast.errors import SinkError
 
 if TYPE_CHECKING:
@@ -40,9 +39,6 @@ CALL_MS = 1000  #: a call that takes longer is made again, after a look whether 
 FENCED = frozenset({-144, 47, 90})
 #: The broker knows of no open transaction: it has aborted it by itself, or was restarted.
 INVALID_TXN_STATE = 48
-#: Bytes that are set aside at most; a batch with more waits until the transaction is written.
-ASIDE_BYTES = 64 << 20
-ASIDE = 1 << 62  #: tickets of ours from here on
 DEAD_LETTERS = 1  #: their topic's index among the producer's
 
 
@@ -79,13 +75,7 @@ class KafkaTransactions:
         self.dead_letters: KafkaPublisher | None = self._parts[1] if dead_letters is not None else None
         self._owners: dict[int, _Part] = {}  #: by ticket
         self._since: float | None = None  #: when the open transaction got its first record
-        self._late = False  #: records are withheld until ``write``
-        self._withheld: list[tuple[memoryview, int, int, int]] = []  #: records, count, ticket, topic
-        self._going_on: set[int] = set()  #: tickets of batches that go on when they are delivered
-        self._aside: set[int] = set()  #: tickets of ours: of what was set aside, until it is delivered
-        self._aside_bytes = 0
-        self._sets_aside = True
-        self._aside_refused = ""  #: why the open transaction has to be aborted
+        self._withheld = Withheld()
         self._outcome: Outcome | None = None
         self._failure: SinkError | None = None
         self._open = False
@@ -113,7 +103,7 @@ class KafkaTransactions:
     def begin(self, *, late: bool = False) -> None:
         """Open a transaction. ``late``: its records wait for ``write``. Raises SinkError."""
         self._rehearsal.end_in_time()
-        self._late = late
+        self._withheld.late = late
         self._check(self._native.begin_transaction())
         self._since = None
         self._open = True
@@ -134,7 +124,7 @@ class KafkaTransactions:
 
     def lost(self) -> str:
         """Why the open transaction cannot be committed; empty: it can."""
-        if reason := self._over or self._aside_refused or self._rehearsal.failed:
+        if reason := self._over or self._withheld.refused or self._rehearsal.failed:
             return reason
         code = self._native.lost_to
         if code in REFUSED:
@@ -147,17 +137,16 @@ class KafkaTransactions:
     @property
     def writes_late(self) -> bool:
         """Whether records wait for ``write``, perhaps after they were tried out."""
-        return self._late or self._rehearsal.on
+        return self._withheld.late or self._rehearsal.on
 
     @property
     def unwritten(self) -> bool:
         """Whether records that were reported as delivered are not."""
-        return bool(self._aside)
+        return self._withheld.unwritten
 
     def goes_on(self, ticket: int) -> None:
         """The batch of these records, which are to be published now, goes on when they are delivered."""
-        if self._late and self._sets_aside:
-            self._going_on.add(ticket)
+        self._withheld.goes_on(ticket)
 
     def write(self) -> None:
         """Begin to write what waits: nothing more comes into this transaction before that is written.
@@ -165,9 +154,8 @@ class KafkaTransactions:
         So what takes long, finding the rows that hang or the records that are refused, is over before the broker knows
         of the transaction. Raises SinkError for a dead letter that is refused.
         """
-        withheld, self._withheld, self._aside_bytes = self._withheld, [], 0
-        for each in withheld:
-            self._add(*each)
+        for withheld in self._withheld.take():
+            self._add(*withheld)
         rehearsal = self._rehearsal
         if not rehearsal.all_tried():
             return
@@ -205,7 +193,7 @@ class KafkaTransactions:
     def close(self, timeout: float) -> None:
         """Abort what is open, so that readers need not wait for it, and close."""
         self._closing.set()
-        self._withheld.clear()
+        self._withheld.drop()
         self._requests.put(None)
         self._thread.join(timeout)
         if self._thread.is_alive():  # a call of librdkafka hangs; the broker aborts in its own time
@@ -221,34 +209,14 @@ class KafkaTransactions:
 
     def publish(self, part: _Part, records: memoryview, count: int, ticket: int) -> None:
         """Begin to write records into the open transaction."""
-        if not self._rehearsal.on and ticket in self._going_on and self._aside_bytes + len(records) <= ASIDE_BYTES:
-            self._set_aside(part, records, count, ticket)
-            return
         self._owners[ticket] = part
         if self._rehearsal.on:
             tried = self._rehearsal.add(records, ticket, part.index)
             self._requests.put(lambda: self._rehearsal.find(tried))
-        elif self._late:
-            self._withheld.append((records, count, ticket, part.index))
-        else:
+        elif not self._withheld.late:
             self._add(records, count, ticket, part.index)
-
-    def _set_aside(self, part: _Part, records: memoryview, count: int, ticket: int) -> None:
-        self._going_on.discard(ticket)
-        self._aside.add(ASIDE + ticket)
-        self._aside_bytes += len(records)
-        self._withheld.append((memoryview(bytes(records)), count, ASIDE + ticket, part.index))
-        part.done.append((ticket, []))
-
-    def _take_aside(self, ticket: int, failed: list[tuple[int, int]]) -> None:
-        """What was set aside is delivered. Nobody has the row any more of a record that librdkafka refuses."""
-        self._aside.discard(ticket)
-        if failed:
-            self._sets_aside = False
-            self._aside_refused = (
-                f"a record of a batch that went on was refused ({librdkafka.error_text(failed[0][1])}); from now on "
-                "batches wait for their records"
-            )
+        elif self._withheld.keep(Records(records, count, ticket, part.index)):
+            self._owners.pop(ticket).done.append((ticket, []))
 
     def _add(self, records: memoryview, count: int, ticket: int, topic: int) -> None:
         if self._since is None:
@@ -259,11 +227,9 @@ class KafkaTransactions:
         """Hand every ticket that is done to its part."""
         for ticket, failed in self._native.poll(timeout_ms):
             tried = self._rehearsal.writing(ticket)
-            if ticket in self._aside:
-                self._take_aside(ticket, failed)
-            elif ticket >= ASIDE:
-                continue  # of a transaction that came to nothing
-            elif tried is None:
+            if self._withheld.delivered(ticket, failed):
+                continue
+            if tried is None:
                 self._owners.pop(ticket).done.append((ticket, failed))
             elif tried.written is not None:  # a group of it: ``write`` goes on with the next one
                 tried.failed += [(tried.written.first + index, code) for index, code in failed]
@@ -363,11 +329,7 @@ class KafkaTransactions:
         for ticket, part in self._owners.items():
             part.done.append((ticket, []))
         self._owners.clear()
-        self._withheld.clear()
-        self._going_on.clear()
-        self._aside.clear()
-        self._aside_bytes = 0
-        self._aside_refused = ""
+        self._withheld.drop()
         self._rehearsal.drop()
 
     def _insist(self, call: Callable[[], Failure | None], what: str, *, poll: bool = False) -> str:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pythia_fast.brokers import kafka_transactions
+from pythia_fast.brokers import kafka_transactions, kafka_withheld
 from pythia_fast.brokers.base import PublisherContext
 from pythia_fast.brokers.kafka import KafkaProducer
 from pythia_fast.brokers.kafka_transactions import INVALID_TXN_STATE, KafkaTransactions
@@ -199,7 +199,7 @@ def test_records_of_a_batch_that_goes_on_are_set_aside(transactions: KafkaTransa
 def test_no_more_is_set_aside_than_memory_is_meant_for_it(
     transactions: KafkaTransactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_transactions, "ASIDE_BYTES", 8)
+    monkeypatch.setattr(kafka_withheld, "ASIDE_BYTES", 8)
     assert outcome(transactions) == "ready"
     transactions.begin(late=True)
     for ticket in (1, 2):

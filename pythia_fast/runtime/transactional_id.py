@@ -4,7 +4,7 @@ A run that was killed leaves a transaction open, which holds readers up until so
 times out. So the id must not change with a restart; and two runs at once must not share one, or they end each other.
 It is made of the consumer group, the handler, the machine (or ``group.instance.id``), and the lowest number whose lock
 nobody on this machine holds. A lock goes with its process, however that ends. Its file is removed by whoever holds it;
-where that one was killed, by the next one.
+where that one was killed, by whoever comes next, under whatever name.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from pythia_fast.errors import SinkError
 
 MAX_COPIES = 1000
+PREFIX = "transactions-"
 
 
 @contextlib.contextmanager
@@ -38,7 +39,12 @@ def claimed_id(group: str, handler: str, instance: str | None, folder: Path | No
     folder = folder or Path(tempfile.gettempdir()) / f"pythia-fast-{os.getuid()}"
     name = f"{group}.{handler}.{instance or socket.gethostname()}"
     try:
-        number, lock, fd = _lowest_free(folder, name)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid() or folder.is_symlink():
+            raise SinkError(f"{folder} belongs to somebody else; give the handler a transactional_id")
+        with _alone(folder):
+            number, lock, fd = _lowest_free(folder, name)
+            _sweep(folder)
     except OSError as error:
         raise SinkError(
             f"cannot lock a transactional id in {folder}: {error.strerror}; give the handler a transactional_id"
@@ -53,16 +59,33 @@ def claimed_id(group: str, handler: str, instance: str | None, folder: Path | No
 
 def _lowest_free(folder: Path, name: str) -> tuple[int, Path, int]:
     """(number, its file, the descriptor that has the lock). Raises OSError, SinkError."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.is_symlink():
-        raise SinkError(f"{folder} belongs to somebody else; give the handler a transactional_id")
     for number in range(MAX_COPIES):
         # A group may have characters that no file's name has, and be longer.
-        lock = folder / f"transactions-{hashlib.sha256(f'{name}.{number}'.encode()).hexdigest()[:32]}"
+        lock = folder / f"{PREFIX}{hashlib.sha256(f'{name}.{number}'.encode()).hexdigest()[:32]}"
         fd = _locked(lock)
         if fd is not None:
             return number, lock, fd
     raise SinkError(f"{MAX_COPIES} copies of {name} run on this machine; give the handler a transactional_id")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else claims an id, or sweeps, meanwhile: else a sweep would keep a copy from the id that it had."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the files that runs left which were killed."""
+    for path in folder.glob(f"{PREFIX}*"):
+        fd = _locked(path)
+        if fd is not None:
+            path.unlink(missing_ok=True)
+            os.close(fd)
 
 
 def _locked(path: Path) -> int | None:

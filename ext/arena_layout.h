@@ -267,6 +267,7 @@ typedef struct {
     uint32_t epoch;           /* in which batches are opened now (intake.h)     I */
     _Alignas(PF_CACHE_LINE)
     uint32_t circuit;         /* PF_CIRCUIT_...; on a line that is hardly ever written     D; W takes the probe */
+    uint32_t void_below;      /* batches of epochs below come to nothing: they are not handled   D; I at a rewind */
 } pf_arena;
 
 _Static_assert(sizeof(pf_message) == 48, "pf_message is part of the shared layout");

@@ -14,6 +14,7 @@ from arena_layout cimport (
     PF_CIRCUIT_OPEN,
     PF_QUEUE_CAPACITY,
     PF_SIFTED,
+    PF_SLOT_FILLING,
     PF_SLOT_FREE,
     PF_SLOT_OUTPUT_FULL,
     PF_SLOT_PARKED,
@@ -327,6 +328,14 @@ cdef class Arena(ArenaMemory):
         """The epoch in which batches are opened now."""
         return pf_load(&self.arena.epoch)
 
+    def set_void_below(self, epoch):
+        """Batches of epochs below this one need not be handled; None: no batch that there is need be."""
+        pf_store(&self.arena.void_below, 0xffffffff if epoch is None else <uint32_t>epoch)
+
+    def is_void(self, uint32_t slot):
+        """Whether what comes of the batch is dropped: its transaction was aborted, and its rows are read again."""
+        return slot_of(self, slot).epoch < pf_load(&self.arena.void_below)
+
     def epoch_of(self, uint32_t slot):
         """The epoch in which a published batch was opened."""
         return slot_of(self, slot).epoch
@@ -363,6 +372,21 @@ cdef class Arena(ArenaMemory):
             if not untaken or state == PF_SLOT_READY or state == PF_SLOT_WAITING:
                 count += 1
         return count
+
+    def moving(self, uint32_t since, uint32_t until, slots, workers):
+        """Whether a batch of these epochs may come back from the pool by itself: one that is none of ``slots``, which
+        have come, and not queued behind what the processes of ``workers`` wait with. To be read after ``epoch``."""
+        cdef uint32_t slot, state
+        cdef pf_slot *s
+        for slot in range(self.arena.n_slots):
+            s = pf_slot_at(self.arena, slot)
+            state = pf_load(&s.state)
+            if state == PF_SLOT_FREE or pf_load(&s.n_partitions) == 0 or not since <= s.epoch <= until:
+                continue
+            if slot in slots or state == PF_SLOT_FILLING or (state == PF_SLOT_READY and s.worker in workers):
+                continue  # one that is filling may be kept from its process by those that wait
+            return True
+        return False
 
     def states(self):
         """The state word of every slot."""

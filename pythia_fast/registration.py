@@ -162,6 +162,7 @@ def make_handler(
             sink=sink,
             dead_letter=dead_letter,
             retry=retry,
+            batch_deadline=batch_deadline,
         ),
         workers=workers,
     )

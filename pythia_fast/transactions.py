@@ -36,6 +36,7 @@ def transactions_of(
     sink: Sink | None,
     dead_letter: Sink | None,
     retry: RetryPolicy,
+    batch_deadline: float | None,
 ) -> Transactions | None:
     """What the options ask for; None: no transactions. Raises ConfigError for what cannot be exactly once."""
     if not options.flag(where, "transactional", transactional):
@@ -65,7 +66,7 @@ def transactions_of(
             f"{where}: transactional=True, but the source reads isolation_level={source.isolation_level!r}, records of "
             "aborted transactions too; leave it out"
         )
-    _check_times(where, sink.transaction_timeout_s * SHARE_OF_TIMEOUT, interval_s, retry)
+    _check_times(where, sink.transaction_timeout_s * SHARE_OF_TIMEOUT, interval_s, retry, batch_deadline)
     return Transactions(transactional_id, interval_s)
 
 
@@ -80,8 +81,14 @@ def _same_cluster(source: KafkaConsumer, producer: KafkaProducer) -> bool:
     return bool(ours & theirs)
 
 
-def _check_times(where: str, open_s: float, interval_s: float, retry: RetryPolicy) -> None:
-    """Raise ConfigError where a transaction would be open longer than it may."""
+def _check_times(
+    where: str, open_s: float, interval_s: float, retry: RetryPolicy, batch_deadline: float | None
+) -> None:
+    """Raise ConfigError where a transaction would be open longer than it may.
+
+    It is open from its first record on. Records are withheld for as long as it takes to handle all batches once, where
+    need be (runtime/transactional.py), but not for a round that waits, in which rows may take batch_deadline again.
+    """
     if interval_s >= open_s:
         raise ConfigError(
             f"{where}: transaction_interval_s={interval_s:g} does not fit into the {open_s:g} s for which a "
@@ -92,5 +99,12 @@ def _check_times(where: str, open_s: float, interval_s: float, retry: RetryPolic
         raise ConfigError(
             f"{where}: rows may wait {wait_s:g} s in all to be handled again (retry=), but a transaction may be open "
             f"for {open_s:g} s only, and would be aborted each time; lower backoff or max_attempts, or raise "
+            "transaction_timeout_ms of the KafkaProducer"
+        )
+    if retry.waits and batch_deadline is not None and wait_s + batch_deadline >= open_s:
+        raise ConfigError(
+            f"{where}: rows may wait {wait_s:g} s in all to be handled again (retry=), and then take "
+            f"batch_deadline={batch_deadline:g} s, but a transaction may be open for {open_s:g} s only, and would be "
+            "aborted each time that one hangs; lower batch_deadline, backoff or max_attempts, or raise "
             "transaction_timeout_ms of the KafkaProducer"
         )

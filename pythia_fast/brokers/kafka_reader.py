@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_reader import KafkaReaderNative
 from pythia_fast.brokers.base import MAX_PARTITIONS, Kept, Partition, Quiet, Reader, ReaderContext
+from pythia_fast.brokers.kafka_group_watch import GroupWatch, ask_coordinator
 from pythia_fast.brokers.kafka_quiet import QuietPartitions
 from pythia_fast.errors import SourceError
 
@@ -46,6 +47,7 @@ LEAVE_SECONDS = 3.0
 #: until="end": a member without partitions is done once it has been so for this long; a cooperative group
 #: gives a new member its partitions only with the second rebalance.
 EMPTY_SECONDS = 10.0
+SESSION_TIMEOUT_MS = 45_000  #: librdkafka's default
 
 
 class KafkaReader(Reader):
@@ -73,6 +75,13 @@ class KafkaReader(Reader):
         options = consumer.librdkafka_options(context)
         self.native: KafkaReaderNative = KafkaReaderNative(options, self._bounded)
         self._quiet = QuietPartitions(self.native, self._topics)
+        access, client_id = consumer.connection_options(), options["client.id"]
+        self._group_watch = GroupWatch(
+            self._group,
+            int(options.get("session.timeout.ms", SESSION_TIMEOUT_MS)) / 1000,
+            static=consumer.instance_id is not None,
+            ask=lambda: ask_coordinator(access, self._group, client_id),
+        )
         self.native.subscribe(self._topics)
         self.native.check_after(CHECK_SECONDS)
         context.log(
@@ -84,8 +93,10 @@ class KafkaReader(Reader):
         for kind, code, text, partitions in self.native.take_notes():
             if kind == "assign":
                 self._assign(partitions or [])
+                self._group_watch.changed()
             elif kind == "revoke":
                 self._revoke(partitions or [])
+                self._group_watch.changed()
             elif kind == "error":
                 self._hear_error(code, text)
             elif kind == "consumer_error":
@@ -329,12 +340,16 @@ class KafkaReader(Reader):
                     f"topic {topic} does not exist at {self._servers}, and nobody created it within {limit:g} s: "
                     "check its name, or create it (kafka-topics.sh --create)"
                 )
-        waiting = self._away_since is not None or bool(self._missing)
+        waiting = self._away_since is not None or bool(self._missing) or self._group_watch.waits
+        if self._away_since is None and not self._missing and (line := self._group_watch.look(len(self._current))):
+            self._context.log(line)
         self.native.check_after(CHECK_SECONDS if waiting else None)
 
     def _reached(self) -> None:
         if self._away_since is not None and "away" in self._told:
             self._context.log(f"kafka: {self._servers} answers")
+        if self._away_since is not None:
+            self._group_watch.changed()
         self._told.pop("away", None)
         self._away_since = None
         self._away_reason = ""

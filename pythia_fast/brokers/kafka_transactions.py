@@ -5,7 +5,8 @@ at a time. While one is under way nobody else touches the producer: the completi
 deliveries, only while a transaction is open.
 
 After a record was refused for good, records are tried out on that same thread before they are written
-(kafka_rehearsal.py), so that the transaction is written without those that the broker does not take.
+(kafka_rehearsal.py), so that the transaction is written without those that the broker does not take. A transaction may
+also be begun ``late``: its records are withheld until they are all there (kafka_withheld.py).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pythia_fast._ext.kafka_publisher import KafkaPublisherNative
 from pythia_fast.brokers.base import PublisherContext
 from pythia_fast.brokers.kafka_publisher import POLL_MS, QUIET_SECONDS, KafkaPublisher
 from pythia_fast.brokers.kafka_rehearsal import REFUSED, Rehearsal
+from pythia_fast.brokers.kafka_withheld import Records, Withheld
 from pythia_fast.errors import SinkError
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class KafkaTransactions:
         self.dead_letters: KafkaPublisher | None = self._parts[1] if dead_letters is not None else None
         self._owners: dict[int, _Part] = {}  #: by ticket
         self._since: float | None = None  #: when the open transaction got its first record
+        self._withheld = Withheld()
         self._outcome: Outcome | None = None
         self._failure: SinkError | None = None
         self._open = False
@@ -97,9 +100,10 @@ class KafkaTransactions:
         outcome, self._outcome = self._outcome, None
         return outcome
 
-    def begin(self) -> None:
-        """Open a transaction. Raises SinkError."""
+    def begin(self, *, late: bool = False) -> None:
+        """Open a transaction. ``late``: its records wait for ``write``. Raises SinkError."""
         self._rehearsal.end_in_time()
+        self._withheld.late = late
         self._check(self._native.begin_transaction())
         self._since = None
         self._open = True
@@ -120,8 +124,8 @@ class KafkaTransactions:
 
     def lost(self) -> str:
         """Why the open transaction cannot be committed; empty: it can."""
-        if self._over or self._rehearsal.failed:
-            return self._over or self._rehearsal.failed
+        if reason := self._over or self._withheld.refused or self._rehearsal.failed:
+            return reason
         code = self._native.lost_to
         if code in REFUSED:
             return (
@@ -131,16 +135,27 @@ class KafkaTransactions:
         return f"a record could not be written: {librdkafka.error_text(code)}" if code else ""
 
     @property
-    def tries_out(self) -> bool:
-        """Whether records wait for ``write`` after they were tried out."""
-        return self._rehearsal.on
+    def writes_late(self) -> bool:
+        """Whether records wait for ``write``, perhaps after they were tried out."""
+        return self._withheld.late or self._rehearsal.on
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether records that were reported as delivered are not."""
+        return self._withheld.unwritten
+
+    def goes_on(self, ticket: int) -> None:
+        """The batch of these records, which are to be published now, goes on when they are delivered."""
+        self._withheld.goes_on(ticket)
 
     def write(self) -> None:
-        """Begin to write what was tried out: nothing more comes into this transaction before that is written.
+        """Begin to write what waits: nothing more comes into this transaction before that is written.
 
-        So what takes long, finding the records that are refused, is over before the broker knows of the transaction.
-        Raises SinkError for a dead letter that is refused.
+        So what takes long, finding the rows that hang or the records that are refused, is over before the broker knows
+        of the transaction. Raises SinkError for a dead letter that is refused.
         """
+        for withheld in self._withheld.take():
+            self._add(*withheld)
         rehearsal = self._rehearsal
         if not rehearsal.all_tried():
             return
@@ -178,6 +193,7 @@ class KafkaTransactions:
     def close(self, timeout: float) -> None:
         """Abort what is open, so that readers need not wait for it, and close."""
         self._closing.set()
+        self._withheld.drop()
         self._requests.put(None)
         self._thread.join(timeout)
         if self._thread.is_alive():  # a call of librdkafka hangs; the broker aborts in its own time
@@ -197,8 +213,10 @@ class KafkaTransactions:
         if self._rehearsal.on:
             tried = self._rehearsal.add(records, ticket, part.index)
             self._requests.put(lambda: self._rehearsal.find(tried))
-        else:
+        elif not self._withheld.late:
             self._add(records, count, ticket, part.index)
+        elif self._withheld.keep(Records(records, count, ticket, part.index)):
+            self._owners.pop(ticket).done.append((ticket, []))
 
     def _add(self, records: memoryview, count: int, ticket: int, topic: int) -> None:
         if self._since is None:
@@ -209,6 +227,8 @@ class KafkaTransactions:
         """Hand every ticket that is done to its part."""
         for ticket, failed in self._native.poll(timeout_ms):
             tried = self._rehearsal.writing(ticket)
+            if self._withheld.delivered(ticket, failed):
+                continue
             if tried is None:
                 self._owners.pop(ticket).done.append((ticket, failed))
             elif tried.written is not None:  # a group of it: ``write`` goes on with the next one
@@ -309,6 +329,7 @@ class KafkaTransactions:
         for ticket, part in self._owners.items():
             part.done.append((ticket, []))
         self._owners.clear()
+        self._withheld.drop()
         self._rehearsal.drop()
 
     def _insist(self, call: Callable[[], Failure | None], what: str, *, poll: bool = False) -> str:

@@ -38,7 +38,7 @@ class RateWindow:
 
     @property
     def rows_per_second(self) -> float:
-        """Rows settled a second, over the window."""
+        """Rows settled a second, over the window. What an aborted transaction took back is no rate: never below 0."""
         return self._rate(1)
 
     @property
@@ -49,4 +49,4 @@ class RateWindow:
     def _rate(self, column: int) -> float:
         oldest, newest = self._seen[0], self._seen[-1]
         seconds = newest[0] - oldest[0]
-        return (newest[column] - oldest[column]) / seconds if seconds > 0 else 0.0
+        return max(0.0, (newest[column] - oldest[column]) / seconds) if seconds > 0 else 0.0

@@ -61,9 +61,13 @@ def _work(handler: Handler, arena: Arena, call: HandlerCall, worker: int) -> int
     limits = None
     if handler.max_batches_per_process is not None or handler.max_memory_mb is not None:
         limits = Limits(handler.max_batches_per_process, handler.max_memory_mb)
+    # With a breaker it is handled all the same: it may be the probe, whose call tells of the service.
+    leaves_void = handler.transactions is not None and handler.breaker is None
     while True:
         slot = arena.take(worker, TAKE_WAIT_S)
-        if slot is not None:
+        if slot is not None and leaves_void and arena.is_void(slot):
+            arena.complete(worker, slot, 0, 0, 0, 0, 0, 0, 0)
+        elif slot is not None:
             _handle(keeper, arena, worker, slot)
             if limits is not None and limits.reached():
                 return EXIT_RECYCLED

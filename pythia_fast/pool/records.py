@@ -60,6 +60,10 @@ class RecordWriter:
         places = np.flatnonzero(kept) if faults else kept
         return [OutputValueError(int(places[fault.row]), fault.why, fault.column) for fault in faults]
 
+    def nearly_full(self, region: Written) -> bool:
+        """Whether the region has less room left than it holds."""
+        return 2 * region.bytes > self._size
+
     def _call_in_time(self, batch: Batch[Any], worker: int) -> Any:
         """Call the handler while the supervisor watches the time."""
         self._arena.call_begins(worker)
@@ -79,7 +83,7 @@ class RecordWriter:
                 faults.append(written.fault)
                 start += 1
             elif not done:
-                self._spill(slot, region)
+                self.spill(slot, region)
         return faults
 
     def _write_all(self, slot: int, records: Records, region: Written) -> None:
@@ -96,7 +100,7 @@ class RecordWriter:
         if written.fault is not None:
             raise written.fault
         if region.bytes:
-            self._spill(slot, region)
+            self.spill(slot, region)
         self._go_through(slot, records, written.resume)
         self._write_good(slot, records, region)
 
@@ -117,6 +121,7 @@ class RecordWriter:
         region.records += written.records
         return written
 
-    def _spill(self, slot: int, region: Written) -> None:
+    def spill(self, slot: int, region: Written) -> None:
+        """Have the region emptied: what it holds is sent on for good."""
         self._arena.spill(slot, region.bytes, region.records)
         region.bytes = region.records = 0

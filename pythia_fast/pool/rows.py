@@ -185,6 +185,9 @@ class RowKeeper:
             if held.outcome.notes.stop:
                 break
             self._commit(held, journal, rows, part.end)
+            if part is not parts[-1] and self._writer.nearly_full(held.outcome.output):
+                # Between two parts: should the next one kill, all that was sent on is of rows that are done.
+                self._writer.spill(held.slot, held.outcome.output)
         held.outcome.error_half = 1 - held.outcome.error_half  # the final notes leave those that count alone, too
 
     def _commit(self, held: _Held, journal: Journal, rows: RowIndices, rows_done: int) -> None:

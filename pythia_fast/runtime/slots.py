@@ -97,6 +97,12 @@ class SlotReader:
             if table[index]["payload_at"] == SPOOLED:
                 self._spooled(slot, index).unlink(missing_ok=True)
 
+    def discard_all_spooled(self, slot: int, messages: int) -> None:
+        """The same of a batch that comes to nothing, and may not have been decoded. ``messages``: it has so many."""
+        table = self._messages(slot, self._at["messages"])[:messages]
+        for index in np.flatnonzero(table["payload_at"] == SPOOLED).tolist():
+            self._spooled(slot, index).unlink(missing_ok=True)
+
     def _refused(self, slot: int, facts: SlotFacts) -> list[DeadLetter]:
         table = self._messages(slot, self._at["messages"])
         schema = self._handler.decoding.schema

@@ -6,6 +6,10 @@
 
 A transaction that cannot be committed is aborted, and everything that was read since it began is read again: the intake
 thread takes every partition back to its committed position, and what is still in hand from before comes to nothing.
+
+A transaction that was aborted because it became too old would become so again: a row that hangs takes as long to find
+as it did. So the next ones are written late, once all their batches are back from the pool: until then the broker does
+not know of them, and what was found out about a batch is in its journal all the time.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from pythia_fast._ext.journal import Journal
 from pythia_fast.errors import SinkError
 from pythia_fast.runtime.completion import ABORTED, IDLE_WAIT_S, Completion
 from pythia_fast.runtime.epochs import Epochs
@@ -57,10 +62,13 @@ class TransactionalCompletion(Completion):
         self._epochs = Epochs()
         self._phase: Phase = "starting"
         self._held: list[int] = []  #: slots that are done, of an epoch whose turn has not come
-        self._spilled_from: set[int] = set()  #: slots whose batch has written a part of its records already
+        self._spilled_at: dict[int, int] = {}  #: slot -> rows done when records of others of it were written
         self._to_abort = ""  #: why; asked for by the intake thread
         self._rewound = False
         self._aborts_in_a_row = 0
+        self._writes_late = False
+        self._too_old_at = 0.0  #: when a transaction was last aborted for its age; time.monotonic(), as the next one
+        self._began = 0.0
         self._last_look = 0.0
         self._durable = self._row_counts()
 
@@ -85,6 +93,7 @@ class TransactionalCompletion(Completion):
     def rewound(self, epoch: int) -> None:
         """All partitions went back; what is read now is of this epoch on."""
         with self._lock:
+            self._arena.set_void_below(epoch)
             self._epochs.resume(epoch)  # here: batches of this epoch may be done before the other thread looks
             self._rewound = True
         self._arena.wake_done()
@@ -153,6 +162,7 @@ class TransactionalCompletion(Completion):
                 self._lock.notify_all()
             self.counts.transactions += 1
             self._aborts_in_a_row = 0
+            self._write_at_once_in_time()
             self._durable = self._row_counts()
         elif outcome == "aborted":
             self._come_to_nothing()
@@ -163,8 +173,15 @@ class TransactionalCompletion(Completion):
             self._transactions.look_around()
 
     def _begin(self) -> None:
-        self._transactions.begin()
+        self._transactions.begin(late=self._writes_late)
+        self._began = time.monotonic()
         self._go_on()
+
+    def _write_at_once_in_time(self) -> None:
+        """A transaction was committed: write late no more, if it was quick, and it is long since one was not."""
+        now, limit_s = time.monotonic(), self._transactions.timeout_s
+        if now - self._began < limit_s * SHARE_OF_TIMEOUT / 2 and now - self._too_old_at > limit_s:
+            self._writes_late = False
 
     def _go_on(self) -> None:
         """The open transaction takes what was read before."""
@@ -187,6 +204,7 @@ class TransactionalCompletion(Completion):
         elif turn == "later":
             self._held.append(slot)
         else:
+            self._spilled_at.pop(slot, None)
             super()._take_in(slot)
 
     def _spilled(self, slot: int) -> None:
@@ -194,33 +212,48 @@ class TransactionalCompletion(Completion):
         if turn == "never" and slot not in self._buried_slots():
             self._arena.resume(slot)
         elif turn == "now":
-            self._spilled_from.add(slot)
+            done = Journal(self._arena, slot).read()
+            if self._arena.facts(slot).output_records != done.output_records:
+                self._spilled_at[slot] = done.rows_done
             super()._spilled(slot)
 
     def _settled_slot(self, slot: int) -> None:
-        self._spilled_from.discard(slot)
         for partition, _messages, _first, next_offset in self._arena.partitions(slot):
             self._epochs.settle(partition, next_offset)
 
     def _drop(self, slot: int) -> None:
         """Its rows are read again."""
         self._killed_by.pop(slot, None)
-        self._spilled_from.discard(slot)
-        self._slots.discard_spooled(slot, self._arena.facts(slot))
+        self._spilled_at.pop(slot, None)
+        self._slots.discard_all_spooled(slot, sum(messages for _, messages, *_ in self._arena.partitions(slot)))
         self._flow.dropped(slot)
         with self._lock:
             self._arena.release(slot)
             self._lock.notify_all()
 
     def _take_deliveries(self) -> None:
-        if self._phase == "open":
-            super()._take_deliveries()
+        if self._phase != "open":
+            return
+        if self._transactions.unwritten and not self._pending:
+            self._transactions.collect(0)
+        super()._take_deliveries()
+
+    def _ticket(self, slot: int, kind: str) -> int:
+        ticket = super()._ticket(slot, kind)
+        state = self._pending[slot]
+        if state.spilled or state.parked:
+            self._transactions.goes_on(ticket)
+        return ticket
 
     def _bury(self) -> None:
         # Its successor would begin with rows whose records are in the transaction already.
-        if self._phase == "open" and any(slot in self._spilled_from for slot in self._buried_slots()):
+        if self._phase == "open" and any(self._would_repeat(slot) for slot in self._buried_slots()):
             self._to_abort = "a process died after a part of its batch's records was written"
         super()._bury()
+
+    def _would_repeat(self, slot: int) -> bool:
+        """Whether records of rows that its dead holder's journal does not count as done are written."""
+        return slot in self._spilled_at and Journal(self._arena, slot).read().rows_done <= self._spilled_at[slot]
 
     def _commit_in_time(self) -> None:
         if self._phase != "open":
@@ -233,12 +266,15 @@ class TransactionalCompletion(Completion):
             return
         if overdue := self._overdue():
             # What a service behind the handler holds up goes on when the service is back.
+            self._writes_late, self._too_old_at = True, time.monotonic()
             self._abort(overdue, ours=self._flow.circuit in ("", "closed"))
             return
-        if self._transactions.tries_out and self._waits_for_writing():
+        if self._transactions.writes_late and self._waits_for_writing():
             self._transactions.write()
         epoch = self._arena.epoch
-        if self._pending or not self._epochs.complete(epoch, self._arena.oldest_epoch(self._epochs.first)):
+        if self._pending or self._transactions.unwritten:
+            return
+        if not self._epochs.complete(epoch, self._arena.oldest_epoch(self._epochs.first)):
             return
         with self._lock:
             positions = self._epochs.positions()
@@ -256,12 +292,13 @@ class TransactionalCompletion(Completion):
 
     def _waits_for_writing(self) -> bool:
         """Whether nothing more comes into the open transaction before something of what waits is written."""
-        if any(state.spilled or state.parked for state in self._pending.values()):
-            return True
         last = self._epochs.last
         if last is None or last >= self._arena.epoch:
             return False
-        return self._arena.batches(self._epochs.first, last) == len(self._pending)
+        if self._arena.batches(self._epochs.first, last) == len(self._pending):
+            return True
+        blocked = {self._arena.facts(slot).worker for slot, state in self._pending.items() if state.spilled}
+        return bool(blocked) and not self._arena.moving(self._epochs.first, last, self._pending, blocked)
 
     def _outlasted(self) -> str:
         """Why the open transaction is not worth keeping: an open circuit lasts longer than that may be open."""
@@ -304,6 +341,7 @@ class TransactionalCompletion(Completion):
         with self._lock:
             self._phase = "aborting"
             self._epochs.abort()
+            self._arena.set_void_below(None)
             self._lock.notify_all()
         held, self._held = self._held, []
         for slot in held:
@@ -321,7 +359,7 @@ class TransactionalCompletion(Completion):
                 self._drop(slot)
             elif slot not in self._buried_slots():
                 self._arena.resume(slot)
-        self._spilled_from.clear()
+        self._spilled_at.clear()
         for name, value in self._durable.items():
             setattr(self.counts, name, value)
         self._to_abort = ""

@@ -37,6 +37,40 @@ def test_until_end_handles_every_row_once_and_commits(
     assert report["rows"] == 0
 
 
+def test_a_successor_of_a_killed_runtime_says_what_it_waits_for(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    produce(kafka.bootstrap_servers, topics[0], range(100))
+    options = {"session.timeout.ms": 12_000}
+    first = start(options=options)
+    first.wait_for(f"assigned {topics[0]}[")
+    first.kill()
+    second = start(options=options)
+    second.wait_for(f"kafka: this member of group group-of-{topics[0]} has had no partition for ")
+    second.wait_for(f"assigned {topics[0]}[")
+    (line,) = (line for line in second.log.splitlines() if "has had no partition" in line)
+    assert "the group is in a rebalance, which waits for every member (echo-echo-" in line
+    assert "until its session ends, at most 12 s after its last sign of life" in line
+    assert "group_instance_id=" in line
+    assert second.stop()["ending"] == "drained"
+
+
+def test_a_member_too_many_says_who_has_the_partitions(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    source = "few-of-" + topics[0]
+    kafka.create_topic(source, 1)
+    group = {"source": [source], "group": f"group-of-{source}"}
+    first = start(**group)
+    first.wait_for(f"assigned {source}[0]")
+    second = start(**group)
+    second.wait_for("others hold them (echo-echo-")
+    assert ": 1), and those of one that was killed" in second.log
+    second.wait_for("there are more members than partitions")
+    second.stop()
+    first.stop()
+
+
 def test_bad_messages_go_to_the_dead_letters_with_key_and_headers(
     kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
 ) -> None:

@@ -128,6 +128,49 @@ def test_a_transaction_that_takes_too_long_is_aborted_and_read_again(
     assert_once(kafka.bootstrap_servers, topics, 2_000)
 
 
+@pytest.mark.parametrize(("ordering", "large"), [("partition", "0:0"), ("unordered", "0:0"), ("partition", "1:3000")])
+def test_a_row_that_hangs_is_a_dead_letter_though_finding_it_takes_longer_than_a_transaction_may_be_open(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, ordering: str, large: str
+) -> None:
+    """Four calls that are ended after 1.5 s each, where a transaction may be open for 2.4 s.
+
+    With large results those of the other batches are more than an output region holds, and wait for it meanwhile.
+    """
+    rows, hangs = 4_000, 1_001
+    produce(kafka.bootstrap_servers, topics[0], range(rows))
+    handler = {**TRANSACTIONAL, "ordering": ordering, "batch_deadline": 1.5, "max_batch_bytes": 65_536}
+    runtime = start(
+        arguments=["--until-end"],
+        handler=handler,
+        hangs=hangs,
+        large=large,
+        rows=64,
+        sink_options={"transaction.timeout.ms": 3000},
+    )
+    report = runtime.wait(120)
+    assert (report["rows"], report["unfinished"], report["dead_lettered"]) == (rows, 0, 1), runtime.log
+    assert report["transactions_aborted"] >= 1, runtime.log
+    assert_refused_are_dead(kafka.bootstrap_servers, topics, rows, {hangs})
+
+
+def test_a_row_that_kills_among_results_larger_than_their_region_is_a_dead_letter(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    """The rows before it are written when it kills; the next holder of the batch goes on behind them."""
+    rows, kills = 4_000, 2_401
+    produce(kafka.bootstrap_servers, topics[0], range(rows))
+    runtime = start(
+        arguments=["--until-end"],
+        handler={**TRANSACTIONAL, "max_batch_bytes": 65_536},
+        kills=kills,
+        large="1:3000",
+        rows=1024,
+    )
+    report = runtime.wait(120)
+    assert (report["rows"], report["unfinished"], report["dead_lettered"]) == (rows, 0, 1), runtime.log
+    assert_refused_are_dead(kafka.bootstrap_servers, topics, rows, {kills})
+
+
 def test_a_second_producer_with_the_same_id_ends_the_first(
     kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
 ) -> None:

@@ -61,5 +61,15 @@ def test_rate_follows_the_last_moments() -> None:
     assert rates.rows_per_second == 0
 
 
+def test_no_rate_is_negative_when_a_transaction_takes_rows_back() -> None:
+    rates = RateWindow(span_s=2.0)
+    rates.add(Snapshot(seconds=10.0, rows=1_000, bytes=5_000))
+    for tick in range(1, 21):
+        rates.add(Snapshot(seconds=10 + tick / 5, rows=804 + tick, bytes=4_000 + tick))
+        assert rates.rows_per_second >= 0
+        assert rates.mb_per_second >= 0
+    assert rates.rows_per_second == pytest.approx(5)
+
+
 def test_no_time_is_no_rate() -> None:
     assert RateWindow().rows_per_second == 0

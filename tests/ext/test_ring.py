@@ -64,6 +64,36 @@ def test_batches_of_an_epoch_are_counted_until_their_release_and_as_untaken_unti
     assert (arena.batches(0, 0), arena.batches(0, 0, untaken=True)) == (1, 1)
 
 
+def test_a_batch_moves_unless_it_has_come_or_is_queued_behind_one_that_waits(feed):
+    one = feed([b"x"] * 8)
+    assert one.run() == END
+    assert one.intake.flush(1.0)
+    arena = one.arena
+    first, second = one.take(), 1
+    assert arena.states()[:2] == [HELD, READY]
+    assert arena.moving(0, 0, {}, set())
+    assert arena.moving(0, 0, {first: None}, set())
+    assert not arena.moving(0, 0, {first: None}, {0})
+    assert arena.moving(0, 0, {}, {0})
+    assert not arena.moving(0, 0, {first: None, second: None}, set())
+    assert not arena.moving(1, 9, {}, set())
+
+
+def test_batches_of_epochs_that_come_to_nothing_are_void_until_reading_goes_on(feed):
+    one = feed([b"x"] * 4)
+    assert one.run() == END
+    assert one.intake.flush(1.0)
+    arena, slot = one.arena, one.take()
+    assert arena.epoch_of(slot) == 0
+    assert not arena.is_void(slot)
+    arena.set_void_below(None)
+    assert arena.is_void(slot)
+    arena.set_void_below(1)
+    assert arena.is_void(slot)
+    arena.set_void_below(0)
+    assert not arena.is_void(slot)
+
+
 def test_positions_are_live_from_the_first_message_to_the_release(feed):
     one = feed([b"x"] * 3, linger_ns=10**12)
     assert one.run() == END

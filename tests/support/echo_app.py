@@ -4,6 +4,9 @@
 ``ECHO_TO``, ``ECHO_DEAD``: the topics that results and dead letters go to. ``ECHO_SINK_SERVERS``: their broker.
 ``ECHO_SECONDS``: how long a batch takes; with ``ECHO_SLOW``, only one that begins with a row of that partition.
 ``ECHO_LARGE``: ``17:3000`` gives the results of every 17th id about 3,000 bytes that no compression makes smaller.
+``ECHO_HANGS``: a call that has this id does not come back.
+``ECHO_KILLS``: one that has this id kills its process.
+``ECHO_CALLS``: a file to which every call appends a line: when it began, how many rows it has, and its first id.
 ``ECHO_ROWS``: of how many rows it is at most.
 ``ECHO_OPTIONS``: librdkafka options of the consumers, as JSON; ``ECHO_SINK_OPTIONS``: of the producers.
 ``ECHO_AWAY``: while a file of this name exists, calls of the handler raise ConnectionError: all of them, or with
@@ -18,6 +21,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import time
 
 import msgspec
@@ -31,6 +35,9 @@ SLOW = os.environ.get("ECHO_SLOW", "")
 LARGE_EVERY, LARGE_BYTES = (int(part) for part in os.environ.get("ECHO_LARGE", "0:0").split(":"))
 OPTIONS = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500} | json.loads(os.environ.get("ECHO_OPTIONS", "{}"))
 SINK_OPTIONS = json.loads(os.environ.get("ECHO_SINK_OPTIONS", "{}"))
+HANGS = int(os.environ.get("ECHO_HANGS") or -1)
+KILLS = int(os.environ.get("ECHO_KILLS") or -1)
+CALLS = os.environ.get("ECHO_CALLS", "")
 AWAY = os.environ.get("ECHO_AWAY", "")
 AWAY_EVERY = int(os.environ.get("ECHO_AWAY_EVERY", "1"))
 HANDLER = json.loads(os.environ.get("ECHO_HANDLER", "{}"))
@@ -48,6 +55,13 @@ calls = itertools.count(1)
 
 def echo(batch: Batch[Row]) -> dict[str, object]:
     """Every id, with the process group of the runtime that handled it."""
+    if CALLS:
+        with open(CALLS, "a") as told:
+            told.write(f"{time.monotonic()} {len(batch)} {batch['id'][0]}\n")
+    if KILLS in batch["id"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if HANGS in batch["id"]:
+        time.sleep(3600)
     if SECONDS and (not SLOW or batch.positions["partition"][0] == int(SLOW)):
         time.sleep(SECONDS)
     if next(calls) % AWAY_EVERY == 0 and AWAY and os.path.exists(AWAY):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pythia_fast.brokers import kafka_transactions
+from pythia_fast.brokers import kafka_transactions, kafka_withheld
 from pythia_fast.brokers.base import PublisherContext
 from pythia_fast.brokers.kafka import KafkaProducer
 from pythia_fast.brokers.kafka_transactions import INVALID_TXN_STATE, KafkaTransactions
@@ -32,6 +32,9 @@ class Producer:
         self.lost_to = self.tickets = self.fatal_code = 0
         self.closed = False
         self.calls: list[str] = []
+        self.records: list[memoryview] = []
+        self.reports: list[tuple[int, list[tuple[int, int]]]] = []
+        self.added: list[tuple[int, int, int]] = []
         Producer.made.append(self)
 
     def init_transactions(self, timeout_ms: int) -> None:
@@ -51,8 +54,13 @@ class Producer:
     def abort_transaction(self, timeout_ms: int) -> None:
         self.calls.append("abort")
 
-    def poll(self, timeout_ms: int) -> list[object]:
-        return []
+    def add(self, records: memoryview, count: int, ticket: int, topic: int) -> None:
+        self.added.append((count, ticket, topic))
+        self.records.append(records)
+
+    def poll(self, timeout_ms: int) -> list[tuple[int, list[tuple[int, int]]]]:
+        reports, self.reports = self.reports, []
+        return reports
 
     def close(self) -> None:
         self.closed = True
@@ -137,3 +145,84 @@ def test_one_whose_id_was_taken_ends_the_run(transactions: KafkaTransactions, mo
     transactions.commit(POSITIONS, b"member")
     with pytest.raises(SinkError, match=r"another producer has taken over transactional id 'the-id'"):
         outcome(transactions)
+
+
+def test_a_late_transaction_is_not_known_to_the_broker_before_it_is_written(transactions: KafkaTransactions) -> None:
+    assert outcome(transactions) == "ready"
+    (producer,) = Producer.made
+    transactions.begin(late=True)
+    assert transactions.writes_late
+    transactions.sink.publish(memoryview(b"first"), 3, 1)
+    transactions.sink.publish(memoryview(b"second"), 2, 2)
+    assert (producer.added, transactions.open_s) == ([], 0.0)
+    transactions.write()
+    transactions.write()
+    assert producer.added == [(3, 1, 0), (2, 2, 0)]
+    assert transactions.open_s > 0
+
+
+def test_an_abort_gives_back_what_was_withheld(transactions: KafkaTransactions) -> None:
+    assert outcome(transactions) == "ready"
+    (producer,) = Producer.made
+    transactions.begin(late=True)
+    transactions.sink.publish(memoryview(b"first"), 3, 1)
+    transactions.abort()
+    assert outcome(transactions) == "aborted"
+    assert transactions.sink._poll(0) == [(1, [])]
+    transactions.begin()
+    transactions.write()
+    assert producer.added == []
+    assert not transactions.writes_late
+
+
+def test_records_of_a_batch_that_goes_on_are_set_aside(transactions: KafkaTransactions) -> None:
+    assert outcome(transactions) == "ready"
+    (producer,) = Producer.made
+    transactions.begin(late=True)
+    region = bytearray(b"first")
+    transactions.goes_on(1)
+    transactions.sink.publish(memoryview(region), 3, 1)
+    transactions.sink.publish(memoryview(b"last"), 1, 2)
+    assert transactions.sink._poll(0) == [(1, [])]  # so the batch goes on
+    region[:] = b"other"
+    assert transactions.unwritten
+    transactions.write()
+    (count, aside, topic), last = producer.added
+    assert (count, topic, last) == (3, 0, (1, 2, 0))
+    assert bytes(producer.records[0]) == b"first"
+    producer.reports = [(2, []), (aside, [])]
+    assert transactions.sink._poll(0) == [(2, [])]
+    assert not transactions.unwritten
+    assert transactions.lost() == ""
+
+
+def test_no_more_is_set_aside_than_memory_is_meant_for_it(
+    transactions: KafkaTransactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_withheld, "ASIDE_BYTES", 8)
+    assert outcome(transactions) == "ready"
+    transactions.begin(late=True)
+    for ticket in (1, 2):
+        transactions.goes_on(ticket)
+        transactions.sink.publish(memoryview(b"first"), 3, ticket)
+    assert transactions.sink._poll(0) == [(1, [])]
+
+
+def test_a_record_that_was_set_aside_and_is_refused_aborts_and_is_the_last(transactions: KafkaTransactions) -> None:
+    """Nobody has its row any more, to make a dead letter of it."""
+    assert outcome(transactions) == "ready"
+    (producer,) = Producer.made
+    transactions.begin(late=True)
+    transactions.goes_on(1)
+    transactions.sink.publish(memoryview(b"first"), 3, 1)
+    transactions.write()
+    producer.reports = [(producer.added[0][1], [(0, 10)])]
+    assert transactions.sink._poll(0) == [(1, [])]
+    assert "a record of a batch that went on was refused" in transactions.lost()
+    transactions.abort()
+    assert outcome(transactions) == "aborted"
+    assert transactions.lost() == ""
+    transactions.begin(late=True)
+    transactions.goes_on(2)
+    transactions.sink.publish(memoryview(b"first"), 3, 2)
+    assert transactions.sink._poll(0) == []

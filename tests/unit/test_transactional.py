@@ -1,4 +1,5 @@
-"""When a run gives its transactions up: pythia_fast.runtime.transactional with a producer that loses what it is told.
+"""When a run gives its transactions up, and when it writes them late: runtime/transactional.py with a producer that
+loses what it is told.
 
 A real broker loses a transaction now and then; five in a row, and one in between that is committed, are played here.
 """
@@ -31,25 +32,28 @@ class Producer:
 
     transactional_id = "the-id"
     timeout_s = 10.0
-    open_s = 0.0
-    tries_out = False
+    writes_late = False
+    unwritten = False
 
     def __init__(self) -> None:
         self.outcomes: deque[str] = deque(["ready"])
         self.begun = 0
+        self.open_s = 0.0
+        self.late = False
         self.loses = ""
 
     def outcome(self) -> str | None:
         return self.outcomes.popleft() if self.outcomes else None
 
-    def begin(self) -> None:
+    def begin(self, *, late: bool) -> None:
         self.begun += 1
+        self.late = late
 
     def lost(self) -> str:
         return self.loses
 
     def abort(self) -> None:
-        self.loses = ""
+        self.loses, self.open_s = "", 0.0
         self.outcomes.append("aborted")
 
 
@@ -92,6 +96,13 @@ class Run:
 
     def lose(self, why: str) -> None:
         self.producer.loses = why
+        self.abort()
+
+    def grow_old(self) -> None:
+        self.producer.open_s = self.producer.timeout_s
+        self.abort()
+
+    def abort(self) -> None:
         self.turn()  # it is seen, and the abort asked for
         self.turn()  # the transaction is aborted
         assert self.completion.aborted
@@ -144,3 +155,32 @@ def test_what_the_group_takes_away_does_not_count(run: Run) -> None:
         run.turn()
     assert run.completion.counts.transactions_aborted == 2 * MAX_ABORTS_IN_A_ROW
     assert "the group went on without this member" in run.log[0]
+
+
+def test_after_one_that_became_too_old_transactions_are_written_late_until_they_are_quick_again(run: Run) -> None:
+    assert not run.producer.late
+    run.grow_old()
+    assert run.producer.late
+    run.commit()
+    assert run.producer.late  # it was quick, but rows of the one that was aborted may still be to come
+    run.completion._too_old_at -= run.producer.timeout_s
+    run.completion._began -= run.producer.timeout_s
+    run.commit()
+    assert run.producer.late  # it was slow
+    run.commit()
+    assert not run.producer.late
+
+
+def test_other_reasons_to_abort_are_none_to_write_late(run: Run) -> None:
+    run.lose("lost")
+    assert not run.producer.late
+
+
+def test_what_an_abort_undid_is_void_until_reading_goes_on(run: Run) -> None:
+    run.producer.loses = "lost"
+    run.turn()
+    assert run.arena.is_void(0)
+    run.turn()
+    assert run.arena.is_void(0)
+    run.completion.rewound(0)
+    assert not run.arena.is_void(0)

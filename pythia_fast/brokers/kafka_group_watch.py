@@ -1,0 +1,168 @@
+"""GroupWatch: what a member of a consumer group is told while it waits for the group.
+
+A member that was killed has left nobody a word: its group waits for it until its session ends, 45 s by default. The
+others get its partitions, and a successor gets any, only then, and nothing that librdkafka calls back with says so. So
+a few seconds after the last assignment or revocation the group's coordinator is asked, beside the reading, how the
+group stands: once where all is well, and now and then while there is something to wait for.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from confluent_kafka import ConsumerGroupState, KafkaException
+
+from pythia_fast.brokers.kafka_client import KafkaAccess, text_of
+from pythia_fast.errors import SourceError
+
+ASK_AFTER_S = 3.0  #: without an assignment or a revocation
+AGAIN_S = 15.0  #: between two sentences about one wait
+ANSWER_S = 5.0
+NAMED = 4  #: members
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """How a consumer group stands, by its coordinator."""
+
+    state: Literal["stable", "rebalance", "unknown"]
+    members: Mapping[str, int]  #: "client id at host" -> partitions that it holds; without ourselves
+    trouble: str = ""  #: why the coordinator did not say
+
+
+def ask_coordinator(options: Mapping[str, str], group: str, client_id: str) -> Group:
+    """``options``: to reach the brokers; ``client_id``: ours in the group. Waits."""
+    access = KafkaAccess(options, ANSWER_S)
+    try:
+        admin = access.admin()  # lives until it has answered
+        with access.failures(SourceError):
+            asked = admin.describe_consumer_groups([group], request_timeout=ANSWER_S)
+            found = asked[group].result(ANSWER_S)
+    except (SourceError, TimeoutError) as error:
+        return Group("unknown", {}, str(error) or "it does not answer")
+    except KafkaException as error:
+        return Group("unknown", {}, text_of(error.args[0]))
+    others = {
+        f"{member.client_id} at {member.host.lstrip('/')}": len(member.assignment.topic_partitions)
+        for member in found.members
+        if member.client_id != client_id
+    }
+    if found.state == ConsumerGroupState.STABLE:
+        return Group("stable", others)
+    empty = found.state in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD, ConsumerGroupState.UNKNOWN)
+    return Group("unknown" if empty else "rebalance", others)
+
+
+class GroupWatch:
+    """Of one member; on the thread that acts on rebalances.
+
+    Parameters:
+        group: its name.
+        session_s: after which a member that is silent is no member any more.
+        static: whether this member has a ``group.instance.id``.
+        ask: the coordinator; called on a thread of its own.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        session_s: float,
+        *,
+        static: bool,
+        ask: Callable[[], Group],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._group = group
+        self._session_s = session_s
+        self._static = static
+        self._ask = ask
+        self._clock = clock
+        self._since_s = self._next_s = 0.0
+        self._answer: Group | None = None
+        self._asker: threading.Thread | None = None
+        self._asked = False
+        self.waits = False  #: ``look`` is to be called about once a second
+        self.changed()
+
+    def changed(self) -> None:
+        """Partitions were assigned or revoked, or the brokers are there now."""
+        self._since_s = self._clock()
+        self._next_s = self._since_s + ASK_AFTER_S
+        self._asked = False
+        self.waits = True
+
+    def look(self, held: int) -> str | None:
+        """A sentence, where one is due. ``held``: partitions that this member has."""
+        if not self.waits or self._clock() < self._next_s or (self._asker is not None and self._asker.is_alive()):
+            return None
+        if not self._asked:
+            self._asked = True
+            self._asker = threading.Thread(target=self._ask_and_keep, name=f"group {self._group}", daemon=True)
+            self._asker.start()
+            return None
+        answer, self._asked = self._answer, False
+        assert answer is not None
+        if held and answer.state != "rebalance":
+            self.waits = False
+            return None
+        self._next_s = self._clock() + AGAIN_S
+        if answer.state == "stable" and self._clock() - self._since_s > self._session_s + ASK_AFTER_S:
+            self.waits = False
+            return self._one_too_many(answer)
+        return self._sentence(answer, held)
+
+    def _ask_and_keep(self) -> None:
+        self._answer = self._ask()
+
+    def _sentence(self, group: Group, held: int) -> str:
+        waited_s = self._clock() - self._since_s
+        if held:
+            subject = f"group {self._group}, of whose partitions this member has {held}, has not settled"
+        else:
+            subject = f"this member of group {self._group} has had no partition"
+        return f"kafka: {subject} for {waited_s:.0f} s: {self._why(group)}; {self._advice()}"
+
+    def _one_too_many(self, group: Group) -> str:
+        return (
+            f"kafka: this member of group {self._group} has no partition, because others hold them and live "
+            f"({_names(group, counts=True)}): there are more members than partitions, and it gets one when a member "
+            "leaves"
+        )
+
+    def _why(self, group: Group) -> str:
+        ends = f"its session ends, at most {self._session_s:g} s after its last sign of life"
+        if group.state == "rebalance":
+            return (
+                f"the group is in a rebalance, which waits for every member ({_names(group, counts=False)}), and for "
+                f"one that was killed until {ends}"
+            )
+        if group.state == "stable":
+            return (
+                f"others hold them ({_names(group, counts=True)}), and those of one that was killed are free when "
+                f"{ends}"
+            )
+        if group.trouble:
+            return f"its coordinator does not tell why ({group.trouble})"
+        return f"its coordinator knows of no member yet; one that was killed is waited for until {ends}"
+
+    def _advice(self) -> str:
+        shorter = "a smaller session_timeout_ms= of the KafkaConsumer makes such waits shorter"
+        if self._static:
+            return f"{shorter}; a restart with the same group_instance_id= need not wait"
+        return (
+            f"{shorter}, and with group_instance_id=, another one for each copy, a copy that is started again has its "
+            "partitions at once"
+        )
+
+
+def _names(group: Group, *, counts: bool) -> str:
+    if not group.members:
+        return "none but this one" if not counts else "nobody that is known"
+    shown = [f"{name}: {count}" if counts else name for name, count in sorted(group.members.items())[:NAMED]]
+    more = f" and {len(group.members) - NAMED} more" if len(group.members) > NAMED else ""
+    return ", ".join(shown) + more

@@ -1,0 +1,127 @@
+"""brokers/kafka_group_watch: what a member is told while it waits for its group; with a coordinator made up."""
+
+from __future__ import annotations
+
+from pythia_fast.brokers.kafka_group_watch import AGAIN_S, ASK_AFTER_S, Group, GroupWatch
+
+
+class Coordinator:
+    """Stands for the group's coordinator, and for time."""
+
+    def __init__(self, *, static: bool = False) -> None:
+        self.now_s = 100.0
+        self.asked = 0
+        self.group = Group("rebalance", {"shop-1 at 10.0.0.1": 0})
+        self.watch = GroupWatch("g", 45, static=static, ask=self.answer, clock=lambda: self.now_s)
+
+    def answer(self) -> Group:
+        self.asked += 1
+        return self.group
+
+    def look(self, held: int = 0) -> str | None:
+        """The question, and then what came of it."""
+        first = self.watch.look(held)
+        assert first is None
+        if self.watch._asker is not None:
+            self.watch._asker.join()
+        return self.watch.look(held)
+
+    def later(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def test_nothing_is_asked_before_a_rebalance_has_had_its_time() -> None:
+    coordinator = Coordinator()
+    coordinator.later(ASK_AFTER_S - 0.1)
+    assert coordinator.look() is None
+    coordinator.watch.changed()
+    coordinator.later(ASK_AFTER_S - 0.1)
+    assert coordinator.look() is None
+    assert coordinator.asked == 0
+
+
+def test_a_member_without_partitions_says_what_it_waits_for_for_how_long_and_what_to_do() -> None:
+    coordinator = Coordinator()
+    coordinator.later(ASK_AFTER_S)
+    line = coordinator.look()
+    assert line is not None
+    assert line.startswith("kafka: this member of group g has had no partition for 3 s: the group is in a rebalance")
+    assert "(shop-1 at 10.0.0.1)" in line
+    assert "until its session ends, at most 45 s after its last sign of life" in line
+    assert "session_timeout_ms=" in line
+    assert "with group_instance_id=, another one for each copy" in line
+
+
+def test_it_is_told_again_as_long_as_it_lasts() -> None:
+    coordinator = Coordinator()
+    coordinator.later(ASK_AFTER_S)
+    assert coordinator.look() is not None
+    coordinator.later(AGAIN_S - 0.1)
+    assert coordinator.look() is None
+    coordinator.later(0.1)
+    coordinator.group = Group("stable", {"shop-1 at 10.0.0.1": 4})
+    line = coordinator.look()
+    assert line is not None
+    assert "no partition for 18 s: others hold them (shop-1 at 10.0.0.1: 4)" in line
+
+
+def test_a_member_too_many_is_told_so_once_every_session_that_could_end_has_ended() -> None:
+    coordinator = Coordinator()
+    coordinator.group = Group("stable", {"shop-1 at 10.0.0.1": 4})
+    coordinator.later(44)
+    assert "are free when its session ends, at most 45 s" in (coordinator.look() or "")
+    coordinator.later(AGAIN_S)
+    line = coordinator.look() or ""
+    assert "others hold them and live (shop-1 at 10.0.0.1: 4): there are more members than partitions" in line
+    coordinator.later(1000)
+    assert coordinator.look() is None
+    assert coordinator.asked == 2
+
+
+def test_a_member_of_a_group_that_is_settled_asks_once() -> None:
+    coordinator = Coordinator()
+    coordinator.group = Group("stable", {})
+    coordinator.later(ASK_AFTER_S)
+    assert coordinator.look(held=2) is None
+    assert not coordinator.watch.waits
+    coordinator.later(1000)
+    assert coordinator.look(held=2) is None
+    assert coordinator.asked == 1
+    coordinator.watch.changed()
+    assert coordinator.watch.waits
+
+
+def test_a_member_with_partitions_tells_of_a_rebalance_that_does_not_end() -> None:
+    coordinator = Coordinator()
+    coordinator.later(ASK_AFTER_S)
+    line = coordinator.look(held=2)
+    assert line is not None
+    assert (
+        "group g, of whose partitions this member has 2, has not settled for 3 s: the group is in a rebalance" in line
+    )
+    coordinator.group = Group("stable", {})
+    coordinator.later(AGAIN_S)
+    assert coordinator.look(held=2) is None
+    assert not coordinator.watch.waits
+
+
+def test_a_coordinator_that_does_not_answer_is_said_by_a_member_that_waits() -> None:
+    coordinator = Coordinator()
+    coordinator.group = Group("unknown", {}, "timed out")
+    coordinator.later(ASK_AFTER_S)
+    assert "its coordinator does not tell why (timed out)" in (coordinator.look() or "")
+    coordinator.later(AGAIN_S)
+    assert coordinator.look(held=1) is None
+
+
+def test_a_static_member_is_not_told_to_become_one() -> None:
+    coordinator = Coordinator(static=True)
+    coordinator.later(ASK_AFTER_S)
+    assert (coordinator.look() or "").endswith("a restart with the same group_instance_id= need not wait")
+
+
+def test_a_large_group_is_named_in_part() -> None:
+    coordinator = Coordinator()
+    coordinator.group = Group("rebalance", {f"member {n}": 0 for n in range(9)})
+    coordinator.later(ASK_AFTER_S)
+    assert "(member 0, member 1, member 2, member 3 and 5 more)" in (coordinator.look() or "")

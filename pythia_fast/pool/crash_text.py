@@ -20,8 +20,10 @@ MOST_CHARACTERS = 3000
 
 STDERR = 2
 
-#: What a pool process exits with when its heap is full: nothing it does from then on can be trusted.
+#: What a pool process exits with when its heap is full: nothing it does from then on can be trusted. A handler may exit
+#: with the same, so the words below stand before its traceback, where no handler writes.
 EXIT_OUT_OF_MEMORY = 4
+OUT_OF_MEMORY = "pythia_fast: out of memory\n"
 
 #: Stands for a file that could not be made, because the nursery has no descriptor left: the words go to stderr.
 NO_FILE = -1
@@ -60,26 +62,32 @@ def keep_in(fd: int) -> None:
 def leave_out_of_memory(error: MemoryError) -> None:
     """End this process with the traceback of the error."""
     with contextlib.suppress(BaseException):
+        os.write(_own_fd, OUT_OF_MEMORY.encode())
         os.write(_own_fd, "".join(traceback.format_exception(error)).encode(errors="backslashreplace"))
     os._exit(EXIT_OUT_OF_MEMORY)
 
 
-def take(fd: int) -> str:
-    """The beginning of what the child said, which is told on stderr too. Closes the file. In the nursery."""
+def take(fd: int) -> tuple[str, bool]:
+    """The beginning of what the child said, which is told on stderr too, and whether it left for want of memory.
+
+    Closes the file. In the nursery.
+    """
     if fd == NO_FILE:
-        return ""
+        return "", False
     try:
         size = os.fstat(fd).st_size
         said = os.pread(fd, MOST_BYTES, 0)
     finally:
         os.close(fd)
     text = said.decode(errors="replace")
+    out_of_memory = text.startswith(OUT_OF_MEMORY)
+    text = text.removeprefix(OUT_OF_MEMORY)
     if size > len(said):
         text += f"\n... {size - len(said)} bytes more"
     if text:
         tell(text if text.endswith("\n") else text + "\n")
     stacks = text.partition("\nExtension modules:")[0]
-    return stacks if len(stacks) <= MOST_CHARACTERS else stacks[:MOST_CHARACTERS] + "\n..."
+    return stacks if len(stacks) <= MOST_CHARACTERS else stacks[:MOST_CHARACTERS] + "\n...", out_of_memory
 
 
 def tell(text: str) -> None:

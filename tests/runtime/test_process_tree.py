@@ -103,7 +103,7 @@ def test_a_fork_beside_threads_is_warned_of(script):
     threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
     """
     _, out, _ = script(PRELUDE, threads, HANDLER, MAIN, method="fork").end()
-    assert "start_method='fork' forks a process with 1 threads beside" in out
+    assert "start_method='fork' forks a process with a thread beside" in out
     assert "rows 1000 1000" in out
 
 

@@ -17,9 +17,10 @@ class FakeArena:
 
     def __init__(self) -> None:
         self.began_ns = [0, 0]
+        self.booted = [True, True]
 
     def worker_facts(self, worker):
-        return SimpleNamespace(began_ns=self.began_ns[worker])
+        return SimpleNamespace(began_ns=self.began_ns[worker], booted=self.booted[worker])
 
 
 @pytest.fixture
@@ -32,12 +33,13 @@ def places():
 
 def make(**limits):
     sent, memory = [], {10: 0.0, 11: 0.0}
+    told = limits.pop("told", [])
     handler = (
-        SimpleNamespace(batch_deadline=None, max_memory_mb=None)
+        SimpleNamespace(name="score", batch_deadline=None, setup_deadline=None, max_memory_mb=None)
         if not limits
-        else SimpleNamespace(batch_deadline=limits.get("batch_deadline"), max_memory_mb=limits.get("max_memory_mb"))
+        else SimpleNamespace(name="score", **{"batch_deadline": None, "setup_deadline": None, "max_memory_mb": None, **limits})
     )
-    return Watchdog(handler, send=lambda pid, number: sent.append((pid, number)), memory_mb=memory.get), sent, memory
+    return Watchdog(handler, send=lambda pid, number: sent.append((pid, number)), tell=told.append, memory_mb=memory.get), sent, memory
 
 
 def test_one_that_takes_too_long_is_aborted_and_then_killed(places):

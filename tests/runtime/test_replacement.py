@@ -129,7 +129,7 @@ def test_an_exit_code_of_the_handlers_own_is_not_taken_for_one_of_ours(tmp_path)
     events = Events()
     report, sink, dead, _ = memory_run.run(tmp_path, handler, numbers(20), batch_size=10, observer=events)
     assert sorted_ints(sink) == sorted(set(range(20)) - {3, 13})
-    reasons = {record.value: dict(record.headers)["pf-reason"].decode() for record in dead.records}
+    reasons = {record.payload: dict(record.headers)["pf-reason"].decode() for record in dead.records}
     assert "exit code 4" in reasons[b"3"]
     assert "memory" not in reasons[b"3"]
     assert "exit code 5" in reasons[b"13"]
@@ -161,7 +161,7 @@ def test_a_successor_whose_setup_hangs_is_told_of_and_followed_by_another_one(tm
     assert dead.records == []
     (slow,) = [line for line in events.lines if "has been in setup() for" in line]
     assert "handler: process 0 (pid " in slow
-    assert "setup_deadline=1 s ends it in" in slow
+    assert "setup_deadline=1 ends it in" in slow
     assert sum("was not back from setup() after setup_deadline=1 s" in line for line in events.lines) == 1
 
 

@@ -11,7 +11,8 @@ import fcntl
 import os
 import select
 import tempfile
-import traceback
+
+from pythia_fast.pool.users_frames import format_error, place_of, shorten_stacks
 
 #: Of one process; a stack is some hundred bytes a frame.
 MOST_BYTES = 16_000
@@ -32,7 +33,11 @@ NO_FILE = -1
 #: written into these.
 OUT_OF_THE_WAY = 500
 
+#: Places of crashes that are remembered.
+MOST_PLACES = 1000
+
 _own_fd = NO_FILE
+_told: set[tuple[str, ...]] = set()  # in the nursery
 
 
 def make_file() -> int:
@@ -63,14 +68,15 @@ def leave_out_of_memory(error: MemoryError) -> None:
     """End this process with the traceback of the error."""
     with contextlib.suppress(BaseException):
         os.write(_own_fd, OUT_OF_MEMORY.encode())
-        os.write(_own_fd, "".join(traceback.format_exception(error)).encode(errors="backslashreplace"))
+        os.write(_own_fd, format_error(error).encode(errors="backslashreplace"))
     os._exit(EXIT_OUT_OF_MEMORY)
 
 
 def take(fd: int) -> tuple[str, bool]:
-    """The beginning of what the child said, which is told on stderr too, and whether it left for want of memory.
+    """The beginning of what the child said, and whether it left for want of memory.
 
-    Closes the file. In the nursery.
+    It is told on stderr too, unless a crash at the same place was: a row that kills does so some times. Closes the
+    file. In the nursery.
     """
     if fd == NO_FILE:
         return "", False
@@ -84,9 +90,12 @@ def take(fd: int) -> tuple[str, bool]:
     text = text.removeprefix(OUT_OF_MEMORY)
     if size > len(said):
         text += f"\n... {size - len(said)} bytes more"
-    if text:
-        tell(text if text.endswith("\n") else text + "\n")
-    stacks = text.partition("\nExtension modules:")[0]
+    stacks = shorten_stacks(text.partition("\nExtension modules:")[0].rstrip("\n"))
+    if stacks and (place := place_of(stacks)) not in _told:
+        if len(_told) >= MOST_PLACES:
+            _told.clear()
+        _told.add(place)
+        tell(stacks + "\n")
     return stacks if len(stacks) <= MOST_CHARACTERS else stacks[:MOST_CHARACTERS] + "\n...", out_of_memory
 
 

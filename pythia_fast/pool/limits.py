@@ -110,7 +110,7 @@ class Recycled:
         self._next_s = float("-inf")
 
     def line(self, now_s: float, process: str, why: str) -> str:
-        """One more did, at ``now_s``; what is to be told, empty for nothing yet. ``why``: which limit it has reached."""
+        """One more did, at ``now_s``, as it has reached this limit; what is to be told, empty for nothing yet."""
         self._untold += 1
         if now_s < self._next_s:
             return ""

@@ -286,5 +286,3 @@ def _wait_or_kill(pid: int, timeout: float) -> None:
         finally:
             os.close(handle)
     os.waitpid(pid, 0)
-
-

@@ -9,7 +9,6 @@ import select
 import signal
 import socket
 import sys
-import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -34,6 +33,7 @@ from pythia_fast.pool.messages import (
     send,
     shorten,
 )
+from pythia_fast.pool.users_frames import format_error
 
 #: Runs in a child: (pool, seat, to be told which limit was reached) -> the traceback of its teardown(), or nothing.
 ChildMain = Callable[[int, int, Callable[[str], None]], str]
@@ -191,9 +191,9 @@ def _fork_child(
             status = 0
             if trouble:
                 send(channel, TeardownFailed(launch.pool, launch.worker, os.getpid(), shorten(trouble)))
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
-            send(channel, BootFailed(launch.pool, launch.worker, os.getpid(), shorten(traceback.format_exc())))
+            send(channel, BootFailed(launch.pool, launch.worker, os.getpid(), shorten(format_error(error))))
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
@@ -220,8 +220,8 @@ def main(channel_fd: int) -> int:
     if setup.import_first:
         try:
             children.load()
-        except BaseException:
-            send(channel, BootFailed(-1, -1, os.getpid(), shorten(traceback.format_exc())))
+        except BaseException as error:
+            send(channel, BootFailed(-1, -1, os.getpid(), shorten(format_error(error))))
             return EXIT_BOOT_FAILED
     serve_nursery(channel, children.main, parent)
     return 0

@@ -6,7 +6,6 @@ import signal
 from typing import NamedTuple
 
 
-
 class Obituary(NamedTuple):
     """The end of one process."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from pythia_fast._ext.spare import wait_for_place
 from pythia_fast.pool.forked import leave_if_forked, outlive_group_signals
 from pythia_fast.pool.limits import Limits, check_after_setup
 from pythia_fast.pool.rows import RowKeeper
+from pythia_fast.pool.users_frames import format_error
 from pythia_fast.runtime.notes import write_notes
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def _teardown(call: HandlerCall, pid: int) -> str:
     """All batches are done: what is raised now costs none of them, and is only told."""
     try:
         _once(call.teardown, pid)
-    except BaseException:
-        return traceback.format_exc()
+    except BaseException as error:
+        return format_error(error)
     return ""
 
 

@@ -1,7 +1,7 @@
 """When spares are made again after one that failed, and what is told of it. Pure: the caller tells the time.
 
-Without spares the run goes on, and successors are made when they are needed. So a spare that cannot start is tried again
-for ever, at growing intervals, and told of once until one is up.
+Without spares the run goes on, and successors are made when they are needed. So a spare that cannot start is tried
+again for ever, at growing intervals, and told of once until one is up.
 """
 
 from __future__ import annotations

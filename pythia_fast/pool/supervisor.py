@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pythia_fast.runtime.handler_run import HandlerRun
     from pythia_fast.runtime.shutdown import StopRequest
 
-#: Lines of teardown()'s traceback that are told: the place and the error stand last.
-TEARDOWN_LINES = 6
+#: Lines of a traceback of setup() or teardown() that are told: the place and the error stand last.
+LAST_LINES = 6
 #: Spares are made this long after the pool is up: the start has enough to do.
 SPARES_AFTER_S = 1.0
 #: Until a successor follows one whose setup() raised: twice as long each time. The restart budget is spent within half
@@ -123,8 +123,8 @@ class Supervisor:
                 deadline_s = run.handler.setup_deadline
                 if deadline_s is not None and time.monotonic() - began > deadline_s and not run.booted():
                     raise PoolError(
-                        f"the pool of handler {run.handler.name!r} was not up after setup_deadline={deadline_s:g} s: its "
-                        "setup() does not return"
+                        f"the pool of handler {run.handler.name!r} was not up after setup_deadline={deadline_s:g} s: "
+                        "its setup() does not return"
                     )
             for message in self._nursery.receive(0.005):
                 self._take(message)
@@ -267,8 +267,7 @@ class Supervisor:
             run = self._runs[message.pool]
             place = self._place(message.pool, message.pid, message.worker)
             if place is None:
-                last = message.traceback.rstrip().splitlines()[-TEARDOWN_LINES:]
-                self._spares_in_vain[message.pid] = "\n".join(last)
+                self._spares_in_vain[message.pid] = _end_of(message.traceback)
                 return
             if run.arena.worker_facts(place).booted:
                 raise PoolError(
@@ -276,7 +275,7 @@ class Supervisor:
                     f"please report it:\n{message.traceback.rstrip()}"
                 )
             if run.started:
-                last = "\n".join(message.traceback.rstrip().splitlines()[-TEARDOWN_LINES:])
+                last = _end_of(message.traceback)
                 self._log(f"{run.handler.name}: the successor of process {place} could not start:\n{last}")
                 return
         self.raise_if_boot_failed(message)
@@ -318,7 +317,7 @@ class Supervisor:
             self._log(f"{name}: process {holder.place} {how} after its last batch, in teardown()")
 
     def _teardown_failed(self, message: TeardownFailed) -> None:
-        last = "\n".join(message.traceback.rstrip().splitlines()[-TEARDOWN_LINES:])
+        last = _end_of(message.traceback)
         self._log(
             f"{self._runs[message.pool].handler.name}: teardown() raised in process "
             f"{self._place(message.pool, message.pid, message.worker)} (pid {message.pid}), after its last batch was "
@@ -393,3 +392,7 @@ class Supervisor:
         reason = self._budgets[message.pool].spend(death)
         if reason is not None:
             raise PoolError(f"handler {run.handler.name!r}: {reason} (the last {how}); restarting does not help")
+
+
+def _end_of(traceback: str) -> str:
+    return "\n".join(traceback.rstrip().splitlines()[-LAST_LINES:])

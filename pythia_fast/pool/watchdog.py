@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pythia_fast._ext.spare import is_up
 from pythia_fast._ext.ring import monotonic_ns
+from pythia_fast._ext.spare import is_up
 from pythia_fast.pool.limits import HARD_FACTOR, own_memory_mb
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ class Watchdog:
                     else "setup_deadline= is None, so nothing ends it"
                 )
                 self._tell(
-                    f"{self._name}: {what} (pid {pid}) has been in setup() for {took_s:.0f} s and is not up yet; {ends} "
-                    f"(py-spy dump --pid {pid} says what it does)"
+                    f"{self._name}: {what} (pid {pid}) has been in setup() for {took_s:.0f} s and is not up yet; "
+                    f"{ends} (py-spy dump --pid {pid} says what it does)"
                 )
 
     def _look_at_time(self, now: float, arena: Arena, places: Places, deadline_s: float) -> None:
@@ -128,7 +128,9 @@ class Watchdog:
     def _look_at_memory(self, now: float, arena: Arena, places: Places, max_memory_mb: float) -> None:
         for worker in range(arena.n_workers):
             pid = places.pid_at(worker)
-            if pid is not None and pid not in self._reasons and self._memory_mb(pid) > max_memory_mb * HARD_FACTOR:
+            if pid is None or pid in self._reasons or not arena.worker_facts(worker).booted:
+                continue  # what setup() takes is looked at behind it
+            if self._memory_mb(pid) > max_memory_mb * HARD_FACTOR:
                 reason = f"grew beyond {HARD_FACTOR:g} x max_memory_mb={max_memory_mb:g} within a batch"
                 self._end(pid, now + GROWING_GRACE_S, reason)
 

@@ -190,8 +190,8 @@ class Engine:
         target = self._app.locate()
         if target is None:
             raise PoolError(
-                f"app {self._app.name!r} is no module-level name that a new interpreter could import, and this process, "
-                "which has threads by now, cannot be forked"
+                f"app {self._app.name!r} is no module-level name that a new interpreter could import, and this "
+                "process, which has threads by now, cannot be forked"
             )
         nursery, threads = self._spawn_nursery(target, import_first=self._start_method != "spawn")
         if threads > 1 and self._start_method != "spawn":

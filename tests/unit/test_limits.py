@@ -23,7 +23,11 @@ from pythia_fast.pool.limits import (
 
 def test_the_last_of_so_many_batches_is_told():
     limits = Limits(3, None)
-    assert [limits.reached() for _ in range(3)] == ["", "", "has handled as many batches as max_batches_per_process=3 lets it"]
+    assert [limits.reached() for _ in range(3)] == [
+        "",
+        "",
+        "has handled as many batches as max_batches_per_process=3 lets it",
+    ]
 
 
 def test_memory_is_looked_at_now_and_then():

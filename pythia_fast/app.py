@@ -104,7 +104,7 @@ class App:
                 for, or whose exception it names. A row is given up, too, when processes have died on it alone.
             batch_deadline: seconds that one call of the handler may take; a process that takes longer is ended, with
                 all its stacks told, and its batch handled again as after a crash. Default: no limit.
-            setup_deadline: seconds that ``setup()`` may take. At the start of a run, one that takes longer ends it; later,
+            setup_deadline: seconds that ``setup()`` may take. At the start, one that takes longer ends the run; later
                 its process is ended and another one made. None: no limit.
             max_batches_per_process: batches after which a process makes room for a fresh one.
             max_memory_mb: memory of its own (10**6 bytes, the arena not counted) beyond which a process makes room for

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pythia_fast import outlet
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast._ext.spare import is_up
 from pythia_fast.pool.limits import HARD_FACTOR, own_memory_mb
@@ -123,7 +124,8 @@ class Watchdog:
                 continue
             began_ns = arena.worker_facts(worker).began_ns
             if began_ns and monotonic_ns() - began_ns > deadline_s * 1e9:
-                self._end(pid, now + GRACE_S, f"took longer than batch_deadline={deadline_s:g} s")
+                why = f" ({nobody})" if (nobody := outlet.unread()) else ""
+                self._end(pid, now + GRACE_S, f"took longer than batch_deadline={deadline_s:g} s{why}")
 
     def _look_at_memory(self, now: float, arena: Arena, places: Places, max_memory_mb: float) -> None:
         for worker in range(arena.n_workers):

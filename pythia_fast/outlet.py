@@ -8,7 +8,6 @@ told of when somebody reads again.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import stat
@@ -35,9 +34,9 @@ class Outlet:
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
         self._most_waiting = most_waiting
         self._fd = _descriptor_that_may_wait(stream)
-        self._own_fd: int | None = None  #: of a terminal, opened anew
-        if self._fd is not None and os.isatty(self._fd):
-            self._own_fd = _open_terminal(self._fd)
+        self._own_fd: int | None = None  #: of the terminal, opened anew
+        if self._fd is not None:
+            self._own_fd = open_terminal(self._fd)
         self._changed = threading.Condition()
         self._waiting: deque[bytes] = deque()
         self._size = 0
@@ -120,21 +119,28 @@ class Outlet:
         """Write what is taken at once; the rest. Nothing is left for a reader that is gone for good."""
         assert self._fd is not None
         try:
-            while data:
-                if self._own_fd is not None:
-                    data = data[os.write(self._own_fd, data) :]
-                    continue
-                if not select.select([], [self._fd], [], 0)[1]:
-                    break
-                # A pipe that takes anything has room for so much, so this does not wait (pipe(7)).
-                data = data[os.write(self._fd, data[: select.PIPE_BUF]) :]
-        except BlockingIOError:
-            return data
-        except OSError as error:
-            if error.errno in (errno.EINTR, errno.EAGAIN):
-                return data
+            return write_now(self._fd, data, self._own_fd)
+        except OSError:
             return b""
+
+
+def write_now(fd: int, data: bytes, terminal: int | None) -> bytes:
+    """Write what is taken without waiting; the rest. ``terminal``: of ``open_terminal``, where it is one.
+
+    Raises OSError where nobody can read it any more.
+    """
+    try:
+        while data:
+            if terminal is not None:
+                data = data[os.write(terminal, data) :]
+                continue
+            if not select.select([], [fd], [], 0)[1]:
+                break
+            # A pipe that takes anything has room for so much, so this does not wait (pipe(7)).
+            data = data[os.write(fd, data[: select.PIPE_BUF]) :]
+    except BlockingIOError:
         return data
+    return data
 
 
 def say_last(stream: TextIO, text: str, timeout: float = LAST_WORDS_S) -> None:
@@ -172,8 +178,9 @@ def _descriptor_that_may_wait(stream: TextIO) -> int | None:
     return fd if _may_wait(fd) else None
 
 
-def _open_terminal(fd: int) -> int | None:
-    """The terminal once more, to be written to without waiting: others have the descriptor that there is."""
+def open_terminal(fd: int) -> int | None:
+    """The terminal once more, to be written to without waiting: others have the descriptor that there is. None: it is
+    no terminal, or may not be opened."""
     try:
         return os.open(os.ttyname(fd), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

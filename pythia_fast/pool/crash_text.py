@@ -9,9 +9,9 @@ import contextlib
 import faulthandler
 import fcntl
 import os
-import select
 import tempfile
 
+from pythia_fast.outlet import open_terminal, write_now
 from pythia_fast.pool.users_frames import format_error, place_of, shorten_stacks
 
 #: Of one process; a stack is some hundred bytes a frame.
@@ -100,9 +100,11 @@ def take(fd: int) -> tuple[str, bool]:
 
 
 def tell(text: str) -> None:
-    """On stderr, as far as it takes it at once: where it is a pipe that nobody reads, the nursery must not wait."""
-    rest = text.encode(errors="backslashreplace")
-    with contextlib.suppress(OSError):
-        while rest and select.select([], [STDERR], [], 0)[1]:
-            # A pipe that takes anything has room for so much, so this does not wait (pipe(7)).
-            rest = rest[os.write(STDERR, rest[: select.PIPE_BUF]) :]
+    """On stderr, as far as it takes it at once: where nobody reads it, the nursery must not wait."""
+    terminal = open_terminal(STDERR)
+    try:
+        with contextlib.suppress(OSError):
+            write_now(STDERR, text.encode(errors="backslashreplace"), terminal)
+    finally:
+        if terminal is not None:
+            os.close(terminal)

@@ -27,7 +27,7 @@ from pythia_fast.machine import available_cores, memory_limit_bytes
 from pythia_fast.observer import SAMPLE_INTERVAL_S, HandlerInfo, Observer, RunInfo, Snapshot
 from pythia_fast.pool.children import ForkedChildren
 from pythia_fast.pool.messages import Ready
-from pythia_fast.pool.nursery import Nursery
+from pythia_fast.pool.nursery import Nursery, NurseryGoneError
 from pythia_fast.pool.nursery_process import thread_count
 from pythia_fast.pool.supervisor import Supervisor
 from pythia_fast.process_stats import ProcessSampler
@@ -106,6 +106,8 @@ class Engine:
         except Exception as error:
             self._ending = "failed"
             self._finish(str(error) or type(error).__name__)
+            if isinstance(error, NurseryGoneError):  # how it was told apart in here is nobody else's business
+                raise PoolError(str(error)) from None
             raise
         return self._finish()
 

@@ -155,14 +155,14 @@ def test_a_successor_whose_setup_hangs_is_told_of_and_followed_by_another_one(tm
 
     events = Events()
     _, sink, dead, _ = memory_run.run(
-        tmp_path, Handler, numbers(20), batch_size=10, workers=1, spares=0, setup_deadline=1.0, observer=events
+        tmp_path, Handler, numbers(20), batch_size=10, workers=1, spares=0, setup_deadline=10.0, observer=events
     )
     assert sorted_ints(sink) == list(range(20))
     assert dead.records == []
     (slow,) = [line for line in events.lines if "has been in setup() for" in line]
     assert "handler: process 0 (pid " in slow
-    assert "setup_deadline=1 ends it in" in slow
-    assert sum("was not back from setup() after setup_deadline=1 s" in line for line in events.lines) == 1
+    assert "setup_deadline=10 ends it in" in slow
+    assert sum("was not back from setup() after setup_deadline=10 s" in line for line in events.lines) == 1
 
 
 def test_a_setup_that_hangs_at_the_start_ends_the_run(tmp_path):

@@ -31,7 +31,8 @@
  *     HELD --park(W)--> PARKED --wait(D)--> WAITING --requeue(I)--> READY
  *
  * `return` (from HELD, OUTPUT_FULL or a DONE that was not yet counted in `completed`) happens only after
- * the kernel has told the runtime that the holder is dead.
+ * the kernel has told the runtime that the holder is dead.  One that holds nothing may have its place given up by a
+ * packet of its own instead, as the last thing it says before teardown(): it writes none of these words any more.
  *
  * A batch is published as messages; whoever owns the slot and has the time decodes them into its columns
  * (slot_decode.h): the pool process that takes it, or the intake thread, while it waits for credit or when there are few.

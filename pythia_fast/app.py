@@ -66,6 +66,7 @@ class App:
         output_rows: OutputRows = "same",
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - it cannot be changed
         batch_deadline: float | None = None,
+        setup_deadline: float | None = 300.0,
         max_batches_per_process: int | None = None,
         max_memory_mb: float | None = None,
         spares: int = 1,
@@ -103,6 +104,8 @@ class App:
                 for, or whose exception it names. A row is given up, too, when processes have died on it alone.
             batch_deadline: seconds that one call of the handler may take; a process that takes longer is ended, with
                 all its stacks told, and its batch handled again as after a crash. Default: no limit.
+            setup_deadline: seconds that ``setup()`` may take. At the start, one that takes longer ends the run; later
+                its process is ended and another one made. None: no limit.
             max_batches_per_process: batches after which a process makes room for a fresh one.
             max_memory_mb: memory of its own (10**6 bytes, the arena not counted) beyond which a process makes room for
                 a fresh one, after its batch; half as much again, and it is ended within the batch.
@@ -143,6 +146,7 @@ class App:
                 output_rows=output_rows,
                 retry=retry,
                 batch_deadline=batch_deadline,
+                setup_deadline=setup_deadline,
                 max_batches_per_process=max_batches_per_process,
                 max_memory_mb=max_memory_mb,
                 spares=spares,

@@ -6,13 +6,17 @@ without slowing a row. Everything here is a plain value: an observer may keep it
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import sys
+import threading
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
 from pythia_fast import options
+from pythia_fast.outlet import Outlet
 from pythia_fast.report import Flow, RunReport
 
 
@@ -91,11 +95,18 @@ class Observer(Protocol):
         """The run is over; after a failure, before the exception leaves ``App.run``."""
 
 
+#: Lines that wait for a logger that is held up.
+MOST_LINES = 1000
+#: How long a run that ends waits for it.
+LAST_LINES_S = 1.0
+
+
 class LogObserver:
     """Who watches a run that nobody watches: what is worth a line goes to the logger ``pythia_fast``.
 
     A program that has not set up logging gets the lines on stderr. To hear nothing, give that logger a
-    ``logging.NullHandler``.
+    ``logging.NullHandler``. While the run goes, the logger is called on a thread of its own, which may wait for whoever
+    reads what is logged; lines that find no room before it are counted.
     """
 
     sample_interval_s = 1.0
@@ -103,9 +114,16 @@ class LogObserver:
     def __init__(self) -> None:
         self._logger = logging.getLogger("pythia_fast")
         self._trouble: list[str] = []
+        self._outlet: Outlet | None = None
+        self._lines: queue.Queue[tuple[int, str] | None] | None = None  #: while a run goes
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
 
     def started(self, info: RunInfo) -> None:
-        """Nothing to tell."""
+        """The pool is up: from now on a thread harms nobody."""
+        self._lines = queue.Queue(MOST_LINES)
+        self._thread = threading.Thread(target=self._log_lines, args=(self._lines,), name="log observer", daemon=True)
+        self._thread.start()
 
     def sample(self, snapshot: Snapshot) -> None:
         """Tell what the run waits for, once as long as it lasts."""
@@ -119,13 +137,38 @@ class LogObserver:
         self._tell(logging.INFO, text)
 
     def finished(self, report: RunReport) -> None:
-        """The report is what ``App.run`` returns."""
+        """The report is what ``App.run`` returns. What was not logged yet is waited for a moment."""
+        lines, self._lines = self._lines, None
+        if lines is not None and self._thread is not None:
+            with contextlib.suppress(queue.Full):
+                lines.put(None, timeout=LAST_LINES_S)
+                self._thread.join(LAST_LINES_S)
+        if self._outlet is not None:
+            self._outlet.close(LAST_LINES_S)
+            self._outlet = None
 
     def _tell(self, level: int, text: str) -> None:
-        if self._logger.hasHandlers():
+        if not self._logger.hasHandlers():
+            if self._outlet is None or self._outlet.stream is not sys.stderr:
+                self._outlet = Outlet(sys.stderr)
+            self._outlet.write(f"{text}\n")
+            self._outlet.flush()
+            return
+        lines = self._lines
+        if lines is None:
             self._logger.log(level, "%s", text)
-        else:
-            print(text, file=sys.stderr, flush=True)
+            return
+        try:
+            lines.put_nowait((level, text))
+        except queue.Full:
+            self._dropped += 1
+
+    def _log_lines(self, lines: queue.Queue[tuple[int, str] | None]) -> None:
+        while (line := lines.get()) is not None:
+            self._logger.log(line[0], "%s", line[1])
+            if lines.empty() and self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                self._logger.log(logging.WARNING, "%s", f"{dropped:,} lines were left out, as logging was held up")
 
 
 def check_observer(observer: object) -> None:

@@ -48,6 +48,7 @@ class Handler:
     output_rows: OutputRows
     retry: RetryPolicy
     batch_deadline: float | None  #: seconds
+    setup_deadline: float | None  #: seconds
     max_batches_per_process: int | None
     max_memory_mb: float | None
     spares: int
@@ -81,6 +82,7 @@ def make_handler(
     output_rows: str,
     retry: Any,
     batch_deadline: float | None,
+    setup_deadline: float | None,
     max_batches_per_process: int | None,
     max_memory_mb: float | None,
     spares: int,
@@ -106,10 +108,8 @@ def make_handler(
     batch_size = options.whole(where, "batch_size", batch_size, 1, MAX_BATCH_SIZE, "rows")
     if not isinstance(retry, RetryPolicy):
         raise options.refusal(where, "retry", retry, "a RetryPolicy(max_attempts, backoff, jitter, retry_on)")
-    if batch_deadline is not None:
-        batch_deadline = options.seconds(where, "batch_deadline", batch_deadline)
-        if batch_deadline == 0:
-            raise options.refusal(where, "batch_deadline", batch_deadline, "seconds, more than 0, or None")
+    batch_deadline = _deadline(where, "batch_deadline", batch_deadline)
+    setup_deadline = _deadline(where, "setup_deadline", setup_deadline)
     if max_batches_per_process is not None:
         max_batches_per_process = options.whole(
             where, "max_batches_per_process", max_batches_per_process, 1, 1 << 62, "batches", ", or None"
@@ -147,6 +147,7 @@ def make_handler(
         output_rows=output_rows,  # type: ignore[arg-type]
         retry=retry,
         batch_deadline=batch_deadline,
+        setup_deadline=setup_deadline,
         max_batches_per_process=max_batches_per_process,
         max_memory_mb=max_memory_mb,
         spares=options.whole(where, "spares", spares, 0, MAX_SPARES, "processes"),
@@ -166,6 +167,14 @@ def make_handler(
         ),
         workers=workers,
     )
+
+
+def _deadline(where: str, name: str, given: Any) -> float | None:
+    if given is None:
+        return None
+    if (seconds := options.seconds(where, name, given)) == 0:
+        raise options.refusal(where, name, given, "seconds, more than 0, or None")
+    return seconds
 
 
 def _limit(where: str, given: Any) -> DeadLetterLimit | None:

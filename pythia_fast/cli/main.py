@@ -17,6 +17,7 @@ from pythia_fast.cli import bench, demo, dlq, drill, replay, run, version
 from pythia_fast.cli.early_stop import StoppedBeforeStart
 from pythia_fast.cli.exit_codes import AppImportError, ExitCode, code_of_error
 from pythia_fast.errors import PythiaError
+from pythia_fast.outlet import say_last
 
 PROGRAM = "python -m pythia_fast"
 
@@ -100,5 +101,5 @@ def _usage_message(error: Any, context: typer.Context | None) -> str:
 def _tell_error(error: PythiaError) -> int:
     if isinstance(error, AppImportError) and error.__cause__ is not None:
         traceback.print_exception(error.__cause__, file=sys.stderr)
-    print(f"error: {error}", file=sys.stderr)
+    say_last(sys.stderr, f"error: {error}\n")
     return code_of_error(error)

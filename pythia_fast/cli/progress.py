@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,12 +14,15 @@ from rich.text import Text
 
 from pythia_fast.cli.figures import RateWindow, clock, short
 from pythia_fast.observer import SAMPLE_INTERVAL_S, Observer, ProcessSample, RunInfo, Snapshot
+from pythia_fast.outlet import Outlet
 from pythia_fast.report import RunReport
 
 #: From this age on the oldest row in hand is shown.
 SHOWN_AGE_S = 5.0
 #: A line every so often where there is no terminal.
 LINE_EVERY_S = 5.0
+#: How long a display that closes waits for somebody to read the rest.
+CLOSE_S = 1.0
 
 
 class Display(Observer):
@@ -44,18 +47,20 @@ class Display(Observer):
 
 def make_display(*, quiet: bool = False, stream: TextIO | None = None) -> Display:
     """The display that fits ``stream`` (stderr by default)."""
-    stream = sys.stderr if stream is None else stream
     if quiet:
         return Display()
-    console = Console(file=stream)
-    return LiveDisplay(console) if console.is_terminal else LineDisplay(stream)
+    outlet = Outlet(sys.stderr if stream is None else stream)
+    console = Console(file=cast(TextIO, outlet))
+    return LiveDisplay(console, outlet) if console.is_terminal else LineDisplay(outlet)
 
 
 class LiveDisplay(Display):
     """Rows, rows/s, MB/s, batches in flight and the CPU of every process, drawn over and over in place."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, outlet: Outlet | None = None) -> None:
+        """``outlet``: what the console writes to, to be closed with the display."""
         self._console = console
+        self._outlet = outlet
         self._rates = RateWindow()
         self._title = ""
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -75,6 +80,8 @@ class LiveDisplay(Display):
 
     def close(self) -> None:
         self._live.stop()
+        if self._outlet is not None:
+            self._outlet.close(CLOSE_S)
 
     def render(self, snapshot: Snapshot) -> RenderableType:
         """The whole display for one state."""
@@ -98,7 +105,7 @@ class LiveDisplay(Display):
 class LineDisplay(Display):
     """One plain line every few seconds, for logs and pipes."""
 
-    def __init__(self, stream: TextIO, every_s: float = LINE_EVERY_S) -> None:
+    def __init__(self, stream: TextIO | Outlet, every_s: float = LINE_EVERY_S) -> None:
         self._stream = stream
         self._every_s = every_s
         self._next_s = every_s
@@ -126,7 +133,12 @@ class LineDisplay(Display):
         self._say(text)
 
     def _say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        self._stream.write(f"{line}\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        if isinstance(self._stream, Outlet):
+            self._stream.close(CLOSE_S)
 
 
 class Observers(Observer):

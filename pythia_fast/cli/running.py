@@ -13,6 +13,7 @@ import typer
 
 from pythia_fast.cli.exit_codes import ExitCode, code_of_report
 from pythia_fast.options import MAX_SECONDS, MAX_WORKERS
+from pythia_fast.outlet import say_last
 
 if TYPE_CHECKING:
     from pythia_fast.app import App
@@ -122,9 +123,8 @@ def run_app(
         from pythia_fast.cli.summary import dead_letter_lines
 
         rows = "1 row" if report.dead_lettered == 1 else f"{report.dead_lettered:,} rows"
-        print(f"{rows} went to the dead letters", file=sys.stderr)
-        for line in dead_letter_lines(report):
-            print(line, file=sys.stderr)
+        lines = [f"{rows} went to the dead letters", *dead_letter_lines(report)]
+        say_last(sys.stderr, "".join(f"{line}\n" for line in lines))
     for writer in writers:
         writer.check()
     return code_of_report(report), report
@@ -136,6 +136,7 @@ def print_summary(report: RunReport) -> None:
 
     from pythia_fast.cli.summary import dead_letter_lines, summary_table
 
-    Console(file=sys.stdout).print(summary_table(report))
-    for line in dead_letter_lines(report):
-        print(line)
+    console = Console(file=sys.stdout)
+    with console.capture() as captured:
+        console.print(summary_table(report))
+    say_last(sys.stdout, captured.get() + "".join(f"{line}\n" for line in dead_letter_lines(report)))

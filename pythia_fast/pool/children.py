@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import runpy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pythia_fast._ext.ring import Arena
@@ -23,9 +23,9 @@ class ForkedChildren:
     def __init__(self, pools: Sequence[tuple[Handler, Arena]]) -> None:
         self._pools = pools
 
-    def main(self, pool: int, seat: int) -> tuple[int, str]:
+    def main(self, pool: int, seat: int, recycles: Callable[[str], None]) -> str:
         handler, arena = self._pools[pool]
-        return serve(handler, arena, seat)
+        return serve(handler, arena, seat, recycles)
 
 
 class ImportedChildren:
@@ -57,9 +57,9 @@ class ImportedChildren:
                 self._pools.append((handler, arena))
         return self._pools
 
-    def main(self, pool: int, seat: int) -> tuple[int, str]:
+    def main(self, pool: int, seat: int, recycles: Callable[[str], None]) -> str:
         handler, arena = self.load()[pool]
-        return serve(handler, arena, seat)
+        return serve(handler, arena, seat, recycles)
 
 
 def _find_app(target: Sequence[str]) -> App:

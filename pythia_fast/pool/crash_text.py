@@ -9,9 +9,10 @@ import contextlib
 import faulthandler
 import fcntl
 import os
-import select
 import tempfile
-import traceback
+
+from pythia_fast.outlet import open_terminal, write_now
+from pythia_fast.pool.users_frames import format_error, place_of, shorten_stacks
 
 #: Of one process; a stack is some hundred bytes a frame.
 MOST_BYTES = 16_000
@@ -20,8 +21,10 @@ MOST_CHARACTERS = 3000
 
 STDERR = 2
 
-#: What a pool process exits with when its heap is full: nothing it does from then on can be trusted.
+#: What a pool process exits with when its heap is full: nothing it does from then on can be trusted. A handler may exit
+#: with the same, so the words below stand before its traceback, where no handler writes.
 EXIT_OUT_OF_MEMORY = 4
+OUT_OF_MEMORY = "pythia_fast: out of memory\n"
 
 #: Stands for a file that could not be made, because the nursery has no descriptor left: the words go to stderr.
 NO_FILE = -1
@@ -30,7 +33,11 @@ NO_FILE = -1
 #: written into these.
 OUT_OF_THE_WAY = 500
 
+#: Places of crashes that are remembered.
+MOST_PLACES = 1000
+
 _own_fd = NO_FILE
+_told: set[tuple[str, ...]] = set()  # in the nursery
 
 
 def make_file() -> int:
@@ -60,32 +67,44 @@ def keep_in(fd: int) -> None:
 def leave_out_of_memory(error: MemoryError) -> None:
     """End this process with the traceback of the error."""
     with contextlib.suppress(BaseException):
-        os.write(_own_fd, "".join(traceback.format_exception(error)).encode(errors="backslashreplace"))
+        os.write(_own_fd, OUT_OF_MEMORY.encode())
+        os.write(_own_fd, format_error(error).encode(errors="backslashreplace"))
     os._exit(EXIT_OUT_OF_MEMORY)
 
 
-def take(fd: int) -> str:
-    """The beginning of what the child said, which is told on stderr too. Closes the file. In the nursery."""
+def take(fd: int) -> tuple[str, bool]:
+    """The beginning of what the child said, and whether it left for want of memory.
+
+    It is told on stderr too, unless a crash at the same place was: a row that kills does so some times. Closes the
+    file. In the nursery.
+    """
     if fd == NO_FILE:
-        return ""
+        return "", False
     try:
         size = os.fstat(fd).st_size
         said = os.pread(fd, MOST_BYTES, 0)
     finally:
         os.close(fd)
     text = said.decode(errors="replace")
+    out_of_memory = text.startswith(OUT_OF_MEMORY)
+    text = text.removeprefix(OUT_OF_MEMORY)
     if size > len(said):
         text += f"\n... {size - len(said)} bytes more"
-    if text:
-        tell(text if text.endswith("\n") else text + "\n")
-    stacks = text.partition("\nExtension modules:")[0]
-    return stacks if len(stacks) <= MOST_CHARACTERS else stacks[:MOST_CHARACTERS] + "\n..."
+    stacks = shorten_stacks(text.partition("\nExtension modules:")[0].rstrip("\n"))
+    if stacks and (place := place_of(stacks)) not in _told:
+        if len(_told) >= MOST_PLACES:
+            _told.clear()
+        _told.add(place)
+        tell(stacks + "\n")
+    return stacks if len(stacks) <= MOST_CHARACTERS else stacks[:MOST_CHARACTERS] + "\n...", out_of_memory
 
 
 def tell(text: str) -> None:
-    """On stderr, as far as it takes it at once: where it is a pipe that nobody reads, the nursery must not wait."""
-    rest = text.encode(errors="backslashreplace")
-    with contextlib.suppress(OSError):
-        while rest and select.select([], [STDERR], [], 0)[1]:
-            # A pipe that takes anything has room for so much, so this does not wait (pipe(7)).
-            rest = rest[os.write(STDERR, rest[: select.PIPE_BUF]) :]
+    """On stderr, as far as it takes it at once: where nobody reads it, the nursery must not wait."""
+    terminal = open_terminal(STDERR)
+    try:
+        with contextlib.suppress(OSError):
+            write_now(STDERR, text.encode(errors="backslashreplace"), terminal)
+    finally:
+        if terminal is not None:
+            os.close(terminal)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from pythia_fast.errors import ConfigError
 
-#: What a pool process exits with that leaves because of its limits; a successor has its place at once.
-EXIT_RECYCLED = 5
 LOOK_EVERY_S = 0.1
 TELL_EVERY_S = 60.0
 #: The supervisor ends a process that has grown so far beyond its limit within one batch.
 HARD_FACTOR = 1.5
+#: Of the descriptors that a process may open after setup(): with so many it makes room, before it has none left.
+SHARE_OF_DESCRIPTORS = 0.75
 
 
 def own_memory_mb(pid: int | str = "self") -> float:
@@ -27,8 +30,24 @@ def own_memory_mb(pid: int | str = "self") -> float:
     return 0.0
 
 
+def lowest_free_descriptor() -> int:
+    """The number that the next descriptor gets, which is at most how many are open; the limit where none is left."""
+    try:
+        fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return descriptor_limit()
+    os.close(fd)
+    return fd
+
+
+def descriptor_limit() -> int:
+    """How many descriptors this process may have open (``ulimit -n``)."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
 class Limits:
-    """Asked after each batch of this process.
+    """Asked after each batch of this process. To be made after ``setup()``, whose descriptors do not count.
 
     ``max_batches``, ``max_memory_mb``: None is no limit.
     """
@@ -39,23 +58,36 @@ class Limits:
         max_memory_mb: float | None,
         memory_mb: Callable[[], float] = own_memory_mb,
         clock: Callable[[], float] = time.monotonic,
+        open_descriptors: Callable[[], int] = lowest_free_descriptor,
     ) -> None:
-        self._left = max_batches
+        self._max_batches = max_batches
+        self._batches = 0
         self._max_memory_mb = max_memory_mb
         self._memory_mb = memory_mb
         self._clock = clock
         self._next_look = 0.0
+        self._open_descriptors = open_descriptors
+        self._may_open = descriptor_limit()
+        at_first = open_descriptors()
+        self._most_descriptors = at_first + int((self._may_open - at_first) * SHARE_OF_DESCRIPTORS)
 
-    def reached(self) -> bool:
-        """One more batch is done: whether it was the last one."""
-        if self._left is not None:
-            self._left -= 1
-            if self._left <= 0:
-                return True
+    def reached(self) -> str:
+        """One more batch is done: which limit that reaches, as a sentence's end; empty: none."""
+        self._batches += 1
+        if self._max_batches is not None and self._batches >= self._max_batches:
+            return f"has handled as many batches as max_batches_per_process={self._max_batches} lets it"
+        descriptors = self._open_descriptors()
+        if descriptors >= self._most_descriptors:
+            return (
+                f"has {descriptors:,} descriptors open of the {self._may_open:,} that it may (ulimit -n): does the "
+                "handler close the files and connections that it opens?"
+            )
         if self._max_memory_mb is None or self._clock() < self._next_look:
-            return False
+            return ""
         self._next_look = self._clock() + LOOK_EVERY_S
-        return self._memory_mb() > self._max_memory_mb
+        if (taken := self._memory_mb()) > self._max_memory_mb:
+            return f"takes {taken:,.0f} MB, more than max_memory_mb={self._max_memory_mb:g}"
+        return ""
 
 
 def check_after_setup(max_memory_mb: float | None, memory_mb: Callable[[], float] = own_memory_mb) -> None:
@@ -77,12 +109,12 @@ class Recycled:
         self._untold = 0
         self._next_s = float("-inf")
 
-    def line(self, now_s: float, process: str) -> str:
-        """One more did, at ``now_s``; what is to be told, empty for nothing yet."""
+    def line(self, now_s: float, process: str, why: str) -> str:
+        """One more did, at ``now_s``, as it has reached this limit; what is to be told, empty for nothing yet."""
         self._untold += 1
         if now_s < self._next_s:
             return ""
         others = f" (as {self._untold - 1:,} others did since this was last told)" if self._untold > 1 else ""
         self._untold = 0
         self._next_s = now_s + TELL_EVERY_S
-        return f"{process} has reached its limits; a fresh one takes its place{others}"
+        return f"{process} has reached its limits, and a fresh one takes its place{others}: it {why}"

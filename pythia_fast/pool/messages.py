@@ -48,6 +48,14 @@ class Signal(msgspec.Struct, tag="signal"):
     number: int
 
 
+class Ping(msgspec.Struct, tag="ping"):
+    """To the nursery: is it still there?"""
+
+
+class Pong(msgspec.Struct, tag="pong"):
+    """From the nursery: it is."""
+
+
 class Ready(msgspec.Struct, tag="ready"):
     """From the nursery: it listens."""
 
@@ -81,6 +89,15 @@ class TeardownFailed(msgspec.Struct, tag="teardown_failed"):
     traceback: str
 
 
+class Recycles(msgspec.Struct, tag="recycles"):
+    """From a child whose last batch is done: it has reached a limit, takes no more, and runs teardown() now."""
+
+    pool: int
+    worker: int
+    pid: int
+    why: str  #: "has handled as many batches as max_batches_per_process=1000 lets it"
+
+
 class Died(msgspec.Struct, tag="died"):
     """From the nursery: the process of this place is gone."""
 
@@ -89,9 +106,10 @@ class Died(msgspec.Struct, tag="died"):
     pid: int
     status: int  #: exit code, or minus the signal that killed it
     said: str = ""  #: its last words (pool/crash_text.py)
+    out_of_memory: bool = False  #: it left because of a MemoryError
 
 
-Message = Setup | Launch | Signal | Ready | Launched | BootFailed | TeardownFailed | Died
+Message = Setup | Launch | Signal | Ping | Pong | Ready | Launched | BootFailed | TeardownFailed | Recycles | Died
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

@@ -16,7 +16,6 @@ child instead, after the fork. It ends, and its children with it, when the runti
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import select
 import signal
@@ -24,48 +23,45 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pythia_fast import pool
-from pythia_fast._ext.arena_memory import die_with_parent
 from pythia_fast.errors import PoolError
-from pythia_fast.pool import crash_text
 from pythia_fast.pool.messages import (
     ArenaShape,
-    BootFailed,
     Died,
     Launch,
     Launched,
     Message,
-    Ready,
+    Ping,
+    Pong,
     Setup,
     Signal,
-    TeardownFailed,
     receive,
     send,
-    shorten,
 )
+from pythia_fast.pool.nursery_process import ChildMain, serve_nursery
 
-#: Runs in a child: (pool, seat) -> its exit status and the traceback of its teardown() or nothing, once it is to leave.
-ChildMain = Callable[[int, int], tuple[int, str]]
-
-EXIT_BOOT_FAILED = 3
-FORK_RETRY_S = 0.5  #: until a fork that failed is tried again
+#: How long children of a nursery that is gone, which the kernel kills, may take to be gone too.
+BURIAL_S = 10.0
 
 
-def thread_count() -> int:
-    """Threads of this process, native ones included."""
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except OSError:
-        import threading
+class NurseryGoneError(PoolError):
+    """The pool's parent process has ended, and with it the pool."""
 
-        return threading.active_count()
+
+class _Child(NamedTuple):
+    """A process that the nursery has forked and has not reaped, as far as it has told."""
+
+    pool: int
+    worker: int
+    pidfd: int | None  #: None: it was gone already
 
 
 class Nursery:
@@ -76,9 +72,12 @@ class Nursery:
         self._channel = channel
         self._process = process
         self._channel.setblocking(False)
-        self._unsent: deque[Launch | Signal] = deque()  # those for which the channel had no room
+        self._unsent: deque[Launch | Signal | Ping] = deque()  # those for which the channel had no room
+        self._asked: deque[Launch] = deque()  # those that no Launched packet has answered, in order
+        self._children: dict[int, _Child] = {}  # pid
+        self._pinged_at: float | None = None  # time.monotonic(); None: it has answered
         self._sending = threading.Lock()
-        self._pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None  # readable once it has ended
+        self._pidfd = _open_pidfd(pid)  # readable once it has ended
 
     @classmethod
     def fork(cls, child_main: ChildMain) -> Nursery:
@@ -94,7 +93,7 @@ class Nursery:
             status = 1
             try:
                 ours.close()
-                _serve(theirs, child_main, os.getppid())
+                serve_nursery(theirs, child_main, os.getppid())
                 status = 0
             except BaseException:
                 traceback.print_exc()
@@ -109,7 +108,7 @@ class Nursery:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fds = [theirs.fileno(), *(shape.fd for shape in arenas)]
         environment = {**pool.ONE_THREAD_EACH, **os.environ}
-        command = [sys.executable, "-m", "pythia_fast.pool.nursery", str(theirs.fileno())]
+        command = [sys.executable, "-m", "pythia_fast.pool.nursery_process", str(theirs.fileno())]
         package_root = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(command, pass_fds=fds, env=environment, stdin=subprocess.DEVNULL)
@@ -121,15 +120,25 @@ class Nursery:
         return self._channel.fileno()
 
     def launch(self, pool_index: int, worker: int) -> None:
-        """Ask for a process; a Launched packet answers. Any thread; the channel being full, ``receive`` sends it."""
+        """Ask for a process; a Launched packet answers. Any thread; the channel being full, ``receive`` sends it, and
+        where the nursery is gone, the one that follows it is asked."""
         self._ask(Launch(pool_index, worker))
 
     def signal(self, pid: int, number: int) -> None:
         """Have a signal sent to a pool process, unless it has ended. Any thread, as for ``launch``."""
         self._ask(Signal(pid, number))
 
-    def _ask(self, message: Launch | Signal) -> None:
+    def ping(self, now: float) -> float:
+        """Ask whether it is there, unless it was asked already; how many seconds the answer is outstanding."""
+        if self._pinged_at is None:
+            self._pinged_at = now
+            self._ask(Ping())
+        return now - self._pinged_at
+
+    def _ask(self, message: Launch | Signal | Ping) -> None:
         with self._sending:
+            if isinstance(message, Launch):
+                self._asked.append(message)
             self._unsent.append(message)
             self._send_unsent()
 
@@ -139,13 +148,12 @@ class Nursery:
             while self._unsent:
                 send(self._channel, self._unsent[0])
                 self._unsent.popleft()
-        except BlockingIOError:  # the nursery is busy, perhaps waiting for us to receive what it has to say
+        except OSError:
+            # It is busy, perhaps waiting for us to receive what it has to say; or gone, which ``receive`` notices.
             return
-        except OSError as error:
-            raise self._gone() from error
 
     def receive(self, timeout: float) -> list[Message]:
-        """Packets that have come, waiting up to ``timeout`` seconds for the first. Raises PoolError when it is gone.
+        """Packets that have come, waiting up to ``timeout`` seconds for the first. Raises NurseryGoneError.
 
         What found no room is sent here, so it is to be called again and again, whatever it returns.
         """
@@ -173,17 +181,71 @@ class Nursery:
                 if found:
                     break  # what it said last comes first: the end is seen again at the next call
                 raise self._gone()
-            found.append(message)
+            self._note(message)
+            if not isinstance(message, Pong):
+                found.append(message)
         return found
 
-    def _gone(self) -> PoolError:
-        return PoolError(
+    def _note(self, message: Message) -> None:
+        if isinstance(message, Launched):
+            with self._sending:
+                self._asked.popleft()
+            self._children[message.pid] = _Child(message.pool, message.worker, _open_pidfd(message.pid))
+        elif isinstance(message, Died):
+            child = self._children.pop(message.pid, None)
+            if child is not None and child.pidfd is not None:
+                os.close(child.pidfd)
+        elif isinstance(message, Pong):
+            self._pinged_at = None
+
+    def bury_children(self) -> list[Died]:
+        """Wait for the end of those that a nursery which is gone has left, which the kernel kills with it.
+
+        Raises PoolError if some do not end, or if that cannot be seen here: then nobody else may have their batches.
+        """
+        if not hasattr(os, "pidfd_open"):
+            raise self._gone()
+        deadline = time.monotonic() + BURIAL_S
+        died = []
+        for pid, child in self._children.items():
+            if child.pidfd is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+                if not select.select([child.pidfd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                    raise PoolError(f"{self._gone()}. Its child {pid} does not end, so nobody may take its place")
+            died.append(Died(child.pool, child.worker, pid, -signal.SIGKILL))
+        self._forget_children()
+        return died
+
+    def _forget_children(self) -> None:
+        for child in self._children.values():
+            if child.pidfd is not None:
+                os.close(child.pidfd)
+        self._children.clear()
+
+    def follow_by(self, fresh: Nursery) -> None:
+        """Be the handle on a fresh nursery, which is asked for all that this one, which is gone, was asked for in vain.
+
+        To be called once its children are buried.
+        """
+        assert not self._children
+        self.close(BURIAL_S)
+        with self._sending:
+            self.pid, self._channel = fresh.pid, fresh._channel
+            self._process, self._pidfd = fresh._process, fresh._pidfd
+            self._pinged_at = None
+            self._unsent = deque(self._asked)
+            self._send_unsent()
+
+    def _gone(self) -> NurseryGoneError:
+        return NurseryGoneError(
             f"the pool's parent process {self.pid} is gone: was it killed (kill -9, out of memory), or ended from "
             "within a handler? What was not finished is handled by the next run; nothing is lost"
         )
 
     def close(self, timeout: float) -> None:
         """Have it end, children included, and reap it."""
+        self._forget_children()
         self._channel.close()  # end of file: it kills what children are left and leaves
         if self._pidfd is not None:
             os.close(self._pidfd)
@@ -199,8 +261,24 @@ class Nursery:
             _wait_or_kill(self.pid, timeout)
 
 
+def _open_pidfd(pid: int) -> int | None:
+    """A descriptor that is readable once the process has ended; None: it is gone, or there are none such here."""
+    try:
+        return os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+    except ProcessLookupError:
+        return None
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal (SIGSTOP, a debugger)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False
+
+
 def _wait_or_kill(pid: int, timeout: float) -> None:
-    handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+    handle = _open_pidfd(pid)
     if handle is not None:
         try:
             if not select.select([handle], [], [], timeout)[0]:
@@ -208,176 +286,3 @@ def _wait_or_kill(pid: int, timeout: float) -> None:
         finally:
             os.close(handle)
     os.waitpid(pid, 0)
-
-
-# -- the nursery process ---------------------------------------------------------------------------
-
-
-def _serve(channel: socket.socket, child_main: ChildMain, parent: int) -> None:
-    """Fork on demand, reap, report; returns when the runtime closes its end."""
-    pool.in_pool = True
-    channel.setblocking(True)  # whatever socket.setdefaulttimeout() says: a packet that finds no room waits
-    die_with_parent()
-    if os.getppid() != parent:  # it died before the line above could take effect
-        return
-    # The runtime alone decides when a child ends; a signal to the whole group is for it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    wake_read, wake_write = os.pipe()
-    os.set_blocking(wake_write, False)
-    os.set_blocking(wake_read, False)
-    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    children: dict[int, _Child] = {}
-    launches = _Launches(channel, child_main, children, (wake_read, wake_write))
-    # Once for all children: a collection of theirs would look at every object, and copy the pages that they lie on.
-    gc.collect()
-    gc.freeze()
-    try:
-        send(channel, Ready(os.getpid(), thread_count()))
-        while True:
-            ready = select.select([channel.fileno(), wake_read], [], [], launches.retry_s)[0]
-            if wake_read in ready:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(wake_read, 4096)
-                _reap(channel, children)
-            if channel.fileno() in ready:
-                message = receive(channel)
-                if message is None:
-                    return
-                if isinstance(message, Launch):
-                    launches.add(message)
-                elif isinstance(message, Signal) and message.pid in children:
-                    os.kill(message.pid, message.number)
-            launches.make()
-    except (BrokenPipeError, ConnectionResetError):
-        return
-    finally:
-        for pid in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for pid in children:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
-
-
-class _Child(NamedTuple):
-    """A process of ours."""
-
-    pool: int
-    worker: int
-    said_fd: int  #: where its last words are, or NO_FILE
-
-
-class _Launches:
-    """The children that are asked for. One that cannot be forked now, for want of memory or because of a limit on
-    processes, is tried again: until then the others go on."""
-
-    def __init__(
-        self, channel: socket.socket, child_main: ChildMain, children: dict[int, _Child], own_fds: Sequence[int]
-    ) -> None:
-        self._channel = channel
-        self._child_main = child_main
-        self._children = children
-        self._own_fds = own_fds
-        self._asked: deque[Launch] = deque()
-        self.retry_s: float | None = None  #: when ``make`` is to be called again; None: there is nothing to try again
-
-    def add(self, launch: Launch) -> None:
-        self._asked.append(launch)
-
-    def make(self) -> None:
-        """Fork those that are asked for, as far as that is possible now."""
-        while self._asked:
-            launch = self._asked[0]
-            said = crash_text.make_file()
-            others = [*self._own_fds, *(child.said_fd for child in self._children.values())]
-            try:
-                pid = _fork_child(self._channel, self._child_main, launch, others, said)
-            except OSError as error:
-                if said != crash_text.NO_FILE:
-                    os.close(said)
-                if self.retry_s is None:
-                    crash_text.tell(
-                        f"pythia_fast: no process can be forked for the pool ({error.strerror}); trying again every "
-                        f"{FORK_RETRY_S:g} s. Is there a limit on processes (ulimit -u, a container's pids), or no "
-                        "memory left?\n"
-                    )
-                self.retry_s = FORK_RETRY_S
-                return
-            self._asked.popleft()
-            self._children[pid] = _Child(launch.pool, launch.worker, said)
-            send(self._channel, Launched(launch.pool, launch.worker, pid))
-        self.retry_s = None
-
-
-def _reap(channel: socket.socket, children: dict[int, _Child]) -> None:
-    """Only our own pids are waited for: the app may have children of its own in here."""
-    for pid in list(children):
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            child = children.pop(pid)
-            said = shorten(crash_text.take(child.said_fd))
-            send(channel, Died(child.pool, child.worker, pid, os.waitstatus_to_exitcode(status), said))
-
-
-def _fork_child(
-    channel: socket.socket, child_main: ChildMain, launch: Launch, others: Sequence[int], said_fd: int
-) -> int:
-    """``others``: descriptors that are none of the child's business."""
-    nursery = os.getpid()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid:
-        return pid
-    status = EXIT_BOOT_FAILED
-    try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for fd in others:
-            if fd != crash_text.NO_FILE:
-                os.close(fd)
-        crash_text.keep_in(said_fd)
-        die_with_parent()
-        if os.getppid() == nursery:
-            status, trouble = child_main(launch.pool, launch.worker)
-            if trouble:
-                send(channel, TeardownFailed(launch.pool, launch.worker, os.getpid(), shorten(trouble)))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            send(channel, BootFailed(launch.pool, launch.worker, os.getpid(), shorten(traceback.format_exc())))
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
-
-
-def main(channel_fd: int) -> int:
-    """The nursery as a new interpreter (``Nursery.spawn``)."""
-    parent = os.getppid()
-    channel = socket.socket(fileno=channel_fd)
-    channel.set_inheritable(True)
-    channel.setblocking(True)
-    setup = receive(channel)
-    if not isinstance(setup, Setup):
-        return 1
-    sys.path[:] = setup.sys_path
-    sys.argv[:] = setup.argv
-    pool.in_pool = True
-    from pythia_fast.pool.children import ImportedChildren
-
-    children = ImportedChildren(setup.target, setup.arenas)
-    if setup.import_first:
-        try:
-            children.load()
-        except BaseException:
-            send(channel, BootFailed(-1, -1, os.getpid(), shorten(traceback.format_exc())))
-            return EXIT_BOOT_FAILED
-    _serve(channel, children.main, parent)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))

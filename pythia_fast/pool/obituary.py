@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 from typing import NamedTuple
 
-from pythia_fast.pool.crash_text import EXIT_OUT_OF_MEMORY
-
 
 class Obituary(NamedTuple):
     """The end of one process."""
@@ -16,12 +14,12 @@ class Obituary(NamedTuple):
     recycled: bool = False  #: it left because of its limits, which is no crash
 
 
-def describe_status(status: int, *, ended_by_us: bool = False) -> str:
+def describe_status(status: int, *, ended_by_us: bool = False, out_of_memory: bool = False) -> str:
     """How a process ended: status is an exit code, or minus a signal number.
 
-    ``ended_by_us``: one of its limits was reached, so who sent the signal is known.
+    ``ended_by_us``: one of its limits was reached, so who sent the signal is known. ``out_of_memory``: it said so.
     """
-    if status == EXIT_OUT_OF_MEMORY:
+    if out_of_memory:
         return f"ran out of memory (MemoryError, exit code {status})"
     if status >= 0:
         return f"ended with exit code {status}"

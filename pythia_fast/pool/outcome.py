@@ -6,7 +6,6 @@ next holder. There are two halves of notes: those that count stay whole while ne
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from pythia_fast.errors import OutputValueError
 from pythia_fast.pool.messages import shorten
 from pythia_fast.pool.records import Written
+from pythia_fast.pool.users_frames import format_error
 from pythia_fast.runtime.notes import TRACEBACK_CHARACTERS, Notes, RowErrors, read_notes, reason_of, write_notes
 
 if TYPE_CHECKING:
@@ -98,12 +98,8 @@ class Outcome:
     def fail(self, rows: RowIndices, error: BaseException, attempts: int) -> None:
         """Give up rows because of an exception."""
         reason = str(error) if isinstance(error, OutputValueError) else reason_of(error)
-        self.give_up("failed", rows, reason, attempts, type(error).__name__, _text(error))
+        self.give_up("failed", rows, reason, attempts, type(error).__name__, format_error(error))
 
     def stop(self, error: BaseException) -> None:
         """The exception ends the run."""
-        self.notes.stop = shorten(_text(error), TRACEBACK_CHARACTERS)
-
-
-def _text(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+        self.notes.stop = shorten(format_error(error), TRACEBACK_CHARACTERS)

@@ -16,6 +16,7 @@ class Holder(NamedTuple):
 
     place: int | None  #: None: it was a spare that waited
     spare: int | None  #: the seat's number among the spares, if it was launched for one
+    leaving: bool = False  #: it had given its place up before
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class Places:
     _pid_at: dict[int, int] = field(default_factory=dict)  #: place -> pid, the same the other way round
     _spare_of: dict[int, int] = field(default_factory=dict)  #: pid -> spare that waits, or was not seen up yet
     _from_spare: dict[int, int] = field(default_factory=dict)  #: pid -> spare that it was, of those with a place
+    _leaving: dict[int, int] = field(default_factory=dict)  #: pid -> place that it had; it runs teardown()
     _asked: set[int] = field(default_factory=set)  #: spares that are launched and not yet there
 
     def seat_of(self, spare: int) -> int:
@@ -40,6 +42,8 @@ class Places:
 
     def launched(self, seat: int, pid: int) -> None:
         """A process was made for a place or a spare's seat."""
+        if pid in self._leaving:  # it said so before it was told of
+            return
         if seat < self.workers:
             self._take_place(pid, seat)
         else:
@@ -69,12 +73,25 @@ class Places:
         self._from_spare[pid] = self._spare_of.pop(pid)
         self._take_place(pid, place)
 
+    def leaves(self, pid: int, place: int) -> bool:
+        """The process with this place takes no more batches, though it still runs. False: so does one before it, so the
+        place is its own until its end: those that leave do not become more and more."""
+        if place in self._leaving.values():
+            return False
+        self._place_of.pop(pid, None)
+        if self._pid_at.get(place) == pid:
+            del self._pid_at[place]
+        self._leaving[pid] = place
+        return True
+
     def _take_place(self, pid: int, place: int) -> None:
         self._place_of[pid] = place
         self._pid_at[place] = pid
 
     def died(self, pid: int, seat: int) -> Holder:
         """A process is gone. ``seat``: what it was launched for, if nothing else is known of it."""
+        if pid in self._leaving:
+            return Holder(self._leaving.pop(pid), self._from_spare.pop(pid, None), leaving=True)
         if pid in self._place_of:
             place = self._place_of.pop(pid)
             if self._pid_at.get(place) == pid:
@@ -88,8 +105,8 @@ class Places:
         return Holder(None, seat - self.workers)
 
     def place(self, pid: int) -> int | None:
-        """The place that the process holds."""
-        return self._place_of.get(pid)
+        """The place that the process holds, or held until it left."""
+        return self._place_of.get(pid, self._leaving.get(pid))
 
     def pid_at(self, place: int) -> int | None:
         """Whoever holds the place."""
@@ -98,9 +115,11 @@ class Places:
     def processes(self) -> list[tuple[str, int]]:
         """("worker 0", pid) ... ("spare 0", pid): all there are, in order."""
         held = sorted((place, pid) for pid, place in self._place_of.items())
-        return [(f"worker {place}", pid) for place, pid in held] + [
-            (f"spare {spare}", pid) for spare, pid in self.waiting_spares()
+        return [
+            *((f"worker {place}", pid) for place, pid in held),
+            *((f"spare {spare}", pid) for spare, pid in self.waiting_spares()),
+            *((f"worker {place} leaving", pid) for pid, place in self._leaving.items()),
         ]
 
     def __bool__(self) -> bool:
-        return bool(self._place_of or self._spare_of or self._asked)
+        return bool(self._place_of or self._spare_of or self._asked or self._leaving)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pythia_fast._ext.spare import wait_for_place
 from pythia_fast.pool.forked import leave_if_forked, outlive_group_signals
-from pythia_fast.pool.limits import EXIT_RECYCLED, Limits, check_after_setup
+from pythia_fast.pool.limits import Limits, check_after_setup
 from pythia_fast.pool.rows import RowKeeper
+from pythia_fast.pool.users_frames import format_error
 from pythia_fast.runtime.notes import write_notes
 
 if TYPE_CHECKING:
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 TAKE_WAIT_S = 1.0
 
 
-def serve(handler: Handler, arena: Arena, seat: int) -> tuple[int, str]:
+def serve(handler: Handler, arena: Arena, seat: int, recycles: Callable[[str], None]) -> str:
     """Run one place of a pool until it is told to stop and its queue is empty, or its limits are reached.
 
     ``seat``: the place, or, from ``arena.n_workers`` on, that of a spare, which waits for a place once it is up.
-    Returns the exit status and the traceback of what ``teardown()`` raised, empty if it raised nothing. What
+    ``recycles`` is told which limit was reached, once the last batch is done: from then on the place is another's, and
+    only ``teardown()`` is left. Returns the traceback of what ``teardown()`` raised, empty if it raised nothing. What
     ``setup()`` raises is raised here.
     """
     pid = os.getpid()
@@ -36,15 +37,16 @@ def serve(handler: Handler, arena: Arena, seat: int) -> tuple[int, str]:
     gc.freeze()  # what there is now stays: later collections need not look at it
     _once(call.setup, pid)
     check_after_setup(handler.max_memory_mb)
-    status = 0
     try:
         worker = seat if seat < arena.n_workers else _wait_for_place(arena, seat - arena.n_workers)
         if worker is not None:
             arena.booted(worker, pid)
-            status = _work(handler, arena, call, worker)
+            reached = _work(handler, arena, call, worker)
+            if reached:
+                recycles(reached)
     finally:
         trouble = _teardown(call, pid)
-    return status, trouble
+    return trouble
 
 
 def _wait_for_place(arena: Arena, spare: int) -> int | None:
@@ -55,12 +57,10 @@ def _wait_for_place(arena: Arena, spare: int) -> int | None:
     return None if place < 0 else place
 
 
-def _work(handler: Handler, arena: Arena, call: HandlerCall, worker: int) -> int:
-    """Handle batches; the exit status."""
+def _work(handler: Handler, arena: Arena, call: HandlerCall, worker: int) -> str:
+    """Handle batches; the limit that ended that, empty if it was told to stop."""
     keeper = RowKeeper(handler, arena, call, worker)
-    limits = None
-    if handler.max_batches_per_process is not None or handler.max_memory_mb is not None:
-        limits = Limits(handler.max_batches_per_process, handler.max_memory_mb)
+    limits = Limits(handler.max_batches_per_process, handler.max_memory_mb)
     # With a breaker it is handled all the same: it may be the probe, whose call tells of the service.
     leaves_void = handler.transactions is not None and handler.breaker is None
     while True:
@@ -69,10 +69,10 @@ def _work(handler: Handler, arena: Arena, call: HandlerCall, worker: int) -> int
             arena.complete(worker, slot, 0, 0, 0, 0, 0, 0, 0)
         elif slot is not None:
             _handle(keeper, arena, worker, slot)
-            if limits is not None and limits.reached():
-                return EXIT_RECYCLED
+            if reached := limits.reached():
+                return reached
         elif arena.stopped(worker):
-            return 0
+            return ""
 
 
 def _once(method: Callable[[], None], pid: int) -> None:
@@ -89,8 +89,8 @@ def _teardown(call: HandlerCall, pid: int) -> str:
     """All batches are done: what is raised now costs none of them, and is only told."""
     try:
         _once(call.teardown, pid)
-    except BaseException:
-        return traceback.format_exc()
+    except BaseException as error:
+        return format_error(error)
     return ""
 
 

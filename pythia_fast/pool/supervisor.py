@@ -14,41 +14,59 @@ from typing import TYPE_CHECKING
 
 from pythia_fast._ext import spare as spare_words
 from pythia_fast.errors import PoolError
-from pythia_fast.pool.limits import EXIT_RECYCLED, Recycled
-from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, TeardownFailed
-from pythia_fast.pool.nursery import EXIT_BOOT_FAILED, Nursery
+from pythia_fast.pool.limits import Recycled
+from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, Recycles, TeardownFailed
+from pythia_fast.pool.nursery import Nursery, NurseryGoneError, is_stopped
+from pythia_fast.pool.nursery_process import EXIT_BOOT_FAILED
 from pythia_fast.pool.obituary import Obituary, describe_status
-from pythia_fast.pool.places import Places
+from pythia_fast.pool.places import Holder, Places
 from pythia_fast.pool.restart_budget import Death, RestartBudget
+from pythia_fast.pool.spare_care import LONGEST_WAIT_S, SpareCare
 from pythia_fast.pool.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from pythia_fast.runtime.handler_run import HandlerRun
     from pythia_fast.runtime.shutdown import StopRequest
 
-#: Lines of teardown()'s traceback that are told: the place and the error stand last.
-TEARDOWN_LINES = 6
+#: Lines of a traceback of setup() or teardown() that are told: the place and the error stand last.
+LAST_LINES = 6
 #: Spares are made this long after the pool is up: the start has enough to do.
 SPARES_AFTER_S = 1.0
 #: Until a successor follows one whose setup() raised: twice as long each time. The restart budget is spent within half
 #: a minute, so a service that setup() needs may be away that long.
 FIRST_SETUP_WAIT_S, LONGEST_SETUP_WAIT_S = 0.1, 2.0
+PING_EVERY_S = 1.0
+#: The pool's parent does nothing but fork: one that does not answer for so long is told of.
+SILENCE_S = 10.0
 
 
 class Supervisor:
     """Keeps every place of every handler's pool filled."""
 
-    def __init__(self, nursery: Nursery, runs: Sequence[HandlerRun], log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        nursery: Nursery,
+        runs: Sequence[HandlerRun],
+        log: Callable[[str], None],
+        remake: Callable[[], Nursery],
+    ) -> None:
+        """``remake``: makes a nursery that follows one that is gone; raises PoolError where that is impossible."""
         self._nursery = nursery
+        self._remake = remake
         self._runs = runs
         self._log = log
         self._stopping = False
         self._budgets = [RestartBudget() for _ in runs]
-        self._spare_budgets = [RestartBudget() for _ in runs]
+        self._nursery_budget = RestartBudget()
+        self._next_ping = 0.0
+        self._silent = False  #: it was told that the nursery does not answer
+        self._spare_cares = [SpareCare() for _ in runs]
+        self._spares_in_vain: dict[int, str] = {}  #: pid of one whose setup() raised -> the traceback's end
         self._places = [Places(run.workers, run.handler.spares, run.arena.n_spares) for run in runs]
         self._changing = threading.Lock()  #: the places, between this thread and those that ask for successors
         self._spares_from_s = float("inf")
-        self._watchdogs = [Watchdog(run.handler, nursery.signal) for run in runs]
+        self._watchdogs = [Watchdog(run.handler, nursery.signal, log) for run in runs]
+        self._reached: dict[int, str] = {}  #: pid of one that leaves, but keeps its place until its end -> why
         self._recycled = [Recycled() for _ in runs]
         self._setups_failed = [0 for _ in runs]  #: one after the other
         self._later: list[tuple[float, int, int]] = []  #: (when, pool, place) of successors; as the places
@@ -89,32 +107,40 @@ class Supervisor:
                     return True
         return False
 
-    def launch_all(self, timeout: float, stop: StopRequest) -> bool:
+    def launch_all(self, stop: StopRequest) -> bool:
         """Launch every place and wait until each has run its ``setup()``; False: ``stop`` was asked for meanwhile.
 
-        Raises PoolError with the traceback of one that cannot start.
+        Raises PoolError with the traceback of one that cannot start, or where setup() is not back in time.
         """
         for run in self._runs:
             for worker in range(run.workers):
                 self.launch(run.pool, worker)
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
         while not all(run.booted() for run in self._runs):
             if stop.asked:
                 return False
-            if time.monotonic() > deadline:
-                raise PoolError(
-                    f"the pool was not up after {timeout:.0f} seconds: setup() of a handler does not return"
-                )
+            for run in self._runs:
+                deadline_s = run.handler.setup_deadline
+                if deadline_s is not None and time.monotonic() - began > deadline_s and not run.booted():
+                    raise PoolError(
+                        f"the pool of handler {run.handler.name!r} was not up after setup_deadline={deadline_s:g} s: "
+                        "its setup() does not return"
+                    )
             for message in self._nursery.receive(0.005):
                 self._take(message)
+            self._look_at_processes(time.monotonic())
         self._spares_from_s = time.monotonic() + SPARES_AFTER_S
         return True
 
     def serve(self, timeout: float) -> None:
         """Handle what the nursery has to say, waiting up to ``timeout`` seconds for it."""
-        for message in self._nursery.receive(timeout):
-            self._take(message)
+        try:
+            for message in self._nursery.receive(timeout):
+                self._take(message)
+        except NurseryGoneError as gone:
+            self._follow_nursery(gone)
         now = time.monotonic()
+        self._look_at_nursery(now)
         with self._changing:
             due = [(pool, worker) for when, pool, worker in self._later if when <= now]
             self._later = [later for later in self._later if later[0] > now]
@@ -123,13 +149,76 @@ class Supervisor:
         if now >= self._spares_from_s:
             for run in self._runs:
                 self._launch_spares(run)
+        self._look_at_processes(now)
+
+    def _look_at_processes(self, now: float) -> None:
         for run, places, watchdog in zip(self._runs, self._places, self._watchdogs, strict=True):
             with self._changing:
                 watchdog.look(now, run.arena, places)
+                spare_is_up = any(spare_words.is_up(run.arena, spare) for spare, _ in places.waiting_spares())
+            if spare_is_up and self._spare_cares[run.pool].up():
+                self._log(f"{run.handler.name}: a spare process is up again")
+
+    # -- the pool's parent ---------------------------------------------------------------------
+
+    def _look_at_nursery(self, now: float) -> None:
+        """Have it answer now and then: one that is stopped makes no successor."""
+        if now < self._next_ping:
+            return
+        self._next_ping = now + PING_EVERY_S
+        silent_s = self._nursery.ping(now)
+        pid = self._nursery.pid
+        if silent_s >= SILENCE_S and not self._silent:
+            self._silent = True
+            why = (
+                f"it was stopped by a signal (kill -CONT {pid} has it go on)"
+                if is_stopped(pid)
+                else f"see what it does (py-spy dump --pid {pid})"
+            )
+            self._log(
+                f"the pool's parent process {pid} does not answer for {silent_s:.0f} s: {why}. Batches go on, but a "
+                "process that dies now is not replaced, and none is ended by a deadline"
+            )
+        elif silent_s < SILENCE_S and self._silent:
+            self._silent = False
+            self._log(f"the pool's parent process {pid} answers again")
+
+    def _follow_nursery(self, gone: NurseryGoneError) -> None:
+        """Make a new nursery, and hand on what the processes held that went with the old one."""
+        settled = sum(run.counts.rows - run.counts.killed for run in self._runs)
+        if self._nursery_budget.spend(Death(time.monotonic(), settled, "nothing", handled=False)) is not None:
+            raise PoolError(f"{gone}. It was so again and again, and no row was settled between") from None
+        old = self._nursery.pid
+        died = self._nursery.bury_children()
+        try:
+            fresh = self._remake()
+        except PoolError as error:
+            raise PoolError(f"{gone}. Another one cannot be made: {error}") from None
+        self._log(
+            f"the pool's parent process {old} is gone (killed, or ended from within a handler), and with it the pool's "
+            f"{len(died)} processes; {fresh.pid} follows it, and their batches are handled again"
+        )
+        self._silent = False
+        for message in died:
+            self._went_down(message)
+        self._nursery.follow_by(fresh)
+
+    def _went_down(self, message: Died) -> None:
+        """With the nursery."""
+        run, holder = self._runs[message.pool], self._forget(message)
+        self._watchdogs[message.pool].ended(message.pid)
+        self._spares_in_vain.pop(message.pid, None)
+        if holder.place is not None and not holder.leaving:
+            recycled = self._reached.pop(message.pid, "") != ""
+            run.died(holder.place, Obituary("went down with the pool's parent process, which was killed", "", recycled))
+
+    # -- spares --------------------------------------------------------------------------------
 
     def _launch_spares(self, run: HandlerRun) -> None:
         """Ask for those that are missing. Any thread."""
         places = self._places[run.pool]
+        if self._stopping or not self._spare_cares[run.pool].may_launch(time.monotonic()):
+            return
         with self._changing:
             # A seat whose word says that somebody is up there is that of one who has not noticed its place yet.
             vacant = [spare for spare in places.vacant_seats() if not spare_words.is_up(run.arena, spare)]
@@ -140,8 +229,9 @@ class Supervisor:
         for spare in wanted:
             self._nursery.launch(run.pool, places.seat_of(spare))
 
-    def stop_all(self, timeout: float) -> None:
-        """Tell every process to leave and wait for it; the nursery kills what is left when it is closed."""
+    def stop_all(self, timeout: float, stop: StopRequest) -> None:
+        """Tell every process to leave and wait for it, unless ``stop`` asks for the end; the nursery kills what is left
+        when it is closed."""
         self._stopping = True
         for run in self._runs:
             for worker in range(run.workers):
@@ -149,16 +239,23 @@ class Supervisor:
             for spare in range(run.arena.n_spares):
                 spare_words.dismiss(run.arena, spare)
         deadline = time.monotonic() + timeout
-        while any(self._places) and time.monotonic() < deadline:
-            for message in self._nursery.receive(0.05):
-                if isinstance(message, Launched):
-                    self._launched(message)
-                elif isinstance(message, Died):
-                    self._left(message)
-                elif isinstance(message, TeardownFailed):
-                    self._teardown_failed(message)
+        try:
+            while any(self._places) and time.monotonic() < deadline and not stop.killed:
+                for message in self._nursery.receive(0.05):
+                    if isinstance(message, Launched):
+                        self._launched(message)
+                    elif isinstance(message, Died):
+                        self._left(message)
+                    elif isinstance(message, TeardownFailed):
+                        self._teardown_failed(message)
+        except NurseryGoneError:
+            self._log("the pool's parent process is gone, so teardown() was cut short; all batches were done before")
+            return
+        why = "a second signal asked for the end" if stop.killed else f"{timeout:.0f} s have passed"
+        where = "the pool's parent process, which reaps them, is stopped" if is_stopped(self._nursery.pid) else ""
         for name, pid in self.processes()[1:]:
-            self._log(f"{name} (pid {pid}) did not leave in {timeout:.0f} s and is killed")
+            at = where or "its teardown() (or a setup() that was under way) is not back"
+            self._log(f"{name} (pid {pid}) is killed, for {why} and {at}; all batches were done before")
 
     @staticmethod
     def raise_if_boot_failed(message: Message) -> None:
@@ -170,7 +267,7 @@ class Supervisor:
             run = self._runs[message.pool]
             place = self._place(message.pool, message.pid, message.worker)
             if place is None:
-                self._spare_failed(run, message)
+                self._spares_in_vain[message.pid] = _end_of(message.traceback)
                 return
             if run.arena.worker_facts(place).booted:
                 raise PoolError(
@@ -178,7 +275,7 @@ class Supervisor:
                     f"please report it:\n{message.traceback.rstrip()}"
                 )
             if run.started:
-                last = "\n".join(message.traceback.rstrip().splitlines()[-TEARDOWN_LINES:])
+                last = _end_of(message.traceback)
                 self._log(f"{run.handler.name}: the successor of process {place} could not start:\n{last}")
                 return
         self.raise_if_boot_failed(message)
@@ -186,6 +283,10 @@ class Supervisor:
             self._launched(message)
         elif isinstance(message, Died):
             self._died(message)
+        elif isinstance(message, Recycles):
+            self._recycles(message)
+        elif isinstance(message, TeardownFailed):
+            self._teardown_failed(message)
 
     def _place(self, pool: int, pid: int, seat: int) -> int | None:
         """The place of a process, which may have said something before it was told of; None: a spare has none."""
@@ -197,12 +298,14 @@ class Supervisor:
         with self._changing:
             self._places[message.pool].launched(message.worker, message.pid)
 
-    def _spare_failed(self, run: HandlerRun, message: BootFailed) -> None:
-        """It is not needed yet. If the next one that is needed cannot start either, that ends the run."""
-        last = "\n".join(message.traceback.rstrip().splitlines()[-TEARDOWN_LINES:])
-        self._log(f"{run.handler.name}: a spare process could not start, so none is kept:\n{last}")
+    def _forget(self, message: Died) -> Holder:
+        """It is gone: what it was."""
+        places, arena = self._places[message.pool], self._runs[message.pool].arena
         with self._changing:
-            self._places[message.pool].spares = 0
+            holder = places.died(message.pid, message.worker)
+            if holder.spare is not None and holder.spare in places.vacant_seats():
+                spare_words.prepare(arena, holder.spare)  # it may have died before it took notice of its place
+        return holder
 
     def _left(self, message: Died) -> None:
         """One that was told to leave has done so."""
@@ -214,57 +317,73 @@ class Supervisor:
             self._log(f"{name}: process {holder.place} {how} after its last batch, in teardown()")
 
     def _teardown_failed(self, message: TeardownFailed) -> None:
-        last = "\n".join(message.traceback.rstrip().splitlines()[-TEARDOWN_LINES:])
+        last = _end_of(message.traceback)
         self._log(
             f"{self._runs[message.pool].handler.name}: teardown() raised in process "
             f"{self._place(message.pool, message.pid, message.worker)} (pid {message.pid}), after its last batch was "
             f"done:\n{last}"
         )
 
+    def _recycles(self, message: Recycles) -> None:
+        """Its last batch is done: a successor goes on while it runs its teardown()."""
+        run = self._runs[message.pool]
+        worker = self._place(message.pool, message.pid, message.worker)
+        assert worker is not None  # a spare that waits for a place has no batches
+        now = time.monotonic()
+        line = self._recycled[message.pool].line(now, f"process {worker} (pid {message.pid})", message.why)
+        if line:
+            self._log(f"{run.handler.name}: {line}")
+        self._watchdogs[message.pool].tears_down(message.pid, now)
+        with self._changing:
+            gives_up = self._places[message.pool].leaves(message.pid, worker)
+        if not gives_up:
+            self._reached[message.pid] = message.why
+        elif run.started:
+            run.died(worker, Obituary("", recycled=True))
+
     def _died(self, message: Died) -> None:
         run = self._runs[message.pool]
-        with self._changing:
-            holder = self._places[message.pool].died(message.pid, message.worker)
-            if holder.spare is not None and holder.spare in self._places[message.pool].vacant_seats():
-                spare_words.prepare(run.arena, holder.spare)  # it may have died before it took notice of its place
+        holder = self._forget(message)
         ended = self._watchdogs[message.pool].ended(message.pid)
-        how = describe_status(message.status, ended_by_us=ended is not None)
+        how = describe_status(message.status, ended_by_us=ended is not None, out_of_memory=message.out_of_memory)
         how = how if ended is None else f"{ended} and {how}"
         name = run.handler.name
         if holder.place is None:
-            if message.status:
+            if message.status or message.pid in self._spares_in_vain:
                 self._spare_died(message, run, how)
             return
         worker = holder.place
+        recycled = self._reached.pop(message.pid, "") != ""
+        if holder.leaving or recycled:
+            if message.status:
+                self._log(f"{name}: process {worker} (pid {message.pid}) {how} in teardown(), after its last batch")
+            if not holder.leaving and run.started:
+                run.died(worker, Obituary(how, recycled=True))
+            return
         booted = run.arena.worker_facts(worker).booted
         if message.status == EXIT_BOOT_FAILED and not booted and not run.started:
             raise PoolError(f"process {message.pid} of handler {name!r} ended before it was up ({how})")
         if run.started:
             self._setups_failed[message.pool] = 0 if booted else self._setups_failed[message.pool] + 1
-        recycled = message.status == EXIT_RECYCLED and run.arena.slot_in_hand(worker) is None
-        if recycled:
-            line = self._recycled[message.pool].line(time.monotonic(), f"process {worker} (pid {message.pid})")
-            if line:
-                self._log(f"{name}: {line}")
-        else:
-            then = "its batches are handled again" if booted else "it was not up yet; another one is made"
-            self._log(f"{name}: process {worker} (pid {message.pid}) {how}; {then}")
-            self._spend_budget(message, run, worker, how)
+        then = "its batches are handled again" if booted else "it was not up yet; another one is made"
+        self._log(f"{name}: process {worker} (pid {message.pid}) {how}; {then}")
+        self._spend_budget(message, run, worker, how)
         if run.started:
-            run.died(worker, Obituary(how, message.said, recycled))
+            run.died(worker, Obituary(how, message.said))
         else:  # no batch was ever queued for it
             run.arena.return_taken(worker)
             self.launch(message.pool, worker)
 
     def _spare_died(self, message: Died, run: HandlerRun, how: str) -> None:
-        """While it waited. That does not end the run: without spares, successors are made when they are needed."""
-        line = f"{run.handler.name}: a spare process (pid {message.pid}) {how}"
-        if self._spare_budgets[message.pool].spend(Death(time.monotonic(), 0, "nothing", handled=False)) is None:
-            self._log(f"{line}; another one is made")
+        """While it waited, or in its setup(). Without spares, successors are made when they are needed."""
+        traceback = self._spares_in_vain.pop(message.pid, "")
+        if not self._spare_cares[message.pool].failed(time.monotonic()):
             return
-        self._log(f"{line}, as others did before it, so none is kept any more")
-        with self._changing:
-            self._places[message.pool].spares = 0
+        what = "could not start" if traceback else how
+        self._log(
+            f"{run.handler.name}: a spare process (pid {message.pid}) {what}; another one is made, and again until one "
+            f"is up, at growing intervals of up to {LONGEST_WAIT_S:.0f} s" + (f":\n{traceback}" if traceback else "")
+        )
 
     def _spend_budget(self, message: Died, run: HandlerRun, worker: int, how: str) -> None:
         counts = run.counts
@@ -273,3 +392,7 @@ class Supervisor:
         reason = self._budgets[message.pool].spend(death)
         if reason is not None:
             raise PoolError(f"handler {run.handler.name!r}: {reason} (the last {how}); restarting does not help")
+
+
+def _end_of(traceback: str) -> str:
+    return "\n".join(traceback.rstrip().splitlines()[-LAST_LINES:])

@@ -27,7 +27,8 @@ from pythia_fast.machine import available_cores, memory_limit_bytes
 from pythia_fast.observer import SAMPLE_INTERVAL_S, HandlerInfo, Observer, RunInfo, Snapshot
 from pythia_fast.pool.children import ForkedChildren
 from pythia_fast.pool.messages import Ready
-from pythia_fast.pool.nursery import Nursery, thread_count
+from pythia_fast.pool.nursery import Nursery, NurseryGoneError
+from pythia_fast.pool.nursery_process import thread_count
 from pythia_fast.pool.supervisor import Supervisor
 from pythia_fast.process_stats import ProcessSampler
 from pythia_fast.report import Ending, RunReport
@@ -105,6 +106,8 @@ class Engine:
         except Exception as error:
             self._ending = "failed"
             self._finish(str(error) or type(error).__name__)
+            if isinstance(error, NurseryGoneError):  # how it was told apart in here is nobody else's business
+                raise PoolError(str(error)) from None
             raise
         return self._finish()
 
@@ -114,8 +117,8 @@ class Engine:
                 stack.callback(run.arena.close)
             stack.enter_context(self._stop.signals(self._event))
             nursery = stack.enter_context(self._nursery())
-            self._supervisor = Supervisor(nursery, self._runs, self._event)
-            if not self._supervisor.launch_all(BOOT_TIMEOUT_S, self._stop):
+            self._supervisor = Supervisor(nursery, self._runs, self._event, self._remake_nursery)
+            if not self._supervisor.launch_all(self._stop):
                 self._ending = "killed" if self._stop.killed else "drained"
                 return
             for run in self._runs:
@@ -134,7 +137,9 @@ class Engine:
             self._next_memory = 0.0
             self._sample()
             if self._ending in ("done", "drained"):  # else some process hangs or none is to be waited for
-                self._supervisor.stop_all(CLOSE_TIMEOUT_S)
+                self._supervisor.stop_all(CLOSE_TIMEOUT_S, self._stop)
+                if self._stop.killed:
+                    self._ending = "killed"
 
     def _finish(self, error: str = "") -> RunReport:
         report = self._report(error)
@@ -163,8 +168,9 @@ class Engine:
                     "is no module-level name that a new interpreter could import"
                 )
         elif method == "fork" and (started := threading.active_count() - 1):
+            beside = "a thread" if started == 1 else f"{started} threads"
             self._event(
-                f"start_method='fork' forks a process with {started} threads beside its main one: a lock that one of "
+                f"start_method='fork' forks a process with {beside} beside its main one: a lock that one of "
                 "them holds stays locked in the pool for ever; where the pool hangs, take 'forkserver' or 'auto'"
             )
         if method == "fork":
@@ -174,18 +180,41 @@ class Engine:
                 f"start_method={method!r} needs app {self._app.name!r} to be a module-level name in a file: "
                 "a new interpreter imports it from there"
             )
-        shapes = [run.arena_shape() for run in self._runs]
-        nursery = Nursery.spawn(target, shapes, import_first=method == "forkserver")
-        if method == "forkserver" and self._boot_threads(nursery) > 1:
+        nursery, threads = self._spawn_nursery(target, import_first=method == "forkserver")
+        if method == "forkserver" and threads > 1:
             nursery.close(CLOSE_TIMEOUT_S)
             self._event(f"importing {target[1]} starts threads: each pool process imports it by itself")
-            nursery = Nursery.spawn(target, shapes, import_first=False)
+            nursery, _ = self._spawn_nursery(target, import_first=False)
         return nursery
+
+    def _remake_nursery(self) -> Nursery:
+        """One that follows a nursery that is gone: a new interpreter, for this process has threads by now."""
+        target = self._app.locate()
+        if target is None:
+            raise PoolError(
+                f"app {self._app.name!r} is no module-level name that a new interpreter could import, and this "
+                "process, which has threads by now, cannot be forked"
+            )
+        nursery, threads = self._spawn_nursery(target, import_first=self._start_method != "spawn")
+        if threads > 1 and self._start_method != "spawn":
+            nursery.close(CLOSE_TIMEOUT_S)
+            nursery, _ = self._spawn_nursery(target, import_first=False)
+        return nursery
+
+    def _spawn_nursery(self, target: Sequence[str], *, import_first: bool) -> tuple[Nursery, int]:
+        """A nursery that is a new interpreter, once it is up, and how many threads it has."""
+        nursery = Nursery.spawn(target, [run.arena_shape() for run in self._runs], import_first=import_first)
+        try:
+            return nursery, self._boot_threads(nursery)
+        except BaseException:
+            nursery.close(CLOSE_TIMEOUT_S)
+            raise
 
     def _boot_threads(self, nursery: Nursery) -> int:
         deadline = time.monotonic() + BOOT_TIMEOUT_S
         while time.monotonic() < deadline:
-            if self._stop.asked:
+            # A run that drains needs its pool to the end.
+            if self._stop.killed or (self._stop.asked and not self._started_at):
                 return 1  # there will be no pool
             for message in nursery.receive(0.2):
                 if isinstance(message, Ready):

@@ -78,6 +78,7 @@ class Scene:
     paused: Sequence[str] = ()  #: why the source is paused on purpose
     rate_limit: float | None = None  #: rows a second, if it holds the source back right now
     held_back: Sequence[str] = ()  #: partitions that wait for room while others go on
+    unread_output: str = ""  #: a sentence about standard output or error that nobody reads
 
     @property
     def work(self) -> bool:
@@ -159,10 +160,11 @@ def _latest(scene: Scene) -> tuple[str, float, str]:
     found = ("", 0.0, "")
     if row is not None and not row.as_asked:
         held_back = f"; {_held_back(scene)}" if scene.held_back else ""
-        found = (row.place, row.age_s, _row_sentence(row) + held_back)
-    for unread in scene.unread:
-        if unread.since_s > found[1]:
-            found = (unread.place, unread.since_s, _unread_sentence([unread]))
+        unread = f"; {scene.unread_output}" if scene.unread_output else ""
+        found = (row.place, row.age_s, _row_sentence(row) + held_back + unread)
+    for part in scene.unread:
+        if part.since_s > found[1]:
+            found = (part.place, part.since_s, _unread_sentence([part]))
     return found
 
 
@@ -174,6 +176,8 @@ def _sentence(scene: Scene) -> str:
         parts.append(f"the source is held back by rate_limit={scene.rate_limit:g} rows per second")
     if scene.unread:
         parts.append(_unread_sentence(scene.unread))
+    if scene.unread_output:
+        parts.append(scene.unread_output)
     return "; ".join(parts)
 
 

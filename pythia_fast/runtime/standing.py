@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pythia_fast import outlet
 from pythia_fast._ext import oldest as slots
 from pythia_fast._ext.oldest import OldestRow, oldest
 from pythia_fast._ext.ring import CIRCUIT_HALF_OPEN, CIRCUIT_OPEN, monotonic_ns
@@ -103,6 +104,7 @@ class Standing:
             paused=self._paused(row),
             rate_limit=self._handler.rate_limit if now_s - self._limited_s < RATE_S else None,
             held_back=[f"{part.topic}[{part.partition}]" for part in kept],
+            unread_output=outlet.unread() if row is not None else "",
         )
 
     def _paused(self, row: Row | None) -> list[str]:

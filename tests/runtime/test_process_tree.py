@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import psutil
@@ -103,7 +104,7 @@ def test_a_fork_beside_threads_is_warned_of(script):
     threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
     """
     _, out, _ = script(PRELUDE, threads, HANDLER, MAIN, method="fork").end()
-    assert "start_method='fork' forks a process with 1 threads beside" in out
+    assert "start_method='fork' forks a process with a thread beside" in out
     assert "rows 1000 1000" in out
 
 
@@ -198,13 +199,143 @@ def test_a_killed_parent_takes_its_children_with_it(script, method):
     assert psutil.wait_procs(tree, timeout=10)[1] == []
 
 
-def test_a_killed_nursery_ends_the_run_with_a_sentence(script):
-    one = script(PRELUDE, SLOW, MAIN, method="fork", drain=0.1)
+def nursery_of(one: Script) -> psutil.Process:
+    return next(process for process in one.tree() if process.ppid() == one.process.pid)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_killed_nursery_is_followed_by_another_one_and_the_run_goes_on(script, tmp_path, method):
+    waits = """
+    @app.batch_handler(source=source, sink=sink, decoder="raw", batch_size=10, batch_timeout=0)
+    def echo(batch):
+        if batch["payload"].tolist()[0] == b"500":
+            while not os.path.exists("go"):
+                open("waits", "w").close()
+                time.sleep(0.01)
+        return batch["payload"].tolist()
+    """
+    one = script(f"import os; os.chdir({str(tmp_path)!r})\n", PRELUDE, waits, MAIN, method=method)
+    one.read_until("started")
+    wait_for(tmp_path / "waits")
+    tree = one.tree()
+    nursery_of(one).kill()
+    one.read_until("follows it, and their batches are handled again")
+    (tmp_path / "go").touch()
+    code, out, err = one.end()
+    assert (code, err) == (0, "")
+    assert "finished done 1000 0" in out
+    assert "rows 1000 1000" in out
+    assert psutil.wait_procs(tree, timeout=10)[1] == []
+
+
+def test_a_row_whose_handler_kills_the_pools_parent_is_given_up_and_the_run_goes_on(script):
+    kills = """
+    @app.batch_handler(source=source, sink=sink, decoder="raw", batch_size=10, batch_timeout=0, workers=1)
+    def echo(batch):
+        if b"505" in batch["payload"].tolist():
+            os.kill(os.getppid(), 9)
+            time.sleep(60)
+        return batch["payload"].tolist()
+    """
+    code, out, err = script(PRELUDE, kills, MAIN, method="forkserver").end()
+    assert (code, err) == (0, "")
+    assert "finished done 1000 0" in out
+    assert "rows 999 999" in out
+
+
+def test_a_killed_nursery_ends_the_run_where_no_other_can_be_made(script):
+    local = """
+    def make():
+        app = App("local")
+        @app.batch_handler(source=source, sink=sink, decoder="raw", batch_size=10, batch_timeout=0)
+        def slow(batch):
+            print("handling", os.getpid(), flush=True)
+            time.sleep(1000)
+        return app
+    """
+    one = script(PRELUDE, local, MAIN.replace("app.run(", "make().run("), method="auto", drain=0.1)
     one.read_until("handling")
     tree = one.tree()
-    nursery = next(process for process in tree if process.ppid() == one.process.pid)
-    nursery.kill()
+    nursery_of(one).kill()
     code, _, err = one.end()
     assert code == 1
     assert "the pool's parent process" in err
+    assert "app 'local' is no module-level name that a new interpreter could import" in err
+    assert psutil.wait_procs(tree, timeout=10)[1] == []
+
+
+def test_a_stopped_nursery_is_told_of(script):
+    quick = """
+    from pythia_fast.pool import supervisor
+    supervisor.SILENCE_S = supervisor.PING_EVERY_S = 0.2
+    """
+    one = script(PRELUDE, quick, HANDLER, MAIN, OPEN="1")
+    one.read_until("started")
+    nursery = nursery_of(one)
+    nursery.suspend()
+    line = one.read_until("does not answer")
+    assert f"the pool's parent process {nursery.pid} does not answer" in line
+    assert f"it was stopped by a signal (kill -CONT {nursery.pid} has it go on)" in line
+    nursery.resume()
+    one.read_until(f"{nursery.pid} answers again")
+    one.process.terminate()
+    code, out, err = one.end()
+    assert (code, err) == (0, "")
+    assert "finished drained" in out
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_nursery_that_imports_the_app_ends_with_the_runtime(script, tmp_path, method):
+    slow_import = f"""
+    import os, sys, time
+    if __name__ != "__main__":
+        open({str(tmp_path / "imports")!r}, "w").close()
+        time.sleep(1000)
+    """
+    one = script(slow_import, PRELUDE, HANDLER, MAIN, method=method)
+    wait_for(tmp_path / "imports")
+    tree = one.tree()
+    assert tree
+    one.process.kill()
+    assert psutil.wait_procs(tree, timeout=10)[1] == []
+
+
+@pytest.mark.parametrize("source", ["ends", "goes on"])
+def test_the_second_signal_ends_a_run_whose_teardown_hangs(script, tmp_path, source):
+    hangs = f"""
+    @app.batch_handler(source=source, sink=sink, decoder="raw", batch_size=10, batch_timeout=0)
+    class Echo:
+        def __call__(self, batch):
+            return batch["payload"].tolist()
+        def teardown(self):
+            open({str(tmp_path / "hangs")!r}, "w").close()
+            time.sleep(1000)
+    """
+    patient = """
+    from pythia_fast.runtime import engine
+    engine.CLOSE_TIMEOUT_S = 1000.0
+    """
+    one = script(PRELUDE, patient, hangs, MAIN, **({"OPEN": "1"} if source == "goes on" else {}))
+    one.read_until("started")
+    tree = one.tree()
+    if source == "goes on":
+        one.process.terminate()
+        one.read_until("draining")
+    wait_for(tmp_path / "hangs")
+    one.process.terminate()
+    if source == "ends":
+        one.read_until("draining")
+        one.process.terminate()
+    code, out, _ = one.end()
+    assert code == 0
+    assert "is killed, for a second signal asked for the end and its teardown()" in out
+    assert "finished killed" in out
+    assert "rows 1000 1000" in out or source == "goes on"
     assert psutil.wait_procs(tree, timeout=10)[1] == []

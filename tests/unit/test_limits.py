@@ -10,17 +10,24 @@ import pytest
 from pythia_fast.errors import ConfigError
 from pythia_fast.pool.limits import (
     LOOK_EVERY_S,
+    SHARE_OF_DESCRIPTORS,
     TELL_EVERY_S,
     Limits,
     Recycled,
     check_after_setup,
+    descriptor_limit,
+    lowest_free_descriptor,
     own_memory_mb,
 )
 
 
 def test_the_last_of_so_many_batches_is_told():
     limits = Limits(3, None)
-    assert [limits.reached() for _ in range(3)] == [False, False, True]
+    assert [limits.reached() for _ in range(3)] == [
+        "",
+        "",
+        "has handled as many batches as max_batches_per_process=3 lets it",
+    ]
 
 
 def test_memory_is_looked_at_now_and_then():
@@ -35,7 +42,7 @@ def test_memory_is_looked_at_now_and_then():
     used[0] = 101.0
     assert not limits.reached()
     now[0] += LOOK_EVERY_S
-    assert limits.reached()
+    assert limits.reached() == "takes 101 MB, more than max_memory_mb=100"
     assert looks == [0.0, LOOK_EVERY_S]
 
 
@@ -58,9 +65,31 @@ def test_a_limit_below_what_setup_takes_is_refused():
         check_after_setup(100, memory_mb=lambda: 2048.0)
 
 
+def test_one_that_has_few_descriptors_left_makes_room():
+    opened = [10]
+    limits = Limits(None, None, open_descriptors=lambda: opened[0])
+    most = 10 + int((descriptor_limit() - 10) * SHARE_OF_DESCRIPTORS)
+    opened[0] = most - 1
+    assert limits.reached() == ""
+    opened[0] = most
+    assert f"has {most:,} descriptors open of the {descriptor_limit():,}" in limits.reached()
+
+
+def test_descriptors_are_counted_from_below():
+    before = lowest_free_descriptor()
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+    try:
+        assert lowest_free_descriptor() >= before + 20
+    finally:
+        for fd in held:
+            os.close(fd)
+    assert lowest_free_descriptor() == before
+
+
 def test_processes_that_make_room_are_told_of_in_sums():
     recycled = Recycled()
-    assert recycled.line(0.0, "process 0") == "process 0 has reached its limits; a fresh one takes its place"
-    assert [recycled.line(1.0, "process 1"), recycled.line(TELL_EVERY_S / 2, "process 0")] == ["", ""]
-    assert "process 1 has reached" in (line := recycled.line(TELL_EVERY_S, "process 1"))
+    line = recycled.line(0.0, "process 0", "has 9 open")
+    assert line == "process 0 has reached its limits, and a fresh one takes its place: it has 9 open"
+    assert [recycled.line(1.0, "process 1", ""), recycled.line(TELL_EVERY_S / 2, "process 0", "")] == ["", ""]
+    assert "process 1 has reached" in (line := recycled.line(TELL_EVERY_S, "process 1", "takes 9 MB"))
     assert "2 others" in line

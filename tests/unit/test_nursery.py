@@ -15,12 +15,13 @@ from pythia_fast.errors import PoolError
 from pythia_fast.pool import crash_text
 from pythia_fast.pool.messages import BootFailed, Died, Launched, Message
 from pythia_fast.pool.nursery import Nursery
+from pythia_fast.pool.nursery_process import ChildMain
 
 LAUNCHES = 700  #: more than fit into both directions of the channel together
 
 
 @contextmanager
-def nursery_of(child_main: Callable[[int, int], tuple[int, str]]) -> Iterator[Nursery]:
+def nursery_of(child_main: ChildMain) -> Iterator[Nursery]:
     nursery = Nursery.fork(child_main)
     try:
         yield nursery
@@ -28,12 +29,12 @@ def nursery_of(child_main: Callable[[int, int], tuple[int, str]]) -> Iterator[Nu
         nursery.close(30)
 
 
-def leave(pool: int, worker: int) -> tuple[int, str]:
+def leave(pool: int, worker: int, recycles: Callable[[str], None]) -> str:
     """A child that is done at once."""
-    return 0, ""
+    return ""
 
 
-def fail(pool: int, worker: int) -> tuple[int, str]:
+def fail(pool: int, worker: int, recycles: Callable[[str], None]) -> str:
     raise RuntimeError("no model")
 
 
@@ -99,7 +100,7 @@ def test_a_nursery_that_is_killed_is_told_to_be_gone() -> None:
 def test_its_end_is_told_while_a_process_that_a_handler_forked_holds_the_channel() -> None:
     read_end, write_end = os.pipe()
 
-    def fork_and_go(pool: int, worker: int) -> None:
+    def fork_and_go(pool: int, worker: int, recycles: Callable[[str], None]) -> None:
         if os.fork() == 0:
             os.close(write_end)
             os.read(read_end, 1)  # until the test has closed its end
@@ -118,9 +119,9 @@ def test_its_end_is_told_while_a_process_that_a_handler_forked_holds_the_channel
 def test_only_a_child_that_lives_is_sent_a_signal() -> None:
     """The number of one that was reaped may be somebody else's: here it is this test's own."""
 
-    def sleep(pool: int, worker: int) -> tuple[int, str]:
+    def sleep(pool: int, worker: int, recycles: Callable[[str], None]) -> str:
         signal.pause()
-        return 0, ""
+        return ""
 
     with nursery_of(sleep) as nursery:
         nursery.launch(0, 0)
@@ -136,12 +137,12 @@ def test_only_a_child_that_lives_is_sent_a_signal() -> None:
 def test_children_hold_nothing_of_their_siblings() -> None:
     """Neither where their last words go, nor the nursery's own pipe."""
 
-    def count(pool: int, worker: int) -> tuple[int, str]:
+    def count(pool: int, worker: int, recycles: Callable[[str], None]) -> str:
         if worker == 3:
             links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-            return sum("pythia-crash" in str(link) for link in links), ""
+            os._exit(sum("pythia-crash" in str(link) for link in links))
         signal.pause()
-        return 0, ""
+        return ""
 
     with nursery_of(count) as nursery:
         for worker in range(4):
@@ -155,7 +156,7 @@ def test_words_that_nobody_reads_do_not_stop_the_nursery(monkeypatch: pytest.Mon
     read_end, write_end = os.pipe()
     monkeypatch.setattr(crash_text, "STDERR", write_end)
 
-    def abort(pool: int, worker: int) -> tuple[int, str]:
+    def abort(pool: int, worker: int, recycles: Callable[[str], None]) -> str:
         os.abort()
 
     launches = 200  # a stack has some hundred bytes, the pipe 64 KiB

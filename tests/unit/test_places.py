@@ -21,6 +21,7 @@ class AnyPool(RuleBasedStateMachine):
         self.holds: dict[int, int] = {}
         self.waits: dict[int, int] = {}
         self.was: dict[int, int] = {}
+        self.leaving: dict[int, int] = {}
 
     @precondition(lambda self: len(self.holds) < WORKERS)
     @rule(data=st.data())
@@ -58,6 +59,22 @@ class AnyPool(RuleBasedStateMachine):
         expected = Holder(self.holds.pop(pid, None), self.waits.pop(pid, self.was.get(pid)))
         assert holder == expected
 
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data())
+    def leave(self, data):
+        pid = data.draw(st.sampled_from(sorted(self.holds)))
+        gives_up = self.holds[pid] not in self.leaving.values()
+        assert self.places.leaves(pid, self.holds[pid]) == gives_up
+        if gives_up:
+            self.leaving[pid] = self.holds.pop(pid)
+
+    @precondition(lambda self: self.leaving)
+    @rule(data=st.data())
+    def have_left(self, data):
+        pid = data.draw(st.sampled_from(sorted(self.leaving)))
+        assert self.places.place(pid) == self.leaving[pid]
+        assert self.places.died(pid, 0) == Holder(self.leaving.pop(pid), self.was.get(pid), leaving=True)
+
     @invariant()
     def who_is_where(self):
         assert {pid: self.places.place(pid) for pid in self.holds} == self.holds
@@ -65,9 +82,9 @@ class AnyPool(RuleBasedStateMachine):
             next((pid for pid, held in self.holds.items() if held == place), None) for place in range(WORKERS)
         ]
         assert dict(self.places.waiting_spares()) == {spare: pid for pid, spare in self.waits.items()}
-        assert len(self.places.processes()) == len(self.holds) + len(self.waits)
+        assert len(self.places.processes()) == len(self.holds) + len(self.waits) + len(self.leaving)
         assert len(self.waits) <= SPARES
-        assert bool(self.places) == bool(self.holds or self.waits)
+        assert bool(self.places) == bool(self.holds or self.waits or self.leaving)
 
 
 AnyPool.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

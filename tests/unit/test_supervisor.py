@@ -14,6 +14,7 @@ from pythia_fast.pool.obituary import Obituary, describe_status
 from pythia_fast.pool.restart_budget import DEATHS_IN_VAIN, ROWS_IN_A_ROW
 from pythia_fast.pool.supervisor import Supervisor
 from pythia_fast.runtime.completion import Counts
+from pythia_fast.runtime.shutdown import StopRequest
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ from pythia_fast.runtime.completion import Counts
     [
         (0, "ended with exit code 0"),
         (7, "ended with exit code 7"),
-        (4, "ran out of memory (MemoryError, exit code 4)"),
+        (4, "ended with exit code 4"),
         (-signal.SIGSEGV, "was killed by SIGSEGV"),
         (-signal.SIGKILL, "was killed by SIGKILL, likely by the kernel for want of memory or by hand"),
         (-99, "was killed by signal 99"),
@@ -41,6 +42,9 @@ class FakeNursery:
     def launch(self, pool, worker):
         self.launched.append((pool, worker))
 
+    def ping(self, now):
+        return 0.0
+
     def signal(self, pid, number):
         raise AssertionError("nobody is to be ended")
 
@@ -51,7 +55,7 @@ class FakeNursery:
 
 class FakeRun:
     class handler:  # noqa: N801 - stands for an attribute
-        name, spares, batch_deadline, max_memory_mb = "score", 0, None, None
+        name, spares, batch_deadline, setup_deadline, max_memory_mb = "score", 0, None, None, None
 
     class arena:  # noqa: N801
         n_workers, n_spares = 2, 0
@@ -87,9 +91,13 @@ class FakeRun:
         self.deaths.append((worker, obituary))
 
 
+def no_other_nursery():
+    raise PoolError("none is to be made")
+
+
 def make():
     nursery, run, lines = FakeNursery(), FakeRun(), []
-    return nursery, run, lines, Supervisor(nursery, [run], lines.append)
+    return nursery, run, lines, Supervisor(nursery, [run], lines.append, no_other_nursery)
 
 
 def test_a_process_that_dies_before_the_run_has_begun_is_not_taken_for_one_that_is_up():
@@ -185,7 +193,7 @@ def test_rows_that_kill_one_after_the_other_end_the_run_in_the_end():
 
 def test_another_handlers_rows_are_no_progress_of_this_one():
     nursery, lines, runs = FakeNursery(), [], [FakeRun(), FakeRun()]
-    supervisor = Supervisor(nursery, runs, lines.append)
+    supervisor = Supervisor(nursery, runs, lines.append, no_other_nursery)
     for rows in range(DEATHS_IN_VAIN):
         runs[0].counts.rows = rows
         die(supervisor, nursery, 1, pool=1)
@@ -200,7 +208,7 @@ def test_a_teardown_that_raised_is_told_with_the_end_of_its_traceback_and_is_no_
     supervisor.serve(0)
     text = "\n".join(["Traceback (most recent call last):", *map("line {}".format, range(20)), "OSError: disk full"])
     nursery.packets = [TeardownFailed(0, 1, 4711, text), Died(0, 1, 4711, 0)]
-    supervisor.stop_all(10)
+    supervisor.stop_all(10, StopRequest())
     assert run.deaths == []
     (line,) = lines
     assert line.startswith("score: teardown() raised in process 1 (pid 4711), after its last batch was done:\nline 15")

@@ -1,0 +1,52 @@
+"""The user's part of a stack: what stands between the runtime's own frames and the place where it happened."""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+#: Files that call the user's code. The demo's handler lies in the package, too.
+_CALLERS = (f"{_PACKAGE / 'pool'}{os.sep}", f"{_PACKAGE / 'runtime'}{os.sep}", str(_PACKAGE / "handlers.py"))
+#: Between the runtime and the user's module, while it is imported.
+_IMPORTERS = ("<frozen importlib", "<frozen runpy>", f"{os.sep}importlib{os.sep}__init__.py", f"{os.sep}runpy.py")
+_FRAME = re.compile(r'\s+File "(.*)", line \d+')
+
+
+def _calls_the_user(file: str) -> bool:
+    return file.startswith(_CALLERS) or any(part in file for part in _IMPORTERS)
+
+
+def format_error(error: BaseException) -> str:
+    """The traceback of an exception, from the first frame of the user's on; as it is where there is none."""
+    frames = error.__traceback__
+    while frames is not None and _calls_the_user(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+
+
+def shorten_stacks(text: str) -> str:
+    """faulthandler's stacks, which tell the innermost call first, up to the runtime's call of the user's code."""
+    return "\n\n".join(_shorten_stack(stack) for stack in text.split("\n\n"))
+
+
+def _shorten_stack(stack: str) -> str:
+    kept: list[str] = []
+    frames = 0
+    for line in stack.split("\n"):
+        frame = _FRAME.match(line)
+        if frame is not None:
+            if frames and _calls_the_user(frame[1]):
+                return "\n".join([*kept, "  (called by pythia_fast)"])
+            frames += 1
+        kept.append(line)
+    return stack
+
+
+def place_of(text: str) -> tuple[str, ...]:
+    """What is the same in two crashes at one place: the first line and the frames of the thread that crashed."""
+    first, _, rest = text.partition("\n")
+    crashed = rest[max(0, rest.find("Current thread")) :].split("\n\n")[0]
+    return (first, *(line for line in crashed.split("\n") if _FRAME.match(line)))

@@ -13,7 +13,7 @@ from typing import Literal
 
 Grade = Literal["ok", "note", "warning", "problem"]
 
-#: Of the time that a checkup has, what a client may wait for one answer: the rest is for saying that none came.
+#: Of the time that a checkup has, what may be waited for answers: the rest is for saying that none came.
 ANSWER_SHARE = 0.8
 
 
@@ -66,11 +66,6 @@ class CheckupContext:
     batch_deadline_s: float | None
     rows_in_hand: int
     transactional: bool
-
-    @property
-    def answer_s(self) -> float:
-        """Seconds that one answer may take."""
-        return self.timeout_s * ANSWER_SHARE
 
     def left_s(self) -> float:
         """Seconds that are left for answers, never quite none."""

@@ -5,11 +5,13 @@ One row a source. Figures are those of the defaults in the sources' own modules.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 NOTHING = "–"
+LEAST_COLUMNS = 30  #: of a cell, however narrow the terminal is
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,13 +255,17 @@ def as_markdown() -> str:
     return "\n".join(lines)
 
 
-def as_text() -> str:
-    """The same for a terminal: a paragraph a broker."""
+def as_text(columns: int) -> str:
+    """The same for a terminal of so many columns: a paragraph a broker."""
     width = max(len(_plain(subject)) for row in TABLE for subject in row.cells())
     paragraphs = []
     for row in TABLE:
         lines = [row.broker]
-        lines += [f"  {_plain(subject):<{width}}  {_plain(cell)}" for subject, cell in row.cells().items()]
+        for subject, cell in row.cells().items():
+            head = f"  {_plain(subject):<{width}}  "
+            lines += textwrap.wrap(
+                head + _plain(cell), max(columns, len(head) + LEAST_COLUMNS), subsequent_indent=" " * len(head)
+            )
         paragraphs.append("\n".join(lines))
     return "\n\n".join(paragraphs)
 

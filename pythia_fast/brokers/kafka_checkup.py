@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from pythia_fast.brokers.checkup import CheckupContext, Findings, note, ok, problem, warning
 from pythia_fast.brokers.kafka_client import KafkaAccess, missing, text_of
-from pythia_fast.brokers.kafka_cluster import KafkaCluster, PartitionLag, TopicDescription
+from pythia_fast.brokers.kafka_cluster import GroupMember, KafkaCluster, PartitionLag, TopicDescription
 from pythia_fast.errors import SourceError, UnknownGroupError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 OVERHEAD_BYTES = 70
 MOST_TOLD = 20  #: topics, each looked into
 ASK_EVERY_S = 0.5
+CREATE = "create it (KafkaAdmin.create_topic), or allow this user to describe it"
 #: Of librdkafka, which no amount of waiting mends.
 LASTING = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED)
 SHARE_OF_RETENTION = 0.5  #: an unread message older than this share of it is told
@@ -57,7 +58,7 @@ def check_consumer(consumer: KafkaConsumer, context: CheckupContext) -> Findings
         elif name in cluster.topics:
             topics.append(name)
         else:
-            yield problem(missing(name, cluster.topics, cluster.servers), "create it (KafkaAdmin.create_topic)")
+            yield problem(missing(name, cluster.topics, cluster.servers), CREATE)
     group = consumer.group(context.app, context.handler)
     for topic in topics[:MOST_TOLD]:
         yield from _guarded(f"topic {topic}", _source_topic(cluster, topic, group, context))
@@ -72,7 +73,7 @@ def check_producer(producer: KafkaProducer, context: CheckupContext) -> Findings
     if cluster is None:
         return
     if producer.topic not in cluster.topics:
-        yield problem(missing(producer.topic, cluster.topics, cluster.servers), "create it (KafkaAdmin.create_topic)")
+        yield problem(missing(producer.topic, cluster.topics, cluster.servers), CREATE)
     else:
         yield from _guarded(f"topic {producer.topic}", _sink_topic(cluster, producer, context))
     if context.transactional:
@@ -86,8 +87,8 @@ def check_producer(producer: KafkaProducer, context: CheckupContext) -> Findings
 def _connect(options: Mapping[str, str], context: CheckupContext) -> Any:
     """Yields findings; returns a _Cluster, or None where no broker let us in."""
     told: list[KafkaError] = []
-    access = KafkaAccess(options, context.answer_s)
-    begun = time.monotonic()
+    patience_s, begun = context.left_s(), time.monotonic()
+    access = KafkaAccess(options, patience_s)
     metadata = None
     try:
         admin = access.admin(told.append)
@@ -95,8 +96,7 @@ def _connect(options: Mapping[str, str], context: CheckupContext) -> Any:
         yield problem(str(error), "mend the options")
         return None
     reason = ""
-    while metadata is None and time.monotonic() - begun < context.answer_s:
-        left_s = context.answer_s - (time.monotonic() - begun)
+    while metadata is None and (left_s := patience_s - (time.monotonic() - begun)) > 0:
         try:
             metadata = admin.list_topics(timeout=max(0.01, min(ASK_EVERY_S, left_s)))
         except KafkaException as error:
@@ -110,9 +110,10 @@ def _connect(options: Mapping[str, str], context: CheckupContext) -> Any:
             )
             return None
     if metadata is None:
-        why = text_of(told[-1]) if told else reason
+        causes = [error for error in told if error.code() != KafkaError._ALL_BROKERS_DOWN]
+        why = text_of(causes[-1]) if causes else reason
         yield problem(
-            f"no Kafka broker answered at {access.servers} within {context.answer_s:.1f} s ({why})",
+            f"no Kafka broker answered at {access.servers} within {patience_s:.1f} s ({why})",
             "see that it is up, and the address (bootstrap_servers= or KAFKA_BOOTSTRAP_SERVERS) and security_protocol= "
             "are right",
         )
@@ -186,7 +187,7 @@ def _lag(cluster: _Cluster, topic: TopicDescription, group: str) -> Findings:
     ]
     if old:
         yield warning(
-            f"unread messages of {len(old)} partitions of topic {topic.name} are older than "
+            f"unread messages in {_count(len(old), 'partition')} of topic {topic.name} are older than "
             f"{age_ms / 3.6e6:.3g} h, and "
             f"it keeps them for {retention_ms / 3.6e6:.3g} h",
             "raise retention.ms, or read faster",
@@ -304,13 +305,11 @@ def _group(
         twins = [member for member in members if member.instance_id and member.instance_id == consumer.instance_id]
         if twins:
             yield warning(
-                f"group.instance.id {consumer.instance_id} is a member already, at {twins[0].host}: it would be fenced",
+                f"group.instance.id {consumer.instance_id} is a member already, at {_host(twins[0])}: it is fenced",
                 "give each copy an id of its own, if that one lives",
             )
         if members:
-            yield note(
-                f"members of group {group} elsewhere: {', '.join(sorted({member.host for member in members})[:5])}"
-            )
+            yield note(f"members of group {group} are at {', '.join(sorted(set(map(_host, members)))[:5])}")
     if context.ordering == "partition" and 0 < partitions < context.workers:
         yield warning(
             f'ordering="partition" with {context.workers} processes and {_count(partitions, "partition")}: '
@@ -319,7 +318,7 @@ def _group(
         )
     elif members and 0 < partitions <= len(members):
         yield warning(
-            f"{_count(partitions, 'partition')} for {len(members)} members and this one: a member has none",
+            f"{_count(partitions, 'partition')} for {_count(len(members), 'member')} and this one: one gets none",
             "more partitions, or fewer members",
         )
 
@@ -370,6 +369,10 @@ def _transactions(
             "that it confirmed",
             "have three brokers, and make __transaction_state with three replicas",
         )
+
+
+def _host(member: GroupMember) -> str:
+    return member.host.lstrip("/")  # as Java writes addresses
 
 
 def _count(number: int, what: str) -> str:

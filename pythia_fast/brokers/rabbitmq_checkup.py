@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pika
 from pika import exceptions
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from pythia_fast.brokers.checkup import CheckupContext, Findings, note, ok, problem, warning
 from pythia_fast.brokers.rabbitmq_errors import ACCESS_REFUSED, NOT_FOUND, connection_refusal
@@ -37,7 +38,7 @@ ASKED = "asked"  #: a text where a number belongs
 ASKING_QUEUE = "pythia-fast.doctor.no-such-queue"  #: nothing is routed to it, and what is sent is refused before
 CONSUMER_TIMEOUT_S = 1800.0  #: the server's own, unless its administrator or the queue says otherwise
 OLDEST = (3, 8)
-BLOCKED_S = 1.0  #: within which a server with an alarm says that it takes no messages
+BLOCKED_S = 0.5  #: within which a server with an alarm says so
 MOST_PROPERTIES = 32  #: of a queue
 
 _CURRENT = re.compile(
@@ -65,6 +66,11 @@ class Asking:
 
     def __init__(self, connection: pika.BlockingConnection) -> None:
         self._connection = connection
+        self._blocked = False
+        connection.add_on_connection_blocked_callback(self._note_blocked)
+
+    def _note_blocked(self, *_: object) -> None:
+        self._blocked = True
 
     def close(self) -> None:
         with contextlib.suppress(exceptions.AMQPError):
@@ -103,14 +109,19 @@ class Asking:
         return not (isinstance(answer, Refused) and answer.code == ACCESS_REFUSED)
 
     def may_write(self, exchange: str, routing_key: str) -> bool:
-        """Raises pika's ConnectionBlockedTimeout where an alarm keeps the server from looking at what is published."""
-
         def publish(channel: BlockingChannel) -> None:
             channel.confirm_delivery()  # which waits for the answer
             channel.basic_publish(exchange, routing_key, b"", pika.BasicProperties(expiration=ASKED))
 
         answer = self.ask(publish)
         return not (isinstance(answer, Refused) and answer.code == ACCESS_REFUSED)
+
+    def is_blocked(self) -> bool:
+        """Whether an alarm keeps the server from taking messages, which it tells those who have published."""
+        deadline = time.monotonic() + BLOCKED_S
+        while not self._blocked and (left_s := deadline - time.monotonic()) > 0:
+            self._connection.process_data_events(left_s)
+        return self._blocked
 
     def may_declare(self, queue: str) -> bool:
         answer = self.ask(lambda channel: channel.queue_declare(queue, durable=True, arguments={"x-max-age": ASKED}))
@@ -262,19 +273,16 @@ def _check_target(asking: Asking, producer: RabbitMQProducer, context: CheckupCo
         properties = asking.properties(name)
         if properties is not None:
             yield from _settings(name, properties, context, reads=False)
-    try:
-        may_write = asking.may_write(producer.exchange, ASKING_QUEUE)
-    except exceptions.ConnectionBlockedTimeout:
-        yield problem(
-            f"RabbitMQ at {address} takes no messages now: an alarm of memory or disk is on",
-            "see rabbitmqctl status, and free what it names",
-        )
-        return
-    if not may_write:
+    if not asking.may_write(producer.exchange, ASKING_QUEUE):
         target = (
             f"exchange {producer.exchange!r}" if producer.exchange else "the default exchange, which leads to queues"
         )
         yield problem(f"user {address.username!r} may not write to {target}", "rabbitmqctl set_permissions: write")
+    if asking.is_blocked():
+        yield problem(
+            f"RabbitMQ at {address} takes no messages now: an alarm of memory or disk is on",
+            "see rabbitmqctl status, and free what it names",
+        )
 
 
 # -- what both have in common --------------------------------------------------------------------
@@ -284,15 +292,15 @@ def _connect(address: Address, context: CheckupContext) -> Any:
     """Yields findings; returns an Asking, or None where there is no way in."""
     parameters = address.parameters(f"{context.app}-{context.handler}-doctor")
     parameters.connection_attempts = 1
-    parameters.socket_timeout = parameters.stack_timeout = context.answer_s
-    parameters.blocked_connection_timeout = min(BLOCKED_S, context.answer_s)
+    parameters.socket_timeout = parameters.stack_timeout = patience_s = context.left_s()
+    parameters.blocked_connection_timeout = BLOCKED_S  # a server with an alarm does not read goodbyes
     if address.tls is not None:
         parameters.ssl_options = pika.SSLOptions(address.tls, address.host)
     begun = time.monotonic()
     try:
         connection = pika.BlockingConnection(parameters)
-    except (exceptions.AMQPError, OSError) as error:
-        sentence, change = _why_no_connection(error, address, context)
+    except (exceptions.AMQPError, AMQPConnectorException, OSError) as error:
+        sentence, change = _why_no_connection(error, address, patience_s)
         yield problem(sentence, change)
         return None
     asking = Asking(connection)
@@ -306,14 +314,12 @@ def _connect(address: Address, context: CheckupContext) -> Any:
     return asking
 
 
-def _why_no_connection(error: Exception, address: Address, context: CheckupContext) -> tuple[str, str]:
-    within: Any = error.args[0] if isinstance(error, exceptions.AMQPConnectionWorkflowFailed) and error.args else error
-    while getattr(within, "exceptions", None):  # pika wraps what happened to each address that was tried
-        within = within.exceptions[-1]
-    if isinstance(within, exceptions.AMQPConnectorException) and isinstance(within.args[0], Exception):
-        within = within.args[0]
+def _why_no_connection(error: Exception, address: Address, patience_s: float) -> tuple[str, str]:
+    within: Any = error
+    while isinstance(nested := getattr(within, "exception", None) or next(iter(within.args), None), Exception):
+        within = nested  # pika wraps what the socket said
     if "imeout" in f"{type(within).__name__}{within}":
-        sentence = f"RabbitMQ at {address} did not answer within {context.answer_s:.1f} s"
+        sentence = f"RabbitMQ at {address} did not answer within {patience_s:.1f} s"
     else:
         sentence = connection_refusal(within, address).sentence
     return sentence, "see that the server is up and the address and login are right (url= or RABBITMQ_URL)"

@@ -101,7 +101,7 @@ def _at(
     what = f"stream {', '.join(keys)}"
     begun = time.monotonic()
     try:
-        client = server.client(keys, timeout=min(server.timeout, context.answer_s))
+        client = server.client(keys, timeout=min(server.timeout, context.left_s()))
         try:
             client.ping()
             took_ms = (time.monotonic() - begun) * 1000

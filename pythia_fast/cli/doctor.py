@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,7 @@ def timeout_value(text: str | float) -> float:
 Target = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODULE:APP]", help="whose sources and sinks are examined; without it: the table", show_default=False
+        metavar="MODULE:APP", help="whose sources and sinks are examined; without it: the table", show_default=False
     ),
 ]
 Handlers = Annotated[
@@ -110,5 +111,7 @@ def table(handler: list[str] | None, *, as_json: bool, as_markdown: bool) -> int
 
         print(encode({"guarantees": guarantees.as_data()}).decode())
     else:
-        print(guarantees.as_markdown() if as_markdown else guarantees.as_text())
+        print(
+            guarantees.as_markdown() if as_markdown else guarantees.as_text(shutil.get_terminal_size((100, 24)).columns)
+        )
     return ExitCode.DONE

@@ -31,9 +31,12 @@ def findings_lines(subjects: Sequence[Subject]) -> list[str]:
             if finding.change:
                 lines.append(f"  {'':<{WIDTH}}  change: {finding.change}")
     counts = counts_of(subjects)
-    words = {"ok": "ok", "note": "notes", "warning": "warnings", "problem": "problems"}
-    lines.append(", ".join(f"{counts[grade]} {words[grade]}" for grade in GRADES))
+    lines.append(", ".join(_count(counts[grade], grade) for grade in GRADES))
     return lines
+
+
+def _count(number: int, grade: Grade) -> str:
+    return f"{number} {grade}" if number == 1 or grade == "ok" else f"{number} {grade}s"
 
 
 def findings_data(app: str, subjects: Sequence[Subject]) -> dict[str, Any]:

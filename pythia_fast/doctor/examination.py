@@ -100,9 +100,7 @@ class _Checkup:
             self._findings.append(problem(str(error), "see there"))
         except Exception as error:  # a client's own, whose kinds nobody has counted
             self._findings.append(
-                problem(
-                    f"asking it ended with {type(error).__name__}: {spell(str(error), 300)}", "see the server's log"
-                )
+                problem(f"asking ended with {type(error).__name__}: {spell(str(error), 300)}", "see the server's log")
             )
 
     def result(self) -> Subject:

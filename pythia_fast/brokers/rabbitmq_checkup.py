@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 ASKED = "asked"  #: a text where a number belongs
 ASKING_QUEUE = "pythia-fast.doctor.no-such-queue"  #: nothing is routed to it, and what is sent is refused before
 CONSUMER_TIMEOUT_S = 1800.0  #: the server's own, unless its administrator or the queue says otherwise
-OLDEST = (3, 8)
+#: From here on a server knows x-max-age, and refuses it with a queue that is no stream. Older ones, and other
+#: makes of servers, might do what is meant to be refused, so they are not asked.
+OLDEST = (3, 9)
 BLOCKED_S = 0.5  #: within which a server with an alarm says so
 MOST_PROPERTIES = 32  #: of a queue
 
@@ -77,9 +79,19 @@ class Asking:
             self._connection.close()
 
     @property
-    def server_version(self) -> str:
+    def product(self) -> str:
         """As the server gave it when it let us in; pika keeps that on the connection within."""
+        return str((self._connection._impl.server_properties or {}).get("product", "a server"))
+
+    @property
+    def server_version(self) -> str:
         return str((self._connection._impl.server_properties or {}).get("version", "unknown"))
+
+    @property
+    def refuses_surely(self) -> bool:
+        """Whether this server is known to refuse what is asked so that it is refused."""
+        version = tuple(int(part) for part in re.findall(r"\d+", self.server_version)[:2])
+        return self.product == "RabbitMQ" and version >= OLDEST
 
     def ask(self, question: Callable[[BlockingChannel], Any]) -> Any:
         """The answer, or Refused."""
@@ -102,6 +114,9 @@ class Asking:
         return answer if isinstance(answer, Refused) else None
 
     def may_read(self, queue: str) -> bool:
+        if not self.refuses_surely:
+            return True
+
         def consume(channel: BlockingChannel) -> None:
             channel.basic_consume(queue, lambda *_: None, arguments={"x-priority": ASKED})
 
@@ -109,6 +124,9 @@ class Asking:
         return not (isinstance(answer, Refused) and answer.code == ACCESS_REFUSED)
 
     def may_write(self, exchange: str, routing_key: str) -> bool:
+        if not self.refuses_surely:
+            return True
+
         def publish(channel: BlockingChannel) -> None:
             channel.confirm_delivery()  # which waits for the answer
             channel.basic_publish(exchange, routing_key, b"", pika.BasicProperties(expiration=ASKED))
@@ -124,11 +142,15 @@ class Asking:
         return self._blocked
 
     def may_declare(self, queue: str) -> bool:
+        if not self.refuses_surely:
+            return True
         answer = self.ask(lambda channel: channel.queue_declare(queue, durable=True, arguments={"x-max-age": ASKED}))
         return not (isinstance(answer, Refused) and answer.code == ACCESS_REFUSED)
 
     def properties(self, queue: str) -> dict[str, Any] | None:
         """``durable``, ``auto_delete`` and the arguments of a queue that is there; None: it cannot be asked."""
+        if not self.refuses_surely:
+            return None
         found: dict[str, Any] = {}
         durable, auto_delete = True, False
         for _ in range(MOST_PROPERTIES):
@@ -186,11 +208,11 @@ def _check_queue(asking: Asking, consumer: RabbitMQConsumer, context: CheckupCon
     yield from _sharing(consumer, context, found)
     yield from _prefetch(consumer, context)
     properties = asking.properties(name)
-    if properties is None:
+    if properties is None and asking.refuses_surely:
         yield note(
             f"the settings of queue {name!r} cannot be asked: user {consumer.address.username!r} may not declare it"
         )
-    else:
+    elif properties is not None:
         yield from _settings(name, properties, context, reads=True)
 
 
@@ -305,12 +327,14 @@ def _connect(address: Address, context: CheckupContext) -> Any:
         return None
     asking = Asking(connection)
     yield ok(
-        f"RabbitMQ {asking.server_version} at {address.place} let user {address.username!r} in after "
+        f"{asking.product} {asking.server_version} at {address.place} let user {address.username!r} in after "
         f"{(time.monotonic() - begun) * 1000:.0f} ms"
     )
-    version = tuple(int(part) for part in re.findall(r"\d+", asking.server_version)[:2])
-    if version and version < OLDEST:
-        yield warning(f"RabbitMQ {asking.server_version} is older than 3.8, which has quorum queues", "update it")
+    if not asking.refuses_surely:
+        yield note(
+            f"rights and queues' settings are asked of RabbitMQ from 3.9 on, and this is {asking.product} "
+            f"{asking.server_version}"
+        )
     return asking
 
 

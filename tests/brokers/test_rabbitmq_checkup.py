@@ -12,7 +12,7 @@ import pytest
 
 from pythia_fast import RabbitMQConsumer
 from pythia_fast.brokers.rabbitmq import RabbitMQProducer
-from pythia_fast.brokers.rabbitmq_checkup import ASKING_QUEUE
+from pythia_fast.brokers.rabbitmq_checkup import ASKING_QUEUE, Asking
 from tests.support.checkup import bad, context, found, told
 from tests.support.kafka_broker import free_ports
 from tests.support.rabbitmq_run import Queue
@@ -194,3 +194,15 @@ def test_tls(rabbitmq: RabbitMqServer, declare: Declare) -> None:
         tls=rabbitmq.tls_context(),
     )
     assert bad(found(source)) == []
+
+
+@pytest.mark.parametrize(("product", "version"), [("RabbitMQ", "3.8.9"), ("Another", "4.0.0")])
+def test_a_server_that_might_do_what_is_to_be_refused_is_not_asked(
+    rabbitmq: RabbitMqServer, monkeypatch: pytest.MonkeyPatch, product: str, version: str
+) -> None:
+    monkeypatch.setattr(Asking, "product", product)  # such servers are not to be had here
+    monkeypatch.setattr(Asking, "server_version", version)
+    findings = found(RabbitMQConsumer("checkup-missing", url=rabbitmq.url_for(READ_ONLY_USER)))
+    told(findings, "note", f"this is {product} {version}")
+    told(findings, "note", "queue 'checkup-missing' does not exist; a run declares it")
+    assert bad(findings) == []

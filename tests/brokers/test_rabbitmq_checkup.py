@@ -12,7 +12,7 @@ import pytest
 
 from pythia_fast import RabbitMQConsumer
 from pythia_fast.brokers.rabbitmq import RabbitMQProducer
-from pythia_fast.brokers.rabbitmq_checkup import ASKING_QUEUE, Asking
+from pythia_fast.brokers.rabbitmq_asking import ASKING_QUEUE, Asking
 from tests.support.checkup import bad, context, found, told
 from tests.support.kafka_broker import free_ports
 from tests.support.rabbitmq_run import Queue

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pythia_fast.brokers.checkup import CheckupContext, Findings
+
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
     from pythia_fast._ext.source import NativeSource
@@ -198,6 +200,11 @@ class Source(ABC):
         """The files that it would read now."""
         return []
 
+    def checkup(self, context: CheckupContext) -> Findings:
+        """What can be found out about it without reading, making or changing anything; by default there is nothing to
+        ask. Called on a thread of its own, whose answers are waited for until ``context.deadline``."""
+        return iter(())
+
 
 #: Framing of the records a publisher is given, little endian, back to back without padding:
 #: key size u32 (0xFFFFFFFF = no key), headers size u32, payload size u32 (0xFFFFFFFF = null),
@@ -264,6 +271,10 @@ class Sink(ABC):
     def file(self) -> str | None:
         """The file that it would write; None: it writes none."""
         return None
+
+    def checkup(self, context: CheckupContext) -> Findings:
+        """As that of a source."""
+        return iter(())
 
     def encoding(self) -> Literal["json", "msgpack"]:
         """How a dict of arrays becomes payloads, one a row."""

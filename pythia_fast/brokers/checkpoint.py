@@ -134,6 +134,29 @@ class _Stored(msgspec.Struct):
     files: list[FilePosition]
 
 
+def checkpoint_path(state_dir: Path, group: str) -> Path:
+    """Where the positions of a group are kept."""
+    return state_dir / "checkpoints" / f"{quote(group, safe=' @+=,')}.json"
+
+
+def lock_path(path: Path) -> Path:
+    """The file that a run locks while it has the positions kept in ``path``."""
+    return path.with_name(path.name.removesuffix(".json") + ".lock")
+
+
+def stored_positions(path: Path) -> list[FilePosition]:
+    """What a checkpoint holds; nothing where there is none. Raises SourceError for one that cannot be understood."""
+    try:
+        stored = msgspec.json.decode(path.read_bytes(), type=_Stored)
+    except FileNotFoundError:
+        return []
+    except msgspec.DecodeError as error:
+        raise SourceError(f"the checkpoint {path} cannot be read ({error}); {_RESTART}") from None
+    if stored.version != 1:
+        raise SourceError(f"the checkpoint {path} has version {stored.version}, this program knows version 1")
+    return stored.files
+
+
 class Checkpoint:
     """The positions of one group, held by one run at a time."""
 
@@ -142,20 +165,19 @@ class Checkpoint:
 
         Raises SourceError when another run holds the group or the stored positions cannot be understood.
         """
-        folder = state_dir / "checkpoints"
-        name = quote(group, safe=" @+=,")
-        self.path = folder / f"{name}.json"
+        self.path = checkpoint_path(state_dir, group)
+        folder = self.path.parent
         self._group = group
         self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock_fd = self._lock(folder / f"{name}.lock")
+            self._lock_fd = self._lock(lock_path(self.path))
         except OSError as error:
             raise SourceError(
                 f"cannot keep positions in {folder}: {error.strerror}; choose another folder with --state-dir"
             ) from None
         try:
-            self.files = [] if forget else self._load()
+            self.files = [] if forget else stored_positions(self.path)
         except BaseException:
             self.close()
             raise
@@ -174,17 +196,6 @@ class Checkpoint:
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         return fd
-
-    def _load(self) -> list[FilePosition]:
-        try:
-            stored = msgspec.json.decode(self.path.read_bytes(), type=_Stored)
-        except FileNotFoundError:
-            return []
-        except msgspec.DecodeError as error:
-            raise SourceError(f"the checkpoint {self.path} cannot be read ({error}); {_RESTART}") from None
-        if stored.version != 1:
-            raise SourceError(f"the checkpoint {self.path} has version {stored.version}, this program knows version 1")
-        return stored.files
 
     def save(self, files: Iterable[FilePosition]) -> None:
         """Replace what is stored; durable on return. Raises SourceError when the disk refuses."""

@@ -15,6 +15,7 @@ import numpy as np
 from pythia_fast import options
 from pythia_fast._ext.file_reader import FORMATS
 from pythia_fast.brokers.base import ReaderContext, Source
+from pythia_fast.brokers.checkup import CheckupContext, Findings
 from pythia_fast.brokers.file_list import ListReader
 from pythia_fast.brokers.file_reader import FileReader, StreamReader
 from pythia_fast.brokers.file_sink import FileProducer
@@ -106,6 +107,11 @@ class FileConsumer(Source):
 
     def checkpoint_group(self, app: str, handler: str) -> str | None:
         return None if self._reads_stream() else self.group(app, handler)
+
+    def checkup(self, context: CheckupContext) -> Findings:
+        from pythia_fast.brokers.file_checkup import check_consumer
+
+        return check_consumer(self, context)
 
     def describe(self) -> str:
         what = "standard input" if self.paths == [STDIN] else ", ".join(self.paths[:3])

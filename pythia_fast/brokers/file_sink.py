@@ -26,6 +26,7 @@ from pythia_fast import options
 from pythia_fast._ext.file_writer import payload_bytes, whole_frames
 from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext, Sink
 from pythia_fast.brokers.checkpoint import sync_folder
+from pythia_fast.brokers.checkup import CheckupContext, Findings
 from pythia_fast.brokers.named_files import STDIN
 from pythia_fast.errors import ConfigError, SinkError
 from pythia_fast.options import named_options
@@ -81,6 +82,11 @@ class FileProducer(Sink):
 
     def open(self, context: PublisherContext) -> FilePublisher:
         return FilePublisher(self, context.log)
+
+    def checkup(self, context: CheckupContext) -> Findings:
+        from pythia_fast.brokers.file_checkup import check_producer
+
+        return check_producer(self, context)
 
     def describe(self) -> str:
         return f"file {self.path}"

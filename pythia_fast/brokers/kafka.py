@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 from pythia_fast import options as options_  # the word is taken here by librdkafka's
 from pythia_fast.brokers.base import Publisher, PublisherContext, Reader, ReaderContext, Sink, Source
+from pythia_fast.brokers.checkup import CheckupContext, Findings
 from pythia_fast.errors import ConfigError, UnknownOptionError
 from pythia_fast.options import named_options
 
@@ -150,6 +151,11 @@ class KafkaConsumer(Source):
             "log.queue": "true",
         }
 
+    @property
+    def given_options(self) -> Mapping[str, str]:
+        """librdkafka's options that were given, by its names; what is not among them has its default."""
+        return self._options
+
     def open(self, context: ReaderContext) -> Reader:
         from pythia_fast.brokers.kafka_reader import KafkaReader
 
@@ -158,6 +164,11 @@ class KafkaConsumer(Source):
     def connection_options(self) -> dict[str, str]:
         """What another client needs to reach the same brokers: addresses and credentials."""
         return {**_connection(self._options), "bootstrap.servers": self.bootstrap_servers}
+
+    def checkup(self, context: CheckupContext) -> Findings:
+        from pythia_fast.brokers.kafka_checkup import check_consumer
+
+        return check_consumer(self, context)
 
     def describe(self) -> str:
         group = self._group or os.environ.get("CONSUMER_GROUP")
@@ -227,6 +238,11 @@ class KafkaProducer(Sink):
             "transactional.id": transactional_id,
         }
 
+    @property
+    def given_options(self) -> Mapping[str, str]:
+        """librdkafka's options that were given, by its names; what is not among them has its default."""
+        return self._options
+
     def open(self, context: PublisherContext) -> Publisher:
         from pythia_fast.brokers.kafka_publisher import KafkaPublisher
 
@@ -235,6 +251,11 @@ class KafkaProducer(Sink):
     def connection_options(self) -> dict[str, str]:
         """What another client needs to reach the same brokers: addresses and credentials."""
         return {**_connection(self._options), "bootstrap.servers": self.bootstrap_servers}
+
+    def checkup(self, context: CheckupContext) -> Findings:
+        from pythia_fast.brokers.kafka_checkup import check_producer
+
+        return check_producer(self, context)
 
     def describe(self) -> str:
         return f"kafka topic {self.topic}"

@@ -49,10 +49,13 @@ class KafkaAccess:
         with self.failures(SourceError):
             return Consumer(chosen, logger=_silent)
 
-    def admin(self) -> AdminClient:
-        """A client of no group."""
+    def admin(self, told: Callable[[KafkaError], None] | None = None) -> AdminClient:
+        """A client of no group. ``told``: what goes wrong with connections, while it is polled."""
+        options: dict[str, Any] = dict(self.options)
+        if told is not None:
+            options["error_cb"] = told
         with self.failures(SourceError):
-            return AdminClient(dict(self.options), logger=_silent)
+            return AdminClient(options, logger=_silent)
 
     def producer(self) -> Producer:
         """A producer that gives up after the timeout, and holds a bounded amount of what waits."""

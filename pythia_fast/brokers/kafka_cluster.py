@@ -6,7 +6,7 @@ Each topic and group is looked up by name first, so that one that does not exist
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,7 +20,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
 from pythia_fast.brokers.kafka_client import KafkaAccess, missing
 from pythia_fast.errors import SourceError, UnknownGroupError, UnknownTopicError
@@ -66,15 +66,79 @@ class TopicDescription:
     config: Mapping[str, str]  #: every setting of the topic, those of the cluster's defaults included
 
 
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """A member of a consumer group."""
+
+    client_id: str
+    host: str
+    instance_id: str | None  #: of a static member
+    partitions: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDescription:
+    """A consumer group as it stands."""
+
+    state: str  #: STABLE, EMPTY, ...
+    assignor: str  #: empty while it has no members
+    members: tuple[GroupMember, ...]
+    rights: frozenset[str] | None  #: READ and the like; None: the brokers do not tell
+
+
 class KafkaCluster:
     """The brokers that ``access`` reaches.
 
     Every method raises SourceError when they do not answer in time, or refuse.
     """
 
-    def __init__(self, access: KafkaAccess) -> None:
+    def __init__(self, access: KafkaAccess, admin: AdminClient | None = None) -> None:
+        """``admin``: a client that there is already."""
         self._access = access
-        self._admin = access.admin()
+        self._admin = access.admin() if admin is None else admin
+
+    def broker_config(self) -> dict[str, str]:
+        """Every setting of one of the brokers."""
+        with self._access.failures(SourceError):
+            broker = next(iter(self._admin.list_topics(timeout=self._access.timeout_s).brokers))
+        resource = ConfigResource(ResourceType.BROKER, str(broker))
+        asked = self._admin.describe_configs([resource], request_timeout=self._access.timeout_s)
+        return {name: entry.value for name, entry in self._answer(asked[resource]).items() if entry.value is not None}
+
+    def topic_rights(self, topic: str) -> frozenset[str] | None:
+        """READ, WRITE and the like; None: the brokers do not tell."""
+        asked = self._admin.describe_topics(
+            TopicCollection([topic]), include_authorized_operations=True, request_timeout=self._access.timeout_s
+        )
+        return _rights(self._answer(asked[topic]))
+
+    def group(self, group: str) -> GroupDescription | None:
+        """A group as it stands; None: the brokers do not know it."""
+        asked = self._admin.describe_consumer_groups(
+            [group], include_authorized_operations=True, request_timeout=self._access.timeout_s
+        )[group]
+        try:
+            found = self._access.of_group(lambda: asked.result(self._access.timeout_s), SourceError)
+        except SourceError:
+            if _code_of(asked) == KafkaError.GROUP_ID_NOT_FOUND:
+                return None
+            raise
+        members = tuple(
+            GroupMember(
+                member.client_id,
+                member.host,
+                member.group_instance_id,
+                tuple((part.topic, part.partition) for part in member.assignment.topic_partitions),
+            )
+            for member in found.members
+        )
+        state = "DEAD" if found.state is None else found.state.name
+        return GroupDescription(state, found.partition_assignor, members, _rights(found))
+
+    def offsets_at(self, topic: str, partitions: Iterable[int], timestamp_ms: int) -> dict[int, int]:
+        """Partition -> the first offset whose message is so young, -1 where there is none."""
+        keys = [TopicPartition(topic, partition) for partition in partitions]
+        return self._offsets(keys, OffsetSpec.for_timestamp(timestamp_ms))
 
     def topics(self) -> dict[str, list[int]]:
         """Every topic with its partitions."""
@@ -178,6 +242,11 @@ class KafkaCluster:
     def _answer(self, asked: Future[Answer]) -> Answer:
         with self._access.failures(SourceError):
             return asked.result(self._access.timeout_s)
+
+
+def _rights(described: Any) -> frozenset[str] | None:
+    told = described.authorized_operations
+    return None if told is None else frozenset(operation.name for operation in told)
 
 
 def _code_of(asked: Future[Any]) -> int | None:

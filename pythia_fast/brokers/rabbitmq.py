@@ -8,6 +8,7 @@ from typing import Any
 
 from pythia_fast import options
 from pythia_fast.brokers.base import Publisher, PublisherContext, Reader, ReaderContext, Sink, Source
+from pythia_fast.brokers.checkup import CheckupContext, Findings
 from pythia_fast.brokers.rabbitmq_address import Address, Login
 from pythia_fast.errors import ConfigError
 from pythia_fast.options import named_options
@@ -96,6 +97,11 @@ class RabbitMQConsumer(Source):
 
         return RabbitMqReader(self, context)
 
+    def checkup(self, context: CheckupContext) -> Findings:
+        from pythia_fast.brokers.rabbitmq_checkup import check_consumer
+
+        return check_consumer(self, context)
+
     def describe(self) -> str:
         return f"rabbitmq queue {self.queue}"
 
@@ -175,6 +181,11 @@ class RabbitMQProducer(Sink):
         from pythia_fast.brokers.rabbitmq_publisher import RabbitMqPublisher
 
         return RabbitMqPublisher(self, context)
+
+    def checkup(self, context: CheckupContext) -> Findings:
+        from pythia_fast.brokers.rabbitmq_checkup import check_producer
+
+        return check_producer(self, context)
 
     def describe(self) -> str:
         return f"rabbitmq exchange {self.exchange}" if self.exchange else f"rabbitmq queue {self.routing_key}"

@@ -23,6 +23,7 @@ from pythia_fast.brokers.base import (
     Sink,
     Source,
 )
+from pythia_fast.brokers.checkup import CheckupContext, Findings
 from pythia_fast.brokers.redis_client import RedisServer
 from pythia_fast.errors import ConfigError, SchemaError
 from pythia_fast.options import named_options
@@ -126,6 +127,11 @@ class RedisStreamsConsumer(Source):
 
         return RedisReader(self, context)
 
+    def checkup(self, context: CheckupContext) -> Findings:
+        from pythia_fast.brokers.redis_checkup import check_consumer
+
+        return check_consumer(self, context)
+
     def describe(self) -> str:
         kind = "stream" if len(self.streams) == 1 else "streams"
         as_group = f" as group {self.consumer_group}" if self.consumer_group else ""
@@ -187,6 +193,11 @@ class RedisStreamsProducer(Sink):
         from pythia_fast.brokers.redis_publisher import RedisPublisher
 
         return RedisPublisher(self, context)
+
+    def checkup(self, context: CheckupContext) -> Findings:
+        from pythia_fast.brokers.redis_checkup import check_producer
+
+        return check_producer(self, context)
 
     def describe(self) -> str:
         return f"redis stream {self.stream}"

@@ -94,15 +94,19 @@ class RedisServer:
             return found.path
         return f"{found.hostname or 'localhost'}:{found.port or 6379}"
 
-    def client(self, keys: Sequence[str]) -> Client:
-        """redis-py's client of the node that has these keys. May ask Sentinel or the cluster where that is."""
+    def client(self, keys: Sequence[str], timeout: float | None = None) -> Client:
+        """redis-py's client of the node that has these keys. May ask Sentinel or the cluster where that is.
+
+        ``timeout``: seconds that an answer may take, where it is not what the options say.
+        """
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
+        answer_s = self.timeout if timeout is None else timeout
         settings: dict[str, Any] = {
-            "socket_timeout": self.timeout,
-            "socket_connect_timeout": self.timeout,
+            "socket_timeout": answer_s,
+            "socket_connect_timeout": answer_s,
             "retry": Retry(NoBackoff(), 0),
             "socket_keepalive": True,
             "protocol": 2,
@@ -112,7 +116,7 @@ class RedisServer:
         if self.sentinels:
             from redis.sentinel import Sentinel
 
-            limits = {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
+            limits = {"socket_timeout": answer_s, "socket_connect_timeout": answer_s}
             found = Sentinel(self.sentinels, sentinel_kwargs=limits).discover_master(self.service_name)
             return redis.Redis(**(settings | {"host": found[0], "port": int(found[1])}))
         if self.cluster:

@@ -46,8 +46,8 @@ class RedisGroup:
         self.is_temporary = consumer is None
         self.consumer = consumer or f"{socket.gethostname()}-{os.getpid()}-{handler}"
         self.min_idle = min_idle
-        self._start = start
-        self._may_create = may_create
+        self.start = start
+        self.may_create = may_create
         self._overtaken: dict[str, int] = {}
         self._seen = False
         #: Of the last look, by stream: entries not yet acknowledged (None: the server does not know).
@@ -79,15 +79,15 @@ class RedisGroup:
 
         lines = []
         for stream in self.streams:
-            if self._facts(client, stream) is not None:
+            if self.facts(client, stream) is not None:
                 continue
-            if not self._may_create:
+            if not self.may_create:
                 raise SourceError(
                     f"Redis at {self.server.name}: stream {stream} has no group {self.name}, and create_group=False: "
                     f"create it (XGROUP CREATE {stream} {self.name} 0 MKSTREAM)"
                 )
             try:
-                client.xgroup_create(stream, self.name, id=self._start, mkstream=True)
+                client.xgroup_create(stream, self.name, id=self.start, mkstream=True)
             except redis.exceptions.NoPermissionError as error:
                 raise SourceError(
                     f"Redis at {self.server.name}: stream {stream} has no group {self.name}, and the user may not "
@@ -98,11 +98,11 @@ class RedisGroup:
                     raise
             else:
                 again = "again " if self._seen else ""
-                lines.append(f"redis: created group {self.name} of stream {stream} {again}at {self._start}")
+                lines.append(f"redis: created group {self.name} of stream {stream} {again}at {self.start}")
         self._seen = True
         return lines
 
-    def _facts(self, client: Client, stream: str) -> dict[str, Any] | None:
+    def facts(self, client: Client, stream: str) -> dict[str, Any] | None:
         """What XINFO GROUPS tells of this group; None: there is no such group, or no such stream."""
         import redis
 
@@ -209,12 +209,12 @@ class RedisGroup:
         """Note how far the group is behind, and whether trimming has overtaken it; lines for the log."""
         lines = []
         for stream in self.streams:
-            facts = self._facts(client, stream)
+            facts = self.facts(client, stream)
             if facts is None:
                 continue
             lag = facts.get("lag")
             self.behind[stream] = None if lag is None else int(lag) + int(facts["pending"])
-            lost = self._overtaken_by(client, stream, facts)
+            lost = self.overtaken_by(client, stream, facts)
             if lost > self._overtaken.get(stream, 0):
                 more = lost - self._overtaken.get(stream, 0)
                 lines.append(
@@ -224,7 +224,7 @@ class RedisGroup:
             self._overtaken[stream] = lost
         return lines
 
-    def _overtaken_by(self, client: Client, stream: str, facts: dict[str, Any]) -> int:
+    def overtaken_by(self, client: Client, stream: str, facts: dict[str, Any]) -> int:
         """Entries that left the stream at its old end unread; 0 where the server does not count (before Redis 7)."""
         read = facts.get("entries-read")
         if read is None:

@@ -12,7 +12,8 @@ class ExitCode(IntEnum):
     """One code a kind of ending."""
 
     DONE = 0  #: the sources ended, or the run was asked to stop and drained
-    FAILED = 1  #: the run failed: no process gets up, a bar missed, a promise broken, letters that dlq left, a bug
+    FAILED = 1  #: the run failed: no process gets up, a bar missed, a promise broken, letters that dlq left,
+    # a problem that doctor found, a bug
     USAGE = 2  #: a command, an option or a setting that cannot work
     IMPORT = 3  #: the app cannot be imported
     UNREACHABLE = 4  #: a source or a sink cannot be reached or cannot go on

@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -47,10 +47,13 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pythia_fast", *arguments]
 
 
-def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in this folder and wait for its end."""
+def run(
+    project: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in this folder and wait for its end; ``environment``: variables besides those of this process."""
+    variables = {**ENVIRONMENT, **(environment or {})}
     return subprocess.run(
-        command(*arguments), cwd=project, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=100
+        command(*arguments), cwd=project, env=variables, capture_output=True, text=True, check=False, timeout=100
     )
 
 

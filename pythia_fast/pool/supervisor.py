@@ -31,7 +31,7 @@ TEARDOWN_LINES = 6
 #: Spares are made this long after the pool is up: the start has enough to do.
 SPARES_AFTER_S = 1.0
 #: Until a successor follows one whose setup() raised: twice as long each time. The restart budget is spent within half
-#: a minute, so a service that setup() needs may be away that long.
+#: a minute; then the handler is paused.
 FIRST_SETUP_WAIT_S, LONGEST_SETUP_WAIT_S = 0.1, 2.0
 
 
@@ -43,7 +43,7 @@ class Supervisor:
         self._runs = runs
         self._log = log
         self._stopping = False
-        self._budgets = [RestartBudget() for _ in runs]
+        self._budgets = [RestartBudget.of(run.handler.dead_letter_limit) for run in runs]
         self._spare_budgets = [RestartBudget() for _ in runs]
         self._places = [Places(run.workers, run.handler.spares, run.arena.n_spares) for run in runs]
         self._changing = threading.Lock()  #: the places, between this thread and those that ask for successors
@@ -246,12 +246,13 @@ class Supervisor:
             line = self._recycled[message.pool].line(time.monotonic(), f"process {worker} (pid {message.pid})")
             if line:
                 self._log(f"{name}: {line}")
+            in_vain = ""
         else:
             then = "its batches are handled again" if booted else "it was not up yet; another one is made"
             self._log(f"{name}: process {worker} (pid {message.pid}) {how}; {then}")
-            self._spend_budget(message, run, worker, how)
+            in_vain = self._spend_budget(message, run, worker, how)
         if run.started:
-            run.died(worker, Obituary(how, message.said, recycled))
+            run.died(worker, Obituary(how, message.said, recycled, in_vain))
         else:  # no batch was ever queued for it
             run.arena.return_taken(worker)
             self.launch(message.pool, worker)
@@ -266,10 +267,17 @@ class Supervisor:
         with self._changing:
             self._places[message.pool].spares = 0
 
-    def _spend_budget(self, message: Died, run: HandlerRun, worker: int, how: str) -> None:
+    def _spend_budget(self, message: Died, run: HandlerRun, worker: int, how: str) -> str:
+        """Why another process at once does not help; empty where it may.
+
+        Raises PoolError before the run has begun: there is nothing yet that could go on.
+        """
         counts = run.counts
         found, handled = run.found_by_death(worker)
         death = Death(time.monotonic(), counts.rows - counts.killed, found, handled)
         reason = self._budgets[message.pool].spend(death)
-        if reason is not None:
+        if reason is None:
+            return ""
+        if not run.started:
             raise PoolError(f"handler {run.handler.name!r}: {reason} (the last {how}); restarting does not help")
+        return f"{reason} (the last {how})"

@@ -54,7 +54,7 @@ class RestartBudget:
         return cls(rows_in_a_row=inf if limit is None or limit.ratio == 1 else ROWS_IN_A_ROW)
 
     def spend(self, death: Death) -> str | None:
-        """Count a death; why restarting at once does not help, or None where it may. Rows are counted anew after that."""
+        """Count a death; why restarting at once does not help (then rows are counted anew), or None where it may."""
         if death.settled > self._settled or death.handled:
             self._settled = death.settled
             self._rows = 0

@@ -168,13 +168,11 @@ class FlowControl:
             again = f"{probe} in {gate.current_pause_s:g} s" if not gate.exhausted else "nothing more is tried"
             if before == "open" and gate is self._deaths:
                 again += f". {WAY_OUT}"
-            if (
-                before == "probing"
-                and not gate.exhausted
-                and _now_s() < self._told_s.get(id(gate), 0.0) + TELL_PROBES_S
-            ):
+            now_s = _now_s()
+            often = gate.failed_probes > 1 and now_s < self._told_s.get(id(gate), 0.0) + TELL_PROBES_S
+            if often and not gate.exhausted:
                 return
-            self._told_s[id(gate)] = _now_s()
+            self._told_s[id(gate)] = now_s
             self._log(f"{self._handler.name}: reading is paused: {gate.why}; {again}")
         elif self.state == "open":
             self._log(f"{self._handler.name}: reading goes on")

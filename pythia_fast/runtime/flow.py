@@ -152,8 +152,8 @@ class FlowControl:
 
     def _in_vain(self, gate: Gate, advice: str) -> HandlerError:
         return HandlerError(
-            f"handler {self._handler.name!r} got nowhere: {gate.why}; {gate.failed_probes} times it was tried "
-            f"again, each after a pause. {advice}. What is not settled is read again by the next run"
+            f"handler {self._handler.name!r} got nowhere: {gate.why}; {gate.failed_probes} batches were tried, each "
+            f"after a pause. {advice}. What is not settled is read again by the next run"
         )
 
     @property

@@ -67,7 +67,7 @@ def list_letters(
     if groups:
         Console(file=sys.stdout).print(group_table(groups, by))
     else:
-        print(f"no dead letters that are meant in {selection.where}")
+        print(f"no dead letters match in {selection.where}")
     _tell_foreign(foreign)
     return ExitCode.DONE
 
@@ -97,7 +97,7 @@ def show(
         else:
             print(*letter_lines(number, store, entry), "", sep="\n")
     if not number and not json:
-        print(f"no dead letters that are meant in {selection.where}")
+        print(f"no dead letters match in {selection.where}")
     return ExitCode.DONE
 
 
@@ -169,7 +169,7 @@ def requeue(
     finally:
         _tell(outcome, "would be sent" if dry_run else "sent")
     if not (outcome.sent or outcome.refused or outcome.left_out):
-        print(f"no dead letters that are meant in {selection.where}")
+        print(f"no dead letters match in {selection.where}")
     _tell_foreign(sum(store.foreign for store in selection.stores))
     return ExitCode.FAILED if outcome.refused or outcome.left_out else ExitCode.DONE
 
@@ -202,7 +202,7 @@ def drop(
         count = sum(map(len, places.values()))
         _tell_foreign(sum(store.foreign for store in selection.stores))
         if count == 0:
-            print(f"no dead letters that are meant in {selection.where}")
+            print(f"no dead letters match in {selection.where}")
             return ExitCode.DONE
         if dry_run:
             print(f"{_letter_count(count)} of {selection.where} would be dropped")

@@ -12,6 +12,7 @@ class Obituary(NamedTuple):
     how: str  #: "was killed by SIGSEGV"
     said: str = ""  #: its last words: the stacks of all its threads, or a traceback
     recycled: bool = False  #: it left because of its limits, which is no crash
+    in_vain: str = ""  #: why another process at once does not help, a sentence; empty where it may
 
 
 def describe_status(status: int, *, ended_by_us: bool = False, out_of_memory: bool = False) -> str:

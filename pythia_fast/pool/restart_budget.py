@@ -1,4 +1,4 @@
-"""How many deaths a handler may cost before the run gives up: those that get it nowhere are counted.
+"""How many deaths a handler may cost before it is paused: those that get it nowhere are counted.
 
     a row was settled, or handled before the death   it gets somewhere: everything is counted anew
     the death convicted a row                        that row is left out from now on; still, rows_in_a_row of them
@@ -6,14 +6,19 @@
     the death narrowed the search for such a row     not counted: the search comes to an end (pool/parts.py)
     nothing of this                                  at most deaths_in_vain of these within period_s
 
-A row that kills costs some six deaths, so a batch may cost hundreds of deaths and be worth them.
+A row that kills costs some four deaths, so a batch may cost hundreds of deaths and be worth them. What a spent budget
+means is the flow control's to say (runtime/flow.py): the handler rests, and tries again.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from math import inf
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from pythia_fast.dead_letter_limit import DeadLetterLimit
 
 DEATHS_IN_VAIN = 20
 PERIOD_S = 60.0
@@ -38,13 +43,18 @@ class RestartBudget:
 
     deaths_in_vain: int = DEATHS_IN_VAIN
     period_s: float = PERIOD_S
-    rows_in_a_row: int = ROWS_IN_A_ROW
+    rows_in_a_row: float = ROWS_IN_A_ROW
     _settled: int = 0
     _rows: int = 0
     _in_vain: deque[float] = field(default_factory=deque)
 
+    @classmethod
+    def of(cls, limit: DeadLetterLimit | None) -> RestartBudget:
+        """That of a handler with this limit, which may allow every row to go to the dead letters."""
+        return cls(rows_in_a_row=inf if limit is None or limit.ratio == 1 else ROWS_IN_A_ROW)
+
     def spend(self, death: Death) -> str | None:
-        """Count a death; why restarting does not help, or None where it may."""
+        """Count a death; why restarting at once does not help (then rows are counted anew), or None where it may."""
         if death.settled > self._settled or death.handled:
             self._settled = death.settled
             self._rows = 0
@@ -53,7 +63,8 @@ class RestartBudget:
             self._rows += 1
             self._in_vain.clear()
             if self._rows > self.rows_in_a_row:
-                return f"{self._rows} rows, one after the other, each killed the processes that handled it alone"
+                found, self._rows = self._rows, 0
+                return f"{found} rows, one after the other, each killed the processes that handled it alone"
         if death.found != "nothing":
             return None
         self._in_vain.append(death.at_s)

@@ -33,7 +33,7 @@ LAST_LINES = 6
 #: Spares are made this long after the pool is up: the start has enough to do.
 SPARES_AFTER_S = 1.0
 #: Until a successor follows one whose setup() raised: twice as long each time. The restart budget is spent within half
-#: a minute, so a service that setup() needs may be away that long.
+#: a minute; then the handler is paused.
 FIRST_SETUP_WAIT_S, LONGEST_SETUP_WAIT_S = 0.1, 2.0
 PING_EVERY_S = 1.0
 #: The pool's parent does nothing but fork: one that does not answer for so long is told of.
@@ -56,7 +56,7 @@ class Supervisor:
         self._runs = runs
         self._log = log
         self._stopping = False
-        self._budgets = [RestartBudget() for _ in runs]
+        self._budgets = [RestartBudget.of(run.handler.dead_letter_limit) for run in runs]
         self._nursery_budget = RestartBudget()
         self._next_ping = 0.0
         self._silent = False  #: it was told that the nursery does not answer
@@ -367,9 +367,9 @@ class Supervisor:
             self._setups_failed[message.pool] = 0 if booted else self._setups_failed[message.pool] + 1
         then = "its batches are handled again" if booted else "it was not up yet; another one is made"
         self._log(f"{name}: process {worker} (pid {message.pid}) {how}; {then}")
-        self._spend_budget(message, run, worker, how)
+        in_vain = self._spend_budget(message, run, worker, how)
         if run.started:
-            run.died(worker, Obituary(how, message.said))
+            run.died(worker, Obituary(how, message.said, in_vain=in_vain))
         else:  # no batch was ever queued for it
             run.arena.return_taken(worker)
             self.launch(message.pool, worker)
@@ -385,13 +385,20 @@ class Supervisor:
             f"is up, at growing intervals of up to {LONGEST_WAIT_S:.0f} s" + (f":\n{traceback}" if traceback else "")
         )
 
-    def _spend_budget(self, message: Died, run: HandlerRun, worker: int, how: str) -> None:
+    def _spend_budget(self, message: Died, run: HandlerRun, worker: int, how: str) -> str:
+        """Why another process at once does not help; empty where it may.
+
+        Raises PoolError before the run has begun: there is nothing yet that could go on.
+        """
         counts = run.counts
         found, handled = run.found_by_death(worker)
         death = Death(time.monotonic(), counts.rows - counts.killed, found, handled)
         reason = self._budgets[message.pool].spend(death)
-        if reason is not None:
+        if reason is None:
+            return ""
+        if not run.started:
             raise PoolError(f"handler {run.handler.name!r}: {reason} (the last {how}); restarting does not help")
+        return f"{reason} (the last {how})"
 
 
 def _end_of(traceback: str) -> str:

@@ -205,6 +205,8 @@ class Completion:
         self._take_deliveries()
         self._bury()
         self._flow.turn()
+        for worker in self._flow.successors():
+            self._launch(worker)
         self._commit_in_time()
 
     def _commit_in_time(self) -> None:
@@ -318,7 +320,7 @@ class Completion:
         counts.failed += facts.failed
         counts.killed += pending.killed
         counts.retried += facts.retried
-        self._flow.settled(slot, facts, parked=pending.parked)
+        self._flow.settled(slot, facts, parked=pending.parked, killed=pending.killed)
         if pending.parked:
             self._arena.wait_until_due(slot)
             self._wake_intake()
@@ -359,8 +361,7 @@ class Completion:
                 self.counts.recycled += 1
             else:
                 self.counts.crashes += 1
-            self._flow.died()
-            self._launch(worker)
+            self._flow.died(worker, obituary.in_vain)
 
     def _commit(self, *, wait: bool) -> str:
         positions = self._tracker.committable(self._arena.live(), again=wait)

@@ -1,8 +1,9 @@
-"""FlowControl: pauses a handler's source on purpose, and says so: too many dead letters, or a service that is away.
+"""FlowControl: pauses a handler on purpose, and says so: too many dead letters, a service that is away, deaths in vain.
 
 Each cause has a gate (gate.py). While one of them is closed the intake opens no batch, so nothing new is read, and the
 source is paused as it is when the arena is full: polls and membership go on. What is in hand is finished, or waits in
-its slots for the circuit. The rate limit needs no gate: the intake counts it by itself (ext/token_bucket.h).
+its slots for the circuit, or for a process: where processes die and it gets the handler nowhere, no successors are
+made until the pause is over. The rate limit needs no gate: the intake counts it by itself (ext/token_bucket.h).
 
 Everything here runs on the completion thread, but for ``state`` and what a report reads.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pythia_fast._ext.intake import GATE_OPEN
 from pythia_fast._ext.ring import monotonic_ns
+from pythia_fast.dead_letter_limit import DeadLetterLimit
 from pythia_fast.errors import HandlerError
 from pythia_fast.runtime.dead_letter_watch import DeadLetterWatch
 from pythia_fast.runtime.gate import Gate
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 
 #: Rows of a batch that is read to find out whether things go better.
 PROBE_ROWS = 64
+#: Probes in vain may follow one another quickly: they are told this seldom.
+TELL_PROBES_S = 10.0
+WAY_OUT = (
+    "See in the dead letters and in the lines above what kills its processes, and mend it; where all such rows may go "
+    "to the dead letters, dead_letter_limit=None lets them"
+)
 
 
 class FlowControl:
@@ -50,6 +58,10 @@ class FlowControl:
         self._limit = handler.dead_letter_limit
         self._watch = DeadLetterWatch(self._limit, bounded=bounded) if self._limit is not None else None
         self._circuit = _circuit(handler, bounded)
+        pauses = self._limit if self._limit is not None else DeadLetterLimit()
+        self._deaths = Gate(pauses.pause_s, pauses.max_pause_s, pauses.probes if bounded else None)
+        self._vacant: list[int] = []  #: places whose processes died; successors are to be made, now or after the pause
+        self._told_s: dict[int, float] = {}  #: id of a gate -> when a pause of its was told last
         self._admitted = GATE_OPEN  #: what the intake was told last; a probe closes its gate by itself
         self._given_up: dict[int, int] = {}  #: slot with rows that wait -> its rows given up in earlier rounds
 
@@ -69,8 +81,13 @@ class FlowControl:
         if self._arena.circuit != self._circuit.word:
             self._arena.set_circuit(self._circuit.word)
 
-    def settled(self, slot: int, facts: SlotFacts, *, parked: bool) -> None:
-        """A round of a batch is durable; unless it is ``parked``, so is the batch."""
+    def settled(self, slot: int, facts: SlotFacts, *, parked: bool, killed: int) -> None:
+        """A round of a batch is durable; unless it is ``parked``, so is the batch. ``killed``: rows that killed."""
+        if self._deaths.state == "probing" and facts.rows > killed and not parked:
+            self._deaths.reopen(_now_s())
+            self._changed(self._deaths, "probing", "")
+        elif self._deaths.state == "probing" and not parked:
+            self._set_gate()  # none of its rows told whether processes live: more are read
         if self._watch is None or self._limit is None:
             return
         given_up = facts.failed + (facts.rejected if self._limit.count_rejected else 0)
@@ -85,11 +102,28 @@ class FlowControl:
     def dropped(self, slot: int) -> None:
         """A batch comes to nothing: its rows are read again."""
         self._given_up.pop(slot, None)
+        if self._deaths.state == "probing":
+            self._set_gate()
 
-    def died(self) -> None:
-        """A pool process died, and perhaps a probe with it."""
+    def died(self, worker: int, in_vain: str) -> None:
+        """The process of this place died, and perhaps a probe with it; ``successors`` says when another one is made.
+
+        ``in_vain``: why another one at once does not help, a sentence; empty where it may.
+        """
+        self._vacant.append(worker)
+        if in_vain and self._deaths.state != "closed":
+            before = self._deaths.state
+            self._deaths.close(_now_s(), in_vain)
+            self._changed(self._deaths, before, "new processes try again")
         if self._circuit is not None and self._circuit.state == "half-open":
             self._arena.set_circuit(self._circuit.word)
+
+    def successors(self) -> list[int]:
+        """Places that a process is to be made for now. They are told once."""
+        if self._deaths.state == "closed":
+            return []
+        due, self._vacant = self._vacant, []
+        return due
 
     def turn(self) -> None:
         """Begin the probes that are due.
@@ -104,7 +138,11 @@ class FlowControl:
             )
         if self._circuit is not None and self._circuit.gate.exhausted:
             raise self._in_vain(self._circuit.gate, "See to the service that the handler calls")
+        if self._deaths.exhausted:
+            raise self._in_vain(self._deaths, WAY_OUT)
         if self._watch is not None and self._watch.begin_probe(now_s):
+            self._set_gate()
+        if self._deaths.begin_probe(now_s):
             self._set_gate()
         if self.circuit == "half-open" and self._admitted == 0 and not self._probe_is_in_hand():
             self._set_gate()  # what was in hand went without a call: a batch is read to be tried
@@ -120,7 +158,7 @@ class FlowControl:
 
     @property
     def _gates(self) -> list[Gate]:
-        return [part.gate for part in (self._watch, self._circuit) if part is not None]
+        return [part.gate for part in (self._watch, self._circuit) if part is not None] + [self._deaths]
 
     def _changed(self, gate: Gate, before: str, probe: str) -> None:
         if gate.state == before:
@@ -128,6 +166,13 @@ class FlowControl:
         self._set_gate()
         if gate.state == "closed":
             again = f"{probe} in {gate.current_pause_s:g} s" if not gate.exhausted else "nothing more is tried"
+            if before == "open" and gate is self._deaths:
+                again += f". {WAY_OUT}"
+            now_s = _now_s()
+            often = gate.failed_probes > 1 and now_s < self._told_s.get(id(gate), 0.0) + TELL_PROBES_S
+            if often and not gate.exhausted:
+                return
+            self._told_s[id(gate)] = now_s
             self._log(f"{self._handler.name}: reading is paused: {gate.why}; {again}")
         elif self.state == "open":
             self._log(f"{self._handler.name}: reading goes on")

@@ -182,7 +182,7 @@ def test_drop_takes_out_what_is_meant(capsys: pytest.CaptureFixture[str], projec
     assert (code, out) == (0, "2 dead letters of file dead.ndjson dropped\n")
     assert (offsets_in("dead.ndjson"), offsets_in("dead.ndjson.done")) == ([], [1, 3])
     for arguments in (("drop", "dead.ndjson", "--yes"), ("list", "dead.ndjson"), ("show", "dead.ndjson")):
-        assert dlq(capsys, *arguments)[:2] == (0, "no dead letters that are meant in file dead.ndjson\n")
+        assert dlq(capsys, *arguments)[:2] == (0, "no dead letters match in file dead.ndjson\n")
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("y", 0, []), ("n", 1, [1, 2, 3, 4])])
@@ -275,7 +275,7 @@ def test_letters_of_an_app_go_back_to_its_source_and_fail_again_until_they_are_l
             code, out, err = dlq(capsys, *arguments)
             assert (code, err) == (0, "")
             assert out.splitlines()[0] == f"1 dead letter sent to kafka topic {source}"
-            assert dlq(capsys, "list", "--app", app)[1] == "no dead letters that are meant in app orders\n"
+            assert dlq(capsys, "list", "--app", app)[1] == "no dead letters match in app orders\n"
     code, out, err = dlq(capsys, *arguments)
     assert (code, out) == (ExitCode.FAILED, "")
     assert "1 dead letter left out: they came back 2 times or more already" in err

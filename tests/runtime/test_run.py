@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from pythia_fast import App, Batch, RetryPolicy
+from pythia_fast import App, Batch, DeadLetterLimit, RetryPolicy
 from pythia_fast._ext.batch_memory import ColumnTooLargeError, decode_rows
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
 from pythia_fast.errors import ConfigError, HandlerError, PoolError
@@ -343,18 +343,60 @@ def test_a_batch_may_hold_more_rows_that_kill_than_the_restart_budget(tmp_path, 
 
 
 @pytest.mark.parametrize("batch_size", [1, 16, 1000])
-def test_a_handler_that_always_kills_ends_the_run_soon_and_commits_no_batch_in_hand(tmp_path, batch_size):
+def test_a_handler_that_always_kills_pauses_and_ends_a_run_to_the_end_after_its_probes(tmp_path, batch_size):
     def die(batch):
         os.kill(os.getpid(), signal.SIGKILL)
 
     app = App("test")
     source, dead = MemoryConsumer(numbers(1000)), MemoryProducer()
-    app.batch_handler(source=source, dead_letter=dead, decoder="raw", name="handler", batch_size=batch_size)(die)
+    limit = DeadLetterLimit(pause=0.01, max_pause=0.02, probes=1)
+    app.batch_handler(
+        source=source, dead_letter=dead, decoder="raw", name="handler", batch_size=batch_size, dead_letter_limit=limit
+    )(die)
     events = Events()
-    with pytest.raises(PoolError, match=r"handler 'handler': .* rows, one after the other, .*SIGKILL.* does not help"):
+    with pytest.raises(HandlerError, match=r"'handler' got nowhere: 51 rows, one after the other, .*SIGKILL"):
         app.run(workers=2, until="end", state_dir=tmp_path, observer=events)
-    assert source.committed[0] <= len(dead.records) <= 50
-    assert len(events.lines) <= (51 + 2) * 4 + 12  # what the two processes had begun when the end was decided
+    assert source.committed[0] <= len(dead.records) <= 2 * 51 + 2
+    told = [line for line in events.lines if "reading is paused" in line]
+    assert "dead_letter_limit=None" in told[0]
+    assert sum("dead_letter_limit=None" in line for line in events.lines) == 1
+    assert events.report.pauses == 1
+
+
+def test_a_handler_that_kills_pauses_alone_and_goes_on_behind_the_rows_that_do(tmp_path):
+    killers = 120
+
+    def die_early(batch):
+        if any(int(payload) < killers for payload in batch["payload"].tolist()):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch["payload"].tolist()
+
+    app = App("test")
+    source, dead, sink, other = MemoryConsumer(numbers(300)), MemoryProducer(), MemoryProducer(), MemoryProducer()
+    limit = DeadLetterLimit(pause=0.05, max_pause=0.1)
+    options = {"decoder": "raw", "batch_size": 100}
+    app.batch_handler(source=source, sink=sink, dead_letter=dead, name="kills", dead_letter_limit=limit, **options)(
+        die_early
+    )
+    app.batch_handler(source=MemoryConsumer(numbers(5000)), sink=other, name="other", **options)(echo)
+    events = Events()
+    report = app.run(workers=2, until="end", state_dir=tmp_path, observer=events)
+    assert sorted_ints(other) == list(range(5000))
+    assert sorted_ints(sink) == list(range(killers, 300))
+    assert sorted_ints(dead) == list(range(killers))
+    assert {part.name: part.pauses for part in report.handlers} == {"kills": 1, "other": 0}
+    assert sum("kills: reading is paused" in line for line in events.lines) == 1
+    assert "kills: reading goes on" in events.lines
+
+
+def test_without_a_limit_every_row_may_kill(tmp_path):
+    def die(batch):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    report, _, dead, source = run(tmp_path, die, numbers(60), batch_size=16, dead_letter_limit=None)
+    assert sorted_ints(dead) == list(range(60))
+    assert source.committed == {0: 60}
+    assert report.pauses == 0
 
 
 def test_a_process_that_dies_now_and_then_loses_nothing(tmp_path):

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 
+from pythia_fast.dead_letter_limit import DeadLetterLimit
 from pythia_fast.errors import PoolError
 from pythia_fast.pool import supervisor as supervisor_module
 from pythia_fast.pool.messages import BootFailed, Died, Launched, TeardownFailed
@@ -56,6 +57,7 @@ class FakeNursery:
 class FakeRun:
     class handler:  # noqa: N801 - stands for an attribute
         name, spares, batch_deadline, setup_deadline, max_memory_mb = "score", 0, None, None, None
+        dead_letter_limit = DeadLetterLimit()
 
     class arena:  # noqa: N801
         n_workers, n_spares = 2, 0
@@ -151,8 +153,21 @@ def die(supervisor, nursery, times, pool=0):
         supervisor.serve(0)
 
 
-def test_deaths_that_get_nowhere_end_the_run():
-    nursery, _run, _, supervisor = make()
+def in_vain(run):
+    return [obituary.in_vain for _, obituary in run.deaths]
+
+
+def test_deaths_that_get_nowhere_are_told_to_the_handlers_run():
+    nursery, run, _, supervisor = make()
+    die(supervisor, nursery, DEATHS_IN_VAIN)
+    assert not any(in_vain(run))
+    die(supervisor, nursery, 1)
+    assert in_vain(run)[-1].startswith("21 of its processes died within 60 s and no row was settled between (the last")
+
+
+def test_deaths_that_get_nowhere_before_the_run_has_begun_end_it():
+    nursery, run, _, supervisor = make()
+    run.started = False
     die(supervisor, nursery, DEATHS_IN_VAIN)
     with pytest.raises(PoolError, match=r"handler 'score': 21 of its processes died .*restarting does not help"):
         die(supervisor, nursery, 1)
@@ -171,8 +186,8 @@ def test_rows_that_were_settled_by_killing_do_not():
     for rows in range(DEATHS_IN_VAIN):
         run.counts.rows = run.counts.killed = rows
         die(supervisor, nursery, 1)
-    with pytest.raises(PoolError, match="restarting does not help"):
-        die(supervisor, nursery, 1)
+    die(supervisor, nursery, 1)
+    assert in_vain(run)[-1]
 
 
 def test_deaths_that_find_a_row_each_are_no_loss():
@@ -182,13 +197,14 @@ def test_deaths_that_find_a_row_each_are_no_loss():
     assert len(run.deaths) == ROWS_IN_A_ROW * 4
 
 
-def test_rows_that_kill_one_after_the_other_end_the_run_in_the_end():
+def test_rows_that_kill_one_after_the_other_are_told_in_the_end():
     nursery, run, _, supervisor = make()
     die(supervisor, nursery, 2)
     run.found = ("row", False)
     die(supervisor, nursery, ROWS_IN_A_ROW)
-    with pytest.raises(PoolError, match=f"{ROWS_IN_A_ROW + 1} rows, one after the other, each killed"):
-        die(supervisor, nursery, 1)
+    assert not any(in_vain(run))
+    die(supervisor, nursery, 1)
+    assert in_vain(run)[-1].startswith(f"{ROWS_IN_A_ROW + 1} rows, one after the other, each killed")
 
 
 def test_another_handlers_rows_are_no_progress_of_this_one():
@@ -198,8 +214,8 @@ def test_another_handlers_rows_are_no_progress_of_this_one():
         runs[0].counts.rows = rows
         die(supervisor, nursery, 1, pool=1)
     runs[0].counts.rows += 1
-    with pytest.raises(PoolError, match="restarting does not help"):
-        die(supervisor, nursery, 1, pool=1)
+    die(supervisor, nursery, 1, pool=1)
+    assert in_vain(runs[1])[-1]
 
 
 def test_a_teardown_that_raised_is_told_with_the_end_of_its_traceback_and_is_no_death():

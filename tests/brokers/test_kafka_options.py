@@ -46,6 +46,9 @@ def test_a_user_option_wins_over_our_default(tmp_path: Path) -> None:
         ({"sesion_timeout_ms": 1}, "'session_timeout_ms'"),
         ({"options": {"fetch.max.wait.ms": 1}}, "'fetch.wait.max.ms'"),
         ({"bootstrap_server": "x"}, "'bootstrap_servers'"),
+        ({"client_rak": "a"}, "'client_rack'"),
+        ({"group_protocoll": "consumer"}, "'group_protocol'"),
+        ({"group_instance": "a"}, "'group_instance_id'"),
     ],
 )
 def test_unknown_options_are_refused_with_the_nearest_name(given: dict[str, object], near: str) -> None:

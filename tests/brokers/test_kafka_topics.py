@@ -1,0 +1,103 @@
+"""What topics hold and how they are chosen: patterns, racks, broker times, compaction, transactions' markers."""
+
+from __future__ import annotations
+
+import time
+
+from confluent_kafka import Producer
+
+from pythia_fast._ext.collecting_sink import END
+from tests.brokers.test_kafka_reader import BOUNDED, NewTopic, OpenMember, member, numbers, produce
+from tests.support.kafka_broker import KafkaBroker
+
+__all__ = ["member"]  # the fixture
+
+
+def test_a_pattern_reads_the_topics_that_match_and_those_made_later(
+    kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember
+) -> None:
+    prefix = new_topic()
+    first = kafka.create_topic(f"{prefix}-orders-a")
+    produce(kafka, prefix, [b"not matched"])
+    produce(kafka, first, numbers(3))
+    reader = member(f"^{prefix}-orders-.*", topic_metadata_refresh_interval_ms=500)
+    reader.poll_until(lambda: reader.sink.count == 3)
+    second = kafka.create_topic(f"{prefix}-orders-b")
+    produce(kafka, second, numbers(3, start=3))
+    reader.poll_until(lambda: reader.sink.count >= 6)
+    assert sorted(reader.values(), key=lambda v: v or b"") == numbers(6)
+    assert {p.topic for p in reader.listener.table.values()} == {first, second}
+
+
+def test_a_message_has_the_time_at_which_the_broker_took_it_where_the_topic_says_so(
+    kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember
+) -> None:
+    topic = new_topic(message_timestamp_type="LogAppendTime")
+    before_ms = int(time.time() * 1000)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    producer.produce(topic, b"value", timestamp=1_700_000_000_123)
+    assert producer.flush(30) == 0
+    after_ms = int(time.time() * 1000)
+    reader = member(topic, BOUNDED)
+    assert reader.drain() == END
+    assert before_ms <= reader.sink.messages[0].timestamp_ms <= after_ms
+
+
+def test_gaps_and_tombstones_of_a_compacted_topic_do_not_hold_the_position_back(
+    kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember
+) -> None:
+    topic = new_topic(cleanup_policy="compact", segment_ms="50", min_cleanable_dirty_ratio="0.001")
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    for i in range(100):
+        producer.produce(topic, b"%d" % i, key=b"same")
+    producer.produce(topic, None, key=b"deleted")
+    assert producer.flush(30) == 0
+    time.sleep(0.2)  # longer than segment.ms: the next message begins a segment, and those before it can be cleaned
+    producer.produce(topic, b"last", key=b"last")
+    assert producer.flush(30) == 0
+    deadline = time.monotonic() + 120  # the cleaner looks every 15 s
+    attempt = 0
+    while True:
+        reader = member(topic, BOUNDED, consumer_group=f"{topic}-{attempt}")
+        assert reader.drain() == END
+        if reader.sink.count < 102:
+            break
+        reader.reader.close()
+        assert time.monotonic() < deadline, "the topic was not compacted"
+        time.sleep(1)
+        attempt += 1
+    assert [(m.payload, m.key, m.offset) for m in reader.sink.messages] == [
+        (b"99", b"same", 99),
+        (None, b"deleted", 100),
+        (b"last", b"last", 101),
+    ]
+    reader.commit_all()
+    assert reader.reader.lag() == {(topic, 0): 0}
+    assert reader.reader.progress() == (102, 102)
+
+
+def test_positions_pass_aborted_messages_and_their_markers(
+    kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember
+) -> None:
+    topic = new_topic()
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": topic})
+    producer.init_transactions(30)
+    for value in (b"aborted", b"committed"):
+        producer.begin_transaction()
+        for _ in range(10):
+            producer.produce(topic, value)
+        if value == b"aborted":
+            producer.flush(30)
+            producer.abort_transaction(30)
+        else:
+            producer.commit_transaction(30)
+    first = member(topic, BOUNDED)
+    assert first.drain() == END
+    assert first.values() == [b"committed"] * 10
+    assert [m.offset for m in first.sink.messages] == list(range(11, 21))
+    first.commit_all()
+    assert first.reader.lag() == {(topic, 0): 1}  # the marker of the committed transaction, which is no message
+    first.reader.close()
+    again = member(topic, BOUNDED)
+    assert again.drain() == END
+    assert again.values() == []

@@ -1,4 +1,4 @@
-"""What topics hold and how they are chosen: patterns, racks, broker times, compaction, transactions' markers."""
+"""What topics hold and how they are chosen: patterns, broker times, compaction, transactions' markers."""
 
 from __future__ import annotations
 

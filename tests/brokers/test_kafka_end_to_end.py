@@ -209,7 +209,7 @@ def test_a_source_that_is_paused_on_purpose_keeps_membership_and_commits(
         producer.produce(source, b"{", partition=i % PARTITIONS)
     assert producer.flush(30) == 0
     runtime = start(options=IMPATIENT)
-    runtime.wait_for("a batch of at most 64 rows is tried in 8 s")  # after pauses of 1, 2 and 4 s
+    runtime.wait_for("a batch of at most 64 rows is tried in 16 s")  # after pauses of 1, 2, 4 and 8 s, not all told
     report = runtime.stop()
     assert (report["ending"], report["handlers"][0]["flow"]) == ("drained", "paused")
     assert "max.poll.interval.ms" not in runtime.log

@@ -115,7 +115,8 @@ def make_handler(
             where, "max_batches_per_process", max_batches_per_process, 1, 1 << 62, "batches", ", or None"
         )
     if max_memory_mb is not None:
-        max_memory_mb = options.whole(where, "max_memory_mb", max_memory_mb, 1, 1 << 40, "megabytes", ", or None")
+        takes = "megabytes, from 1 to 1,099,511,627,776, or None"
+        max_memory_mb = options.number(where, "max_memory_mb", max_memory_mb, 1, 1 << 40, takes)
     if breaker is not None and not isinstance(breaker, CircuitBreaker):
         takes = "a CircuitBreaker(failure_threshold, recovery_timeout, expected), or None"
         raise options.refusal(where, "breaker", breaker, takes)

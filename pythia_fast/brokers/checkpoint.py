@@ -20,10 +20,10 @@ from urllib.parse import quote
 import msgspec
 
 from pythia_fast.errors import SourceError
+from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
 
 HEAD_BYTES = 1024
 TAIL_BYTES = 1024
-PRIVATE_MODE = 0o600  #: of what is kept: paths, and who reads them
 
 Identity = tuple[int, int]  #: device, inode
 
@@ -170,7 +170,7 @@ class Checkpoint:
         self._group = group
         self._folder = folder
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
             self._lock_fd = self._lock(lock_path(self.path))
         except OSError as error:
             raise SourceError(

@@ -41,7 +41,6 @@ RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 1.0
 #: Of a file that is made; the process's umask takes away from it.
 SHARED_MODE = 0o644
-PRIVATE_MODE = 0o600  #: of dead letters: whole messages, of which others need not know
 
 
 class FileLockedError(SinkError):

@@ -65,7 +65,9 @@ def list_letters(
         print(groups_json(groups, by, foreign))
         return ExitCode.DONE
     if groups:
-        Console(file=sys.stdout).print(group_table(groups, by))
+        # In a pipe no line is folded, so that what reads it finds a row whole.
+        width = None if sys.stdout.isatty() else 1000
+        Console(file=sys.stdout, width=width).print(group_table(groups, by))
     else:
         print(f"no dead letters match in {selection.where}")
     _tell_foreign(foreign)

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pythia_fast.brokers.file_sink import PRIVATE_MODE, FileLockedError, open_locked, whole_end
+from pythia_fast.brokers.file_sink import FileLockedError, open_locked, whole_end
 from pythia_fast.dlq.ranges import Ranges
 from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
 from pythia_fast.errors import SinkError, SourceError
+from pythia_fast.private import PRIVATE_MODE
 from pythia_fast.runtime.dead_letter import holds_frames, located_dead_letters
 
 

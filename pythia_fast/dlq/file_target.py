@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 from pythia_fast.brokers.base import Delivery, Publisher
-from pythia_fast.brokers.file_sink import PRIVATE_MODE, FileProducer, FilePublisher
+from pythia_fast.brokers.file_sink import FileProducer, FilePublisher
 from pythia_fast.brokers.framing import frame_record
 from pythia_fast.dlq.original import Message
 from pythia_fast.dlq.store import Place
 from pythia_fast.dlq.target import Answer, RequeueTarget
 from pythia_fast.errors import SinkError
+from pythia_fast.private import PRIVATE_MODE
 
 BATCH_MESSAGES = 500  #: that share one write and one fsync
 

@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from pythia_fast.brokers.file_sink import PRIVATE_MODE, FileLockedError, open_locked
+from pythia_fast.brokers.file_sink import FileLockedError, open_locked
 from pythia_fast.dlq.ranges import Ranges
 from pythia_fast.errors import SinkError, SourceError
+from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
 
 
 class _Stored(msgspec.Struct):
@@ -75,7 +76,7 @@ class Handled:
     def locked(self) -> Iterator[None]:
         """Keep other commands out. Raises SinkError when one is at it."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
             fd = open_locked(str(self._lock_path), PRIVATE_MODE)
         except FileLockedError:
             raise SinkError(

@@ -15,9 +15,10 @@ from urllib.parse import quote
 import msgspec
 
 from pythia_fast.brokers.base import Delivery, Publisher, PublisherContext, Sink
-from pythia_fast.brokers.file_sink import PRIVATE_MODE, FileLockedError, FileProducer, FilePublisher
+from pythia_fast.brokers.file_sink import FileLockedError, FileProducer, FilePublisher
 from pythia_fast.brokers.framing import frame_record
 from pythia_fast.errors import SinkError, SourceError
+from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
 from pythia_fast.runtime.dead_letter_form import DeadLetter, StoredLetter, broker_headers, stored_letter
 
 FRAME_HEADER_BYTES = 4
@@ -105,7 +106,7 @@ class DeadLetterWriter:
         self._context = context
         self._folder = context.state_dir / FOLDER
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(f"cannot keep dead letters in {self._folder}: {error.strerror}") from None
         self._file: Publisher | None = None

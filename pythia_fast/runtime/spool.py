@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pythia_fast.errors import ConfigError
+from pythia_fast.private import PRIVATE_FOLDER_MODE
 
 OWNER = "owner.lock"
 
@@ -31,7 +32,7 @@ class Spool:
         self._root = state_dir / "spool"
         self._lock = state_dir / "spool.lock"
         try:
-            self._root.mkdir(exist_ok=True)
+            self._root.mkdir(mode=PRIVATE_FOLDER_MODE, exist_ok=True)
             with _locked(self._lock):
                 for folder in self._root.iterdir():
                     if folder.is_dir() and not folder.is_symlink():

@@ -21,6 +21,7 @@ from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, Publishe
 from pythia_fast.brokers.file import FileProducer
 from pythia_fast.brokers.framing import frame_record
 from pythia_fast.errors import ConfigError, SinkError, UnknownOptionError
+from pythia_fast.private import PRIVATE_MODE
 
 
 @pytest.fixture(autouse=True)
@@ -441,7 +442,7 @@ def test_a_file_that_was_replaced_between_open_and_lock_is_opened_again(
 
 
 def test_a_file_and_what_is_moved_aside_have_the_mode_that_was_asked_for(tmp_path: Path) -> None:
-    for mode in (file_sink.PRIVATE_MODE, file_sink.SHARED_MODE):
+    for mode in (PRIVATE_MODE, file_sink.SHARED_MODE):
         path = tmp_path / f"out-{mode:o}"
         for _ in range(2):
             file_sink.FilePublisher(FileProducer(path), lambda line: None, mode).close(10)

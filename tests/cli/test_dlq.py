@@ -111,6 +111,14 @@ def test_list_counts_by_handler_and_reason(capsys: pytest.CaptureFixture[str], p
     assert found["groups"][1]["sources"] == [{"topic": "orders", "partition": 3, "letters": 1}]
 
 
+def test_list_folds_no_line_in_a_pipe(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    reason = "the price of this order is not one that any shop would ask, " * 4 + "so look at it"
+    write_letters(project / "long.ndjson", letter(reason=reason, error=""))
+    code, out, _ = dlq(capsys, "list", "long.ndjson")
+    assert code == 0
+    assert reason in out
+
+
 @pytest.mark.parametrize(
     ("filters", "offsets"),
     [

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -120,11 +122,11 @@ class RedisServerProcess:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with RedisServerProcess() as server:
-        print(server.url, flush=True)
+        print(f"REDIS_URL={server.url}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
-            while True:
-                time.sleep(60)
+            signal.pause()
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ def test_defaults():
         ({"batch_timeout": "5ms"}, ConfigError, "batch_timeout='5ms'"),
         ({"batch_timeout": 10**400}, ConfigError, "batch_timeout=1000"),
         ({"max_batch_bytes": 1.5}, ConfigError, "max_batch_bytes=1.5"),
+        ({"max_memory_mb": 0.5}, ConfigError, "max_memory_mb=0.5: megabytes, from 1"),
         ({"workers": 1025}, ConfigError, "workers=1025: a whole number of processes from 1 to 1,024"),
         ({"workers": "2"}, ConfigError, "workers='2'"),
         ({"source": None}, ConfigError, "source=None: source must be a consumer"),
@@ -106,6 +107,7 @@ def test_numbers_of_numpy_are_numbers():
     handler = register(batch_size=np.int64(7), batch_timeout=np.float32(0.5))
     assert (handler.batch_size, type(handler.batch_size)) == (7, int)
     assert (handler.batch_timeout, type(handler.batch_timeout)) == (0.5, float)
+    assert register(max_memory_mb=99.5).max_memory_mb == 99.5
 
 
 def test_an_app_takes_a_name_and_no_more():

@@ -7,7 +7,8 @@ it has opened are taken by their descriptors, whichever broker, listener or encr
     slow    the socket's descriptor becomes one end of a pair of local sockets (dup2), and a thread carries bytes
             between the other end and the connection, at a pace
 
-New connections are found by looking again.
+New connections are found by looking again. One is slowed only after it has been there for SETTLED_S: a short question
+to a broker closes its connection by itself, and the descriptor may be another file's by the time that it would be taken.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Iterable, Iterator
 
 Address = tuple[str, int]
 CHUNK_BYTES, LARGE_CHUNK_BYTES = 4096, 1 << 16
+SETTLED_S = 0.3
 
 
 def addresses_of(servers: Iterable[str]) -> set[Address]:
@@ -80,20 +82,34 @@ class Slowdown:
         self._bytes_per_second = bytes_per_second
         self._over = threading.Event()
         self._carried: set[int] = set()  #: descriptors of the connections behind the pairs
+        self._since: dict[tuple[int, int], float] = {}  #: (descriptor, inode) of others -> when it was first seen
 
     def catch(self) -> None:
         """Slow down the connections that are not slow yet."""
+        now = time.monotonic()
+        there: dict[tuple[int, int], float] = {}
         for fd in connections_to(self._addresses):
             if fd in self._carried:
                 continue
-            ours, theirs = socket.socketpair()
-            connection = socket.socket(fileno=os.dup(fd))
-            self._carried.add(connection.fileno())
-            os.set_blocking(theirs.fileno(), os.get_blocking(fd))
-            os.dup2(theirs.fileno(), fd, inheritable=False)
-            theirs.close()
-            self.connections += 1
-            threading.Thread(target=self._carry_both, args=(connection, ours), name="slow", daemon=True).start()
+            with contextlib.suppress(OSError):  # closed meanwhile
+                known = (fd, os.fstat(fd).st_ino)
+                there[known] = self._since.get(known, now)
+                if now - there[known] >= SETTLED_S:
+                    self._take_over(*known)
+        self._since = there
+
+    def _take_over(self, fd: int, inode: int) -> None:
+        connection = socket.socket(fileno=os.dup(fd))
+        if os.fstat(connection.fileno()).st_ino != inode:
+            connection.close()
+            return
+        ours, theirs = socket.socketpair()
+        self._carried.add(connection.fileno())
+        os.set_blocking(theirs.fileno(), os.get_blocking(fd))
+        os.dup2(theirs.fileno(), fd, inheritable=False)
+        theirs.close()
+        self.connections += 1
+        threading.Thread(target=self._carry_both, args=(connection, ours), name="slow", daemon=True).start()
 
     def end(self) -> None:
         """Carry as fast as it goes from now on."""

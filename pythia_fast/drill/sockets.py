@@ -8,7 +8,7 @@ it has opened are taken by their descriptors, whichever broker, listener or encr
             between the other end and the connection, at a pace
 
 New connections are found by looking again. One is slowed only after it has been there for SETTLED_S: a short question
-to a broker closes its connection by itself, and the descriptor may be another file's by the time that it would be taken.
+to a broker closes its connection by itself, and the descriptor may be another file's when it would be taken.
 """
 
 from __future__ import annotations

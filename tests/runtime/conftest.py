@@ -28,16 +28,16 @@ def _segments() -> set[str]:
     return set(os.listdir("/dev/shm")) if Path("/dev/shm").exists() else set()
 
 
-#: RabbitMQ's node, which a session's fixture starts and ends, and nothing of the runtime does: it has been seen to appear
-#: among the descendants while a test of another subject ran.
+#: RabbitMQ's node, which a session's fixture starts and ends, and nothing of the runtime does: one has been seen to
+#: appear among the descendants while a test of another subject ran.
 ERLANG = ("beam.smp", "erl_child_setup", "inet_gethost", "epmd")
 
 
 def _left_behind(children: set[psutil.Process]) -> list[str]:
     """Descendants that were not there before, with the processes between them and us.
 
-    psutil.Process.children() puts a tree together from what it read of one process after the other, and has been seen
-    to name processes of another test run, which another process of the tests had started. Each is asked once more.
+    psutil.Process.children() puts a tree together from what it read of one process after the other, so each is asked
+    for its parents once more.
     """
     found = []
     for child in set(psutil.Process().children(recursive=True)) - children:

@@ -29,16 +29,7 @@ TRIMMED_MOST = 1.01  #: MAXLEN ~ leaves some more entries than it was told
 
 def check_consumer(consumer: RedisStreamsConsumer, context: CheckupContext) -> Findings:
     """The streams and the group."""
-    group = RedisGroup(
-        consumer.server,
-        consumer.streams,
-        consumer.group(context.app, context.handler),
-        consumer.consumer_name,
-        context.handler,
-        start=consumer.start,
-        may_create=consumer.create_group,
-        min_idle=consumer.min_idle,
-    )
+    group = RedisGroup(consumer, context.app, context.handler)
 
     def questions(client: Client, version: tuple[int, ...]) -> Findings:
         yield from _read_permissions(client, consumer.streams, group.name, group.consumer)

@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pythia_fast._ext.redis_reader import MOST_IDS
-from pythia_fast.brokers.redis_client import Client, Connection, RedisServer
+from pythia_fast.brokers.redis_client import Client, Connection
 from pythia_fast.errors import SourceError
+
+if TYPE_CHECKING:
+    from pythia_fast.brokers.redis import RedisStreamsConsumer
 
 Id = tuple[int, int]
 
@@ -28,26 +31,15 @@ class PendingEntry(NamedTuple):
 class RedisGroup:
     """One consumer of one group of some streams. Called by the keeper's thread, but for ``behind``."""
 
-    def __init__(
-        self,
-        server: RedisServer,
-        streams: Sequence[str],
-        name: str,
-        consumer: str | None,
-        handler: str,
-        *,
-        start: str,
-        may_create: bool,
-        min_idle: float,
-    ) -> None:
-        self.server = server
-        self.streams = list(streams)
-        self.name = name
-        self.is_temporary = consumer is None
-        self.consumer = consumer or f"{socket.gethostname()}-{os.getpid()}-{handler}"
-        self.min_idle = min_idle
-        self.start = start
-        self.may_create = may_create
+    def __init__(self, source: RedisStreamsConsumer, app: str, handler: str) -> None:
+        self.server = source.server
+        self.streams = list(source.streams)
+        self.name = source.group(app, handler)
+        self.is_temporary = source.consumer_name is None
+        self.consumer = source.consumer_name or f"{socket.gethostname()}-{os.getpid()}-{handler}"
+        self.min_idle = source.min_idle
+        self.start = source.start
+        self.may_create = source.create_group
         self._overtaken: dict[str, int] = {}
         self._seen = False
         #: Of the last look, by stream: entries not yet acknowledged (None: the server does not know).

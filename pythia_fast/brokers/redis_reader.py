@@ -36,16 +36,7 @@ class RedisReader(Reader):
         self._failure: str | None = None
         self._total: int | None = None
         self._bounded = context.until == "end"
-        group = RedisGroup(
-            consumer.server,
-            consumer.streams,
-            consumer.group(context.app, context.handler),
-            consumer.consumer_name,
-            context.handler,
-            start=consumer.start,
-            may_create=consumer.create_group,
-            min_idle=consumer.min_idle,
-        )
+        group = RedisGroup(consumer, context.app, context.handler)
         self._group = group
         self.native: RedisReaderNative = RedisReaderNative(
             [(stream.encode(), _ack_of(stream, group.name)) for stream in group.streams],

@@ -41,7 +41,6 @@ class Rig(ABC):
     """One source of one test, new and empty."""
 
     has_keys = True  #: messages keep their key and headers
-    proxy: TcpProxy  #: what stands between runtime and server, where there is a server
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,10 +54,6 @@ class Rig(ABC):
     @abstractmethod
     def source(self) -> dict[str, Any]:
         """The part of the app's settings that says what it reads."""
-
-    def remaining(self) -> int:
-        """Messages that no runtime is done with, as the broker counts them."""
-        raise NotImplementedError(f"{type(self).__name__} keeps no positions")
 
     def start(self, *arguments: str, state: str = "state", **settings: Any) -> RuntimeProcess:
         """A runtime; those of one ``state`` share their state folder, one after the other."""
@@ -99,3 +94,19 @@ class Rig(ABC):
 
     def close(self) -> None:
         self._runs.close()
+
+
+class KeptRig(Rig):
+    """A source that keeps what is done, whatever becomes of the runtime."""
+
+    @abstractmethod
+    def remaining(self) -> int:
+        """Messages that no runtime is done with, as the broker counts them."""
+
+
+class ServerRig(KeptRig):
+    """A source at a server, behind a proxy."""
+
+    def __init__(self, folder: Path, proxy: TcpProxy) -> None:
+        super().__init__(folder)
+        self.proxy = proxy

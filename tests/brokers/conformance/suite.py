@@ -16,10 +16,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.brokers.conformance.rig import KEYS, LANES, Message, Rig, row, rows
+from tests.brokers.conformance.rig import KEYS, LANES, KeptRig, Message, Rig, ServerRig, row, rows
 from tests.support.runtime_process import RuntimeProcess
 
 SECONDS = 90.0
+FROZEN_S = 8.0  #: longer than Kafka's session in these tests, and than RabbitMQ's heartbeats and Redis' timeout
 READ_AHEAD_BYTES = 130 << 20  #: more than any source reads ahead while nobody takes it
 
 
@@ -30,6 +31,11 @@ def wait_for(condition: Callable[[], bool], what: str, *running: RuntimeProcess)
         assert all(runtime.process.poll() is None for runtime in running), logs
         assert time.monotonic() < deadline, f"not seen after {SECONDS} s: {what}: {logs}"
         time.sleep(0.02)
+
+
+def wait_for_rows(rig: Rig, count: int, *running: RuntimeProcess) -> None:
+    """Until so many results are there, repeated ones too."""
+    wait_for(lambda: len(rig.ids()) >= count, f"{count} rows", *running)
 
 
 def memory_of(runtime: RuntimeProcess) -> int:
@@ -109,13 +115,13 @@ class Handles:
     def test_a_batch_that_does_not_fill_is_handled_all_the_same(self, rig: Rig) -> None:
         rig.produce(rows(range(3)))
         runtime = rig.start(handler={"batch_size": 1000, "batch_timeout": 0.2})
-        wait_for(lambda: len(rig.ids()) == 3, "three rows", runtime)
+        wait_for_rows(rig, 3, runtime)
         assert runtime.stop()["rows"] == 3
 
     def test_sigterm_finishes_what_is_in_hand(self, rig: Rig) -> None:
         rig.produce(rows(range(4000)))
         runtime = rig.start(seconds=0.02)
-        wait_for(lambda: len(rig.ids()) > 100, "the first rows", runtime)
+        wait_for_rows(rig, 101, runtime)
         report = runtime.stop()
         assert report["rows"] > 100
         ids = rig.ids()
@@ -142,10 +148,10 @@ class Handles:
 class KeepsPositions:
     """What is done is not handled again, and what is not done is."""
 
-    def test_a_run_that_was_stopped_is_gone_on_with(self, rig: Rig) -> None:
+    def test_a_run_that_was_stopped_is_gone_on_with(self, rig: KeptRig) -> None:
         rig.produce(rows(range(4000)))
         runtime = rig.start(seconds=0.02)
-        wait_for(lambda: len(rig.ids()) > 100, "the first rows", runtime)
+        wait_for_rows(rig, 101, runtime)
         first = runtime.stop()
         second = rig.start("--until-end").wait()
         assert first["rows"] + second["rows"] == 4000
@@ -153,14 +159,14 @@ class KeepsPositions:
         assert rig.remaining() == 0
         assert rig.start("--until-end").wait()["rows"] == 0
 
-    def test_nothing_is_lost_when_the_runtime_is_killed_again_and_again(self, rig: Rig) -> None:
+    def test_nothing_is_lost_when_the_runtime_is_killed_again_and_again(self, rig: KeptRig) -> None:
         """And nothing that was acknowledged is handled again."""
         total, moments = 12_000, random.Random(7)
         rig.produce(rows(range(total)))
         for _ in range(4):
             known = len(rig.ids())
             runtime = rig.start(seconds=0.05)
-            wait_for(lambda known=known: len(rig.ids()) > known, "rows of this run", runtime)  # type: ignore[misc]
+            wait_for_rows(rig, known + 1, runtime)
             time.sleep(moments.uniform(0, 0.8))
             runtime.process.send_signal(signal.SIGSTOP)  # so that the broker is asked about this very moment
             left, done = rig.remaining(), len(rig.ids())
@@ -177,18 +183,18 @@ class SharesWork:
 
     READS = ""  #: what a runtime's log says when it has its share
 
-    def test_two_runtimes_share_the_rows(self, rig: Rig) -> None:
+    def test_two_runtimes_share_the_rows(self, rig: KeptRig) -> None:
         runtimes = [rig.start(state=f"state-{number}", seconds=0.01) for number in range(2)]
         for runtime in runtimes:
             runtime.wait_for(self.READS)
         rig.produce(rows(range(6000)))
-        wait_for(lambda: len(rig.ids()) >= 6000, "all rows", *runtimes)
+        wait_for_rows(rig, 6000, *runtimes)
         handled = [runtime.stop()["rows"] for runtime in runtimes]
         assert Counter(rig.ids()) == Counter(range(6000))
         assert sum(handled) == 6000
         assert all(handled)
 
-    def test_the_rows_of_a_runtime_that_was_killed_are_handled_by_the_others(self, rig: Rig) -> None:
+    def test_the_rows_of_a_runtime_that_was_killed_are_handled_by_the_others(self, rig: KeptRig) -> None:
         runtimes = [rig.start(state=f"state-{number}", seconds=0.01) for number in range(2)]
         for runtime in runtimes:
             runtime.wait_for(self.READS)
@@ -205,28 +211,28 @@ class SharesWork:
 class Networked:
     """The connection breaks, falls silent, is slow: the rows arrive all the same."""
 
-    def test_a_connection_that_is_cut_again_and_again(self, rig: Rig) -> None:
+    def test_a_connection_that_is_cut_again_and_again(self, rig: ServerRig) -> None:
         rig.produce(rows(range(6000)))
         runtime = rig.start("--until-end", seconds=0.02)
         for wanted in (200, 1500, 3000):
-            wait_for(lambda wanted=wanted: len(rig.ids()) > wanted, f"{wanted} rows", runtime)  # type: ignore[misc]
+            wait_for_rows(rig, wanted, runtime)
             rig.proxy.cut()
         runtime.wait(120)
         assert set(rig.ids()) == set(range(6000))
         assert rig.remaining() == 0
 
-    def test_a_server_that_falls_silent_and_comes_back(self, rig: Rig) -> None:
+    def test_a_server_that_falls_silent_and_comes_back(self, rig: ServerRig) -> None:
         rig.produce(rows(range(6000)))
         runtime = rig.start("--until-end", seconds=0.02)
-        wait_for(lambda: len(rig.ids()) > 200, "the first rows", runtime)
+        wait_for_rows(rig, 200, runtime)
         rig.proxy.freeze()
-        time.sleep(8)
+        time.sleep(FROZEN_S)
         rig.proxy.resume()
         runtime.wait(120)
         assert set(rig.ids()) == set(range(6000))
         assert rig.remaining() == 0
 
-    def test_a_slow_connection(self, rig: Rig) -> None:
+    def test_a_slow_connection(self, rig: ServerRig) -> None:
         rig.produce(rows(range(3000)))
         rig.proxy.slow_down(60_000)
         report = rig.start("--until-end").wait(120)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.brokers.conformance.rig import LANES, Message, Rig
+from tests.brokers.conformance.rig import LANES, KeptRig, Message
 from tests.brokers.conformance.suite import Handles, KeepsPositions
 
 
-class FileRig(Rig):
+class FileRig(KeptRig):
     has_keys = False
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +39,7 @@ class FileRig(Rig):
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(tmp_path: Path) -> Iterator[KeptRig]:
     made = FileRig(tmp_path)
     yield made
     made.close()

@@ -9,17 +9,16 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from tests.brokers.conformance.rig import LANES, Message, Rig
+from tests.brokers.conformance.rig import LANES, Message, ServerRig
 from tests.brokers.conformance.suite import Handles, KeepsPositions, Networked, SharesWork
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_run import committed, ends
 from tests.support.tcp_proxy import TcpProxy
 
 
-class KafkaRig(Rig):
+class KafkaRig(ServerRig):
     def __init__(self, folder: Path, broker: KafkaBroker, topic: str, proxy: TcpProxy) -> None:
-        super().__init__(folder)
-        self.proxy = proxy
+        super().__init__(folder, proxy)
         self._broker = broker
         self._topic = topic
         self._group = f"conformance-{topic}"
@@ -48,7 +47,7 @@ class KafkaRig(Rig):
 
 
 @pytest.fixture
-def rig(tmp_path: Path, kafka: KafkaBroker, proxy: TcpProxy, new_topic: Callable[..., str]) -> Iterator[Rig]:
+def rig(tmp_path: Path, kafka: KafkaBroker, proxy: TcpProxy, new_topic: Callable[..., str]) -> Iterator[ServerRig]:
     made = KafkaRig(tmp_path, kafka, new_topic(LANES), proxy)
     yield made
     made.close()

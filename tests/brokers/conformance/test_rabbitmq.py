@@ -9,19 +9,18 @@ from typing import Any
 import pika
 import pytest
 
-from tests.brokers.conformance.rig import Message, Rig
+from tests.brokers.conformance.rig import Message, ServerRig
 from tests.brokers.conformance.suite import Handles, KeepsPositions, Networked, SharesWork
 from tests.support.rabbitmq_run import Queue
 from tests.support.rabbitmq_server import RabbitMqServer
 from tests.support.tcp_proxy import TcpProxy
 
 
-class RabbitMqRig(Rig):
+class RabbitMqRig(ServerRig):
     """The routing key is the key: messages come through an exchange that gives all of them to the queue."""
 
     def __init__(self, folder: Path, server: RabbitMqServer, proxy: TcpProxy) -> None:
-        super().__init__(folder)
-        self.proxy = proxy
+        super().__init__(folder, proxy)
         self._server = server
         self._queue = Queue(server)
         self._exchange = f"to-{self._queue.name}"
@@ -51,7 +50,7 @@ class RabbitMqRig(Rig):
 
 
 @pytest.fixture
-def rig(tmp_path: Path, rabbitmq: RabbitMqServer) -> Iterator[Rig]:
+def rig(tmp_path: Path, rabbitmq: RabbitMqServer) -> Iterator[ServerRig]:
     with TcpProxy(rabbitmq.port) as proxy:
         made = RabbitMqRig(tmp_path, rabbitmq, proxy)
         yield made

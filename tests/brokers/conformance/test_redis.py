@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.brokers.conformance.rig import LANES, Message, Rig
+from tests.brokers.conformance.rig import LANES, Message, ServerRig
 from tests.brokers.conformance.suite import Handles, KeepsPositions, Networked, SharesWork
 from tests.support.redis_server import RedisServerProcess
 from tests.support.tcp_proxy import TcpProxy
@@ -18,10 +18,9 @@ _numbers = itertools.count()
 GROUP = "conformance"
 
 
-class RedisRig(Rig):
+class RedisRig(ServerRig):
     def __init__(self, folder: Path, server: RedisServerProcess, proxy: TcpProxy) -> None:
-        super().__init__(folder)
-        self.proxy = proxy
+        super().__init__(folder, proxy)
         prefix = f"conformance-{next(_numbers)}"
         self._streams = [f"{prefix}-{lane}" for lane in range(LANES)]
         self._client = server.client()
@@ -61,7 +60,7 @@ class RedisRig(Rig):
 
 
 @pytest.fixture
-def rig(tmp_path: Path, redis: RedisServerProcess) -> Iterator[Rig]:
+def rig(tmp_path: Path, redis: RedisServerProcess) -> Iterator[ServerRig]:
     with TcpProxy(redis.port) as proxy:
         made = RedisRig(tmp_path, redis, proxy)
         yield made

@@ -168,7 +168,6 @@ static int ask_for_claim(pf_redis_source *self)
     buffer_put(&self->out, claim->command, claim->command_size);
     claim->next = 0;
     atomic_store_explicit(&claim->state, PF_REDIS_CLAIM_SENT, memory_order_relaxed);
-    self->stream = claim->stream;
     await(self, PF_RESP_ENTRIES);
     return 1;
 }
@@ -304,8 +303,8 @@ static uint32_t deliveries_of(pf_redis_claim *claim, const pf_resp_event *entry)
 static int offer(pf_redis_source *self, pf_sink *sink)
 {
     const pf_resp_event *entry = &self->event;
-    pf_redis_stream *stream = &self->streams[self->stream];
     int is_claimed = self->waiting_for[0] == PF_RESP_ENTRIES;
+    pf_redis_stream *stream = &self->streams[is_claimed ? self->claim.stream : self->stream];
     if (entry->is_gone) {
         count_up(&self->gone, 1);
         if (is_claimed && entry->has_id)

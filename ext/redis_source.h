@@ -109,7 +109,7 @@ typedef struct {
     int64_t stalled_since_ns; /* 0: the sink took the last entry that it was offered */
     uint32_t has_entry; /* `event` has one that the sink had no room for */
     pf_resp_event event;
-    uint32_t stream;    /* whose entries are being read */
+    uint32_t stream;    /* whose entries the reply to a read brings; those of a claim are of claim.stream */
     uint32_t drained;   /* the server had nothing more, the last time it was asked */
     uint32_t count;     /* of the next XREADGROUP */
     uint64_t reply_bytes, reply_entries;

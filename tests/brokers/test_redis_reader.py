@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pythia_fast._ext.collecting_sink import CALL, END, FAILED, IDLE, STALLED, wake
+from pythia_fast._ext.collecting_sink import CALL, END, FAILED, IDLE, STALLED, poll, wake
 from pythia_fast.brokers.redis import RedisStreamsConsumer
 from tests.support.kafka_broker import free_ports
 from tests.support.redis_reading import Reading, headers
@@ -277,6 +277,37 @@ def test_entries_of_dead_consumers_are_reclaimed(redis: RedisServerProcess, stre
     reading.poll_until(lambda: reading.has_told("reclaimed"))
     reading.commit()
     assert pending(redis, stream) == 0
+
+
+def test_what_is_reclaimed_beside_a_read_is_of_its_own_stream(
+    redis: RedisServerProcess, stream: str, open_reading: Open
+) -> None:
+    """The same ids stand in both streams: one that is acknowledged in the wrong one is lost there."""
+    left, unread = f"{stream}-left", f"{stream}-unread"
+    ids = [f"{number}-1" for number in range(1, 4001)]
+    with redis.client() as client:
+        for name in (left, unread):
+            pipeline = client.pipeline(transaction=False)
+            for each in ids:
+                pipeline.xadd(name, {"data": f"{name} {each}"}, id=each)
+            pipeline.execute()
+            client.xgroup_create(name, "app-handler", id="0")
+        client.xreadgroup("app-handler", "dead", {left: ">"}, count=len(ids))
+        for at in range(0, len(ids), 1000):
+            client.xclaim(left, "app-handler", "dead", 0, ids[at : at + 1000], idle=60_000, justid=True)
+    reading = open_reading(left, unread, min_idle=1)
+    native, sink = reading.reader.native, reading.sink
+    deadline = time.monotonic() + 60
+    while len(sink.messages) < 2 * len(ids):  # a few at a time: claims are sent while the reply to a read is taken in
+        assert time.monotonic() < deadline, f"{len(sink.messages)} messages; {reading.log}"
+        if poll(native, sink, max_messages=20, timeout_us=1000) == CALL:
+            reading.reader.serve()
+        time.sleep(0.002)
+    topics = {index: partition.topic.encode() for index, partition in reading.listener.table.items()}
+    named = [b"%s %s" % (topics[message.partition], headers(message)["redis-id"]) for message in sink.messages]
+    assert reading.payloads == named
+    reading.commit()
+    assert pending(redis, left) == pending(redis, unread) == 0
 
 
 def test_what_is_in_hand_is_not_reclaimed_by_others(redis: RedisServerProcess, stream: str, open_reading: Open) -> None:

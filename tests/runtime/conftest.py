@@ -28,27 +28,19 @@ def _segments() -> set[str]:
     return set(os.listdir("/dev/shm")) if Path("/dev/shm").exists() else set()
 
 
-#: RabbitMQ's node, which a session's fixture starts and ends, and nothing of the runtime does: one has been seen to
-#: appear among the descendants while a test of another subject ran.
-ERLANG = ("beam.smp", "erl_child_setup", "inet_gethost", "epmd")
-
-
 def _left_behind(children: set[psutil.Process]) -> list[str]:
     """Descendants that were not there before, with the processes between them and us.
 
-    psutil.Process.children() puts a tree together from what it read of one process after the other, so each is asked
-    for its parents once more.
+    What a session's server starts is its own: RabbitMQ's node runs a short-lived Erlang about once a minute.
     """
     found = []
     for child in set(psutil.Process().children(recursive=True)) - children:
         try:
-            if child.name() in ERLANG:
-                continue
             line = child.parents()
+            if not children.intersection(line):
+                found.append(f"{child} {child.cmdline()[-6:]} of {[(each.pid, each.cmdline()[:6]) for each in line]}")
         except psutil.NoSuchProcess:
             continue
-        if os.getpid() in {each.pid for each in line}:
-            found.append(f"{child} {child.cmdline()[-6:]} of {[(each.pid, each.cmdline()[:6]) for each in line]}")
     return found
 
 

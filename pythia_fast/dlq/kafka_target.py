@@ -14,6 +14,8 @@ from pythia_fast.dlq.target import Answer, RequeueTarget
 from pythia_fast.errors import SinkError
 
 CLOSE_S = 5.0
+#: Beyond the timeout after which librdkafka gives a message up: it has been seen not to, with a broker that died.
+SILENCE_S = 10.0
 
 
 class KafkaTarget(RequeueTarget):
@@ -32,6 +34,7 @@ class KafkaTarget(RequeueTarget):
         if topic is not None and topic not in self._known:
             raise SinkError(missing(topic, self._known, access.servers))
         self._answers: list[Answer] = []
+        self._silent_since_s = time.monotonic()
 
     def destination(self, message: Message) -> str:
         return f"kafka topic {self._topic or message.topic}"
@@ -50,6 +53,8 @@ class KafkaTarget(RequeueTarget):
             self._answers.append(Answer(place, "" if error is None else text_of(error)))
 
         deadline = time.monotonic() + self._access.timeout_s
+        if not len(self._producer):
+            self._silent_since_s = time.monotonic()
         while True:
             try:
                 self._producer.produce(
@@ -73,10 +78,19 @@ class KafkaTarget(RequeueTarget):
     def answers(self, timeout_s: float = 0.0) -> list[Answer]:
         self._producer.poll(0 if self._answers else timeout_s)
         answers, self._answers = self._answers, []
+        now = time.monotonic()
+        if answers or not len(self._producer):
+            self._silent_since_s = now
+        elif now - self._silent_since_s > self._access.timeout_s + SILENCE_S:
+            silent_s = now - self._silent_since_s
+            raise SinkError(
+                f"Kafka at {self._access.servers} has confirmed nothing for {silent_s:.0f} s: is it running?"
+            )
         return answers
 
     def close(self) -> list[Answer]:
         # What is under way may still arrive, so its report is waited for; the rest is taken back.
         self._producer.purge(in_queue=True, in_flight=False, blocking=True)
         self._producer.flush(CLOSE_S)
-        return self.answers()
+        answers, self._answers = self._answers, []
+        return answers

@@ -49,7 +49,7 @@ def test_one_partition_waits_while_the_others_flow_and_goes_on_in_order(play):
     lanes: dict[int, int] = {}  #: partition -> its process
 
     def assigned() -> bool:
-        lanes.update((part.partition, part.index % PARTITIONS) for part in one.listener.table.values())
+        lanes.update((part.partition, part.index % PARTITIONS) for part in list(one.listener.table.values()))
         return len(lanes) == PARTITIONS
 
     everything = list(range(ROWS))

@@ -399,6 +399,7 @@ static int pf_decode_waiting(pf_intake *in, uint32_t lane) {
 #define PF_FLUSH_WAIT_NS 10000000ll    /* 10 ms: how far past its deadline a flush may run */
 
 static int pf_intake_run(pf_intake *in, pf_source *source) {
+    pf_punctual_timeouts();
     for (;;) {
         if (pf_load(&in->stop)) return PF_INTAKE_STOPPED;
         if (pf_load(&in->attention)) {

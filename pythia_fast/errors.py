@@ -6,7 +6,8 @@ PythiaError
 │   └── SchemaError               a field that cannot become a column
 ├── UnknownColumnError (KeyError) names the nearest right column
 ├── HandlerError                  the handler is wrong as a whole: ends the run, whatever on_error says
-│   └── OutputValueError          one row of what it returned cannot be sent on: follows on_error
+│   └── ResultError               what it returned for some rows is no result: follows on_error, as what it raises
+│       └── OutputValueError      one row of what it returned cannot be sent on
 ├── SourceError                   a source cannot go on
 │   ├── UnknownTopicError         names the nearest topic that there is
 │   └── UnknownGroupError         names the nearest consumer group that there is
@@ -55,10 +56,14 @@ class UnknownColumnError(PythiaError, KeyError):
 
 
 class HandlerError(PythiaError):
-    """The handler did something that cannot work: returned no table, or too few rows, used a batch that is over."""
+    """The handler did something that cannot work: returned rows without a sink, used a batch that is over."""
 
 
-class OutputValueError(HandlerError):
+class ResultError(HandlerError):
+    """What the handler returned is no table, or has not a row for each of the batch: with other rows it may."""
+
+
+class OutputValueError(ResultError):
     """One row of a result that cannot be sent on, while its neighbours can.
 
     Parameters:

@@ -3,16 +3,22 @@
  *
  * What bench_latency.py measures cannot be faster on the same machine at the same time.
  *
- * usage: bare_hops ROWS ROWS_PER_SECOND
+ * With "apart" the other process is kept on another core than the two threads, which that one has to be woken from its
+ * sleep for: where cores are virtual this is most of the time, and whether it is paid is for the kernel to decide, which
+ * leaves two processes on one core, or does not.
+ *
+ * usage: bare_hops ROWS ROWS_PER_SECOND [apart]
  * Prints the nanoseconds from sent to taken of each row, as JSON.
  */
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -37,6 +43,13 @@ static int64_t now_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void stay_on(int core) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(core, &set);
+    if (sched_setaffinity(0, sizeof set, &set) != 0) perror("sched_setaffinity"), exit(1);
 }
 
 static void take_rows(void) {
@@ -80,10 +93,11 @@ static void send_rows(double rows_per_second) {
 }
 
 int main(int argc, char **argv) {
-    long asked = argc == 3 ? atol(argv[1]) : 0;
-    double rows_per_second = argc == 3 ? atof(argv[2]) : 0;
+    int apart = argc == 4 && strcmp(argv[3], "apart") == 0;
+    long asked = argc == 3 || apart ? atol(argv[1]) : 0;
+    double rows_per_second = argc == 3 || apart ? atof(argv[2]) : 0;
     if (asked < 1 || asked > MOST_ROWS || !(rows_per_second > 0)) {
-        fprintf(stderr, "usage: bare_hops ROWS ROWS_PER_SECOND\n");
+        fprintf(stderr, "usage: bare_hops ROWS ROWS_PER_SECOND [apart]\n");
         return 2;
     }
     n_rows = (uint32_t)asked + WARMUP;
@@ -94,9 +108,11 @@ int main(int argc, char **argv) {
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent) return 1;
+        if (apart) stay_on(1);
         take_rows();
         return 0;
     }
+    if (apart) stay_on(0); /* the thread that is made next as well */
     pthread_t between;
     if ((errno = pthread_create(&between, NULL, hand_on, NULL)) != 0) return perror("pthread_create"), 1;
     send_rows(rows_per_second);

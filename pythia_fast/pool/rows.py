@@ -4,6 +4,8 @@ The batch is given to the handler whole. What then is not done is handled in par
 the payloads that the slot keeps:
 
     raised              on_error="isolate": the rows that raise are searched by halves, in their order
+    returned what is    as if the handler had raised: no table, columns of unequal length, more or fewer rows than the
+    no result           batch has. The rows for which it does so are found in the same way.
     returned what       on_error="isolate": that row is left out of what is sent on, if it is known which row a record
     cannot be encoded   is of (output_rows="same"); else as if the handler had raised, before anything is sent on
     asked for retry,    those rows, when the others are done, while attempts are left: at once, or after a backoff, and
@@ -35,7 +37,7 @@ from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
-from pythia_fast.errors import HandlerError, OutputValueError
+from pythia_fast.errors import HandlerError, OutputValueError, ResultError
 from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls
 from pythia_fast.pool.crash_text import leave_out_of_memory
 from pythia_fast.pool.forked import leave_if_forked
@@ -351,7 +353,7 @@ class RowKeeper:
 
     def _stops(self, error: BaseException, held: _Held) -> bool:
         """Whether the exception ends the run: then it is noted as its end."""
-        of_a_row = isinstance(error, OutputValueError) or not isinstance(error, HandlerError)
+        of_a_row = isinstance(error, ResultError) or not isinstance(error, HandlerError)
         if of_a_row and self._handler.on_error != "stop":
             return False
         held.outcome.stop(error)

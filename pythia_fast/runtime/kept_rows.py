@@ -5,7 +5,7 @@ rejected rows belong to the dead letters only, and those of rows to be handled a
 
 | output_rows | a result as long as the batch      | a result of another length                                  |
 |-------------|------------------------------------|-------------------------------------------------------------|
-| "same"      | without the rows given back        | HandlerError: nothing says which rows its records are of    |
+| "same"      | without the rows given back        | ResultError: nothing says which rows its records are of     |
 | "any"       | without the rows given back        | as it is: the handler says itself what is to be sent        |
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.columns import BoolArray
-from pythia_fast.errors import HandlerError
+from pythia_fast.errors import HandlerError, ResultError
 from pythia_fast.runtime.outputs import columns_of, length_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def rows_to_send(
     """(what is sent on of a result for ``rows`` rows, the rows of the batch that its records are of, in order).
 
     ``given_back``: indices of the rows that the handler rejected or asked for again. The rows are None where a
-    record may be of any row. Raises HandlerError for what cannot be a result.
+    record may be of any row. Raises ResultError for what cannot be a result, HandlerError where there is no sink.
     """
     if result is None:
         return None, None
@@ -46,7 +46,7 @@ def rows_to_send(
     same = handler.output_rows == "same"
     if length != rows:
         if same:
-            raise HandlerError(
+            raise ResultError(
                 f"handler {handler.name!r} got a batch of {rows} rows and returned {length}; return one row for each, "
                 'or register it with output_rows="any" if it filters or explodes'
             )

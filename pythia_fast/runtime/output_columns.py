@@ -29,7 +29,7 @@ import numpy.typing as npt
 from pythia_fast._ext import row_encoder as rows_c
 from pythia_fast._ext.row_encoder import RowEncoder
 from pythia_fast.columns import BytesColumn, StringColumn
-from pythia_fast.errors import HandlerError, OutputValueError
+from pythia_fast.errors import OutputValueError, ResultError
 from pythia_fast.runtime.notes import reason_of
 
 _KINDS = {
@@ -65,7 +65,7 @@ class ColumnWriter:
     def add(self, name: str, prefix: bytes | None, column: Any) -> None:
         """Add ``column``; ``prefix=None`` makes it the records' key.
 
-        Raises HandlerError naming the column where it cannot be sent on whatever its values are.
+        Raises ResultError naming the column where it cannot be sent on whatever its values are.
         """
         library = type(column).__module__.partition(".")[0]
         if isinstance(column, np.ndarray):
@@ -93,11 +93,11 @@ class ColumnWriter:
             values, valid = np.asarray(values.data), ~mask if valid is None else valid & ~mask
         dtype = values.dtype
         if dtype.kind == "m":
-            raise HandlerError(
+            raise ResultError(
                 f"column {name!r} is timedelta64, which has no JSON form; divide it, by np.timedelta64(1, 's') say"
             )
         if dtype.kind == "c" or (dtype.kind == "f" and dtype.itemsize > 8) or dtype.names is not None:
-            raise HandlerError(f"column {name!r} of dtype {dtype} cannot be sent on; use float64 columns")
+            raise ResultError(f"column {name!r} of dtype {dtype} cannot be sent on; use float64 columns")
         if values.ndim == 1 and dtype.kind == "M":
             self._values(name, prefix, rows_c.DATETIME, self._microseconds(name, values, valid), valid)
         elif values.ndim == 1 and dtype.kind in "biuf":
@@ -119,7 +119,7 @@ class ColumnWriter:
         valid: npt.NDArray[np.bool_] | None,
     ) -> None:
         if prefix is None and not rows_c.INT8 <= kind <= rows_c.UINT64:
-            raise HandlerError(f"{name!r} must hold bytes, str or integers, not {values.dtype}")
+            raise ResultError(f"{name!r} must hold bytes, str or integers, not {values.dtype}")
         self._rows.add_values(prefix, kind, values, None if valid is None else valid.view(np.uint8))
 
     def _text(self, prefix: bytes | None, column: StringColumn | BytesColumn) -> None:

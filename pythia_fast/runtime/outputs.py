@@ -13,7 +13,7 @@
 Objects are JSON or MessagePack, as the sink says. All columns of one result are equally long. A column named
 ``__key__`` (bytes, str or integers) is the records' key and no part of their payload.
 
-A result that is none of these is the handler's fault: HandlerError. A value that has no form in JSON or MessagePack
+A result that is none of these is the handler's fault: ResultError. A value that has no form in JSON or MessagePack
 is the fault of its row: OutputValueError, told for that row while the others are written.
 """
 
@@ -33,7 +33,7 @@ from pythia_fast._ext import row_encoder as rows_c
 from pythia_fast._ext.row_encoder import RowEncoder, encode_payloads
 from pythia_fast.batch import Batch
 from pythia_fast.brokers.base import RECORD_HEADER_BYTES
-from pythia_fast.errors import HandlerError, OutputValueError
+from pythia_fast.errors import OutputValueError, ResultError
 from pythia_fast.runtime.notes import reason_of
 from pythia_fast.runtime.output_columns import ColumnWriter
 
@@ -66,7 +66,7 @@ class OutputEncoder:
     def open(self, result: Any) -> Records:
         """The records of ``result``, which looks at the result's memory as long as it lives.
 
-        Raises HandlerError for what is no result: not a table, columns of unequal length, a type that has no form
+        Raises ResultError for what is no result: not a table, columns of unequal length, a type that has no form
         in JSON or MessagePack. A single row that cannot be sent on is told when ``write`` comes to it.
         """
         if result is None:
@@ -91,7 +91,7 @@ class OutputEncoder:
         try:
             encoded = [encode(name) for name in names]
         except UnicodeEncodeError as error:
-            raise HandlerError(f"the column name {error.object!r} holds a lone surrogate, which no UTF-8 has") from None
+            raise ResultError(f"the column name {error.object!r} holds a lone surrogate, which no UTF-8 has") from None
         if not self._msgpack:
             return [(b"," if i else b"{") + name + b":" for i, name in enumerate(encoded)]
         return [(b"" if i else _map_head(len(names))) + name for i, name in enumerate(encoded)]
@@ -237,16 +237,16 @@ def columns_of(result: Any) -> Mapping[str, Any]:
     elif hasattr(result, "__arrow_c_stream__") or hasattr(result, "__arrow_c_array__"):
         columns = _arrow_columns(result)
     else:
-        raise HandlerError(
+        raise ResultError(
             f"a handler cannot return {type(result).__name__}{_hint(result)}; return None, a dict of equally long "
             "arrays, the batch itself, an Arrow table, a polars or pandas DataFrame, or a list of Structs, dicts, "
             "bytes or str"
         )
     wrong = next((name for name in columns if not isinstance(name, str)), None)
     if wrong is not None:
-        raise HandlerError(f"column names must be str, not {wrong!r}")
+        raise ResultError(f"column names must be str, not {wrong!r}")
     if not any(name != KEY_COLUMN for name in columns):
-        raise HandlerError("the result has no columns; return None to send nothing")
+        raise ResultError("the result has no columns; return None to send nothing")
     return columns
 
 
@@ -274,29 +274,29 @@ def _arrow_columns(result: Any) -> dict[str, Any]:
     try:
         import pyarrow as pa
     except ImportError as error:
-        raise HandlerError(
+        raise ResultError(
             f"returning {type(result).__name__} needs pyarrow; pip install 'pythia-fast[arrow]'"
         ) from error
     try:
         table = pa.table(result) if hasattr(result, "__arrow_c_stream__") else pa.record_batch(result)
     except (pa.ArrowInvalid, ValueError, TypeError) as error:
-        raise HandlerError(f"the returned {type(result).__name__} is no table: {error}") from error
+        raise ResultError(f"the returned {type(result).__name__} is no table: {error}") from error
     return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def length_of(columns: Mapping[str, Any]) -> int:
-    """Rows of the columns. Raises HandlerError where a value is no column, or lengths differ."""
+    """Rows of the columns. Raises ResultError where a value is no column, or lengths differ."""
     lengths: dict[str, int] = {}
     for name, column in columns.items():
         if isinstance(column, (str, bytes, Mapping)) or not _is_column(column):
-            raise HandlerError(
+            raise ResultError(
                 f"column {name!r} is one {type(column).__name__}, not an array with a value a row; "
                 "np.full(len(batch), value) repeats a value"
             )
         lengths[name] = len(column)
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
-        raise HandlerError(f"the columns of a result must be equally long: {listed}")
+        raise ResultError(f"the columns of a result must be equally long: {listed}")
     return next(iter(lengths.values()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 
 import msgspec
@@ -172,18 +173,39 @@ def test_on_error_stop_ends_the_run_at_such_a_value(tmp_path, pad):
 # -- results that are wrong as a whole
 
 
-@pytest.mark.parametrize("on_error", ["isolate", "dead_letter", "stop"])
-@pytest.mark.parametrize(
+WRONG_RESULTS = pytest.mark.parametrize(
     ("result", "message"),
     [
-        (lambda batch: {"a": np.arange(10), "b": np.arange(9)}, "'a' has 10, 'b' has 9"),
-        (lambda batch: {"a": np.arange(9)}, '10 rows and returned 9; .*output_rows="any"'),
-        (lambda batch: [b""] * 11, '10 rows and returned 11; .*output_rows="any"'),
-        (lambda batch: 42, "cannot return int"),
-        (lambda batch: {"a": 1.0}, "one float"),
+        (lambda rows: {"a": np.arange(rows), "b": np.arange(rows - 1)}, "'a' has [0-9]+, 'b' has [0-9]+"),
+        (lambda rows: {"a": np.arange(rows - 1)}, '[0-9]+ rows? and returned [0-9]+; .*output_rows="any"'),
+        (lambda rows: [b""] * (rows + 1), '[0-9]+ rows? and returned [0-9]+; .*output_rows="any"'),
+        (lambda rows: 42, "cannot return int"),
+        (lambda rows: {"a": 1.0}, "one float"),
+        (lambda rows: {"a": np.zeros(rows, np.complex128)}, "dtype complex128"),
     ],
+    ids=["unequal columns", "too short", "too long", "no table", "no array", "no such dtype"],
 )
-def test_a_wrong_result_ends_the_run_whatever_on_error_is(tmp_path, on_error, result, message):
+
+
+@WRONG_RESULTS
+def test_a_wrong_result_costs_the_rows_it_comes_from(tmp_path, result, message):
+    def handler(batch):
+        rows = batch["payload"].tolist()
+        return result(len(rows)) if b"17" in rows or b"77" in rows else rows
+
+    report, sink, dead, source = run(tmp_path, handler, numbers(100), batch_size=32)
+    assert sorted_ints(dead) == [17, 77]
+    assert sorted_ints(sink) == sorted(set(range(100)) - {17, 77})
+    assert (report.crashes, source.committed) == (0, {0: 100})
+    for record in dead.records:
+        headers = dict(record.headers)
+        assert headers["pf-error"] == b"ResultError"
+        assert re.search(message, headers["pf-reason"].decode())
+
+
+@WRONG_RESULTS
+@pytest.mark.parametrize("on_error", ["dead_letter", "stop"])
+def test_a_wrong_result_follows_on_error(tmp_path, on_error, result, message):
     sink, dead, source = MemoryProducer(), MemoryProducer(), MemoryConsumer(numbers(10))
     app = App("test")
     app.batch_handler(
@@ -195,11 +217,16 @@ def test_a_wrong_result_ends_the_run_whatever_on_error_is(tmp_path, on_error, re
         on_error=on_error,
         batch_size=10,
         batch_timeout=60,
-    )(result)
-    with pytest.raises(HandlerError, match=message):
+    )(lambda batch: result(len(batch)))
+    if on_error == "stop":
+        with pytest.raises(HandlerError, match=message):
+            app.run(workers=1, until="end", state_dir=tmp_path, drain_timeout=0.2)
+        assert (sink.records, dead.records) == ([], [])
+        assert source.committed.get(0, 0) == 0
+    else:
         app.run(workers=1, until="end", state_dir=tmp_path, drain_timeout=0.2)
-    assert (sink.records, dead.records) == ([], [])
-    assert source.committed.get(0, 0) == 0
+        assert (sink.records, sorted_ints(dead)) == ([], list(range(10)))
+        assert source.committed == {0: 10}
 
 
 def test_a_handler_that_filters_says_so(tmp_path):

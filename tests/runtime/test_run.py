@@ -171,19 +171,6 @@ def test_on_error_stop_ends_the_run_with_the_traceback_and_commits_nothing_of_th
     assert source.committed.get(0, 0) == 0
 
 
-@pytest.mark.parametrize(
-    ("result", "message"),
-    [
-        (lambda batch: {"a": np.arange(3), "b": np.arange(4)}, "a.*b|3.*4"),
-        (lambda batch: 42, "int"),
-        (lambda batch: {"a": object()}, "a"),
-    ],
-)
-def test_a_result_that_cannot_be_sent_ends_the_run_with_a_sentence(tmp_path, result, message):
-    with pytest.raises(HandlerError, match=message):
-        run(tmp_path, result, numbers(10), workers=1)
-
-
 def test_a_result_without_a_sink_is_an_error(tmp_path):
     app = App("test")
     app.batch_handler(source=MemoryConsumer(numbers(3)), decoder="raw", name="handler", dead_letter=MemoryProducer())(

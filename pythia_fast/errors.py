@@ -6,8 +6,8 @@ PythiaError
 │   └── SchemaError               a field that cannot become a column
 ├── UnknownColumnError (KeyError) names the nearest right column
 ├── HandlerError                  the handler is wrong as a whole: ends the run, whatever on_error says
-│   └── ResultError               what it returned for some rows is no result: follows on_error, as what it raises
-│       └── OutputValueError      one row of what it returned cannot be sent on
+│   └── ResultError               what it returned for a batch is no result: costs these rows, unless on_error="stop"
+│       └── OutputValueError      one row of what it returned cannot be sent on: costs that row
 ├── SourceError                   a source cannot go on
 │   ├── UnknownTopicError         names the nearest topic that there is
 │   └── UnknownGroupError         names the nearest consumer group that there is
@@ -60,7 +60,7 @@ class HandlerError(PythiaError):
 
 
 class ResultError(HandlerError):
-    """What the handler returned is no table, or has not a row for each of the batch: with other rows it may."""
+    """What the handler returned is no table, or has not a row for each of the batch."""
 
 
 class OutputValueError(ResultError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -46,6 +47,18 @@ def promises_broken(account: Account, may_duplicate: int) -> list[str]:
             f"{places(account.foreign)}"
         )
     return broken
+
+
+def handler_that_fails(reasons: Sequence[str], rows: int) -> list[str]:
+    """What is wrong where a handler gives most rows up by what it raises or returns: its run shows nothing.
+
+    ``reasons``: of the dead letters that tell of an exception.
+    """
+    if 2 * len(reasons) <= rows:
+        return []
+    reason, times = Counter(reasons).most_common(1)[0]
+    became = f"{len(reasons):,} of {rows:,} became dead letters by what it raised or returned"
+    return [f"the handler handles its rows, but {became}, {times:,} of them because: {reason}"]
 
 
 def places(keys: Keys | Sequence[int]) -> str:

@@ -16,7 +16,7 @@ from pythia_fast.drill import receipts
 from pythia_fast.drill.faults import Fault
 from pythia_fast.drill.ledger import Account, Keys, balance
 from pythia_fast.drill.process import RunProcess
-from pythia_fast.drill.result import DrillResult, promises_broken
+from pythia_fast.drill.result import DrillResult, handler_that_fails, promises_broken
 from pythia_fast.drill.rows import batch_size_for, repeated, write_input
 from pythia_fast.drill.settings import FileEnds, InputFormat, KafkaEnds, Settings
 from pythia_fast.drill.topics import DrillTopics, Results
@@ -235,9 +235,11 @@ def run_drill(
         if drill.results is not None:
             drill.results.read_to_end(READ_RESULTS_S)
         account = drill.account()
+        failures = [letter.reason for letter in drill.letters() if letter.error]
     finally:
         drill.close()
     drill.broken += promises_broken(account, drill.may_duplicate)
+    drill.broken += handler_that_fails(failures, account.rows_in)
     passed = not drill.broken
     if passed and not keep:
         shutil.rmtree(folder, ignore_errors=True)

@@ -4,8 +4,8 @@ The batch is given to the handler whole. What then is not done is handled in par
 the payloads that the slot keeps:
 
     raised              on_error="isolate": the rows that raise are searched by halves, in their order
-    returned what is    as if the handler had raised: no table, columns of unequal length, more or fewer rows than the
-    no result           batch has. The rows for which it does so are found in the same way.
+    returned what is    no table, columns of unequal length, more or fewer rows than it got: those rows are given up
+    no result           together, since with fewer of them the same code may return what only looks right
     returned what       on_error="isolate": that row is left out of what is sent on, if it is known which row a record
     cannot be encoded   is of (output_rows="same"); else as if the handler had raised, before anything is sent on
     asked for retry,    those rows, when the others are done, while attempts are left: at once, or after a backoff, and
@@ -27,7 +27,7 @@ import os
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -268,6 +268,9 @@ class RowKeeper:
             if attempt < self._retry.max_attempts and isinstance(error, self._retry.retry_on):
                 again.append(held.rows(some))
                 return None
+            if _is_no_result(error) and self._handler.on_error != "stop":
+                held.outcome.fail(held.rows(some), error, given)
+                return None
             return error
 
         error = call(rows)
@@ -358,6 +361,10 @@ class RowKeeper:
             return False
         held.outcome.stop(error)
         return True
+
+
+def _is_no_result(error: BaseException | None) -> TypeGuard[ResultError]:
+    return isinstance(error, ResultError) and not isinstance(error, OutputValueError)
 
 
 def _grouped(faults: Iterable[OutputValueError]) -> Iterable[list[OutputValueError]]:

@@ -188,19 +188,24 @@ WRONG_RESULTS = pytest.mark.parametrize(
 
 
 @WRONG_RESULTS
-def test_a_wrong_result_costs_the_rows_it_comes_from(tmp_path, result, message):
+def test_a_wrong_result_costs_the_rows_of_its_call(tmp_path, result, message):
     def handler(batch):
         rows = batch["payload"].tolist()
-        return result(len(rows)) if b"17" in rows or b"77" in rows else rows
+        if b"50" in rows:
+            raise ValueError("searched by halves")
+        return result(len(rows)) if b"17" in rows or b"60" in rows else rows
 
     report, sink, dead, source = run(tmp_path, handler, numbers(100), batch_size=32)
-    assert sorted_ints(dead) == [17, 77]
-    assert sorted_ints(sink) == sorted(set(range(100)) - {17, 77})
+    given_up = set(map(int, dead.payloads))
+    # The batch of 17, whole; of that of 50, which is searched by halves, the rows behind it, with which 60 is tried.
+    assert given_up == {*range(32), *range(50, 64)}
+    assert sorted_ints(sink) == sorted(set(range(100)) - given_up)
     assert (report.crashes, source.committed) == (0, {0: 100})
     for record in dead.records:
         headers = dict(record.headers)
-        assert headers["pf-error"] == b"ResultError"
-        assert re.search(message, headers["pf-reason"].decode())
+        if record.payload != b"50":
+            assert headers["pf-error"] == b"ResultError"
+            assert re.search(message, headers["pf-reason"].decode())
 
 
 @WRONG_RESULTS

@@ -7,7 +7,14 @@ import json
 import numpy as np
 
 from pythia_fast.drill.ledger import balance, keys_of
-from pythia_fast.drill.result import DrillResult, promises_broken, recovered_text, result_lines, results_json
+from pythia_fast.drill.result import (
+    DrillResult,
+    handler_that_fails,
+    promises_broken,
+    recovered_text,
+    result_lines,
+    results_json,
+)
 
 KEYS = keys_of(1, np.arange(10))
 
@@ -29,6 +36,13 @@ def test_repeats_are_allowed_up_to_their_bound():
     assert promises_broken(account, 3) == []
     (sentence,) = promises_broken(account, 2)
     assert sentence.startswith("at most 2 rows come twice, but 3 did: ")
+
+
+def test_a_handler_that_gives_most_rows_up_shows_nothing():
+    assert handler_that_fails(["ValueError: no"] * 5, 10) == []
+    (sentence,) = handler_that_fails(["ValueError: no"] * 4 + ["KeyError: 'x'"] * 2, 10)
+    assert "6 of 10 became dead letters" in sentence
+    assert sentence.endswith("4 of them because: ValueError: no")
 
 
 def test_times_to_recover():

@@ -194,4 +194,4 @@ def score(batch: Batch[Order]):
     assert not result.passed
     (sentence,) = result.broken
     assert "became dead letters" in sentence
-    assert "return one row for each" in sentence
+    assert "the columns of a result must be equally long" in sentence

@@ -88,6 +88,7 @@ setup(
     ext_modules=cythonize(
         [extension(name, sources) for name, sources in MODULES.items()],
         build_dir="build/cython-debug" if DEBUG else "build/cython",
+        nthreads=os.cpu_count() or 1,
         include_path=["ext", "."],
         annotate=DEBUG,
         force=DEBUG,

@@ -43,6 +43,7 @@ static int pf_look_at_slot(pf_arena *arena, uint32_t index, pf_oldest_row *seen)
 static int pf_oldest(pf_arena *arena, pf_oldest_row *oldest) {
     pf_oldest_row seen;
     int found = 0;
+    *oldest = (pf_oldest_row){0};
     for (uint32_t i = 0; i < arena->n_slots; i++)
         if (pf_look_at_slot(arena, i, &seen) && (!found || seen.opened_ns < oldest->opened_ns)) {
             *oldest = seen;

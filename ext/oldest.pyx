@@ -41,9 +41,9 @@ def oldest(Arena arena not None):
     cdef double age_s
     with nogil:
         found = pf_oldest(arena.arena, &row)
-        age_s = <double><int64_t>(pf_now_ns() - row.opened_ns) * 1e-9
     if not found:
         return None
+    age_s = <double><int64_t>(pf_now_ns() - row.opened_ns) * 1e-9
     return OldestRow(
         row.slot, row.state, row.worker, row.partition, row.first_offset, max(age_s, 0.0), row.due_ns, row.rows,
         row.round,

@@ -373,11 +373,14 @@ cdef class Arena(ArenaMemory):
                 count += 1
         return count
 
-    def moving(self, uint32_t since, uint32_t until, slots, workers):
+    def moving(self, uint32_t since, uint32_t until, slots, workers, bint bound):
         """Whether a batch of these epochs may come back from the pool by itself: one that is none of ``slots``, which
-        have come, and not queued behind what the processes of ``workers`` wait with. To be read after ``epoch``."""
+        have come, and not queued, or to be queued again, behind what the processes of ``workers`` wait with. To be read
+        after ``epoch``. ``bound``: a batch is handled again by the process of its lane, and by no other.
+        """
         cdef uint32_t slot, state
         cdef pf_slot *s
+        cdef uint64_t now = pf_now_ns()
         for slot in range(self.arena.n_slots):
             s = pf_slot_at(self.arena, slot)
             state = pf_load(&s.state)
@@ -385,6 +388,9 @@ cdef class Arena(ArenaMemory):
                 continue
             if slot in slots or state == PF_SLOT_FILLING or (state == PF_SLOT_READY and s.worker in workers):
                 continue  # one that is filling may be kept from its process by those that wait
+            if state == PF_SLOT_WAITING and s.due_ns <= now:
+                if s.worker in workers if bound else len(workers) == self.arena.n_workers:
+                    continue
             return True
         return False
 

@@ -46,6 +46,11 @@ class Epochs:
         """
         self._last = open_epoch if oldest is None or oldest >= open_epoch else open_epoch - 1
 
+    def extend(self, epoch: int) -> None:
+        """The open transaction takes everything up to this epoch."""
+        if self._last is not None and epoch > self._last:
+            self._last = epoch
+
     def turn(self, epoch: int) -> Turn:
         """When a batch of this epoch may write its outputs."""
         if self._undone or epoch < self._first:

@@ -63,6 +63,7 @@ class FlowControl:
         self._vacant: list[int] = []  #: places whose processes died; successors are to be made, now or after the pause
         self._told_s: dict[int, float] = {}  #: id of a gate -> when a pause of its was told last
         self._admitted = GATE_OPEN  #: what the intake was told last; a probe closes its gate by itself
+        self._held_back = False
         self._given_up: dict[int, int] = {}  #: slot with rows that wait -> its rows given up in earlier rounds
 
     # -- what the completion thread has seen -----------------------------------------------------
@@ -103,6 +104,12 @@ class FlowControl:
         """A batch comes to nothing: its rows are read again."""
         self._given_up.pop(slot, None)
         if self._deaths.state == "probing":
+            self._set_gate()
+
+    def hold_back(self, held_back: bool) -> None:
+        """Whether what was read is to be finished before more is."""
+        if held_back != self._held_back:
+            self._held_back = held_back
             self._set_gate()
 
     def died(self, worker: int, in_vain: str) -> None:
@@ -180,7 +187,7 @@ class FlowControl:
     def _set_gate(self) -> None:
         state = self.state
         probe = 0 if state == "paused" or self._probe_is_in_hand() else PROBE_ROWS
-        self._admitted = GATE_OPEN if state == "open" else probe
+        self._admitted = 0 if self._held_back else GATE_OPEN if state == "open" else probe
         self._admit(self._admitted)
 
     def _probe_is_in_hand(self) -> bool:

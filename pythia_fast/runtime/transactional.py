@@ -10,6 +10,10 @@ thread takes every partition back to its committed position, and what is still i
 A transaction that was aborted because it became too old would become so again: a row that hangs takes as long to find
 as it did. So the next ones are written late, once all their batches are back from the pool: until then the broker does
 not know of them, and what was found out about a batch is in its journal all the time.
+
+A process whose results are larger than the output region waits until they are written. When all that the open transaction
+lacks, rows that are handled again after a backoff, has to be handled by processes that wait with batches of later ones, the
+transaction takes these in as well, and nothing more is read until it is committed.
 """
 
 from __future__ import annotations
@@ -191,11 +195,9 @@ class TransactionalCompletion(Completion):
             self._rewound = False
             self._epochs.begin(epoch, self._arena.oldest_epoch(self._epochs.first))
             self._lock.notify_all()
-        if self._to_abort:
-            return
-        held, self._held = self._held, []
-        for slot in held:
-            self._take_in(slot)
+        self._flow.hold_back(False)
+        if not self._to_abort:
+            self._take_in_held()
 
     def _take_in(self, slot: int) -> None:
         turn = self._epochs.turn(self._arena.epoch_of(slot))
@@ -271,9 +273,12 @@ class TransactionalCompletion(Completion):
             return
         if self._transactions.writes_late and self._waits_for_writing():
             self._transactions.write()
-        epoch = self._arena.epoch
         if self._pending or self._transactions.unwritten:
             return
+        if (later := self._later_in_the_way()) is not None:
+            self._extend(later)
+            return
+        epoch = self._arena.epoch
         if not self._epochs.complete(epoch, self._arena.oldest_epoch(self._epochs.first)):
             return
         with self._lock:
@@ -297,8 +302,36 @@ class TransactionalCompletion(Completion):
             return False
         if self._arena.batches(self._epochs.first, last) == len(self._pending):
             return True
-        blocked = {self._arena.facts(slot).worker for slot, state in self._pending.items() if state.spilled}
-        return bool(blocked) and not self._arena.moving(self._epochs.first, last, self._pending, blocked)
+        spilled = any(state.spilled for state in self._pending.values())
+        return spilled and not self._moves(last)
+
+    def _moves(self, last: int) -> bool:
+        """Whether a batch up to this epoch gets on though processes wait for the output region."""
+        blocked = {self._arena.facts(slot).worker for slot in self._arena.spilled()}
+        bound = self._handler.ordering != "unordered"
+        return self._arena.moving(self._epochs.first, last, self._pending, blocked, bound)
+
+    def _later_in_the_way(self) -> int | None:
+        """The last epoch of which a batch keeps its process from batches of the open transaction that nothing else can
+        go on with; None: there is none."""
+        last = self._epochs.last
+        later = [self._arena.epoch_of(slot) for slot in self._arena.spilled()]
+        later = [epoch for epoch in later if self._epochs.turn(epoch) == "later"]
+        if last is None or not later or not self._arena.batches(self._epochs.first, last) or self._moves(last):
+            return None
+        return max(later)
+
+    def _extend(self, epoch: int) -> None:
+        """Let the open transaction take everything up to this epoch."""
+        self._flow.hold_back(True)
+        with self._lock:
+            self._epochs.extend(epoch)
+        self._take_in_held()
+
+    def _take_in_held(self) -> None:
+        held, self._held = self._held, []
+        for slot in held:
+            self._take_in(slot)
 
     def _outlasted(self) -> str:
         """Why the open transaction is not worth keeping: an open circuit lasts longer than that may be open."""

@@ -171,6 +171,31 @@ def test_a_row_that_kills_among_results_larger_than_their_region_is_a_dead_lette
     assert_refused_are_dead(kafka.bootstrap_servers, topics, rows, {kills})
 
 
+@pytest.mark.parametrize("ordering", ["unordered", "partition", "key"])
+def test_rows_that_are_tried_again_later_among_results_larger_than_their_region(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, ordering: str
+) -> None:
+    """They come back to processes of which each has a later transaction's batch in hand, too large for its region.
+
+    In an ordered lane all that follows waits with them, so there are few.
+    """
+    rows = 4_000
+    produce(kafka.bootstrap_servers, topics[0], range(rows))
+    runtime = start(
+        arguments=["--until-end"],
+        handler={**TRANSACTIONAL, "ordering": ordering, "max_batch_bytes": 65_536},
+        again=64 if ordering == "unordered" else 1000,
+        retry={"max_attempts": 3, "backoff": 0.5},
+        large="1:3000",
+        rows=64,
+        sink_options={"transaction.timeout.ms": 6000},
+    )
+    report = runtime.wait(120)
+    assert (report["rows"], report["unfinished"], report["dead_lettered"]) == (rows, 0, 0), runtime.log
+    assert report["transactions_aborted"] == 0, runtime.log
+    assert_once(kafka.bootstrap_servers, topics, rows)
+
+
 def test_a_second_producer_with_the_same_id_ends_the_first(
     kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
 ) -> None:

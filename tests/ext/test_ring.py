@@ -71,12 +71,29 @@ def test_a_batch_moves_unless_it_has_come_or_is_queued_behind_one_that_waits(fee
     arena = one.arena
     first, second = one.take(), 1
     assert arena.states()[:2] == [HELD, READY]
-    assert arena.moving(0, 0, {}, set())
-    assert arena.moving(0, 0, {first: None}, set())
-    assert not arena.moving(0, 0, {first: None}, {0})
-    assert arena.moving(0, 0, {}, {0})
-    assert not arena.moving(0, 0, {first: None, second: None}, set())
-    assert not arena.moving(1, 9, {}, set())
+    assert arena.moving(0, 0, {}, set(), True)
+    assert arena.moving(0, 0, {first: None}, set(), True)
+    assert not arena.moving(0, 0, {first: None}, {0}, True)
+    assert arena.moving(0, 0, {}, {0}, True)
+    assert not arena.moving(0, 0, {first: None, second: None}, set(), True)
+    assert not arena.moving(1, 9, {}, set(), True)
+
+
+@pytest.mark.parametrize(("bound", "stuck_behind"), [(True, [{0}, {0, 1}]), (False, [{0, 1}])])
+def test_a_batch_that_is_to_be_handled_again_moves_unless_whoever_may_take_it_waits(feed, bound, stuck_behind):
+    one = feed([b"x"] * 4, workers=2)
+    assert one.run() == END
+    assert one.intake.flush(1.0)
+    arena, slot = one.arena, one.take()
+    for due_ns, stuck in ((monotonic_ns() + 10**12, []), (1, stuck_behind)):
+        arena.complete(0, slot, 0, 0, 0, 0, 0, 1, 0, due_ns)
+        assert arena.collect() == [slot]
+        arena.wait_until_due(slot)
+        for waiting in (set(), {0}, {1}, {0, 1}):
+            assert arena.moving(0, 0, {}, waiting, bound) == (waiting not in stuck), (due_ns, waiting)
+        one.intake.hurry(True)
+        assert one.intake.flush(1.0)  # queued again
+        assert one.take() == slot
 
 
 def test_batches_of_epochs_that_come_to_nothing_are_void_until_reading_goes_on(feed):

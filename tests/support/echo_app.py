@@ -6,6 +6,8 @@
 ``ECHO_LARGE``: ``17:3000`` gives the results of every 17th id about 3,000 bytes that no compression makes smaller.
 ``ECHO_HANGS``: a call that has this id does not come back.
 ``ECHO_KILLS``: one that has this id kills its process.
+``ECHO_AGAIN``: every so many ids, a row asks for another attempt when it comes first; ``ECHO_RETRY``: arguments of the
+RetryPolicy, as JSON.
 ``ECHO_CALLS``: a file to which every call appends a line: when it began, how many rows it has, and its first id.
 ``ECHO_ROWS``: of how many rows it is at most.
 ``ECHO_OPTIONS``: librdkafka options of the consumers, as JSON; ``ECHO_SINK_OPTIONS``: of the producers.
@@ -27,7 +29,7 @@ import time
 import msgspec
 import numpy as np
 
-from pythia_fast import App, Batch, CircuitBreaker, KafkaConsumer, KafkaProducer
+from pythia_fast import App, Batch, CircuitBreaker, KafkaConsumer, KafkaProducer, RetryPolicy
 
 SINK_SERVERS = os.environ.get("ECHO_SINK_SERVERS") or os.environ["KAFKA_BOOTSTRAP_SERVERS"]
 SECONDS = float(os.environ.get("ECHO_SECONDS", "0"))
@@ -37,12 +39,15 @@ OPTIONS = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500} | json.load
 SINK_OPTIONS = json.loads(os.environ.get("ECHO_SINK_OPTIONS", "{}"))
 HANGS = int(os.environ.get("ECHO_HANGS") or -1)
 KILLS = int(os.environ.get("ECHO_KILLS") or -1)
+AGAIN = int(os.environ.get("ECHO_AGAIN") or 0)
 CALLS = os.environ.get("ECHO_CALLS", "")
 AWAY = os.environ.get("ECHO_AWAY", "")
 AWAY_EVERY = int(os.environ.get("ECHO_AWAY_EVERY", "1"))
 HANDLER = json.loads(os.environ.get("ECHO_HANDLER", "{}"))
 if breaker := os.environ.get("ECHO_BREAKER"):
     HANDLER["breaker"] = CircuitBreaker(**json.loads(breaker))
+if retry := os.environ.get("ECHO_RETRY"):
+    HANDLER["retry"] = RetryPolicy(**json.loads(retry))
 
 
 class Row(msgspec.Struct):
@@ -67,6 +72,8 @@ def echo(batch: Batch[Row]) -> dict[str, object]:
     if next(calls) % AWAY_EVERY == 0 and AWAY and os.path.exists(AWAY):
         raise ConnectionError("the service is away")
     ids = batch["id"]
+    if AGAIN:
+        batch.retry((ids % AGAIN == 0) & (batch.attempts == 0))
     result = {"id": ids, "runtime": np.full(len(ids), os.getpgid(0), dtype=np.int64)}
     return result | {"padding": [padding(i) for i in ids.tolist()]} if LARGE_EVERY else result
 

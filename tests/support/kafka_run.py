@@ -38,6 +38,8 @@ class Runtime(RuntimeProcess):
             "ECHO_LARGE": settings.get("large", "0:0"),
             "ECHO_HANGS": str(settings.get("hangs", "")),
             "ECHO_KILLS": str(settings.get("kills", "")),
+            "ECHO_AGAIN": str(settings.get("again", "")),
+            "ECHO_RETRY": json.dumps(settings["retry"]) if "retry" in settings else "",
             "ECHO_CALLS": str(settings.get("calls", "")),
             "ECHO_AWAY": str(settings.get("away", "")),
             "ECHO_AWAY_EVERY": str(settings.get("away_every", 1)),

@@ -244,6 +244,18 @@ def test_batches_of_a_later_epoch_wait() -> None:
     assert epochs.turn(3) == "later"
 
 
+def test_an_open_transaction_may_take_more_epochs_and_no_fewer() -> None:
+    epochs = Epochs()
+    epochs.extend(5)
+    assert epochs.turn(0) == "later"  # no transaction is open yet
+    epochs.begin(3, None)
+    epochs.extend(5)
+    epochs.extend(4)
+    assert [epochs.turn(epoch) for epoch in (5, 6)] == ["now", "later"]
+    assert not epochs.complete(6, 5)
+    assert epochs.complete(6, None)
+
+
 def test_a_transaction_is_complete_once_its_epochs_are_closed_and_settled() -> None:
     epochs = Epochs()
     assert not epochs.complete(9, None)

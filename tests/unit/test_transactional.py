@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from pythia_fast import App, Batch, KafkaConsumer, KafkaProducer
+from pythia_fast._ext.intake import GATE_OPEN
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Partition, PublisherContext
 from pythia_fast.errors import SinkError
@@ -71,6 +72,7 @@ class Run:
             handler.decoding.plan, capacity=8, raw_bytes=4096, n_workers=1, credit=1, n_slots=2, output_bytes=4096
         )
         self.log: list[str] = []
+        self.admitted: list[int] = []
         self.producer = Producer()
         partitions: dict[int, Partition] = {}
         self.completion = TransactionalCompletion(
@@ -80,7 +82,7 @@ class Run:
             None,
             DeadLetterWriter(None, PublisherContext("shop", "score", folder, self.log.append)),
             slots=SlotReader(self.arena, handler, partitions, folder),
-            flow=FlowControl(handler, self.arena, bounded=False, admit=lambda _: None, log=self.log.append),
+            flow=FlowControl(handler, self.arena, bounded=False, admit=self.admitted.append, log=self.log.append),
             launch=lambda _: None,
             wake_intake=lambda: None,
             fail=lambda _: None,
@@ -184,3 +186,15 @@ def test_what_an_abort_undid_is_void_until_reading_goes_on(run: Run) -> None:
     assert run.arena.is_void(0)
     run.completion.rewound(0)
     assert not run.arena.is_void(0)
+
+
+def test_reading_waits_while_a_transaction_takes_in_what_keeps_it_from_its_own_rows(run: Run) -> None:
+    run.completion._extend(3)
+    assert (run.completion._epochs.last, run.admitted) == (3, [0])
+    run.completion._extend(4)
+    assert (run.completion._epochs.last, run.admitted) == (4, [0])
+    run.commit()
+    assert run.admitted == [0, GATE_OPEN]
+    run.completion._extend(9)
+    run.lose("lost")
+    assert run.admitted == [0, GATE_OPEN, 0, GATE_OPEN]

@@ -11,9 +11,9 @@ A transaction that was aborted because it became too old would become so again: 
 as it did. So the next ones are written late, once all their batches are back from the pool: until then the broker does
 not know of them, and what was found out about a batch is in its journal all the time.
 
-A process whose results are larger than the output region waits until they are written. When all that the open transaction
-lacks, rows that are handled again after a backoff, has to be handled by processes that wait with batches of later ones, the
-transaction takes these in as well, and nothing more is read until it is committed.
+A process whose results are larger than the output region waits until they are written. When all that the open
+transaction lacks, rows that are handled again after a backoff, has to be handled by processes that wait with batches
+of later ones, the transaction takes these in as well, and nothing more is read until it is committed.
 """
 
 from __future__ import annotations

@@ -15,12 +15,14 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from pythia_fast import options as options_  # the word is taken here by librdkafka's
 from pythia_fast.brokers.base import Publisher, PublisherContext, Reader, ReaderContext, Sink, Source
 from pythia_fast.brokers.checkup import CheckupContext, Findings
 from pythia_fast.errors import ConfigError, UnknownOptionError
+from pythia_fast.moments import parse_moment
 from pythia_fast.options import named_options
 
 DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
@@ -82,8 +84,10 @@ class KafkaConsumer(Source):
     ``partition_assignment_strategy``: ``cooperative-sticky`` (default: partitions that stay are not interrupted by a
     rebalance), ``range`` or ``roundrobin``. All members of a group must use the same protocol: cooperative-sticky
     does not mix with the other two.
+    ``start_at``: where the group has no position: at the first message as young as this, a datetime, or a text such as
+    ``2026-01-31T08:00Z`` or ``2h`` (before the reading begins).
 
-    A group without a position starts at the earliest message; transactions' aborted messages are not read.
+    Else a group without a position starts at the earliest message; transactions' aborted messages are not read.
 
     Raises ConfigError, and UnknownOptionError for an option that librdkafka does not have.
     """
@@ -98,6 +102,7 @@ class KafkaConsumer(Source):
         group_id: str | None = None,
         bootstrap_servers: str | Iterable[str] | None = None,
         partition_assignment_strategy: Strategy | None = None,
+        start_at: datetime | str | None = None,
         options: Mapping[str, object] | None = None,
         **librdkafka_options: object,
     ) -> None:
@@ -113,6 +118,8 @@ class KafkaConsumer(Source):
         named = _option_values("KafkaConsumer", options, librdkafka_options, CONSUMER_RESERVED)
         self._group = consumer_group or group_id or named.pop("group.id", None)
         self._servers = _servers(where, bootstrap_servers) or named.pop("bootstrap.servers", None)
+        self._start_at = start_at
+        self.start_at(datetime.now(UTC))  # what is no moment is told now
         strategy: str | None = partition_assignment_strategy
         if strategy is None:
             strategy = named.pop("partition.assignment.strategy", None)
@@ -126,6 +133,17 @@ class KafkaConsumer(Source):
     def group(self, app: str, handler: str) -> str:
         """The consumer group as which a handler reads."""
         return self._group or os.environ.get("CONSUMER_GROUP") or f"{app}-{handler}"
+
+    def start_at(self, now: datetime) -> datetime | None:
+        """From when on a group without a position reads; None: from where ``auto.offset.reset`` says."""
+        if self._start_at is None:
+            return None
+        takes = "a datetime, or a text: 2026-01-31T08:00Z, 2h"
+        if not isinstance(self._start_at, (datetime, str)):
+            raise options_.refusal("KafkaConsumer", "start_at", self._start_at, takes)
+        if isinstance(self._start_at, str):
+            return parse_moment("KafkaConsumer: start_at", self._start_at, now)
+        return self._start_at.astimezone(UTC)
 
     @property
     def isolation_level(self) -> str:

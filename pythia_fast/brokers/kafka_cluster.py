@@ -22,7 +22,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
-from pythia_fast.brokers.kafka_client import KafkaAccess, missing
+from pythia_fast.brokers.kafka_client import KafkaAccess, missing, text_of
 from pythia_fast.errors import SourceError, UnknownGroupError, UnknownTopicError
 
 CLUSTER_DEFAULT = -1  #: Kafka's own word for "as the cluster has it" (KIP-464)
@@ -140,6 +140,10 @@ class KafkaCluster:
         keys = [TopicPartition(topic, partition) for partition in partitions]
         return self._offsets(keys, OffsetSpec.for_timestamp(timestamp_ms))
 
+    def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Partition -> the offset that its next message will have."""
+        return self._offsets([TopicPartition(topic, partition) for partition in partitions], OffsetSpec.latest())
+
     def topics(self) -> dict[str, list[int]]:
         """Every topic with its partitions."""
         with self._access.failures(SourceError):
@@ -151,16 +155,40 @@ class KafkaCluster:
         found = self._answer(self._admin.list_consumer_groups(request_timeout=self._access.timeout_s))
         return sorted(group.group_id for group in found.valid)
 
-    def partition_lags(self, group: str, topic: str) -> dict[int, PartitionLag]:
-        """By partition number. Raises UnknownTopicError, UnknownGroupError."""
+    def partition_lags(self, group: str, topic: str, *, new_group: bool = False) -> dict[int, PartitionLag]:
+        """By partition number. ``new_group``: there need be no such group.
+
+        Raises UnknownTopicError, UnknownGroupError.
+        """
         keys = [TopicPartition(topic, partition) for partition in self._partitions(topic)]
         committed = self._committed(group, keys)
+        if not committed and not new_group:
+            self._must_exist(group)
         starts = self._offsets(keys, OffsetSpec.earliest())
         ends = self._offsets(keys, OffsetSpec.latest())  # last, so that no position is beyond its end
         return {
             key.partition: PartitionLag(starts[key.partition], ends[key.partition], committed.get(key.partition))
             for key in keys
         }
+
+    def set_positions(self, group: str, offsets: Mapping[tuple[str, int], int]) -> None:
+        """Have a group without members go on at these offsets; a group that there is not is made."""
+        places = [TopicPartition(*key, offset) for key, offset in offsets.items()]
+        request = [ConsumerGroupTopicPartitions(group, places)]
+        seconds = self._access.timeout_s
+
+        def order() -> Any:
+            return self._admin.alter_consumer_group_offsets(request, request_timeout=seconds)[group].result(seconds)
+
+        refused = [
+            part for part in self._access.of_group(order, SourceError).topic_partitions if part.error is not None
+        ]
+        if refused:
+            first = refused[0]
+            raise SourceError(
+                f"Kafka at {self._access.servers} did not set {len(refused)} of {len(places)} positions of group "
+                f"{group}, {first.topic}[{first.partition}] for one: {text_of(first.error)}"
+            )
 
     def describe_topic(self, topic: str) -> TopicDescription:
         """Partitions, their brokers, settings. Raises UnknownTopicError."""
@@ -215,12 +243,13 @@ class KafkaCluster:
             return self._admin.list_consumer_group_offsets(request, request_timeout=seconds)[group].result(seconds)
 
         found = self._access.of_group(ask, SourceError).topic_partitions
-        committed = {part.partition: part.offset for part in found if part.offset >= 0}
-        if not committed and not self._exists(group):
+        return {part.partition: part.offset for part in found if part.offset >= 0}
+
+    def _must_exist(self, group: str) -> None:
+        if not self._exists(group):
             near = get_close_matches(group, self.groups(), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UnknownGroupError(f"there is no consumer group {group} at {self._access.servers}{hint}")
-        return committed
 
     def _exists(self, group: str) -> bool:
         """Asked only for a group without positions here: it may have members, or positions in other topics."""

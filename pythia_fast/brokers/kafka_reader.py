@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_reader import KafkaReaderNative
 from pythia_fast.brokers.base import MAX_PARTITIONS, Kept, Partition, Quiet, Reader, ReaderContext
+from pythia_fast.brokers.kafka_beginning import Beginning
 from pythia_fast.brokers.kafka_group_watch import GroupWatch, ask_coordinator
 from pythia_fast.brokers.kafka_quiet import QuietPartitions
 from pythia_fast.errors import SourceError
@@ -76,17 +78,20 @@ class KafkaReader(Reader):
         self.native: KafkaReaderNative = KafkaReaderNative(options, self._bounded)
         self._quiet = QuietPartitions(self.native, self._topics)
         access, client_id = consumer.connection_options(), options["client.id"]
+        start_at = consumer.start_at(datetime.now(UTC))
+        self._beginning = None if start_at is None else Beginning(start_at, self._group, access)
         self._group_watch = GroupWatch(
             self._group,
             int(options.get("session.timeout.ms", SESSION_TIMEOUT_MS)) / 1000,
             static=consumer.instance_id is not None,
             ask=lambda: ask_coordinator(access, self._group, client_id),
         )
+        reset = options["auto.offset.reset"]
         self.native.subscribe(self._topics)
         self.native.check_after(CHECK_SECONDS)
         context.log(
             f"kafka: reading {', '.join(self._topics)} at {self._servers} as group {self._group}; "
-            f"where the group has no position, from the {options['auto.offset.reset']} message"
+            f"where the group has no position, from {self._beginning or f'the {reset} message'}"
         )
 
     def serve(self) -> None:
@@ -113,6 +118,8 @@ class KafkaReader(Reader):
 
     def _assign(self, keys: Sequence[Key]) -> None:
         self._reached()
+        if self._beginning is not None and not self._begin(keys, self._beginning):
+            return
         if self._bounded:
             self._measure(keys)
         if len(self._current) + len(keys) > MAX_PARTITIONS:
@@ -190,6 +197,20 @@ class KafkaReader(Reader):
     def group_metadata(self) -> bytes:
         return self.native.group_metadata()
 
+    def _begin(self, keys: Sequence[Key], beginning: Beginning) -> bool:
+        """Set the positions that the group does not have. False: failed."""
+        try:
+            positions = beginning.positions(self.native, keys)
+        except SourceError as error:
+            self._fail(str(error))
+            return False
+        if positions and (trouble := self._commit([(*key, at) for key, at in positions.items()], wait=True)):
+            self._fail(trouble)
+            return False
+        if positions:
+            self._context.log(beginning.told(positions))
+        return True
+
     def _measure(self, assigned: Sequence[Key]) -> None:
         """Note where every partition begins for us and ended when the run began, or, when it is newer, now."""
         keys = list(assigned)
@@ -218,8 +239,9 @@ class KafkaReader(Reader):
             partition = self._by_index.get(index)
             if partition is not None and (key := (partition.topic, partition.partition)) not in self._lost:
                 offsets.append((*key, position))
-        if not offsets:
-            return ""
+        return self._commit(offsets, wait=wait) if offsets else ""
+
+    def _commit(self, offsets: Sequence[tuple[str, int, int]], *, wait: bool) -> str:
         deadline = time.monotonic() + COMMIT_SECONDS
         while True:
             error = self.native.commit(offsets, COMMIT_SECONDS if wait else None)

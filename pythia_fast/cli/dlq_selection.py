@@ -112,7 +112,8 @@ def selection(
     state_dir: StateDir = None,
 ) -> Selection:
     """Read the options. Raises ConfigError, AppImportError."""
-    from pythia_fast.dlq.filters import Filter, parse_offsets, parse_time
+    from pythia_fast.dlq.filters import Filter, parse_offsets
+    from pythia_fast.moments import parse_moment
 
     if sum(place is not None for place in (path, kafka, app)) != 1:
         raise ConfigError("say where the dead letters are: PATH, --kafka TOPIC or --app MODULE:APP, one of the three")
@@ -124,8 +125,8 @@ def selection(
         topic=topic,
         partition=partition,
         offsets=parse_offsets(offset) if offset is not None else None,
-        since=parse_time("--since", since, now) if since is not None else None,
-        until=parse_time("--until", until, now) if until is not None else None,
+        since=parse_moment("--since", since, now) if since is not None else None,
+        until=parse_moment("--until", until, now) if until is not None else None,
         key=key,
     )
     given = parse_options(kafka_option or [])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from pythia_fast.errors import ConfigError
 from pythia_fast.runtime.dead_letter_form import StoredLetter
 
-_AGO = re.compile(r"(\d{1,9})\s*([smhd])(?:\s+ago)?")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _OFFSETS = re.compile(r"(\d{1,19})?\.\.(\d{1,19})?|(\d{1,19})")
 
 
@@ -69,16 +67,3 @@ def parse_offsets(text: str) -> tuple[int, int | None]:
     if first is not None and last is not None and int(last) < int(first):
         raise ConfigError(f"--offset {text!r}: the last offset comes before the first")
     return int(first or 0), None if last is None else int(last)
-
-
-def parse_time(option: str, text: str, now: datetime) -> datetime:
-    """``2h``, ``30m ago`` or an ISO 8601 time (local where it has no offset). Raises ConfigError."""
-    ago = _AGO.fullmatch(text.strip().lower())
-    try:
-        if ago is not None:
-            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        return datetime.fromisoformat(text.strip()).astimezone()
-    except (ValueError, OverflowError):
-        raise ConfigError(
-            f"{option} {text!r}: write a time (2026-01-31T08:00, 2026-01-31T08:00:00Z) or an age (2h, 30m ago, 7d)"
-        ) from None

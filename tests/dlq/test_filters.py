@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from pythia_fast.dlq.filters import Filter, parse_offsets, parse_time
+from pythia_fast.dlq.filters import Filter, parse_offsets
 from pythia_fast.errors import ConfigError
 from pythia_fast.runtime.dead_letter_form import stored_letter
 from tests.support.letters import letter
@@ -56,29 +56,7 @@ def test_offsets(text: str, offsets: tuple[int, int | None]) -> None:
     assert parse_offsets(text) == offsets
 
 
-@pytest.mark.parametrize(
-    ("text", "time"),
-    [
-        ("2h", NOW - timedelta(hours=2)),
-        ("30m ago", NOW - timedelta(minutes=30)),
-        ("7D", NOW - timedelta(days=7)),
-        ("90 s", NOW - timedelta(seconds=90)),
-        ("2026-01-01T08:00:00Z", AT),
-        ("2026-01-01T09:00+01:00", AT),
-        ("2026-01-01", datetime(2026, 1, 1).astimezone()),
-    ],
-)
-def test_times(text: str, time: datetime) -> None:
-    assert parse_time("--since", text, NOW) == time
-
-
 @pytest.mark.parametrize("text", ["", "..", "a..b", "-3..4", "1...2", "9" * 30, "7..3"])
 def test_what_is_no_offset_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"--offset {text!r}: ")):
         parse_offsets(text)
-
-
-@pytest.mark.parametrize("text", ["", "soon", "2w", "999999999d", "2026-13-01"])
-def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"--until {text!r}: write a time")):
-        parse_time("--until", text, NOW)

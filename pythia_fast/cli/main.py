@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pythia_fast.cli import bench, demo, dlq, doctor, drill, replay, run, seek, version
+from pythia_fast.cli import bench, control, demo, dlq, doctor, drill, replay, run, seek, version
 from pythia_fast.cli.early_stop import StoppedBeforeStart
 from pythia_fast.cli.exit_codes import AppImportError, ExitCode, code_of_error
 from pythia_fast.errors import PythiaError
@@ -43,7 +43,15 @@ commands = typer.Typer(
 )
 for _command in (run.run, replay.replay, seek.seek, drill.drill):
     commands.command(no_args_is_help=True)(_command)
-for _other in (doctor.doctor, demo.demo, bench.bench, version.version):
+for _other in (
+    control.status,
+    control.pause,
+    control.resume,
+    doctor.doctor,
+    demo.demo,
+    bench.bench,
+    version.version,
+):
     commands.command()(_other)
 commands.add_typer(dlq.commands, name="dlq")
 

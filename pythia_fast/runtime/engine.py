@@ -32,7 +32,9 @@ from pythia_fast.pool.nursery_process import thread_count
 from pythia_fast.pool.supervisor import Supervisor
 from pythia_fast.process_stats import ProcessSampler
 from pythia_fast.report import Ending, RunReport
+from pythia_fast.runtime.control import ControlServer
 from pythia_fast.runtime.handler_run import HandlerRun
+from pythia_fast.runtime.orders import Orders
 from pythia_fast.runtime.shutdown import StopRequest
 from pythia_fast.runtime.slot_plan import SHARE_OF_MEMORY
 from pythia_fast.runtime.state_dir import prepare_folder
@@ -74,8 +76,10 @@ class Engine:
         self._started_at = 0.0
         self._watched_until = 0.0  #: time.monotonic() when the run was over, but for closing
         self._next_memory = 0.0
+        self._latest = Snapshot()
         occupy_standard_descriptors()
         state_dir = prepare_folder(state_dir, "checkpoints and dead letters", "--state-dir (state_dir= of App.run)")
+        self._state_dir = state_dir
         memory_bytes = int(memory_limit_bytes() * SHARE_OF_MEMORY) // max(1, len(handlers))
         self._runs: list[HandlerRun] = []
         for pool, (handler, share) in enumerate(zip(handlers, share_workers(handlers, workers), strict=True)):
@@ -128,6 +132,7 @@ class Engine:
             self._started_at = time.monotonic()
             for run in self._runs:
                 run.start()
+            stack.enter_context(self._control())
             try:
                 self._watch()
             finally:
@@ -222,6 +227,21 @@ class Engine:
                 Supervisor.raise_if_boot_failed(message)
         raise PoolError(f"the pool's parent process did not come up within {BOOT_TIMEOUT_S:.0f} seconds")
 
+    @contextlib.contextmanager
+    def _control(self) -> Iterator[None]:
+        """Let other processes ask how the run stands, and pause it."""
+        orders = Orders(self._app.name, self._runs, lambda: self._latest)
+        try:
+            server = ControlServer(self._state_dir, orders.answer)
+        except OSError as error:
+            self._event(f"status, pause and resume do not reach this run: no socket in {self._state_dir}: {error}")
+            yield
+            return
+        try:
+            yield
+        finally:
+            server.close()
+
     # -- watching ------------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -282,26 +302,25 @@ class Engine:
         processes = self._sampler.sample([("runtime", os.getpid()), *self._supervisor.processes()], whole=whole)
         counts = [run.counts for run in self._runs]
         progress = [part for run in self._runs if (part := run.progress()) is not None]
-        self._observer.sample(
-            Snapshot(
-                seconds=time.monotonic() - self._started_at,
-                rows=sum(count.rows for count in counts),
-                bytes=sum(count.bytes for count in counts),
-                batches=sum(count.batches for count in counts),
-                batches_in_flight=sum(run.arena.in_flight() for run in self._runs),
-                refused=sum(count.refused for count in counts),
-                rejected=sum(count.rejected for count in counts),
-                dead_lettered=sum(count.dead_lettered for count in counts),
-                retried=sum(count.retried for count in counts),
-                crashes=sum(count.crashes for count in counts),
-                transactions_aborted=sum(count.transactions_aborted for count in counts),
-                oldest_incomplete_s={run.handler.name: run.oldest_incomplete_s() for run in self._runs},
-                progress=(sum(part[0] for part in progress), sum(part[1] for part in progress)) if progress else None,
-                processes=processes,
-                flow=[run.flow() for run in self._runs],
-                trouble=[sentence for run in self._runs for sentence in run.trouble()],
-            )
+        self._latest = Snapshot(
+            seconds=time.monotonic() - self._started_at,
+            rows=sum(count.rows for count in counts),
+            bytes=sum(count.bytes for count in counts),
+            batches=sum(count.batches for count in counts),
+            batches_in_flight=sum(run.arena.in_flight() for run in self._runs),
+            refused=sum(count.refused for count in counts),
+            rejected=sum(count.rejected for count in counts),
+            dead_lettered=sum(count.dead_lettered for count in counts),
+            retried=sum(count.retried for count in counts),
+            crashes=sum(count.crashes for count in counts),
+            transactions_aborted=sum(count.transactions_aborted for count in counts),
+            oldest_incomplete_s={run.handler.name: run.oldest_incomplete_s() for run in self._runs},
+            progress=(sum(part[0] for part in progress), sum(part[1] for part in progress)) if progress else None,
+            processes=processes,
+            flow=[run.flow() for run in self._runs],
+            trouble=[sentence for run in self._runs for sentence in run.trouble()],
         )
+        self._observer.sample(self._latest)
 
     def _report(self, error: str) -> RunReport:
         # A run that comes to its end was over with its last row; one that is stopped, when it stopped waiting.

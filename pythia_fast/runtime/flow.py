@@ -1,15 +1,17 @@
-"""FlowControl: pauses a handler on purpose, and says so: too many dead letters, a service that is away, deaths in vain.
+"""FlowControl: pauses a handler on purpose, and says so: too many dead letters, a service away, deaths in
+vain, somebody's order.
 
 Each cause has a gate (gate.py). While one of them is closed the intake opens no batch, so nothing new is read, and the
 source is paused as it is when the arena is full: polls and membership go on. What is in hand is finished, or waits in
 its slots for the circuit, or for a process: where processes die and it gets the handler nowhere, no successors are
 made until the pause is over. The rate limit needs no gate: the intake counts it by itself (ext/token_bucket.h).
 
-Everything here runs on the completion thread, but for ``state`` and what a report reads.
+Everything here runs on the completion thread, but for ``state``, ``pause_by_hand`` and what a report reads.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 PROBE_ROWS = 64
 #: Probes in vain may follow one another quickly: they are told this seldom.
 TELL_PROBES_S = 10.0
+BY_HAND = "by hand; `python -m pythia_fast resume` ends it"
 WAY_OUT = (
     "See in the dead letters and in the lines above what kills its processes, and mend it; where all such rows may go "
     "to the dead letters, dead_letter_limit=None lets them"
@@ -60,6 +63,8 @@ class FlowControl:
         self._circuit = _circuit(handler, bounded)
         pauses = self._limit if self._limit is not None else DeadLetterLimit()
         self._deaths = Gate(pauses.pause_s, pauses.max_pause_s, pauses.probes if bounded else None)
+        self._hand = Gate(math.inf, math.inf, None)  #: of somebody who paused the run
+        self._wanted_by_hand = False  #: as last asked for, on any thread
         self._vacant: list[int] = []  #: places whose processes died; successors are to be made, now or after the pause
         self._told_s: dict[int, float] = {}  #: id of a gate -> when a pause of its was told last
         self._admitted = GATE_OPEN  #: what the intake was told last; a probe closes its gate by itself
@@ -138,6 +143,7 @@ class FlowControl:
         Raises HandlerError when so many were in vain that the run is to end.
         """
         now_s = _now_s()
+        self._heed_hand(now_s)
         if self._watch is not None and self._watch.gate.exhausted:
             raise self._in_vain(
                 self._watch.gate,
@@ -157,6 +163,17 @@ class FlowControl:
             self._set_gate()
             self._arena.set_circuit(self._circuit.word)
 
+    def _heed_hand(self, now_s: float) -> None:
+        if self._wanted_by_hand == (self._hand.state != "open"):
+            return
+        if self._wanted_by_hand:
+            self._hand.close(now_s, BY_HAND)
+            self._log(f"{self._handler.name}: reading is paused {BY_HAND}")
+        else:
+            self._hand.reopen(now_s)
+            self._log(f"{self._handler.name}: reading goes on{'' if self.state == 'open' else ' when its pauses end'}")
+        self._set_gate()
+
     def _in_vain(self, gate: Gate, advice: str) -> HandlerError:
         return HandlerError(
             f"handler {self._handler.name!r} got nowhere: {gate.why}; {gate.failed_probes} batches were tried, each "
@@ -165,7 +182,8 @@ class FlowControl:
 
     @property
     def _gates(self) -> list[Gate]:
-        return [part.gate for part in (self._watch, self._circuit) if part is not None] + [self._deaths]
+        conditional = [part.gate for part in (self._watch, self._circuit) if part is not None]
+        return [*conditional, self._deaths, self._hand]
 
     def _changed(self, gate: Gate, before: str, probe: str) -> None:
         if gate.state == before:
@@ -195,6 +213,12 @@ class FlowControl:
         return self._circuit is not None and self._circuit.state == "half-open" and bool(self._arena.live())
 
     # -- any thread ----------------------------------------------------------------------------------
+
+    def pause_by_hand(self, paused: bool) -> bool:
+        """Somebody asks for a pause, or for its end; whether that is news. It is heeded at the next ``turn``."""
+        changed = paused != self._wanted_by_hand
+        self._wanted_by_hand = paused
+        return changed
 
     @property
     def state(self) -> Literal["open", "paused", "probing"]:

@@ -268,6 +268,12 @@ class HandlerRun:
         if self.failure is None:
             self.failure = error
 
+    def pause_by_hand(self, paused: bool) -> bool:
+        """Read nothing more, or go on; whether that is news. Any thread."""
+        changed = self._flow.pause_by_hand(paused)
+        self.arena.wake_done()
+        return changed
+
     # -- what an observer sees -----------------------------------------------------------------
 
     def progress(self) -> tuple[int, int] | None:

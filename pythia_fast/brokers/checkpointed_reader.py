@@ -55,6 +55,7 @@ class CheckpointedReader(FileReader):
         self.lock = threading.Lock()  #: what is below: the intake thread, and the thread that commits
         self.known: list[FilePosition] = self.checkpoint.files
         self.positions: dict[int, FilePosition] = {}  #: by partition index
+        self.waiting: list[FilePosition] = []  #: files whose turn has not come
         self.listed: AbstractSet[Identity] = frozenset()
         self.last_tails: dict[int, Tail | None] = {}  #: of files that were closed: before the end of the last record
         self.told: set[str] = set()
@@ -244,7 +245,7 @@ class CheckpointedReader(FileReader):
             for index, entry in self.positions.items():
                 self._learn_tail(index, entry)
             try:
-                self.checkpoint.save([*self.known, *self.positions.values()])
+                self.checkpoint.save([*self.known, *self.positions.values(), *self.waiting])
             except SourceError as error:
                 if wait:
                     raise

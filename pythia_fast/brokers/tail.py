@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pythia_fast.brokers.base import ReaderContext
-from pythia_fast.brokers.checkpoint import FilePosition, Identity, identity_of
+from pythia_fast.brokers.checkpoint import FilePosition, Identity, identify, identity_of
 from pythia_fast.brokers.checkpointed_reader import CheckpointedReader, Planned
 from pythia_fast.brokers.named_files import open_regular
 from pythia_fast.errors import SourceError
@@ -43,10 +43,17 @@ class _Followed:
 
 @dataclass(frozen=True, slots=True)
 class _Successor:
-    """A file that is read once the one before it under its name is."""
+    """A file that is read once the one before it under its name is.
+
+    ``entry``: for the checkpoint, so that the next run reads it in its turn, whatever its name is then.
+    """
 
     fd: int
-    identity: Identity
+    entry: FilePosition
+
+    @property
+    def identity(self) -> Identity:
+        return self.entry.identity
 
 
 class TailReader(CheckpointedReader):
@@ -118,6 +125,7 @@ class TailReader(CheckpointedReader):
                 os.close(successor.fd)
             if not waiting:
                 del self._behind[path]
+                self._keep_entries()
         for file in self._followed.values():
             identity = found.get(file.path)
             behind = self._behind.get(file.path, ())
@@ -129,11 +137,19 @@ class TailReader(CheckpointedReader):
                 self.tell(f"{error}; not followed")
                 continue
             # What it is now, should it have been renamed since the look.
-            successor = _Successor(fd, identity_of(os.fstat(fd)))
+            successor = _Successor(fd, identify(file.path, fd, 0))
             if successor.identity in followed or any(other.identity == successor.identity for other in behind):
                 os.close(fd)
             else:
                 self._behind.setdefault(file.path, deque()).append(successor)
+                self._keep_entries()
+
+    def _keep_entries(self) -> None:
+        """Have the checkpoint know the successors, at once: this run may be killed before their turn."""
+        with self.lock:
+            self.waiting = [one.entry for behind in self._behind.values() for one in behind]
+        self.save_soon()
+        self.commit({})
 
     def _next(self, path: str, listed: AbstractSet[Identity]) -> list[Planned]:
         """What to read next under this name: the file that came after the last one, or the one that bears it now."""
@@ -143,6 +159,8 @@ class TailReader(CheckpointedReader):
         fd = behind.popleft().fd
         if not behind:
             del self._behind[path]
+        with self.lock:  # saved again once this one is taken up: until then its old entry counts
+            self.waiting = [one.entry for others in self._behind.values() for one in others]
         return self.plan(path, fd, "checkpoint", listed, self._position_read(fd))
 
     def _take_planned(self) -> list[Planned]:

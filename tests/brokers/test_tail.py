@@ -14,6 +14,7 @@ import pytest
 from pythia_fast._ext.collecting_sink import CALL, FAILED, IDLE, MORE, CollectingSink, poll, wake
 from pythia_fast.brokers import tail
 from pythia_fast.brokers.base import Reader
+from pythia_fast.brokers.checkpoint import identity_of
 from pythia_fast.brokers.file import FileConsumer
 from pythia_fast.errors import SourceError
 from pythia_fast.testing.readers import RememberingListener, collect, reader_context
@@ -128,6 +129,33 @@ def test_rotated_again_before_the_first_is_read_loses_nothing(log: Path, tmp_pat
     again = Following(log, tmp_path)
     append(log, b"7\n")
     assert again.until(1) == [b"7"]
+    again.stop()
+
+
+@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize("rotated_while_stopped", [True, False])
+def test_a_run_that_ends_before_their_turn_leaves_the_files_that_it_saw_to_the_next(
+    log: Path, tmp_path: Path, committed: bool, rotated_while_stopped: bool
+) -> None:
+    run = Following(log, tmp_path)
+    assert run.until(2) == [b"1", b"2"]
+    for turn in range(3, 6):
+        os.rename(log, log.parent / f"rotated.{turn}")
+        log.write_bytes(b"%d\n" % turn)
+        run.until_true(lambda: any(f.identity == identity_of(log.stat()) for f in run.reader._behind.get(str(log), ())))
+    if committed:
+        run.stop()
+    else:
+        run.reader.close()  # as a kill
+    if rotated_while_stopped:
+        os.rename(log, log.parent / "rotated.6")
+        log.write_bytes(b"6\n")
+    again = Following(log, tmp_path)
+    wanted = ([] if committed else [b"1", b"2"]) + [b"3", b"4", b"5"] + ([b"6"] if rotated_while_stopped else [])
+    assert again.until(len(wanted)) == wanted
+    assert not any("rotated more than once" in line for line in again.lines)
+    append(log, b"7\n")
+    assert again.until(len(wanted) + 1)[-1] == b"7"
     again.stop()
 
 

@@ -176,6 +176,7 @@ typedef struct {
     uint32_t epoch;           /* in which it was opened (intake.h)              I */
     uint64_t payload_bytes;   /* sum over its messages                          I */
     uint32_t crashes;         /* holders that died on this batch    I at claim, D */
+    uint32_t hurried;         /* a round of it began before it was due              I */
     _Alignas(PF_CACHE_LINE)
     uint32_t decoded;         /* PF_UNDECODED, ...     the owner: I while FILLING, W while HELD; so are the next two */
     uint32_t rows;            /* good rows */

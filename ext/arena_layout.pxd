@@ -60,7 +60,7 @@ cdef extern from "arena_layout.h" nogil:
         uint64_t output_bytes
         uint32_t output_records, error_half, error_bytes, rejected, retried, failed, killed, reserved
     ctypedef struct pf_slot:
-        uint32_t state, worker, messages, decoded, rows, refused, raw_bytes, n_partitions, epoch, crashes
+        uint32_t state, worker, messages, decoded, rows, refused, raw_bytes, n_partitions, epoch, crashes, hurried
         uint64_t batch, opened_ns, published_ns, payload_bytes
         uint64_t taken_ns, completed_ns, output_bytes
         uint32_t output_records, error_bytes, rejected, retried, failed, error_half, round, waits_from

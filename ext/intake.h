@@ -59,7 +59,7 @@ typedef struct {
     uint32_t ordering;
     uint32_t last_worker; /* had the last batch: among equals it is the warmest */
     uint32_t stop;        /* set by another thread */
-    uint32_t hurry;       /* set by another thread: what waits to be handled again is due now */
+    uint32_t hurry;       /* set by another thread: what waits to be handled again is due now, once a batch */
     uint32_t attention;   /* set by another thread: return, so that something is done on this thread */
     pf_admission admission;
     uint64_t batch;       /* sequence number of the batch published last */
@@ -323,7 +323,7 @@ static uint32_t pf_oldest_due(pf_intake *in, uint64_t now, int64_t *next) {
     for (uint32_t i = 0; i < arena->n_slots; i++) {
         pf_slot *slot = pf_slot_at(arena, i);
         if (pf_load(&slot->state) != PF_SLOT_WAITING) continue;
-        if (slot->due_ns > now && !pf_load(&in->hurry)) {
+        if (slot->due_ns > now && !(pf_load(&in->hurry) && !slot->hurried)) {
             int64_t left = (int64_t)(slot->due_ns - now);
             if (left < *next) *next = left;
             continue;
@@ -341,8 +341,12 @@ static int64_t pf_requeue_due(pf_intake *in) {
     if (pf_load(&in->arena->n_waiting) == 0) return next;
     uint64_t now = pf_now_ns();
     uint32_t slot;
-    while ((slot = pf_oldest_due(in, now, &next)) != PF_NO_SLOT)
+    while ((slot = pf_oldest_due(in, now, &next)) != PF_NO_SLOT) {
+        /* Once: rows that are given to the handler again and again without the time between that was asked for would
+         * use up their attempts on whatever they wait for. */
+        if (pf_slot_at(in->arena, slot)->due_ns > now) pf_slot_at(in->arena, slot)->hurried = 1;
         pf_requeue(in->arena, slot, pf_worker_for(in, pf_slot_at(in->arena, slot)->worker));
+    }
     return next;
 }
 

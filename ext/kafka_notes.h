@@ -19,6 +19,7 @@ enum {
     PF_NOTE_LOG = 5,            /* err holds the syslog level */
     PF_NOTE_COMMIT_FAILED = 6,  /* an asynchronous commit did not succeed */
     PF_NOTE_STATISTICS = 7,
+    PF_NOTE_WENT_BACK = 8,      /* a partition's messages begin again before its position: its log is another one now */
 };
 
 typedef struct pf_kafka_note pf_kafka_note;
@@ -27,7 +28,7 @@ struct pf_kafka_note {
     int kind;
     int err;
     char *text;                                  /* NULL when there is none */
-    rd_kafka_topic_partition_list_t *partitions; /* NULL unless a rebalance */
+    rd_kafka_topic_partition_list_t *partitions; /* NULL unless they are what is noted */
 };
 
 typedef struct {

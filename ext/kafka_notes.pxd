@@ -10,6 +10,7 @@ cdef extern from "kafka_notes.h" nogil:
         PF_NOTE_LOG
         PF_NOTE_COMMIT_FAILED
         PF_NOTE_STATISTICS
+        PF_NOTE_WENT_BACK
     ctypedef struct pf_kafka_note:
         pf_kafka_note *next
         int kind

@@ -168,6 +168,19 @@ cdef class KafkaReaderNative(NativeSource):
                 raise MemoryError
             pf_kafka_place_gain(&self._state.partitions, place, index, PF_KAFKA_UNBOUNDED if end is None else end)
         self._tell_assignment([entry[:2] for entry in partitions], True)
+        self._go_on_unpaused()
+
+    def renumber(self, str topic, int32_t partition, int64_t index, end):
+        """A partition that was assigned has another index from here on, and another end."""
+        self._check_open()
+        cdef bytes name = topic.encode()
+        cdef pf_kafka_partition *place = pf_kafka_place(&self._state.partitions, name, partition, 0)
+        if place == NULL:
+            raise ValueError(f"{topic}[{partition}] was never assigned")
+        pf_kafka_place_gain(&self._state.partitions, place, index, PF_KAFKA_UNBOUNDED if end is None else end)
+        self._go_on_unpaused()
+
+    cdef _go_on_unpaused(self):
         # A new assignment begins unpaused. A pause that meets librdkafka between the two steps of its start would make
         # it forget where to start (librdkafka issue 2190); the intake asks again if it still has no room.
         self._state.want_paused = 0

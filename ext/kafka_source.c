@@ -117,6 +117,17 @@ static void take_event(pf_kafka_source *self, const rd_kafka_message_t *message)
     pf_kafka_notes_add(&self->notes, PF_NOTE_CONSUMER_ERROR, message->err, text, size, NULL);
 }
 
+/* A topic that was deleted and made anew, or a log that was cut, is read from where it begins.  Positions of before mean
+ * nothing there: the message waits until its partition has another number. */
+static int tell_it_went_back(pf_kafka_source *self, const rd_kafka_message_t *message)
+{
+    rd_kafka_topic_partition_list_t *partition = self->api->topic_partition_list_new(1);
+    self->api->topic_partition_list_add(partition, self->api->topic_name(message->rkt), message->partition);
+    pf_kafka_notes_add(&self->notes, PF_NOTE_WENT_BACK, 0, NULL, 0, partition);
+    self->api->topic_partition_list_destroy(partition);
+    return PF_PARTITION_STALLED;
+}
+
 /* PF_APPENDED: the message may be destroyed (it was appended, or is none of ours); else keep it.
  *
  * A message whose headers find no memory is kept as well, and the source fails: to hand it on without them would be a
@@ -134,6 +145,8 @@ static int offer(pf_kafka_source *self, pf_sink *sink, const rd_kafka_message_t 
         pf_kafka_place_done(&self->partitions, place);
         return PF_APPENDED;
     }
+    if (unlikely(message->offset < place->position))
+        return tell_it_went_back(self, message);
     pf_incoming incoming = {
         .payload = message->payload,
         .size = message->len,

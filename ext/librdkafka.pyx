@@ -24,6 +24,7 @@ from kafka_notes cimport (
     PF_NOTE_LOG,
     PF_NOTE_REVOKE,
     PF_NOTE_STATISTICS,
+    PF_NOTE_WENT_BACK,
     pf_kafka_note,
     pf_kafka_note_free,
     pf_kafka_notes,
@@ -47,6 +48,7 @@ _KINDS = {
     PF_NOTE_CONSUMER_ERROR: "consumer_error",
     PF_NOTE_LOG: "log",
     PF_NOTE_COMMIT_FAILED: "commit_failed",
+    PF_NOTE_WENT_BACK: "went_back",
     PF_NOTE_STATISTICS: "statistics",
 }
 

@@ -36,7 +36,7 @@ static inline uint32_t pf_claim(pf_arena *arena) {
     for (uint32_t i = 0; i < arena->n_slots; i++) {
         pf_slot *slot = pf_slot_at(arena, i);
         if (pf_load(&slot->state) != PF_SLOT_FREE) continue;
-        slot->messages = slot->raw_bytes = slot->crashes = 0;
+        slot->messages = slot->raw_bytes = slot->crashes = slot->hurried = 0;
         slot->decoded = PF_UNDECODED;
         slot->rows = slot->refused = 0;
         slot->payload_bytes = 0;

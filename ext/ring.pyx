@@ -323,6 +323,23 @@ cdef class Arena(ArenaMemory):
                 found.append((table[i].partition, table[i].first_offset))
         return found
 
+    def waits_past(self, partitions, double seconds):
+        """Whether a batch with rows of these partitions (indices) waits to be handled again for longer than that, and
+        is not due at once while the intake hurries, for it has had its early round."""
+        cdef uint32_t slot, i
+        cdef uint64_t latest = pf_now_ns() + <uint64_t>(max(seconds, 0.0) * 1e9)
+        cdef pf_slot *s
+        cdef pf_slot_partition *table
+        for slot in range(self.arena.n_slots):
+            s = pf_slot_at(self.arena, slot)
+            if pf_load(&s.state) != PF_SLOT_WAITING or not s.hurried or s.due_ns <= latest:
+                continue
+            table = pf_slot_partitions(self.arena, s)
+            for i in range(pf_load(&s.n_partitions)):
+                if table[i].partition in partitions:
+                    return True
+        return False
+
     @property
     def epoch(self):
         """The epoch in which batches are opened now."""

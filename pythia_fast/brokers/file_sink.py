@@ -212,6 +212,7 @@ class FilePublisher(Publisher):
             delivered.append(Delivery(batch.ticket, failed))
 
         def append() -> None:
+            self._heed_truncation()
             if self._sync_wait() == 0.0:  # also while the disk is full: what was written before is to be synced
                 self._sync()
             end = self._end
@@ -225,6 +226,17 @@ class FilePublisher(Publisher):
             self._end = end
 
         return delivered if self._retried(append) is None else []
+
+    def _heed_truncation(self) -> None:
+        """Somebody may have cut the file, as "copy and truncate" does when it rotates: behind what is left it goes on,
+        and not at the old end, with a hole before it."""
+        if (size := os.fstat(self._fd).st_size) >= self._end:
+            return
+        before, end = self._end, self._cut_to_whole(self._fd)
+        self._end = self._synced = end
+        self._unsynced.clear()
+        self._distrusted = False
+        self._log(f"{self._path} was cut from {before:,} to {size:,} bytes by somebody else; writing goes on there")
 
     def _write_at(self, part: memoryview, at: int) -> int:
         done = 0
@@ -327,8 +339,8 @@ class FilePublisher(Publisher):
                 shutil.copyfileobj(content, aside)
             os.ftruncate(fd, end)
             self._log(
-                f"{self._path} ended with half a record, left by a run that was killed: its {half:,} bytes were "
-                f"moved to {partial}, and its rows are written again"
+                f"{self._path} ended with half a record, left by a run that was killed or by who truncated it: its "
+                f"{half:,} bytes were moved to {partial}; rows that were not delivered are written again"
             )
         return end
 

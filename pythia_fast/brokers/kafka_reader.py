@@ -102,6 +102,8 @@ class KafkaReader(Reader):
             elif kind == "revoke":
                 self._revoke(partitions or [])
                 self._group_watch.changed()
+            elif kind == "went_back":
+                self._begin_anew(partitions or [])
             elif kind == "error":
                 self._hear_error(code, text)
             elif kind == "consumer_error":
@@ -175,6 +177,26 @@ class KafkaReader(Reader):
             self.native.end_when_empty(None)  # the assignment that follows decides
         if keys and not lost:
             self._context.log(f"kafka: gave back {_names(keys)}")
+
+    def _begin_anew(self, keys: Sequence[Key]) -> None:
+        """Their logs begin again: what is in hand of the old ones commits nothing, and positions may be lower now."""
+        for key in keys:
+            if (old := self._current.get(key)) is None:
+                continue
+            self._context.listener.revoked([old], lost=True)
+            del self._by_index[old.index]
+            self._committed.pop(key, None)
+            new = self._current[key] = Partition(self._free_indices(1)[0], *key)
+            self._by_index[new.index] = new
+            self._context.listener.assigned([new])
+            if self._bounded:
+                self._bounds.pop(key, None)
+                self._measure([key])
+            self.native.renumber(*key, new.index, self._bounds[key][1] if self._bounded else None)
+            self._context.log(
+                f"kafka: {_names([key])} begins anew before the position that was read to: the topic was made anew, or "
+                "its log was cut; it is read on from there"
+            )
 
     def rewind(self) -> None:
         keys = list(self._current)

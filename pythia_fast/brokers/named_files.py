@@ -55,11 +55,16 @@ def find_in_folder(folder: str, identity: Identity) -> str | None:
 def open_regular(path: str) -> int:
     """A descriptor to read ``path``. Raises SourceError for anything but a plain, uncompressed file."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Without O_NONBLOCK a named pipe would hold the run up, signals and all, until somebody writes to it.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}") from None
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                raise SourceError(
+                    f"cannot read {path} among other files: it is a named pipe; read it alone, by its name"
+                )
             raise SourceError(f"cannot read {path}: it is not a file; to read a folder, write {path}/*")
         head = os.pread(fd, 6, 0)
         for magic, command in _COMPRESSED.items():

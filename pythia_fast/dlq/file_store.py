@@ -81,11 +81,21 @@ class FileStore(DeadLetterStore):
         fd = open_locked(str(done), PRIVATE_MODE)
         with open(fd, "r+b") as archive:
             os.fchmod(fd, PRIVATE_MODE)
-            archive.seek(0, os.SEEK_END)
-            for start, end in taken.pairs():
-                _copy(content, start, end, archive)
-            archive.flush()
-            os.fsync(fd)
+            # Half a letter, of a command that was killed, is whole in the file that it was to be taken out of.
+            before = whole_end(fd, lines=not holds_frames(self._path))
+            archive.truncate(before)
+            archive.seek(before)
+            try:
+                for start, end in taken.pairs():
+                    _copy(content, start, end, archive)
+                archive.flush()
+                os.fsync(fd)
+            except OSError:
+                # Half a letter would make the next one unreadable, too. What is still buffered goes the same way.
+                with contextlib.suppress(OSError):
+                    archive.close()
+                os.truncate(done, before)
+                raise
 
     def _replace(self, content: BinaryIO, taken: Ranges) -> None:
         fresh = Path(f"{self._path}.new")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pythia_fast.runtime.dead_letter_form import StoredLetter
+from pythia_fast.runtime.dead_letter_form import DIED, StoredLetter
 
 By = Literal["reason", "error"]
 #: Of a reason by the decoder: where in the payload, which differs from letter to letter.
@@ -34,11 +34,19 @@ class Group:
         self.sources[letter.topic, letter.partition] += 1
 
 
+def _kind(letter: StoredLetter) -> str:
+    """What a letter without an exception is."""
+    if not letter.reason.startswith(DIED):
+        return "(rejected by the handler)"
+    how = letter.reason.removeprefix(DIED).strip(" ()")
+    return f"(its process {how or 'died'})"
+
+
 def grouped(letters: Iterable[StoredLetter], by: By) -> list[Group]:
     """The groups, largest first."""
     groups: dict[tuple[str, str], Group] = {}
     for letter in letters:
-        why = _BYTE.sub("", letter.reason) if by == "reason" else letter.error or "(rejected by the handler)"
+        why = _BYTE.sub("", letter.reason) if by == "reason" else letter.error or _kind(letter)
         key = letter.handler, why
         if key not in groups:
             groups[key] = Group(*key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 
 
@@ -39,4 +40,23 @@ def outlive_group_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     signal.siginterrupt(signal.SIGTERM, False)  # a handler's own system calls go on
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    os.register_at_fork(before=_hold_back, after_in_parent=_let_through, after_in_child=_end_by_sigterm)
+
+
+#: Of each thread that forks: whether SIGTERM was blocked before.
+_before_fork = threading.local()
+
+
+def _hold_back() -> None:
+    """Between the fork and ``_end_by_sigterm`` the child has our handler: one that came then would be lost."""
+    _before_fork.blocked = signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _let_through() -> None:
+    if not _before_fork.blocked:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _end_by_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _let_through()

@@ -46,6 +46,7 @@ from pythia_fast.pool.parts import Part, Suspects, convicted, parts_after
 from pythia_fast.pool.records import RecordWriter
 from pythia_fast.pool.search import Search
 from pythia_fast.pool.waiting import LanesThatWait, WaitingRows
+from pythia_fast.runtime.dead_letter_form import DIED
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
@@ -174,7 +175,7 @@ class RowKeeper:
         if convicted(suspects):
             guilty = todo[suspects.begin : suspects.end]
             deaths = done.deaths_before + done.deaths
-            held.outcome.give_up("killed", guilty, "the handler's process died on this row", deaths)
+            held.outcome.give_up("killed", guilty, DIED, deaths)
             self._commit(held, journal, guilty, suspects.end)
         parts = [Part(0, len(todo), 0)]
         if self._arena.crashes(held.slot):

@@ -33,8 +33,8 @@ PROBE_ROWS = 64
 TELL_PROBES_S = 10.0
 BY_HAND = "by hand; `python -m pythia_fast resume` ends it"
 WAY_OUT = (
-    "See in the dead letters and in the lines above what kills its processes, and mend it; where all such rows may go "
-    "to the dead letters, dead_letter_limit=None lets them"
+    "See in the lines above, and in the dead letters as far as there are any yet, what kills its processes, and mend "
+    "it; where all such rows may go to the dead letters, dead_letter_limit=None lets them"
 )
 
 
@@ -213,6 +213,11 @@ class FlowControl:
         return self._circuit is not None and self._circuit.state == "half-open" and bool(self._arena.live())
 
     # -- any thread ----------------------------------------------------------------------------------
+
+    @property
+    def makes_none(self) -> bool:
+        """Whether places stay without a process until a pause is over."""
+        return self._deaths.state == "closed"
 
     def pause_by_hand(self, paused: bool) -> bool:
         """Somebody asks for a pause, or for its end; whether that is news. It is heeded at the next ``turn``."""

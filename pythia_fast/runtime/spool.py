@@ -57,7 +57,7 @@ class Spool:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Alone among all runs with this state folder, for the moment that it takes to list, make or remove folders."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield

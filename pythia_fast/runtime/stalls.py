@@ -197,7 +197,9 @@ def _why(row: Row) -> str:
             "that process does, or whether most rows are in few partitions"
         )
     if row.stage == "starting":
-        return "waits for the process of its place, which is not up yet; see what setup() of the handler does"
+        if row.trouble:
+            return f"waits for the process of its place: {row.trouble}"
+        return "waits for the process of its place, which is not up yet; see what setup() of the handler does, if any"
     if row.stage == "circuit":
         return f"waits because {row.trouble}" if row.trouble else "waits because the circuit is open"
     if row.stage == "queued":

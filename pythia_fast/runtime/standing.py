@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 RATE_S = 1.0
 
 
+NONE_IS_MADE = "no process is made until the handler's pause is over"
+
+
 class Standing:
     """Of one handler while it runs; used by the watching thread."""
 
@@ -157,7 +160,7 @@ class Standing:
             return ("dead letters", self._dead_letters.trouble() or "") if waits_for else ("done", "")
         worker = self._arena.worker_facts(found.worker)
         if not worker.booted:
-            return "starting", ""
+            return "starting", NONE_IS_MADE if self._flow.makes_none else ""
         if found.state == slots.HELD:
             # The time of each call is noted where somebody looks at it; else a batch in hand is taken to be in a call.
             return ("held" if self._handler.batch_deadline is not None and not worker.began_ns else "called"), ""

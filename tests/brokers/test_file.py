@@ -127,6 +127,21 @@ def pipe_of(content: bytes, path: Path) -> threading.Thread:
     return writer
 
 
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_pipe_among_files_is_named_and_not_waited_for(tmp_path: Path, follow: bool) -> None:
+    os.mkfifo(tmp_path / "b.ndjson")
+    (tmp_path / "a.ndjson").write_bytes(b"1\n")
+    source = FileConsumer(tmp_path / "*.ndjson", follow=follow)
+    says = r"b.ndjson among other files: it is a named pipe"
+    if follow:
+        lines: list[str] = []
+        source.open(reader_context(tmp_path, until="forever", log=lines.append)).close()
+        assert any("b.ndjson among other files: it is a named pipe" in line for line in lines)
+    else:
+        with pytest.raises(SourceError, match=says):
+            read_all(source.open(reader_context(tmp_path)))
+
+
 def test_a_pipe_is_not_followed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     source = FileConsumer(tmp_path / "pipe", follow=True)

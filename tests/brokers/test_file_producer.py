@@ -285,6 +285,23 @@ def test_a_folder_that_cannot_be_synced_is_told_and_written_to(tmp_path: Path, m
     assert line.startswith(f"cannot sync the folder {tmp_path}: Invalid argument")
 
 
+@pytest.mark.parametrize("fsync", ["batch", "interval", "never"])
+@pytest.mark.parametrize(("left", "kept"), [(b"", b""), (b"0\nhal", b"0\n")])
+def test_a_file_that_somebody_truncates_is_written_on_at_its_new_end(
+    tmp_path: Path, fsync: str, left: bytes, kept: bytes
+) -> None:
+    path, lines = tmp_path / "out.ndjson", []
+    sink = open_sink(path, lines.append, fsync=fsync)
+    sink.publish(framed(b"0", b"half", b"2"), 3, 0)
+    wait_delivered(sink, 1)
+    os.truncate(path, len(left))
+    sink.publish(framed(b"3"), 1, 1)
+    wait_delivered(sink, 1)
+    sink.close(10)
+    assert path.read_bytes() == kept + b"3\n"
+    assert any(f"was cut from 9 to {len(left)} bytes by somebody else" in line for line in lines)
+
+
 @contextmanager
 def limited_files(folder: Path) -> Iterator[Callable[[], None]]:
     """A folder, while no file of this process can hold more than 1 MiB; the yielded call lifts the limit."""

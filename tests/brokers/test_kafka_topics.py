@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
 from pythia_fast._ext.collecting_sink import END
 from tests.brokers.test_kafka_reader import BOUNDED, NewTopic, OpenMember, member, numbers, produce
 from tests.support.kafka_broker import KafkaBroker
+from tests.support.kafka_run import committed
 
 __all__ = ["member"]  # the fixture
 
@@ -101,3 +103,27 @@ def test_positions_pass_aborted_messages_and_their_markers(
     again = member(topic, BOUNDED)
     assert again.drain() == END
     assert again.values() == []
+
+
+def test_a_topic_that_is_made_anew_is_read_from_its_beginning_and_committed_there(
+    kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember
+) -> None:
+    topic = new_topic()
+    group = f"group-of-{topic}"
+    produce(kafka, topic, numbers(30))
+    reader = member(topic, consumer_group=group, topic_metadata_refresh_interval_ms=500)
+    reader.poll_until(lambda: reader.sink.count == 30)
+    reader.commit_all()
+    assert committed(kafka.bootstrap_servers, group, topic, 1) == [30]
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    admin.delete_topics([topic])[topic].result(30)
+    reader.poll_until(lambda: topic not in admin.list_topics(timeout=30).topics)
+    kafka.create_topic(topic, 1)
+    produce(kafka, topic, numbers(20, start=100))
+    reader.poll_until(lambda: reader.sink.count == 50)
+    assert reader.values()[30:] == numbers(20, start=100)
+    assert any("begins anew before the position that was read to" in line for line in reader.log)
+    first, second = sorted({message.partition for message in reader.sink.messages})
+    assert reader.listener.revocations == [([reader.listener.table[first]], True)]
+    reader.reader.commit({second: 20}, wait=True)
+    assert committed(kafka.bootstrap_servers, group, topic, 1) == [20]

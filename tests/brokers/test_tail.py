@@ -151,7 +151,8 @@ def test_a_run_that_ends_before_their_turn_leaves_the_files_that_it_saw_to_the_n
         os.rename(log, log.parent / "rotated.6")
         log.write_bytes(b"6\n")
     again = Following(log, tmp_path)
-    wanted = ([] if committed else [b"1", b"2"]) + [b"3", b"4", b"5"] + ([b"6"] if rotated_while_stopped else [])
+    rows = [b"%d" % row for row in range(1, 7 if rotated_while_stopped else 6)]
+    wanted = [row for row in rows if not committed or row not in run.sink.payloads]
     assert again.until(len(wanted)) == wanted
     assert not any("rotated more than once" in line for line in again.lines)
     append(log, b"7\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,25 @@ def test_letters_that_were_dealt_with_go_to_the_archive_and_the_others_stay(path
     assert letters_in(done) == [LETTERS[0], LETTERS[2], LETTERS[3], LETTERS[5]]
     assert [each.stat().st_mode & 0o777 for each in (path, done)] == [0o600, 0o600]
     assert sorted(each.name for each in path.parent.iterdir()) == ["dead", "dead.done"]
+
+
+def test_an_archive_that_has_no_room_is_as_it_was_and_half_a_letter_in_it_makes_way(path: Path) -> None:
+    take_out(path, 0)
+    done = Path(f"{path}.done")
+    before = done.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))
+    try:
+        with pytest.raises(SinkError, match=r"cannot take letters out of .*dead: File too large"):
+            take_out(path, 1, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert done.read_bytes() == before
+    assert letters_in(path) == LETTERS[1:]
+    done.write_bytes(before + before[: len(before) // 2])  # as a command that was killed leaves it
+    take_out(path, 1, 2)
+    assert letters_in(done) == LETTERS[:3]
+    assert letters_in(path) == LETTERS[3:]
 
 
 def test_all_of_them_leave_an_empty_file_and_no_archive_where_none_is_wanted(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pythia_fast.dlq.groups import grouped
-from pythia_fast.runtime.dead_letter_form import stored_letter
+from pythia_fast.runtime.dead_letter_form import DIED, StoredLetter, stored_letter
 from tests.support.letters import letter
 
 
@@ -28,3 +28,15 @@ def test_groups_are_counted_with_times_and_sources_the_largest_first() -> None:
 
 def test_no_letters_are_no_groups() -> None:
     assert grouped([], "reason") == []
+
+
+def test_what_killed_is_no_rejection() -> None:
+    def stored(reason: str) -> StoredLetter:
+        return stored_letter(letter(reason=reason, error=""), "shop", "score", "2026-01")
+
+    segv = stored(f"{DIED} (was killed by SIGSEGV)")
+    assert [(group.why, group.count) for group in grouped([segv, segv, stored(DIED), stored("odd")], "error")] == [
+        ("(its process was killed by SIGSEGV)", 2),
+        ("(its process died)", 1),
+        ("(rejected by the handler)", 1),
+    ]

@@ -96,6 +96,30 @@ def test_a_batch_that_is_to_be_handled_again_moves_unless_whoever_may_take_it_wa
         assert one.take() == slot
 
 
+def test_a_batch_that_waits_has_one_early_round_while_the_intake_hurries(feed):
+    one = feed([b"x"] * 4)
+    assert one.run() == END
+    assert one.intake.flush(1.0)
+    arena, slot = one.arena, one.take()
+
+    def park() -> None:
+        arena.complete(0, slot, 0, 0, 0, 0, 0, 1, 0, monotonic_ns() + 3600 * 10**9)
+        assert arena.collect() == [slot]
+        arena.wait_until_due(slot)
+
+    park()
+    assert not arena.waits_past([0], 60)  # it is due at once when the intake hurries
+    one.intake.hurry(True)
+    assert one.intake.flush(1.0)
+    assert one.take() == slot
+    park()
+    assert one.intake.flush(1.0)
+    assert arena.take(0, 0.0) is None
+    assert arena.waits_past([0], 60)
+    assert not arena.waits_past([0], 2 * 3600)
+    assert not arena.waits_past([1], 60)
+
+
 def test_batches_of_epochs_that_come_to_nothing_are_void_until_reading_goes_on(feed):
     one = feed([b"x"] * 4)
     assert one.run() == END

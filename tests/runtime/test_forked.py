@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -141,3 +142,27 @@ def test_a_pool_process_outlives_a_signal_to_its_group(tmp_path, number):
     assert sorted_ints(sink) == list(range(100))
     assert dead.records == []
     assert report.crashes == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 on forks beside threads
+def test_a_child_of_a_handler_is_ended_by_sigterm_however_early_it_comes(tmp_path):
+    def handler(batch):
+        ended = []
+        for _ in range(200):
+            child = os.fork()
+            if child == 0:
+                time.sleep(60)
+                os._exit(1)
+            os.kill(child, signal.SIGTERM)
+            deadline = time.monotonic() + 20
+            while (found := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+                time.sleep(0.0005)
+            if found == (0, 0):  # the signal was lost
+                os.kill(child, signal.SIGKILL)
+                found = os.waitpid(child, 0)
+            ended.append(os.waitstatus_to_exitcode(found[1]))
+        return [b"%d" % status for status in set(ended)]
+
+    _, sink, dead, _ = run(tmp_path, handler, numbers(1), workers=1, output_rows="any")
+    assert sink.payloads == [b"%d" % -signal.SIGTERM]
+    assert dead.records == []

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pythia_fast import App, MemoryConsumer, RetryPolicy
@@ -251,6 +252,41 @@ def test_a_run_that_is_stopped_has_rows_that_wait_handled_at_once(tmp_path):
     assert report.ending == "drained"
     assert sorted_ints(sink) == list(range(10))
     assert source.committed == {0: 10}
+
+
+def test_a_run_that_is_stopped_spends_one_attempt_early_and_leaves_the_row_to_the_next_run(tmp_path):
+    """The service that a row waits for is not back sooner for a SIGTERM: its attempts must not go in an instant."""
+    app, events = App("test"), Events()
+    source = MemoryConsumer(numbers(10), keep_open=True)
+    sink, dead = MemoryProducer(), MemoryProducer()
+    calls = tmp_path / "calls"
+
+    @app.batch_handler(
+        source=source,
+        sink=sink,
+        dead_letter=dead,
+        decoder="raw",
+        retry=RetryPolicy(max_attempts=5, backoff=3600, max_backoff=3600),
+    )
+    def handler(batch):
+        with calls.open("a") as told:
+            told.write(f"{len(batch)}\n")
+        batch.retry(np.array(rows_of(batch)) == 7)
+        return [b"%d" % row for row in rows_of(batch)]
+
+    def stop() -> None:
+        while not (calls.exists() and calls.read_text().endswith("\n")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    report = app.run(workers=1, until="forever", state_dir=tmp_path / "state", observer=events, drain_timeout=1.0)
+    thread.join()
+    assert (report.ending, report.dead_lettered, report.unfinished) == ("deadline", 0, 10)
+    assert calls.read_text() == "10\n1\n"
+    assert dead.records == []
+    assert source.committed == {0: 0}
 
 
 def test_batches_that_wait_beyond_the_slots_for_them_hold_the_source_back_and_lose_nothing(tmp_path):

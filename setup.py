@@ -50,6 +50,7 @@ MODULES: dict[str, list[str]] = {
     "json_decoder": ["json_plan.c", "json_scalar.c", "json_avx2.c", "json_number.c"],
     "decoder_probe": [],
     "row_encoder": [],
+    "message_records": [],
     "msgpack_decoder": [],
     "fixed_decoder": [],
     "batch_memory": [],

@@ -211,6 +211,11 @@ class Source(ABC):
 #: key, headers (as in arena_layout.h), payload.
 RECORD_HEADER_BYTES = 12
 NO_BYTES = 0xFFFFFFFF
+#: In the size of the headers: the record is placed, and behind the sizes stand timestamp i64 (milliseconds, -1: none),
+#: offset i64 (-1: none), partition i32 (-1: any) and the size of a topic's name u32; the name comes before the key. Only
+#: sinks that say ``takes_places`` are given such records.
+PLACED = 0x80000000
+PLACE_BYTES = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +272,9 @@ class Sink(ABC):
     @abstractmethod
     def describe(self) -> str:
         """One short phrase for logs."""
+
+    #: Whether its publisher reads records that say where their messages came from.
+    takes_places = False
 
     def file(self) -> str | None:
         """The file that it would write; None: it writes none."""

@@ -23,8 +23,8 @@ optional = st.none() | st.binary(max_size=30)
 def test_lines_and_frames_hold_the_payloads(records: list[tuple[bytes | None, bytes | None]]) -> None:
     headers = encode_headers([("h", b"v")])
     buffer = b"".join(frame_record(payload, key, headers) for key, payload in records)
-    lines, refused_lines = payload_bytes(buffer, len(records), True)
-    frames, refused_frames = payload_bytes(buffer, len(records), False)
+    lines, refused_lines = payload_bytes(buffer, len(records), "ndjson")
+    frames, refused_frames = payload_bytes(buffer, len(records), "msgpack-frames")
     payloads = [payload for _, payload in records]
     nulls = [i for i, payload in enumerate(payloads) if payload is None]
     broken = [i for i, payload in enumerate(payloads) if payload is not None and b"\n" in payload]
@@ -40,10 +40,10 @@ def test_records_that_do_not_fit_their_buffer_are_refused(payloads: list[bytes],
     ends = {0, *(len(framed(payloads[: i + 1])) for i in range(len(payloads)))}
     cut = data.draw(st.integers(0, len(buffer)).filter(lambda at: at not in ends))
     with pytest.raises(ValueError, match="framed records"):
-        payload_bytes(buffer[:cut], len(payloads), True)
+        payload_bytes(buffer[:cut], len(payloads), "ndjson")
     for count in (len(payloads) - 1, len(payloads) + 1):
         with pytest.raises(ValueError, match=f"{count} "):
-            payload_bytes(buffer, count, True)
+            payload_bytes(buffer, count, "ndjson")
 
 
 @given(st.lists(st.binary(max_size=20)), st.binary(max_size=3))

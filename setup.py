@@ -40,6 +40,7 @@ MODULES: dict[str, list[str]] = {
     "oldest": [],
     "intake": [],
     "source": [],
+    "message_limit": [],
     "decoder": [],
     "raw_decoder": [],
     "memory_reader": [],

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pythia_fast.brokers.checkup import CheckupContext, Findings
 
 if TYPE_CHECKING:
+    from pythia_fast._ext.message_limit import MessageLimit
     from pythia_fast._ext.ring import Arena
     from pythia_fast._ext.source import NativeSource
 
@@ -90,6 +91,7 @@ class Reader(ABC):
     """An open source. ``native`` is polled by the intake thread; everything else runs with the GIL."""
 
     native: NativeSource
+    limit: MessageLimit | None = None  #: polled instead of ``native``, before which it stands
     commit_interval_s: float = 1.0  #: between commits; shorter where what is not yet committed costs the broker memory
 
     @abstractmethod
@@ -191,6 +193,10 @@ class Source(ABC):
     @abstractmethod
     def describe(self) -> str:
         """One short phrase for logs: ``kafka topic orders as group order-processors``."""
+
+    def as_group(self, group: str) -> Source:
+        """The same source, read as another group; itself, where it knows no groups."""
+        return self
 
     def checkpoint_group(self, app: str, handler: str) -> str | None:
         """The group whose positions it keeps in the state folder; None: it keeps none there."""

@@ -6,6 +6,7 @@ A file is a partition, a byte offset a position. Files are read in the order of 
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
@@ -106,6 +107,11 @@ class FileConsumer(Source):
 
     def group(self, app: str, handler: str) -> str:
         return self.consumer_group or f"{app}.{handler}"
+
+    def as_group(self, group: str) -> FileConsumer:
+        other = copy.copy(self)
+        other.consumer_group = group
+        return other
 
     def checkpoint_group(self, app: str, handler: str) -> str | None:
         return None if self._reads_stream() else self.group(app, handler)

@@ -170,7 +170,7 @@ class HandlerRun:
         self._intake = Intake(
             self.arena,
             handler.decoding.native(),
-            self._reader.native,
+            self._reader.limit or self._reader.native,
             ordering=handler.ordering,
             linger_ns=int(handler.batch_timeout * 1e9),
             spool_dir=self._spool_dir,
@@ -278,7 +278,10 @@ class HandlerRun:
     # -- what an observer sees -----------------------------------------------------------------
 
     def progress(self) -> tuple[int, int] | None:
-        return self._reader.progress() if self._reader is not None else None
+        if self._reader is None:
+            return None
+        limit = self._reader.limit
+        return (limit.taken, limit.most) if limit is not None else self._reader.progress()
 
     def trouble(self) -> list[str]:
         waiting = (self._sink, self._dead_letters)

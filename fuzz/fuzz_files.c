@@ -98,7 +98,7 @@ static void write_as_records(const uint8_t *records, size_t size, int lines) {
     size_t at = 0, used = 0;
     int sound = 1;
     while (at < size && sound) {
-        uint64_t key, headers, payload;
+        uint64_t key, headers, payload, place = 0;
         if (size - at < PF_RECORD_HEADER) {
             sound = 0;
             break;
@@ -109,12 +109,21 @@ static void write_as_records(const uint8_t *records, size_t size, int lines) {
         int null = payload == PF_NO_BYTES;
         if (key == PF_NO_BYTES) key = 0;
         if (null) payload = 0;
-        if (key + headers + payload > size - at - PF_RECORD_HEADER) {
+        if (headers & PF_PLACED) {
+            headers -= PF_PLACED;
+            place = PF_PLACE_BYTES;
+            if (size - at < PF_RECORD_HEADER + PF_PLACE_BYTES) {
+                sound = 0;
+                break;
+            }
+            place += pf_read_u32(records + at + PF_RECORD_HEADER + PF_PLACE_BYTES - 4);
+        }
+        if (place + key + headers + payload > size - at - PF_RECORD_HEADER) {
             sound = 0;
             break;
         }
-        const uint8_t *bytes = records + at + PF_RECORD_HEADER + key + headers;
-        at += PF_RECORD_HEADER + key + headers + payload;
+        const uint8_t *bytes = records + at + PF_RECORD_HEADER + place + key + headers;
+        at += PF_RECORD_HEADER + place + key + headers + payload;
         n++;
         if (null || (lines && memchr(bytes, '\n', payload))) continue;
         if (!lines) {

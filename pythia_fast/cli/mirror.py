@@ -114,7 +114,7 @@ def mirror(
     reaches = KafkaProducer("any", bootstrap_servers=target, options=given_to)  # names and values are checked
     there = access(reaches.connection_options(), timeout)
     mirrored = MirrorTopics(access(consumer.connection_options(), timeout), there, patterns, to_prefix)
-    largest, smallest = prepare_topics(mirrored, until_end=until_end, quiet=quiet)
+    largest, smallest = prepare_topics(mirrored, topics, until_end=until_end, quiet=quiet)
     early.check()
     folder = state_dir or Path(".pythia") / f"mirror-{safe_name(group)}"
     table = OffsetTable(folder / "offsets" / f"{safe_name(group)}.ndjson")
@@ -176,7 +176,7 @@ def mirror(
     return code
 
 
-def prepare_topics(mirrored: MirrorTopics, *, until_end: bool, quiet: bool) -> tuple[int, int]:
+def prepare_topics(mirrored: MirrorTopics, given: list[str], *, until_end: bool, quiet: bool) -> tuple[int, int]:
     """Have the topics that there are in the target: (largest message of the source, what every topic there takes).
 
     Raises ConfigError where nothing could be mirrored.
@@ -185,7 +185,7 @@ def prepare_topics(mirrored: MirrorTopics, *, until_end: bool, quiet: bool) -> t
     names = mirrored.names()
     if not names and until_end:
         raise ConfigError(
-            f"no topic of the source is called {' or '.join(mirrored.patterns)}: a regular expression matches whole names, "
+            f"no topic of the source is meant by --topics {' '.join(given)}: a regular expression matches whole names, "
             "as in --topics 'orders.*'"
         )
     made = mirrored.ensure(names)

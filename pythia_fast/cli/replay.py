@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pythia_fast.cli.run import DrainTimeout, Quiet, ReportPath, StateDir, Workers
+from pythia_fast.cli.run import ConnectTimeout, DrainTimeout, Quiet, ReportPath, StateDir, Workers
 from pythia_fast.cli.running import run_app, workers_of
 from pythia_fast.cli.target import load_app
 from pythia_fast.errors import ConfigError, SourceError
@@ -78,6 +78,7 @@ def replay(
     report: ReportPath = None,
     state_dir: StateDir = None,
     drain_timeout: DrainTimeout = 30.0,
+    connect_timeout: ConnectTimeout = None,
     quiet: Quiet = False,
 ) -> int:
     """Send the messages of a file through a handler, in place of its source, or to a broker.
@@ -129,6 +130,7 @@ def replay(
             handlers=[name],
             state_dir=folder,
             drain_timeout=drain_timeout,
+            connect_timeout=connect_timeout,
             report_path=report,
             quiet=quiet,
             observers=[FeederStart(feeder)] if feeder is not None else [],

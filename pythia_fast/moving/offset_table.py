@@ -91,7 +91,8 @@ class OffsetTable:
         self._path = path
         self._lock = threading.Lock()
         self._partitions: dict[Key, Translation] = {}
-        self._unsaved: list[bytes] = []
+        #: What is to be written, in its order; of a run that was prolonged several times its last line.
+        self._unsaved: dict[tuple[str, int, int | None], bytes] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = open_locked(str(path), PRIVATE_MODE)
         try:
@@ -110,14 +111,15 @@ class OffsetTable:
         """A partition that the table does not know is read from ``position`` on; FROM_THE_START: from its start."""
         with self._lock:
             self._partitions[topic, partition] = Translation(position)
-            self._unsaved.append(_line(topic, partition, position))
+            self._put((topic, partition, None), _line(topic, partition, position))
 
     def note(self, told: Iterable[Told]) -> None:
         """What was mirrored, oldest first."""
         with self._lock:
             for topic, partition, source_first, target_first, source_last in told:
                 run = Run(source_first, target_first, source_last)
-                self._unsaved.append(_line(topic, partition, run.source_first, run.target_first, run.source_last))
+                line = _line(topic, partition, run.source_first, run.target_first, run.source_last)
+                self._put((topic, partition, source_first), line)
                 self._partitions.setdefault((topic, partition), Translation()).note(run)
 
     def target(self, topic: str, partition: int, position: int) -> int | None:
@@ -131,7 +133,7 @@ class OffsetTable:
         with self._lock:
             if not self._unsaved:
                 return
-            content = b"".join(self._unsaved)
+            content = b"".join(self._unsaved.values())
             try:
                 _write(self._fd, content, self._end)
                 sync_data(self._fd)
@@ -142,6 +144,10 @@ class OffsetTable:
             self._unsaved.clear()
             if self._end > max(REWRITE_BYTES, 2 * self._rewritten):
                 self._rewrite()
+
+    def _put(self, key: tuple[str, int, int | None], line: bytes) -> None:
+        self._unsaved.pop(key, None)  # what came between may have cut the run short
+        self._unsaved[key] = line
 
     def close(self) -> None:
         """Let go of the file; what was not saved is not. May be called twice."""

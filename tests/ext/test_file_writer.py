@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pythia_fast._ext.file_writer import payload_bytes, whole_frames
-from pythia_fast.brokers.framing import encode_headers, frame_record
+from pythia_fast.brokers.framing import Place, encode_headers, frame_record
 
 
 def framed(payloads: list[bytes]) -> bytes:
@@ -51,3 +51,12 @@ def test_whole_frames_end_before_a_half_one(payloads: list[bytes], half: bytes) 
     content = b"".join(struct.pack("<I", len(payload)) + payload for payload in payloads)
     assert whole_frames(content + half) == len(content)
     assert whole_frames(content + struct.pack("<I", 9) + b"8 bytes.") == len(content)
+
+
+@given(st.lists(st.tuples(st.none() | st.binary(max_size=5), optional, st.none() | st.just(Place(5, 6, 7, b"t")))))
+def test_records_are_written_whole(records: list[tuple[bytes | None, bytes | None, Place | None]]) -> None:
+    framed = [frame_record(payload, key, encode_headers([("h", None)]), place) for key, payload, place in records]
+    written, refused = payload_bytes(b"".join(framed), len(records), "records")
+    assert refused == []
+    assert written == b"".join(struct.pack("<I", len(each)) + each for each in framed)
+    assert whole_frames(written + b"\x05\0\0\0abc") == len(written)

@@ -104,8 +104,8 @@ cdef tuple _run(pf_kafka_places *places, pf_offset_run *run):
 
 
 cdef class KafkaPublisherNative:
-    """One librdkafka producer made of ``options``, writing to one or two topics; with a ``prefix``, to the topics that its
-    records name, whose names it is put before, in the order in which they are published.
+    """One librdkafka producer made of ``options``, writing to one or two topics; with a ``prefix``, to the topics that
+    its records name, whose names it is put before, in the order in which they are published.
 
     With a ``transactional.id`` among the options it is a transactional one: a record is then either part of the open
     transaction, or the reason why that can only be aborted (``lost_to``). The calls that wait for the network release

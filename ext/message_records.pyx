@@ -69,8 +69,8 @@ def encode_messages(messages, raw, list places, uint32_t what, region, uint64_t 
             native[i].topic_size = <uint32_t>PyBytes_GET_SIZE(topic)
         with nogil:
             code = pf_encode_messages(
-                <const pf_message *>&table[0], &bytes_of[0], raw_bytes, native, <uint32_t>n, what, &row, end, &target[0],
-                <uint64_t>target.shape[0], &used)
+                <const pf_message *>&table[0], &bytes_of[0], raw_bytes, native, <uint32_t>n, what, &row, end,
+                &target[0], <uint64_t>target.shape[0], &used)
     finally:
         free(native)
     return code, row, used

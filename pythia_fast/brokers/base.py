@@ -218,8 +218,8 @@ class Source(ABC):
 RECORD_HEADER_BYTES = 12
 NO_BYTES = 0xFFFFFFFF
 #: In the size of the headers: the record is placed, and behind the sizes stand timestamp i64 (milliseconds, -1: none),
-#: offset i64 (-1: none), partition i32 (-1: any) and the size of a topic's name u32; the name comes before the key. Only
-#: sinks that say ``takes_places`` are given such records.
+#: offset i64 (-1: none), partition i32 (-1: any) and the size of a topic's name u32; the name comes before the key.
+#: Only sinks that say ``takes_places`` are given such records.
 PLACED = 0x80000000
 PLACE_BYTES = 24
 

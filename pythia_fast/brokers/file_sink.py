@@ -51,8 +51,8 @@ class FileProducer(Sink):
     """Appends to a file.
 
     ``format``: ``"ndjson"`` (each payload a line), ``"msgpack-frames"`` (payload size u32 little endian, payload) or
-    ``"records"`` (key, headers and payload; a null payload too). Keys and headers have no place in the first two and are
-    dropped.
+    ``"records"`` (key, headers and payload; a null payload too). Keys and headers have no place in the first two and
+    are dropped.
     ``fsync``: ``"batch"``: a record is delivered once it is on the disk (one fsync for all that waits);
     ``"interval"``: once it is written; an fsync follows within a second (sooner after 64 MiB), and while it fails what
     was written since the last one is kept, written again and synced before anything else, so a crash of the machine,

@@ -104,9 +104,9 @@ def iterate_records(records: bytes | memoryview) -> Iterator[FramedRecord]:
             headers_size &= ~PLACED
             if key_at + PLACE_BYTES > len(view):
                 raise ValueError(f"the record at byte {at} ends outside the buffer of {len(view)} bytes")
-            *numbers, topic_size = _PLACE.unpack_from(view, key_at)
+            timestamp_ms, offset, partition, topic_size = _PLACE.unpack_from(view, key_at)
             key_at += PLACE_BYTES + topic_size
-            place = Place(*numbers, bytes(view[key_at - topic_size : key_at]))
+            place = Place(timestamp_ms, offset, partition, bytes(view[key_at - topic_size : key_at]))
         headers_at = key_at + (0 if key_size == NO_BYTES else key_size)
         payload_at = headers_at + headers_size
         end = payload_at + (0 if payload_size == NO_BYTES else payload_size)

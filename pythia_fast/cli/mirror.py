@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.kafka_client import KafkaAccess
     from pythia_fast.moving.group_positions import GroupPositions
     from pythia_fast.moving.mirror_topics import MirrorTopics
+    from pythia_fast.moving.offset_table import OffsetTable
 
 From = Annotated[str, typer.Option("--from", metavar="HOST:PORT,...", help="brokers of the source")]
 To = Annotated[str, typer.Option("--to", metavar="HOST:PORT,...", help="brokers of the target")]
@@ -40,7 +41,8 @@ ToOption = Annotated[
     typer.Option("--to-option", metavar="NAME=VALUE", help="of librdkafka, for the target; may be given again"),
 ]
 Timeout = Annotated[
-    float, typer.Option("--timeout", metavar="S", parser=seconds_value, help="give up a question to a broker after S seconds")
+    float,
+    typer.Option("--timeout", metavar="S", parser=seconds_value, help="give up a question to a broker after S seconds"),
 ]
 GROUP = "pythia-fast-mirror"
 
@@ -63,7 +65,9 @@ def mirror(
     duration: Duration = None,
     groups_every: Annotated[
         float,
-        typer.Option("--groups-every", metavar="S", parser=seconds_value, help="seconds between two moves of positions"),
+        typer.Option(
+            "--groups-every", metavar="S", parser=seconds_value, help="seconds between two moves of positions"
+        ),
     ] = 10.0,
     from_option: FromOption = None,
     to_option: ToOption = None,
@@ -78,11 +82,11 @@ def mirror(
 ) -> int:
     """Copy topics from one Kafka cluster to another until it is stopped.
 
-    A message keeps its key, payload (null, too), headers, time and partition, and a partition its order. Topics that lack in
-    the target are made, with as many partitions and the same cleanup.policy. Positions are committed in the source once
-    their messages are durable in the target: a mirror that is killed goes on without loss, and writes the last messages
-    again. What the mirror's own group has committed, and with --groups other groups, is translated to the target's
-    offsets and committed there, so that a consumer can move over and go on where it stood.
+    A message keeps its key, payload (null, too), headers, time and partition, and a partition its order. Topics that
+    lack in the target are made, with as many partitions and the same cleanup.policy. Positions are committed in the
+    source once their messages are durable in the target: a mirror that is killed goes on without loss, and writes the
+    last messages again. What the mirror's own group has committed, and with --groups other groups, is translated to
+    the target's offsets and committed there, so that a consumer can move over and go on where it stood.
 
     \b
     Examples:

@@ -25,7 +25,8 @@ From = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="kafka://HOST:PORT/TOPIC, redis://HOST:PORT/DB/STREAM, amqp://HOST:PORT/VHOST/QUEUE, file:PATH, or MODULE:APP",
+        help="kafka://HOST:PORT/TOPIC, redis://HOST:PORT/DB/STREAM, amqp://HOST:PORT/VHOST/QUEUE, file:PATH, or "
+        "MODULE:APP",
     ),
 ]
 To = Annotated[Path, typer.Argument(metavar="FILE", parser=path_value, help="what is recorded is appended to it")]
@@ -110,12 +111,15 @@ def record(
     kept = result.rows - result.dead_lettered
     if not quiet:
         grown = file.stat().st_size - held if file.exists() else 0
-        say_last(sys.stdout, f"recorded {kept:,} messages of {chosen.describe()} in {file}, which grew by {grown:,} bytes\n")
+        say_last(
+            sys.stdout,
+            f"recorded {kept:,} messages of {chosen.describe()} in {file}, which grew by {grown:,} bytes\n",
+        )
     if result.dead_lettered:
         say_last(
             sys.stderr,
-            f"error: {result.dead_lettered:,} messages were not recorded (larger than --max-message-bytes, most likely): "
-            "they are among the dead letters\n",
+            f"error: {result.dead_lettered:,} messages were not recorded (larger than --max-message-bytes, most "
+            "likely): they are among the dead letters\n",
         )
         return ExitCode.FAILED if code == ExitCode.DONE else code
     return code
@@ -128,7 +132,9 @@ def source_of(text: str, handler: str | None) -> Source:
 
     if is_address(text):
         if handler is not None:
-            raise ConfigError(f"--handler chooses among the handlers of MODULE:APP, and {text.split(':')[0]}: is an address")
+            raise ConfigError(
+                f"--handler chooses among the handlers of MODULE:APP, and {text.split(':')[0]}: is an address"
+            )
         return source_at(text)
     app = load_app(text)
     return app.handlers[chosen_handler(app, handler)].source
@@ -140,7 +146,7 @@ def safe_name(name: str) -> str:
 
 
 def check_target(file: Path) -> int:
-    """Bytes that the file has already. Raises ConfigError where those are no recording, to which nothing is appended."""
+    """Bytes that the file has already. Raises ConfigError where those are no recording, which nothing is put behind."""
     from pythia_fast.moving.recording import begins_with_record
 
     if not os.path.exists(file):

@@ -49,7 +49,9 @@ Speed = Annotated[
 TimeField = Annotated[
     str | None,
     typer.Option(
-        "--time-field", metavar="NAME", help="of JSON lines: the messages' own time, for --speed 2x; else it is looked for"
+        "--time-field",
+        metavar="NAME",
+        help="of JSON lines: the messages' own time, for --speed 2x; else it is looked for",
     ),
 ]
 AsLetters = Annotated[
@@ -86,10 +88,10 @@ def replay(
     Nothing is committed anywhere. Results go to the handler's sink unless --no-sink is given; dead letters go
     where the handler sends them, by default to a folder of this replay under .pythia.
 
-    What record wrote is told by its first record: each message comes with its payload, key, headers and time, and --speed
-    2x keeps half the distance that the recorded times have. With --to they are sent as they are; Kafka keeps their times
-    too, and chooses the partition by the key. A file of dead letters is told by its first record as well: the messages in it
-    are sent. --no-dead-letters sends its lines as they are.
+    What record wrote is told by its first record: each message comes with its payload, key, headers and time, and
+    --speed 2x keeps half the distance that the recorded times have. With --to they are sent as they are; Kafka keeps
+    their times too, and chooses the partition by the key. A file of dead letters is told by its first record as well:
+    the messages in it are sent. --no-dead-letters sends its lines as they are.
 
     \b
     Examples:

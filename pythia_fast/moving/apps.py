@@ -19,7 +19,7 @@ from pythia_fast.runtime.forwarding import WITH_OFFSET, WITH_PLACE, WITH_TIME, H
 if TYPE_CHECKING:
     from pythia_fast.brokers.base import Sink, Source
 
-#: Bytes of a batch, unless messages are larger: as much as keeps a copy of it in a processor's cache of the third level.
+#: Bytes of a batch, unless messages are larger: a copy of it fits a processor's cache of the third level.
 BATCH_BYTES = 4 << 20
 #: Largest message that is moved unless --max-message-bytes says otherwise.
 MESSAGE_BYTES = 16 << 20

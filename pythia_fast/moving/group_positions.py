@@ -81,7 +81,9 @@ class GroupPositions:
     def _move(self, group: str) -> Moved:
         moved = Moved(group)
         wanted: Positions = {}
-        for (topic, partition), position in self._committed(self._source, self._source_admin, group, SourceError).items():
+        for (topic, partition), position in self._committed(
+            self._source, self._source_admin, group, SourceError
+        ).items():
             if not self._is_mirrored(topic):
                 continue
             target = self._table.target(topic, partition, position)

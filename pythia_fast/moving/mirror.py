@@ -4,9 +4,9 @@
          │                                        │ which offset became which
          └── commit: the table is saved first ◀── OffsetTable
 
-A partition's messages are handled in their order (``ordering="partition"``) and published in it; the producer is idempotent
-and hands them over in it (ext/kafka_outbox.c). The positions of the source are committed once their messages are durable in
-the target, so a mirror that is killed goes on without loss, and writes again what it had not committed.
+A partition's messages are handled in their order (``ordering="partition"``) and published in it; the producer is
+idempotent and hands them over in it (ext/kafka_outbox.c). The positions of the source are committed once their messages
+are durable in the target, so a mirror that is killed goes on without loss, and writes again what it had not committed.
 """
 
 from __future__ import annotations

@@ -76,14 +76,14 @@ class MirrorTopics:
         if not self.prefix:
             raise ConfigError(
                 f"--from {self._source_access.servers} and --to {self._target_access.servers} are the same cluster"
-                f"{f' ({source})' if source else ''}, and topics keep their names, so each would be mirrored into itself: "
-                "correct one of them, or give --to-prefix"
+                f"{f' ({source})' if source else ''}, and topics keep their names, so each would be mirrored into "
+                "itself: correct one of them, or give --to-prefix"
             )
         for name in self.names():
             if matching(self.patterns, [self.prefix + name]):
                 raise ConfigError(
-                    f"source and target are the same cluster, and topic {self.prefix}{name}, the mirror of {name}, would "
-                    "be mirrored again, for ever: narrow --topics so that it leaves out the mirrors"
+                    f"source and target are the same cluster, and topic {self.prefix}{name}, the mirror of {name}, "
+                    "would be mirrored again, for ever: narrow --topics so that it leaves out the mirrors"
                 )
 
     def names(self) -> list[str]:
@@ -120,8 +120,9 @@ class MirrorTopics:
     def _check(self, topic: str, target: TopicDescription, partitions: int) -> None:
         if len(target.partitions) < partitions:
             raise ConfigError(
-                f"topic {topic} has {partitions} partitions, and {target.name} in the target has {len(target.partitions)}: "
-                f"partitions are kept, so give it {partitions} (kafka-topics.sh --alter --partitions {partitions})"
+                f"topic {topic} has {partitions} partitions, and {target.name} in the target has "
+                f"{len(target.partitions)}: partitions are kept, so give it {partitions} "
+                f"(kafka-topics.sh --alter --partitions {partitions})"
             )
         if target.config.get(TIMESTAMP_TYPE) == "LogAppendTime":
             raise ConfigError(

@@ -19,7 +19,9 @@ LOOK_S = 1.0
 class MirrorWatch:
     """An observer with a thread of its own, since clusters are waited for."""
 
-    def __init__(self, source: MirrorSource, positions: GroupPositions, every_s: float, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, source: MirrorSource, positions: GroupPositions, every_s: float, tell: Callable[[str], None]
+    ) -> None:
         self._source = source
         self._positions = positions
         self._every_s = every_s

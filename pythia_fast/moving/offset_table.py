@@ -1,8 +1,8 @@
 """Which offset of the source became which offset of the target, kept on the disk.
 
-Of each partition a list of runs: messages ``source_first`` .. ``source_last`` became ``target_first`` and so on. The table
-is saved before the positions of the source are committed, so it knows of every message before them. Messages that were
-mirrored twice, because a run was killed before it committed, are known by their later copy.
+Of each partition a list of runs: messages ``source_first`` .. ``source_last`` became ``target_first`` and so on. The
+table is saved before the positions of the source are committed, so it knows of every message before them. Messages that
+were mirrored twice, because a run was killed before it committed, are known by their later copy.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ MOST_RUNS = 20_000
 #: The file is written anew when it is so large, and twice as large as it was after that was done last.
 REWRITE_BYTES = 4 << 20
 PRIVATE_MODE = 0o600
+#: In a line that says where a partition was begun; a topic's name has none.
+BEGUN_COMMAS = 2
 
 
 class Run(msgspec.Struct, array_like=True):
@@ -161,14 +163,13 @@ class OffsetTable:
         whole = content.rfind(b"\n") + 1  # a killed run may have left half a line, of which nothing was committed
         for number, line in enumerate(content[:whole].splitlines(), 1):
             try:
-                topic, partition, *numbers = msgspec.json.decode(line, type=list[str | int])
-                if not isinstance(topic, str) or not all(isinstance(each, int) for each in (partition, *numbers)):
-                    raise ValueError("not of the right types")
-                if len(numbers) == 1:
-                    self._partitions[topic, partition] = Translation(numbers[0])
+                if line.count(b",") == BEGUN_COMMAS:
+                    topic, partition, begun = msgspec.json.decode(line, type=tuple[str, int, int])
+                    self._partitions[topic, partition] = Translation(begun)
                 else:
-                    self._partitions.setdefault((topic, partition), Translation()).note(Run(*numbers))
-            except (msgspec.DecodeError, ValueError, TypeError) as error:
+                    topic, partition, *run = msgspec.json.decode(line, type=tuple[str, int, int, int, int])
+                    self._partitions.setdefault((topic, partition), Translation()).note(Run(*run))
+            except msgspec.DecodeError as error:
                 raise SourceError(
                     f"{self._path} line {number} is damaged ({error}): it says which offsets became which. Without the "
                     "file, groups are translated from here on only: move it away to go on so"
@@ -179,7 +180,9 @@ class OffsetTable:
         lines = []
         for (topic, partition), known in self._partitions.items():
             lines.append(_line(topic, partition, known.begun))
-            lines += [_line(topic, partition, run.source_first, run.target_first, run.source_last) for run in known.runs]
+            lines += [
+                _line(topic, partition, run.source_first, run.target_first, run.source_last) for run in known.runs
+            ]
         content = b"".join(lines)
         beside = f"{self._path}.new"
         fd = open_locked(beside, PRIVATE_MODE)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from pythia_fast.brokers.kafka_client import KafkaAccess
@@ -71,6 +71,10 @@ class Mirror:
 
     def produce(self, topic: str, partition: int, messages: list[Stored], **options: object) -> None:
         producer = Producer({"bootstrap.servers": self.source.bootstrap_servers, "linger.ms": 20, **options})
+
+        def delivered(error: KafkaError | None, _message: object) -> None:
+            assert error is None, error
+
         if "transactional.id" in options:
             producer.init_transactions(30)
             producer.begin_transaction()
@@ -82,6 +86,7 @@ class Mirror:
                 headers=list(message.headers) or None,
                 timestamp=message.timestamp_ms,
                 partition=partition,
+                on_delivery=delivered,
             )
             producer.poll(0)
         if "transactional.id" in options:
@@ -160,6 +165,8 @@ def test_messages_keep_everything(mirror: Mirror) -> None:
     mirror.source.create_topic(f"{mirror.name}-not", 1)
     sent = {(topic, p): messages(300, 1000 * p) for topic, count in ((eu, 3), (us, 2)) for p in range(count)}
     for (topic, partition), each in sent.items():
+        if topic == eu:  # a compacted topic takes no message without a key
+            each[:] = [message._replace(key=message.key or b"key") for message in each]
         mirror.produce(topic, partition, each)
     commit(mirror.source, f"{mirror.name}-shop", {(eu, 0): 17, (us, 1): 300})
 

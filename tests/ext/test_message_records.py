@@ -24,7 +24,9 @@ from pythia_fast.runtime.forwarding import verbatim
 Message = tuple[bytes | None, bytes | None, bytes, int]  #: payload, key, headers, time
 optional = st.none() | st.binary(max_size=30)
 messages = st.lists(
-    st.tuples(optional, optional, st.sampled_from([b"", encode_headers([("h", b"v"), ("n", None)])]), st.integers(-1, 2**40)),
+    st.tuples(
+        optional, optional, st.sampled_from([b"", encode_headers([("h", b"v"), ("n", None)])]), st.integers(-1, 2**40)
+    ),
     max_size=20,
 )
 PLACES = [(0, b"orders", 3)]

@@ -45,7 +45,12 @@ def test_redis() -> None:
 def test_rabbitmq() -> None:
     source = source_at("amqp://user:pw@h:7/%2F/orders?prefetch_count=5")
     assert isinstance(source, RabbitMQConsumer)
-    assert (source.queue, source.prefetch_count, source.address.virtual_host, source.address.port) == ("orders", 5, "/", 7)
+    assert (source.queue, source.prefetch_count, source.address.virtual_host, source.address.port) == (
+        "orders",
+        5,
+        "/",
+        7,
+    )
     assert source.as_group("g") is source
     other = source_at("amqp://h/shop/or%2Fders")
     assert isinstance(other, RabbitMQConsumer)

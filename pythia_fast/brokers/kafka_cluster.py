@@ -20,7 +20,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
 
 from pythia_fast.brokers.kafka_client import KafkaAccess, missing, text_of
 from pythia_fast.errors import SourceError, UnknownGroupError, UnknownTopicError
@@ -227,6 +227,23 @@ class KafkaCluster:
                 raise SourceError(f"topic {topic} was created, but {self._access.servers} does not tell of it yet")
             time.sleep(LOOK_AGAIN_S)
         return True
+
+    def add_partitions(self, topic: str, partitions: int) -> None:
+        """Have the topic so many in all. Returns once the brokers tell of them."""
+        asked = self._admin.create_partitions(
+            [NewPartitions(topic, partitions)], request_timeout=self._access.timeout_s
+        )[topic]
+        try:
+            self._answer(asked)
+        except SourceError as error:
+            raise SourceError(f"topic {topic} cannot be given {partitions} partitions: {error}") from None
+        deadline = time.monotonic() + self._access.timeout_s
+        while len(self._partitions(topic)) < partitions:
+            if time.monotonic() > deadline:
+                raise SourceError(
+                    f"topic {topic} was given partitions, but {self._access.servers} does not tell of them"
+                )
+            time.sleep(LOOK_AGAIN_S)
 
     def _partitions(self, topic: str) -> Sequence[int]:
         known = self.topics()

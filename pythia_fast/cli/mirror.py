@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -118,39 +119,45 @@ def mirror(
     reaches = KafkaProducer("any", bootstrap_servers=target, options=given_to)  # names and values are checked
     there = access(reaches.connection_options(), timeout)
     mirrored = MirrorTopics(access(consumer.connection_options(), timeout), there, patterns, to_prefix)
-    largest, smallest = prepare_topics(mirrored, topics, until_end=until_end, quiet=quiet)
-    early.check()
+    mirrored.check_clusters()
     folder = state_dir or Path(".pythia") / f"mirror-{safe_name(group)}"
     table = OffsetTable(folder / "offsets" / f"{safe_name(group)}.ndjson")
-    producer = KafkaProducer(
-        "any",
-        bootstrap_servers=target,
-        # A topic says what is too large for it; what is not must not become so by being put into one batch.
-        options={
-            "message.max.bytes": "1000000000",
-            "batch.size": str(min(1_000_000, smallest // 2)),
-            "topic.metadata.refresh.interval.ms": "10000",
-            **given_to,
-        },
-    )
-    moving = MirrorSource(consumer, mirrored, table)
-    positions = GroupPositions(
-        access(consumer.connection_options(), timeout),
-        there,
-        table,
-        prefix=to_prefix,
-        own_group=group,
-        patterns=others,
-        is_mirrored=lambda topic: bool(matching(patterns, [topic])),
-    )
-    watch = MirrorWatch(moving, positions, groups_every, lambda line: None if quiet else print(line, file=sys.stderr))
-    app = apps.prepared(
-        apps.mirror,
-        moving if max_messages is None else Limited(moving, max_messages),
-        MirrorSink(producer, to_prefix, table),
-        max_message_bytes=max_message_bytes or max(apps.MESSAGE_BYTES, largest),
-    )
-    try:
+    with contextlib.ExitStack() as opened:
+        opened.callback(table.close)
+        mirrored.was_mirrored = lambda topic: table.knows(topic, 0)
+        largest, smallest = prepare_topics(mirrored, topics, until_end=until_end, quiet=quiet)
+        early.check()
+        producer = KafkaProducer(
+            "any",
+            bootstrap_servers=target,
+            # A topic says what is too large for it; what is not must not become so by being put into one batch.
+            options={
+                "message.max.bytes": "1000000000",
+                "batch.size": str(min(1_000_000, smallest // 2)),
+                "topic.metadata.refresh.interval.ms": "10000",
+                **given_to,
+            },
+        )
+        moving = MirrorSource(consumer, mirrored, table)
+        positions = GroupPositions(
+            access(consumer.connection_options(), timeout),
+            there,
+            table,
+            prefix=to_prefix,
+            own_group=group,
+            patterns=others,
+            is_mirrored=lambda topic: bool(matching(patterns, [topic])),
+        )
+        watch = MirrorWatch(
+            moving, positions, groups_every, lambda line: None if quiet else print(line, file=sys.stderr)
+        )
+        app = apps.prepared(
+            apps.mirror,
+            moving if max_messages is None else Limited(moving, max_messages),
+            MirrorSink(producer, to_prefix, table),
+            max_message_bytes=max_message_bytes or max(apps.MESSAGE_BYTES, largest),
+        )
+        opened.callback(watch.stop)
         code, result = run_app(
             app,
             workers=workers_of(workers),
@@ -166,9 +173,6 @@ def mirror(
         watch.stop()
         lines = [f"mirrored {result.rows - result.dead_lettered:,} messages from {source} to {target}"]
         lines += last_move(table, positions)
-    finally:
-        watch.stop()
-        table.close()
     if not quiet:
         say_last(sys.stdout, "".join(f"{line}\n" for line in lines))
     if result.dead_lettered:
@@ -185,7 +189,6 @@ def prepare_topics(mirrored: MirrorTopics, given: list[str], *, until_end: bool,
 
     Raises ConfigError where nothing could be mirrored.
     """
-    mirrored.check_clusters()
     names = mirrored.names()
     if not names and until_end:
         raise ConfigError(
@@ -197,7 +200,7 @@ def prepare_topics(mirrored: MirrorTopics, given: list[str], *, until_end: bool,
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         print(f"mirroring {shown or 'no topic yet: waiting for one'}", file=sys.stderr)
         for line in made:
-            print(f"made topic {line}", file=sys.stderr)
+            print(f"made {line}", file=sys.stderr)
     sizes = mirrored.sizes(names)
     return sizes.source, sizes.target
 

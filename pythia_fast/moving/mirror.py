@@ -57,7 +57,7 @@ class MirrorReader(KafkaReader):
     def _assign(self, keys: Sequence[Key]) -> None:
         try:
             for made in self._mirrored.ensure(topic for topic, _ in keys):
-                self._context.log(f"made topic {made}")
+                self._context.log(f"made {made}")
         except (ConfigError, SourceError) as error:
             self._fail(str(error))
             return

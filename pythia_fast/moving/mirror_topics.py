@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pythia_fast.brokers.kafka_client import KafkaAccess
@@ -63,6 +63,8 @@ class MirrorTopics:
         self.patterns = tuple(patterns)
         self.prefix = prefix
         self._checked: dict[str, int] = {}  #: topic of the source -> partitions that the target has of it
+        #: Whether a topic was mirrored before, so that the target's is to grow as the source's does.
+        self.was_mirrored: Callable[[str], bool] = lambda topic: False
 
     def check_clusters(self) -> None:
         """Refuse to mirror topics into themselves."""
@@ -104,8 +106,15 @@ class MirrorTopics:
             if name not in found:
                 config = {key: described.config[key] for key in COPIED if key in described.config}
                 if self._target.create_topic(name, partitions, CLUSTER_DEFAULT, config, exist_ok=True):
-                    made.append(f"{name} with {partitions} partitions, cleanup.policy={config.get('cleanup.policy')}")
-            self._check(topic, self._target.describe_topic(name), partitions)
+                    made.append(
+                        f"topic {name} with {partitions} partitions, cleanup.policy={config.get('cleanup.policy')}"
+                    )
+            there = self._target.describe_topic(name)
+            if len(there.partitions) < partitions and (topic in self._checked or self.was_mirrored(topic)):
+                self._target.add_partitions(name, partitions)
+                made.append(f"partitions of {name}: {partitions} now, as in the source")
+                there = self._target.describe_topic(name)
+            self._check(topic, there, partitions)
             self._checked[topic] = partitions
         return made
 

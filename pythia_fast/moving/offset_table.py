@@ -18,7 +18,7 @@ import msgspec
 
 from pythia_fast.brokers.checkpoint import sync_folder
 from pythia_fast.brokers.file_sink import open_locked, sync_data
-from pythia_fast.errors import SourceError
+from pythia_fast.errors import SinkError, SourceError
 
 Key = tuple[str, int]  #: topic and partition of the source
 Told = tuple[str, int, int, int, int]  #: topic, partition, source_first, target_first, source_last
@@ -95,7 +95,12 @@ class OffsetTable:
         self._partitions: dict[Key, Translation] = {}
         #: What is to be written, in its order; of a run that was prolonged several times its last line.
         self._unsaved: dict[tuple[str, int, int | None], bytes] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(
+                f"cannot make {path.parent} for the table of offsets: {error.strerror}; choose another with --state-dir"
+            ) from None
         self._fd = open_locked(str(path), PRIVATE_MODE)
         try:
             self._load()

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from pythia_fast.brokers.kafka_client import KafkaAccess
 from pythia_fast.brokers.kafka_cluster import KafkaCluster
 from pythia_fast.cli.exit_codes import ExitCode
 from tests.support.command_line import ENVIRONMENT, command, processes_in, run
-from tests.support.kafka_broker import KafkaBroker
+from tests.support.kafka_broker import KafkaBroker, wait_for_leaders
 
 OTHER_CLUSTER = "cHl0aGlhLWZhc3QtdHdvMg"
 _numbers = itertools.count()
@@ -263,6 +263,28 @@ def test_it_follows_shows_its_lag_moves_groups_and_drains(mirror: Mirror) -> Non
     assert f"made topic {late} with 2 partitions" in err
     assert committed(mirror.target, group) == {(topic, 0): 40}
     assert committed(mirror.source, f"{mirror.name}-mirror") == {(topic, 0): 200, (late, 1): 50}
+
+
+def test_partitions_that_are_added_to_the_source_are_added_to_the_target(mirror: Mirror) -> None:
+    topic = f"{mirror.name}.t"
+    mirror.source.create_topic(topic, 1)
+    mirror.produce(topic, 0, messages(100))
+    process = mirror.start()
+    try:
+        wait_for(lambda: end_of(mirror.target, topic, 0) == 100)
+        admin = AdminClient({"bootstrap.servers": mirror.source.bootstrap_servers})
+        admin.create_partitions([NewPartitions(topic, 3)])[topic].result(30)
+        wait_for_leaders(admin, topic, 3)
+        sent = messages(200, 1000)
+        mirror.produce(topic, 2, sent)
+        wait_for(lambda: end_of(mirror.target, topic, 2) == 200)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == ExitCode.DONE, err
+    assert f"made partitions of {topic}: 3 now, as in the source" in err
+    assert values(mirror.target, topic, 2) == sent
 
 
 def test_a_group_with_members_at_the_target_is_left_alone(mirror: Mirror) -> None:

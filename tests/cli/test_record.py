@@ -168,9 +168,7 @@ def test_it_stops_after_some_time_and_when_it_is_asked_to(project: Path) -> None
 def test_a_message_that_is_too_large_is_told(project: Path) -> None:
     large = 5 << 20
     (project / "orders.ndjson").write_text("a\n" + "b" * large + "\nc\n")
-    finished = run(
-        project, "record", "file:orders.ndjson", "a.rec", "--until-end", "--max-message-bytes", str(4 << 20)
-    )
+    finished = run(project, "record", "file:orders.ndjson", "a.rec", "--until-end", "--max-message-bytes", str(4 << 20))
     assert finished.returncode == ExitCode.FAILED
     assert "1 messages were not recorded (larger than --max-message-bytes" in finished.stderr
     assert [record.payload for record in records_in(project / "a.rec")] == [b"a", b"c"]

@@ -175,3 +175,20 @@ def test_a_message_that_is_too_large_is_told(project: Path) -> None:
     finished = run(project, "record", "file:orders.ndjson", "b.rec", "--until-end")
     assert finished.returncode == ExitCode.DONE, finished.stderr
     assert [len(record.payload or b"") for record in records_in(project / "b.rec")] == [1, large, 1]
+
+
+def test_dead_letters_as_messages_are_replayed(project: Path) -> None:
+    dead = 'sink=FileProducer(path="scored.ndjson"), dead_letter=FileProducer(path="dead.rec", format="records"),'
+    text = APP.replace('sink=FileProducer(path="scored.ndjson"),', dead)
+    (project / "shop.py").write_text(text)
+    finished = run(project, "run", "shop:app", "--handler", "score", "--until-end")
+    assert finished.returncode == ExitCode.DONE, finished.stderr
+    (letter,) = records_in(project / "dead.rec")
+    assert (letter.payload, letter.key, letter.place) == (None, b"gone", Place(1767225600100, 1, 0, b"orders"))
+    assert dict(decode_headers(letter.headers))["pf-reason"] == b"the payload is null"
+    again = run(project, "replay", "dead.rec", "--to", "file:again.rec?format=records")
+    assert again.returncode == ExitCode.DONE, again.stderr
+    assert [(r.payload, r.key) for r in records_in(project / "again.rec")] == [(None, b"gone")]
+    listed = run(project, "dlq", "list", "--app", "shop:app", "--handler", "score")
+    assert listed.returncode == ExitCode.USAGE
+    assert "send them again with replay" in listed.stderr

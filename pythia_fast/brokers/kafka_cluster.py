@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from confluent_kafka import (
     ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -253,14 +252,9 @@ class KafkaCluster:
 
     def _committed(self, group: str, keys: list[TopicPartition]) -> dict[int, int]:
         """Partition -> position, where the group has one."""
-        request = [ConsumerGroupTopicPartitions(group, keys)]
-        seconds = self._access.timeout_s
-
-        def ask() -> Any:
-            return self._admin.list_consumer_group_offsets(request, request_timeout=seconds)[group].result(seconds)
-
-        found = self._access.of_group(ask, SourceError).topic_partitions
-        return {part.partition: part.offset for part in found if part.offset >= 0}
+        asked = [(key.topic, key.partition) for key in keys]
+        found = self._access.committed(group, asked, SourceError)
+        return {partition: offset for (_, partition), offset in found.items()}
 
     def _must_exist(self, group: str) -> None:
         if not self._exists(group):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException, TopicPartition
 
-from pythia_fast.brokers.kafka_client import KafkaAccess, text_of
+from pythia_fast.brokers.kafka_client import KafkaAccess
 from pythia_fast.brokers.kafka_cluster import KafkaCluster
 from pythia_fast.errors import ConfigError, SinkError, SourceError
 from pythia_fast.moving.mirror_topics import matching
@@ -65,8 +64,8 @@ class GroupPositions:
         is_mirrored: Callable[[str], bool],
     ) -> None:
         self._source, self._target = source, target
-        self._source_admin, self._target_admin = source.admin(), target.admin()
-        self._cluster = KafkaCluster(source, self._source_admin)
+        self._cluster = KafkaCluster(source)
+        self._target_cluster = KafkaCluster(target)
         self._table = table
         self._prefix = prefix
         self._own_group = own_group
@@ -76,16 +75,14 @@ class GroupPositions:
     def move(self) -> list[Moved]:
         """Once for every group that is meant; the mirror's own first."""
         others = matching(self._patterns, self._cluster.groups()) if self._patterns else []
-        return [self._move(group) for group in dict.fromkeys([self._own_group, *others])]
+        known = self._cluster.topics()
+        partitions = [(topic, number) for topic in known if self._is_mirrored(topic) for number in known[topic]]
+        return [self._move(group, partitions) for group in dict.fromkeys([self._own_group, *others])]
 
-    def _move(self, group: str) -> Moved:
+    def _move(self, group: str, partitions: Sequence[tuple[str, int]]) -> Moved:
         moved = Moved(group)
         wanted: Positions = {}
-        for (topic, partition), position in self._committed(
-            self._source, self._source_admin, group, SourceError
-        ).items():
-            if not self._is_mirrored(topic):
-                continue
+        for (topic, partition), position in self._source.committed(group, partitions, SourceError).items():
             target = self._table.target(topic, partition, position)
             if target is None:
                 moved.unknown += 1
@@ -93,7 +90,7 @@ class GroupPositions:
                 wanted[self._prefix + topic, partition] = target
         if not wanted:
             return moved
-        there = self._committed(self._target, self._target_admin, group, SinkError)
+        there = self._target.committed(group, wanted, SinkError)
         further = {key: offset for key, offset in wanted.items() if there.get(key, -1) < offset}
         moved.kept = len(wanted) - len(further)
         if further:
@@ -101,37 +98,27 @@ class GroupPositions:
             moved.moved = 0 if moved.why_not else len(further)
         return moved
 
-    def _committed(
-        self, access: KafkaAccess, admin: AdminClient, group: str, kind: type[SourceError | SinkError]
-    ) -> Positions:
-        request = [ConsumerGroupTopicPartitions(group)]
-        seconds = access.timeout_s
-        found = access.of_group(
-            lambda: admin.list_consumer_group_offsets(request, request_timeout=seconds)[group].result(seconds), kind
-        )
-        return {(part.topic, part.partition): part.offset for part in found.topic_partitions if part.offset >= 0}
-
     def _commit(self, group: str, positions: Positions) -> str:
-        """Commit them; why the group refuses it, or ""."""
+        """Commit them as a consumer that is no member; why the group refuses it, or ""."""
         parts = [TopicPartition(topic, partition, offset) for (topic, partition), offset in sorted(positions.items())]
-        request = [ConsumerGroupTopicPartitions(group, parts)]
-        seconds = self._target.timeout_s
-        asked = self._target_admin.alter_consumer_group_offsets(request, request_timeout=seconds)[group]
+        consumer = self._target.consumer(group)
         try:
-            answered = asked.result(seconds)
-        except KafkaException as error:
+            self._target.of_group(lambda: accepted(consumer.commit(offsets=parts, asynchronous=False)), SinkError)
+        except SinkError as error:
             if self._has_members(group):
                 return "has members at the target, so its positions there are its own now"
-            raise SinkError(f"Kafka at {self._target.servers}: {text_of(error.args[0])}") from None
-        refused = _refusals(answered.topic_partitions)
-        if refused and self._has_members(group):
-            return "has members at the target, so its positions there are its own now"
-        return f"refused by {self._target.servers}: {refused[0]}" if refused else ""
+            return f"refused: {error}"
+        finally:
+            consumer.close()
+        return ""
 
     def _has_members(self, group: str) -> bool:
-        found = KafkaCluster(self._target, self._target_admin).group(group)
+        found = self._target_cluster.group(group)
         return found is not None and bool(found.members)
 
 
-def _refusals(parts: Iterable[TopicPartition]) -> list[str]:
-    return [f"{part.topic}[{part.partition}]: {text_of(part.error)}" for part in parts if part.error is not None]
+def accepted(parts: list[TopicPartition]) -> None:
+    """Raise what the first of them was refused with."""
+    for part in parts:
+        if part.error is not None:
+            raise KafkaException(part.error)

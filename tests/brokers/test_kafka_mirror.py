@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from pythia_fast.brokers.kafka_client import KafkaAccess
 from pythia_fast.brokers.kafka_cluster import KafkaCluster
 from pythia_fast.cli.exit_codes import ExitCode
+from pythia_fast.errors import SourceError
 from tests.support.command_line import ENVIRONMENT, command, processes_in, run
 from tests.support.kafka_broker import KafkaBroker, wait_for_leaders
 
+#: So many requests that a kill finds a mirror at work.
+SLOWLY = ("--to-option", "batch.num.messages=50", "--to-option", "max.in.flight.requests.per.connection=1")
 OTHER_CLUSTER = "cHl0aGlhLWZhc3QtdHdvMg"
 _numbers = itertools.count()
 
@@ -136,9 +139,10 @@ def commit(broker: KafkaBroker, group: str, positions: Mapping[tuple[str, int], 
 
 
 def committed(broker: KafkaBroker, group: str) -> dict[tuple[str, int], int]:
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
-    found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(30)
-    return {(part.topic, part.partition): part.offset for part in found.topic_partitions}
+    access = KafkaAccess({"bootstrap.servers": broker.bootstrap_servers}, 30)
+    topics = KafkaCluster(access).topics()
+    keys = [(topic, partition) for topic in topics if topic.startswith("mirrored-") for partition in topics[topic]]
+    return access.committed(group, keys, SourceError)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -197,18 +201,22 @@ def test_a_killed_mirror_goes_on_without_loss_and_in_order(mirror: Mirror) -> No
     sent = {partition: messages(60_000, 100_000 * partition) for partition in range(2)}
     for partition, each in sent.items():
         mirror.produce(topic, partition, each)
-    process = mirror.start("--until-end")
+    process = mirror.start("--until-end", *SLOWLY)
+    own = f"{mirror.name}-mirror"
     try:
-        wait_for(lambda: end_of(mirror.target, topic, 0) + end_of(mirror.target, topic, 1) > 2000)
+        wait_for(lambda: sum(committed(mirror.source, own).values()) > 0)
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     wait_for(lambda: processes_in(mirror.folder) == [])
+    resumed_at = sum(committed(mirror.source, own).values())
+    assert 0 < resumed_at < 120_000
     commit(mirror.source, f"{mirror.name}-shop", {(topic, 0): 30_000, (topic, 1): 59_999})
 
     finished = mirror.run("--until-end", "--groups", f"{mirror.name}-shop")
 
     assert finished.returncode == ExitCode.DONE, finished.stderr
+    assert f"mirrored {120_000 - resumed_at:,} messages" in finished.stdout
     moved = committed(mirror.target, f"{mirror.name}-shop")
     for partition, each in sent.items():
         there = values(mirror.target, topic, partition)
@@ -377,3 +385,37 @@ def test_so_many_messages_and_no_more(mirror: Mirror) -> None:
         finished = mirror.run("--max-messages", "120")
         assert finished.returncode == ExitCode.DONE, finished.stderr
         assert values(mirror.target, topic, 0) == sent[:end]
+
+
+def test_order_is_kept_while_the_producer_has_no_room(mirror: Mirror) -> None:
+    topic = f"{mirror.name}.t"
+    mirror.source.create_topic(topic, 2)
+    sent = {partition: messages(10_000, 20_000 * partition) for partition in range(2)}
+    for partition, each in sent.items():
+        mirror.produce(topic, partition, each)
+    finished = mirror.run("--until-end", "--to-option", "queue.buffering.max.kbytes=8")
+    assert finished.returncode == ExitCode.DONE, finished.stderr
+    for partition, each in sent.items():
+        assert values(mirror.target, topic, partition) == each
+
+
+def test_a_target_that_is_away_is_waited_for(mirror: Mirror) -> None:
+    topic = f"{mirror.name}.t"
+    mirror.source.create_topic(topic, 1)
+    sent = messages(3000)
+    mirror.produce(topic, 0, sent[:1000])
+    process = mirror.start()
+    try:
+        wait_for(lambda: end_of(mirror.target, topic, 0) == 1000)
+        mirror.target.stop()
+        mirror.produce(topic, 0, sent[1000:2000])
+        time.sleep(2)
+        mirror.target.start()
+        mirror.produce(topic, 0, sent[2000:])
+        wait_for(lambda: end_of(mirror.target, topic, 0) == 3000)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == ExitCode.DONE, err
+    assert values(mirror.target, topic, 0) == sent

@@ -31,6 +31,9 @@ cdef extern from "file_source.h" nogil:
         uint8_t shrunk
         int error
 
+    ctypedef struct pf_pace:
+        double factor
+
     ctypedef struct native_files "pf_file_source":
         pf_source source
         pf_wake_pipe wake
@@ -49,7 +52,7 @@ cdef extern from "file_source.h" nogil:
         int64_t tail_wait_us
         int64_t attended_us
         uint64_t bytes_read
-        double pace
+        pf_pace pace
 
     enum:
         PF_FORMAT_LINES
@@ -101,7 +104,7 @@ cdef class FileRecords(NativeSource):
         self.native.head_limit = max_payload_bytes + 1 + PF_FRAME_HEADER
         self.native.block_bytes = block_bytes
         self.native.follow = follow
-        self.native.pace = pace
+        self.native.pace.factor = pace
         self.native.current = -1
         self.native.tail_wait_us = PF_TAIL_WAIT_MIN_US
         cdef int error = pf_wake_open(&self.native.wake)

@@ -22,7 +22,7 @@
 #include <time.h>
 
 #include "file_frames.h"
-#include "framed_records.h"
+#include "file_records.h"
 #include "source.h"
 #include "wake.h"
 
@@ -76,9 +76,7 @@ typedef struct {
     int64_t tail_wait_us;
     int64_t attended_us;   /* when serve() looked after the files last */
     uint64_t bytes_read;
-    double pace;           /* records: times the speed at which their messages came; 0: as fast as may be */
-    int64_t paced_from_us, paced_from_ms; /* when the first record was offered, and its message's time; 0, -1: not yet */
-    int64_t due_us;        /* when the next one is */
+    pf_pace pace;          /* of records */
 } pf_file_source;
 
 static inline int64_t pf_now_us(void) {
@@ -183,39 +181,11 @@ static inline int pf_is_row(const pf_file_source *files, const pf_file *file, co
     return before_return > 0 && (handled <= 0 || (handled != size && handled != before_return));
 }
 
-/* What a file of records holds at `start` as the message that was recorded; what is no record is damaged. */
-static inline void pf_take_record(const uint8_t *start, uint64_t size, pf_incoming *message) {
-    pf_framed_record one;
-    if (!pf_framed_record_at(start, size, 0, &one) || one.next != size ||
-        (one.key_size != PF_NO_BYTES && one.key_size > INT32_MAX)) {
-        message->cut = PF_DAMAGED;
-        return;
-    }
-    message->payload = one.payload_size == PF_NO_BYTES ? NULL : one.payload;
-    message->size = (size_t)pf_bytes_of(one.payload_size);
-    message->key = one.key;
-    message->key_size = one.key_size == PF_NO_BYTES ? -1 : (int32_t)one.key_size;
-    message->headers = one.headers;
-    message->headers_size = one.headers_size;
-    message->timestamp_ms = one.timestamp_ms;
-}
-
-/* Whether the record at `begin`, which is in the buffer whole, waits for its time: as long after the first one as their
- * messages were apart, divided by the pace.  One without a time, or with one that has passed, comes with its predecessor. */
+/* Whether the record at `begin`, whose bytes are in the buffer, waits for its time. */
 static inline int pf_before_its_time(pf_file_source *files, int64_t size) {
-    pf_framed_record one;
-    if (files->pace <= 0 || files->format != PF_FORMAT_RECORDS || files->dropped) return 0;
+    if (files->pace.factor <= 0 || files->format != PF_FORMAT_RECORDS || files->dropped) return 0;
     const uint8_t *start = files->buffer + files->begin + PF_FRAME_HEADER;
-    if (!pf_framed_record_at(start, (uint64_t)size - PF_FRAME_HEADER, 0, &one) || one.timestamp_ms < 0) return 0;
-    int64_t now_us = pf_now_us();
-    if (files->paced_from_us == 0) {
-        files->paced_from_us = now_us;
-        files->paced_from_ms = one.timestamp_ms;
-    }
-    double after_us = (double)(one.timestamp_ms - files->paced_from_ms) * 1000.0 / files->pace;
-    if (after_us <= 0 || after_us > 9e15) after_us = after_us > 0 ? 9e15 : 0;
-    files->due_us = files->paced_from_us + (int64_t)after_us;
-    return files->due_us > now_us;
+    return pf_pace_waits(&files->pace, start, (uint64_t)size - PF_FRAME_HEADER, pf_now_us());
 }
 
 /* Offer the record of `size` bytes at `begin`, whose last `ending` bytes are no payload; `cut`: the file ends in it. */
@@ -418,7 +388,7 @@ static int pf_file_poll(pf_source *source, pf_sink *sink, uint32_t max_messages,
         int64_t wait_us = deadline_us - now_us;
         if (wait_us <= 0) return PF_SOURCE_IDLE;
         if (stream_fd < 0 && wait_us > files->tail_wait_us) wait_us = files->tail_wait_us;
-        if (files->due_us > now_us && wait_us > files->due_us - now_us) wait_us = files->due_us - now_us;
+        if (files->pace.due_us > now_us && wait_us > files->pace.due_us - now_us) wait_us = files->pace.due_us - now_us;
         if (pf_wake_wait(&files->wake, stream_fd, wait_us)) return PF_SOURCE_IDLE;
         if (files->tail_wait_us < PF_TAIL_WAIT_MAX_US) files->tail_wait_us *= 2;
     }

@@ -1,5 +1,5 @@
 #include "kafka_outbox.h"
-#include "kafka_header_list.h"
+#include "kafka_alone.h"
 
 #include <stddef.h>
 #include <time.h>
@@ -139,12 +139,6 @@ static rd_kafka_message_t message_of(const pf_framed_record *one, uint32_t numbe
     };
 }
 
-/* Whether a record needs a call of its own: produce_batch is quicker, but knows neither headers nor times. */
-static int goes_alone(const pf_framed_record *one)
-{
-    return one->headers_size != 0 || one->placed;
-}
-
 /* The topic that a record names, where records choose it; else that of its ticket. NULL: librdkafka knows no such name. */
 static rd_kafka_topic_t *topic_of(pf_kafka_outbox *self, const pf_framed_record *one, uint32_t number)
 {
@@ -153,41 +147,6 @@ static rd_kafka_topic_t *topic_of(pf_kafka_outbox *self, const pf_framed_record 
     const pf_kafka_topic_place *place =
         pf_places_topic(&self->places, self->api, self->client, one->topic, one->topic_size);
     return place == NULL ? NULL : place->topic;
-}
-
-/* The error, or 0. */
-static int hand_over_alone(pf_kafka_outbox *self, const pf_framed_record *one, rd_kafka_message_t *message,
-                           rd_kafka_topic_t *topic)
-{
-    if (topic == NULL)
-        return -186;
-    rd_kafka_vu_t arguments[8] = {
-        {.vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = topic},
-        {.vtype = RD_KAFKA_VTYPE_VALUE, .u.mem = {message->payload, message->len}},
-        {.vtype = RD_KAFKA_VTYPE_KEY, .u.mem = {message->key, message->key_len}},
-        {.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = message->opaque},
-        {.vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = 0},
-    };
-    size_t count = 5;
-    rd_kafka_headers_t *headers = NULL;
-    if (one->headers_size != 0) {
-        headers = pf_decode_headers(self->api, one->headers, one->headers_size);
-        if (headers == NULL)
-            return -199;
-        arguments[count++] = (rd_kafka_vu_t){.vtype = RD_KAFKA_VTYPE_HEADERS, .u.headers = headers};
-    }
-    if (one->partition >= 0)
-        arguments[count++] = (rd_kafka_vu_t){.vtype = RD_KAFKA_VTYPE_PARTITION, .u.i32 = one->partition};
-    if (one->timestamp_ms >= 0) /* librdkafka takes 0 for now */
-        arguments[count++] = (rd_kafka_vu_t){.vtype = RD_KAFKA_VTYPE_TIMESTAMP, .u.i64 = one->timestamp_ms};
-    rd_kafka_error_t *error = self->api->produceva(self->client, arguments, count);
-    if (error == NULL)
-        return RD_KAFKA_ERR_NONE;
-    int code = self->api->error_code(error);
-    self->api->error_destroy(error);
-    if (headers != NULL)
-        self->api->headers_destroy(headers);
-    return code;
 }
 
 static void hand_over_burst(pf_kafka_outbox *self, uint32_t number, int count)
@@ -207,12 +166,12 @@ static void hand_over_one(pf_kafka_outbox *self, uint32_t number, uint64_t at)
 {
     pf_framed_record one = pf_ticket_record(&self->tickets.all[number], at);
     rd_kafka_message_t message = message_of(&one, number, at);
-    if (!goes_alone(&one)) {
+    if (!pf_kafka_goes_alone(&one)) {
         self->burst[0] = message;
         hand_over_burst(self, number, 1);
         return;
     }
-    int err = hand_over_alone(self, &one, &message, topic_of(self, &one, number));
+    int err = pf_kafka_produce_alone(self->api, self->client, &one, &message, topic_of(self, &one, number));
     if (err == RD_KAFKA_ERR_NONE)
         self->in_flight++;
     else
@@ -226,7 +185,7 @@ static int hand_over_in_order(pf_kafka_outbox *self, uint32_t number, const pf_f
     pf_outbox_ticket *ticket = &self->tickets.all[number];
     uint64_t at = ticket->at;
     rd_kafka_message_t message = message_of(one, number, at);
-    int err = hand_over_alone(self, one, &message, topic_of(self, one, number));
+    int err = pf_kafka_produce_alone(self->api, self->client, one, &message, topic_of(self, one, number));
     if (err == RD_KAFKA_ERR_QUEUE_FULL)
         return 0;
     ticket->outstanding++;
@@ -252,7 +211,7 @@ static void hand_over_ticket(pf_kafka_outbox *self, uint32_t number)
             ticket = &self->tickets.all[number];
             continue;
         }
-        if (goes_alone(&one)) {
+        if (pf_kafka_goes_alone(&one)) {
             ticket->outstanding++;
             ticket->at = one.next;
             hand_over_one(self, number, at);
@@ -266,7 +225,7 @@ static void hand_over_ticket(pf_kafka_outbox *self, uint32_t number)
             if (ticket->at == ticket->size)
                 break;
             one = pf_ticket_record(ticket, ticket->at);
-        } while (!goes_alone(&one) && count < PF_OUTBOX_BURST && count < room);
+        } while (!pf_kafka_goes_alone(&one) && count < PF_OUTBOX_BURST && count < room);
         ticket->outstanding += count;
         hand_over_burst(self, number, (int)count);
     }

@@ -21,6 +21,18 @@ from pythia_fast.outlet import say_last
 if TYPE_CHECKING:
     from pythia_fast.brokers.base import Source
 
+
+def bytes_value(text: str | int) -> int:
+    """The size of a message that was typed."""
+    digits = str(text)
+    number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 12 else 0
+    if not 0 < number <= MAX_BATCH_BYTES:
+        raise typer.BadParameter(f"{digits!r} is not a number of bytes from 1 to {MAX_BATCH_BYTES:,}")
+    return number
+
+
+MAX_BATCH_BYTES = 1 << 30  #: as registration.py has it, which is not imported for --help
+
 From = Annotated[
     str,
     typer.Argument(
@@ -40,7 +52,7 @@ Duration = Annotated[
 MaxMessageBytes = Annotated[
     int | None,
     typer.Option(
-        "--max-message-bytes", metavar="N", parser=rows_value, help="largest message that is moved; default 16 MiB"
+        "--max-message-bytes", metavar="N", parser=bytes_value, help="largest message that is moved; default 16 MiB"
     ),
 ]
 

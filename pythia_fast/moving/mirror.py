@@ -56,7 +56,10 @@ class MirrorReader(KafkaReader):
 
     def _assign(self, keys: Sequence[Key]) -> None:
         try:
-            for made in self._mirrored.ensure(topic for topic, _ in keys):
+            # Nothing is asked for what is known, so that a target that is away ends no mirror at a rebalance.
+            for made in self._mirrored.ensure(
+                topic for topic, part in keys if part >= self._mirrored.partitions(topic)
+            ):
                 self._context.log(f"made {made}")
         except (ConfigError, SourceError) as error:
             self._fail(str(error))

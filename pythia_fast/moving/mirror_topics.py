@@ -92,12 +92,19 @@ class MirrorTopics:
         """The topics of the source that are meant, as they are now."""
         return matching(self.patterns, self._source.topics())
 
+    def partitions(self, topic: str) -> int:
+        """So many of the topic's are known to be in the target."""
+        return self._checked.get(topic, 0)
+
     def ensure(self, topics: Iterable[str]) -> list[str]:
         """Have each of these in the target, with all its partitions; what was made."""
+        topics = set(topics)
+        if not topics:
+            return []
         wanted = self._source.topics()
         found = self._target.topics()
         made = []
-        for topic in sorted(set(topics)):
+        for topic in sorted(topics):
             partitions = len(wanted.get(topic, ()))
             if self._checked.get(topic, 0) >= partitions:
                 continue

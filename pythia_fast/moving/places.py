@@ -136,7 +136,9 @@ def _hidden(address: SplitResult, text: str) -> str:
 
 
 def _kafka(given: dict[str, str]) -> dict[str, Any]:
-    own: dict[str, Any] = {name: given.pop(name) for name in ("consumer_group", "group_id") if name in given}
+    own: dict[str, Any] = {
+        name: given.pop(name) for name in ("consumer_group", "group_id", "start_at") if name in given
+    }
     return {**own, "options": given} if given else own
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from pythia_fast.brokers.file import FileConsumer
@@ -11,6 +13,8 @@ from pythia_fast.brokers.rabbitmq import RabbitMQConsumer, RabbitMQProducer
 from pythia_fast.brokers.redis import RedisStreamsConsumer, RedisStreamsProducer
 from pythia_fast.errors import ConfigError, UnknownOptionError
 from pythia_fast.moving.places import is_address, sink_at, source_at
+
+NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 
 
 def test_kafka() -> None:
@@ -22,6 +26,9 @@ def test_kafka() -> None:
     assert source.group("app", "handler") == "g"
     assert source.as_group("other").group("app", "handler") == "other"
     assert source.group("app", "handler") == "g"
+    since = source_at("kafka://a:1/orders?start_at=2h")
+    assert isinstance(since, KafkaConsumer)
+    assert since.start_at(NOW) == NOW - timedelta(hours=2)
     sink = sink_at("kafka://a:1/orders?linger.ms=9")
     assert isinstance(sink, KafkaProducer)
     assert (sink.topic, sink.bootstrap_servers, sink.given_options) == ("orders", "a:1", {"linger.ms": "9"})

@@ -97,6 +97,8 @@ cdef class FileRecords(NativeSource):
         self.native.format = FORMATS[format]
         if self.native.format == PF_FORMAT_FIXED and record_bytes == 0:
             raise ValueError("fixed records have a size")
+        if pace and self.native.format != PF_FORMAT_RECORDS:
+            raise ValueError("only records have a pace")
         if block_bytes < 16:
             raise ValueError("a block has at least 16 bytes")
         self.native.record_bytes = record_bytes

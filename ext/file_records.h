@@ -2,6 +2,7 @@
 #ifndef PYTHIA_FILE_RECORDS_H
 #define PYTHIA_FILE_RECORDS_H
 
+#include "file_frames.h"
 #include "framed_records.h"
 #include "source.h"
 
@@ -29,10 +30,11 @@ static inline void pf_take_record(const uint8_t *start, uint64_t size, pf_incomi
     message->timestamp_ms = one.timestamp_ms;
 }
 
-/* Whether a record waits: as long after the first one as their messages were apart, divided by the factor.  One without a
- * time, or with one that has passed, comes with its predecessor. */
-static inline int pf_pace_waits(pf_pace *pace, const uint8_t *start, uint64_t size, int64_t now_us) {
+/* Whether the record in a frame of `frame_bytes` waits: as long after the first one as their messages were apart, divided
+ * by the factor.  One without a time, or with one that has passed, comes with its predecessor. */
+static inline int pf_pace_waits(pf_pace *pace, const uint8_t *start, int64_t frame_bytes, int64_t now_us) {
     pf_framed_record one;
+    uint64_t size = (uint64_t)frame_bytes - PF_FRAME_HEADER;
     if (!pf_framed_record_at(start, size, 0, &one) || one.timestamp_ms < 0) return 0;
     if (pace->from_us == 0) {
         pace->from_us = now_us;

@@ -21,7 +21,6 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "file_frames.h"
 #include "file_records.h"
 #include "source.h"
 #include "wake.h"
@@ -76,7 +75,7 @@ typedef struct {
     int64_t tail_wait_us;
     int64_t attended_us;   /* when serve() looked after the files last */
     uint64_t bytes_read;
-    pf_pace pace;          /* of records */
+    pf_pace pace;          /* of records; no other format has one */
 } pf_file_source;
 
 static inline int64_t pf_now_us(void) {
@@ -179,13 +178,6 @@ static inline int pf_is_row(const pf_file_source *files, const pf_file *file, co
     if (files->format != PF_FORMAT_LINES) return handled <= 0 || handled != size;
     int64_t before_return = size - (size > 0 && record[size - 1] == '\r');
     return before_return > 0 && (handled <= 0 || (handled != size && handled != before_return));
-}
-
-/* Whether the record at `begin`, whose bytes are in the buffer, waits for its time. */
-static inline int pf_before_its_time(pf_file_source *files, int64_t size) {
-    if (files->pace.factor <= 0 || files->format != PF_FORMAT_RECORDS || files->dropped) return 0;
-    const uint8_t *start = files->buffer + files->begin + PF_FRAME_HEADER;
-    return pf_pace_waits(&files->pace, start, (uint64_t)size - PF_FRAME_HEADER, pf_now_us());
 }
 
 /* Offer the record of `size` bytes at `begin`, whose last `ending` bytes are no payload; `cut`: the file ends in it. */
@@ -294,7 +286,9 @@ static int pf_file_cut(pf_file_source *files, pf_file *file, pf_sink *sink, uint
         }
         int64_t size = pf_record_bytes(files);
         if (size) {
-            if (pf_before_its_time(files, size)) return PF_READ_NOTHING;
+            if (files->pace.factor > 0 && !files->dropped &&
+                pf_pace_waits(&files->pace, files->buffer + files->begin + PF_FRAME_HEADER, size, pf_now_us()))
+                return PF_READ_NOTHING;
             size_t ending = files->format == PF_FORMAT_LINES;
             int result = pf_append_record(files, file, sink, size, ending, 0, taken);
             if (result == PF_STALLED) return PF_READ_STALLED;

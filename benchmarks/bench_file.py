@@ -104,5 +104,5 @@ def test_writing(bars: Bars, tmp_path: Path) -> None:
     batch = memoryview(frame_record(OUTPUT) * BATCH)
     started = time.perf_counter()
     for _ in range(500):
-        payload_bytes(batch, BATCH, True)
+        payload_bytes(batch, BATCH, "ndjson")
     bars.report("  of it frames -> lines", (time.perf_counter() - started) / 500 / BATCH * 1e9, "ns/row", at_most=50)

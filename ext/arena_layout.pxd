@@ -11,6 +11,7 @@ cdef extern from "arena_layout.h" nogil:
         PF_SLOT_PARTITIONS
         PF_PARTITION_NAMES
         PF_TOPIC_BYTES
+        PF_NO_PAYLOAD
         PF_SLOT_FREE
         PF_SLOT_FILLING
         PF_SLOT_READY

@@ -11,6 +11,7 @@ view kept beyond its batch can be named.
 """
 
 from arena_layout cimport (
+    PF_NO_PAYLOAD,
     PF_ROW_REJECTED,
     PF_ROW_RETRY,
     PF_ROW_UNMARKED,
@@ -343,7 +344,8 @@ def decode_rows(BatchMemory whole not None, NativeDecoder decoder not None, cons
         if rows[i] >= whole.rows:
             raise IndexError(f"row {rows[i]} of {whole.rows}")
         source = table + rows[i]
-        payloads.append(raw[source.payload_at:source.payload_at + source.payload_size])
+        null = source.payload_size == PF_NO_PAYLOAD
+        payloads.append(None if null else raw[source.payload_at:source.payload_at + source.payload_size])
         keys.append(None if source.key_size < 0 else raw[source.key_at:source.key_at + <uint32_t>source.key_size])
         headers.append(raw[source.headers_at:source.headers_at + source.headers_size])
         timestamps.append(source.timestamp_ms)
@@ -393,7 +395,7 @@ cdef int _decode_one(
     pf_decoder *decoder, pf_columns *columns, pf_given *given, pf_refusal *why
 ) noexcept nogil:
     cdef int outcome
-    if given.data == NULL:
+    if given.data == NULL and not decoder.takes_null:
         why.reason = PF_REASON_NULL
         why.column = -1
         return PF_REFUSED
@@ -414,7 +416,7 @@ cdef void _keep_message(
     message.attempts = 0
     message.deliveries = 0
     message.payload_at = <uint32_t>used[0]
-    message.payload_size = <uint32_t>given.size
+    message.payload_size = <uint32_t>given.size if given.data != NULL else PF_NO_PAYLOAD
     if given.size:
         memcpy(raw + used[0], given.data, given.size)
     used[0] += given.size

@@ -42,6 +42,7 @@ enum {
     PF_REASON_TAG = 20,                /* Struct tag is not the expected one */
     PF_REASON_CODE_POINT = 21,         /* a number in a UTF-32 text that is no character's */
     PF_REASON_CUT = 22,                /* its source ended within it */
+    PF_REASON_NO_RECORD = 23,          /* a file of records holds something else here */
 };
 
 /* JSON-ish name of what was found, for PF_REASON_TYPE. */
@@ -70,6 +71,7 @@ typedef struct {
 typedef struct pf_decoder pf_decoder;
 struct pf_decoder {
     int (*decode)(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size, pf_refusal *why);
+    uint8_t takes_null; /* a null payload is a row as well: it comes as NULL */
 };
 
 #endif

@@ -1,4 +1,5 @@
-/* Framed records (brokers/base.py) as the bytes of a file: lines, or frames of u32 little endian and payload. */
+/* Framed records (brokers/base.py) as the bytes of a file: lines, or frames of u32 little endian and payload, or frames
+ * of u32 little endian and the whole record. */
 #ifndef PYTHIA_FILE_LINES_H
 #define PYTHIA_FILE_LINES_H
 
@@ -10,6 +11,7 @@
 enum {
     PF_UNWRITABLE_BREAK = 1, /* a line break inside the payload of a line */
     PF_UNWRITABLE_NULL = 2,  /* no payload at all */
+    PF_UNWRITABLE_LARGE = 3, /* more than a frame can say */
 };
 
 typedef struct {
@@ -23,15 +25,28 @@ typedef struct {
     uint32_t unwritable;
 } pf_written;
 
-/* Write the payloads of at most `count` records to `into`, which has room for `size` bytes: a record takes 12 bytes
- * beside its payload, a line 1, a frame 4.  Returns 0, or -1 when the records end inside one. */
-static int pf_write_payloads(const uint8_t *records, size_t size, int lines, uint8_t *into, uint32_t count,
+enum { PF_WRITE_FRAMES = 0, PF_WRITE_LINES = 1, PF_WRITE_RECORDS = 2 };
+
+/* Write at most `count` records to `into`, which has room for `size` bytes, and 4 more for each when they are written
+ * whole: a record takes 12 bytes beside its payload, a line 1, a frame 4.  Returns 0, or -1 when the records end inside
+ * one. */
+static int pf_write_payloads(const uint8_t *records, size_t size, int form, uint8_t *into, uint32_t count,
                              pf_unwritable *unwritable, pf_written *result) {
+    int lines = form == PF_WRITE_LINES;
     pf_framed_record one;
     pf_written done = {0, 0, 0};
     for (size_t at = 0; at < size; at = (size_t)one.next) {
         if (done.records == count || !pf_framed_record_at(records, size, at, &one)) return -1;
-        uint32_t reason = one.payload_size == PF_NO_BYTES                         ? PF_UNWRITABLE_NULL
+        uint64_t whole = one.next - at;
+        if (form == PF_WRITE_RECORDS && whole <= UINT32_MAX) {
+            for (int shift = 0; shift < 32; shift += 8) into[done.bytes++] = (uint8_t)(whole >> shift);
+            memcpy(into + done.bytes, records + at, (size_t)whole);
+            done.bytes += (size_t)whole;
+            done.records++;
+            continue;
+        }
+        uint32_t reason = form == PF_WRITE_RECORDS ? PF_UNWRITABLE_LARGE
+                          : one.payload_size == PF_NO_BYTES                         ? PF_UNWRITABLE_NULL
                           : lines && memchr(one.payload, '\n', one.payload_size) ? PF_UNWRITABLE_BREAK
                                                                                   : 0;
         if (reason) {

@@ -31,6 +31,9 @@ cdef extern from "file_source.h" nogil:
         uint8_t shrunk
         int error
 
+    ctypedef struct pf_pace:
+        double factor
+
     ctypedef struct native_files "pf_file_source":
         pf_source source
         pf_wake_pipe wake
@@ -49,11 +52,13 @@ cdef extern from "file_source.h" nogil:
         int64_t tail_wait_us
         int64_t attended_us
         uint64_t bytes_read
+        pf_pace pace
 
     enum:
         PF_FORMAT_LINES
         PF_FORMAT_FRAMES
         PF_FORMAT_FIXED
+        PF_FORMAT_RECORDS
         PF_FRAME_HEADER
         PF_TAIL_WAIT_MIN_US
 
@@ -64,7 +69,12 @@ cdef extern from "file_source.h" nogil:
     void pf_file_forget_buffer(native_files *files)
     void pf_file_set_calls(native_files *files)
 
-FORMATS = {"ndjson": PF_FORMAT_LINES, "msgpack-frames": PF_FORMAT_FRAMES, "fixed": PF_FORMAT_FIXED}
+FORMATS = {
+    "ndjson": PF_FORMAT_LINES,
+    "msgpack-frames": PF_FORMAT_FRAMES,
+    "fixed": PF_FORMAT_FIXED,
+    "records": PF_FORMAT_RECORDS,
+}
 
 
 def frames_end(int fd, int64_t size):
@@ -81,12 +91,14 @@ cdef class FileRecords(NativeSource):
 
     def __cinit__(
         self, str format not None, *, size_t max_payload_bytes, uint32_t record_bytes=0, bint follow=False,
-        size_t block_bytes=1 << 18,
+        size_t block_bytes=1 << 18, double pace=0,
     ):
         memset(&self.native, 0, sizeof(self.native))
         self.native.format = FORMATS[format]
         if self.native.format == PF_FORMAT_FIXED and record_bytes == 0:
             raise ValueError("fixed records have a size")
+        if pace and self.native.format != PF_FORMAT_RECORDS:
+            raise ValueError("only records have a pace")
         if block_bytes < 16:
             raise ValueError("a block has at least 16 bytes")
         self.native.record_bytes = record_bytes
@@ -94,6 +106,7 @@ cdef class FileRecords(NativeSource):
         self.native.head_limit = max_payload_bytes + 1 + PF_FRAME_HEADER
         self.native.block_bytes = block_bytes
         self.native.follow = follow
+        self.native.pace.factor = pace
         self.native.current = -1
         self.native.tail_wait_us = PF_TAIL_WAIT_MIN_US
         cdef int error = pf_wake_open(&self.native.wake)

@@ -21,7 +21,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "file_frames.h"
+#include "file_records.h"
 #include "source.h"
 #include "wake.h"
 
@@ -29,6 +29,7 @@ enum {
     PF_FORMAT_LINES = 0,  /* records end with \n; empty lines (\n, \r\n) are no records */
     PF_FORMAT_FRAMES = 1, /* payload size u32 little endian, payload */
     PF_FORMAT_FIXED = 2,  /* record_bytes each */
+    PF_FORMAT_RECORDS = 3, /* as frames, each a framed record: payload, key, headers, timestamp */
 };
 
 /* A file that is followed is looked at after 10 ms without news, then less often; serve() looks for rotated and
@@ -74,12 +75,17 @@ typedef struct {
     int64_t tail_wait_us;
     int64_t attended_us;   /* when serve() looked after the files last */
     uint64_t bytes_read;
+    pf_pace pace;          /* of records; no other format has one */
 } pf_file_source;
 
 static inline int64_t pf_now_us(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static inline int pf_has_frames(const pf_file_source *files) {
+    return files->format == PF_FORMAT_FRAMES || files->format == PF_FORMAT_RECORDS;
 }
 
 static inline void pf_file_forget_buffer(pf_file_source *files) {
@@ -106,7 +112,7 @@ static inline int64_t pf_record_bytes(pf_file_source *files) {
         return 0;
     }
     int64_t size = files->record_bytes;
-    if (files->format == PF_FORMAT_FRAMES) {
+    if (pf_has_frames(files)) {
         if (held < PF_FRAME_HEADER) return 0;
         size = pf_frame_bytes(start);
     }
@@ -177,7 +183,7 @@ static inline int pf_is_row(const pf_file_source *files, const pf_file *file, co
 /* Offer the record of `size` bytes at `begin`, whose last `ending` bytes are no payload; `cut`: the file ends in it. */
 static inline int pf_append_record(pf_file_source *files, pf_file *file, pf_sink *sink, int64_t size, size_t ending,
                                    uint8_t cut, uint32_t *taken) {
-    int64_t header = files->format == PF_FORMAT_FRAMES ? PF_FRAME_HEADER : 0;
+    int64_t header = pf_has_frames(files) ? PF_FRAME_HEADER : 0;
     int64_t payload = size - header - (int64_t)ending;
     if (payload < 0) payload = 0; /* the file ends inside a frame's header */
     pf_mapping map = {.record = files->buffer + files->begin};
@@ -194,8 +200,9 @@ static inline int pf_append_record(pf_file_source *files, pf_file *file, pf_sink
             .offset = file->offset,
             .next_offset = file->offset + size,
             .timestamp_ms = -1,
-            .cut = cut,
+            .cut = cut ? PF_CUT : PF_WHOLE,
         };
+        if (files->format == PF_FORMAT_RECORDS && !cut) pf_take_record(start, (uint64_t)payload, &message);
         result = sink->append(sink, &message);
     }
     if (map.start) munmap(map.start, map.bytes);
@@ -279,6 +286,9 @@ static int pf_file_cut(pf_file_source *files, pf_file *file, pf_sink *sink, uint
         }
         int64_t size = pf_record_bytes(files);
         if (size) {
+            if (files->pace.factor > 0 && !files->dropped &&
+                pf_pace_waits(&files->pace, files->buffer + files->begin + PF_FRAME_HEADER, size, pf_now_us()))
+                return PF_READ_NOTHING;
             size_t ending = files->format == PF_FORMAT_LINES;
             int result = pf_append_record(files, file, sink, size, ending, 0, taken);
             if (result == PF_STALLED) return PF_READ_STALLED;
@@ -372,6 +382,7 @@ static int pf_file_poll(pf_source *source, pf_sink *sink, uint32_t max_messages,
         int64_t wait_us = deadline_us - now_us;
         if (wait_us <= 0) return PF_SOURCE_IDLE;
         if (stream_fd < 0 && wait_us > files->tail_wait_us) wait_us = files->tail_wait_us;
+        if (files->pace.due_us > now_us && wait_us > files->pace.due_us - now_us) wait_us = files->pace.due_us - now_us;
         if (pf_wake_wait(&files->wake, stream_fd, wait_us)) return PF_SOURCE_IDLE;
         if (files->tail_wait_us < PF_TAIL_WAIT_MAX_US) files->tail_wait_us *= 2;
     }

@@ -9,6 +9,10 @@ cdef extern from "file_lines.h" nogil:
     enum:
         PF_UNWRITABLE_BREAK
         PF_UNWRITABLE_NULL
+        PF_UNWRITABLE_LARGE
+        PF_WRITE_FRAMES
+        PF_WRITE_LINES
+        PF_WRITE_RECORDS
 
     ctypedef struct pf_unwritable:
         uint32_t index
@@ -22,19 +26,24 @@ cdef extern from "file_lines.h" nogil:
     uint32_t pf_read_u32(const uint8_t *at)
 
     int pf_write_payloads(
-        const uint8_t *records, size_t size, int lines, uint8_t *into, uint32_t count, pf_unwritable *unwritable,
+        const uint8_t *records, size_t size, int form, uint8_t *into, uint32_t count, pf_unwritable *unwritable,
         pf_written *result
     )
 
 REASONS = {
     PF_UNWRITABLE_BREAK: "a payload with a line break cannot be one line of a file",
     PF_UNWRITABLE_NULL: "a null payload has no place in a file",
+    PF_UNWRITABLE_LARGE: "the record is larger than the 4 GiB that a frame can say",
 }
 
 
-def payload_bytes(const uint8_t[::1] records, uint32_t count, bint lines):
+FORMS = {"ndjson": PF_WRITE_LINES, "msgpack-frames": PF_WRITE_FRAMES, "records": PF_WRITE_RECORDS}
+
+
+def payload_bytes(const uint8_t[::1] records, uint32_t count, str form not None):
+    cdef int native_form = FORMS[form]
     cdef size_t size = <size_t>records.shape[0]
-    cdef bytearray written = bytearray(size)
+    cdef bytearray written = bytearray(size + (4 * <size_t>count if native_form == PF_WRITE_RECORDS else 0))
     cdef uint8_t[::1] into = written
     cdef pf_written result
     cdef uint32_t i
@@ -48,7 +57,7 @@ def payload_bytes(const uint8_t[::1] records, uint32_t count, bint lines):
         raise MemoryError
     try:
         with nogil:
-            failed = pf_write_payloads(&records[0], size, lines, &into[0], count, unwritable, &result)
+            failed = pf_write_payloads(&records[0], size, native_form, &into[0], count, unwritable, &result)
         if failed or result.records != count:
             raise ValueError(f"{size} bytes are not the {count} framed records that were announced")
         refused = [(unwritable[i].index, REASONS[unwritable[i].reason]) for i in range(result.unwritable)]

@@ -1,5 +1,5 @@
 #include "kafka_outbox.h"
-#include "kafka_header_list.h"
+#include "kafka_alone.h"
 
 #include <stddef.h>
 #include <time.h>
@@ -95,6 +95,18 @@ static void send_again_in_groups(pf_kafka_outbox *self, uint32_t number, uint64_
     self->regrouped++;
 }
 
+/* Which offset a record got that tells the one it had. */
+static void note_offset(pf_kafka_outbox *self, uint32_t number, uint64_t at, int64_t target)
+{
+    pf_framed_record one = pf_ticket_record(&self->tickets.all[number], at);
+    if (one.offset < 0 || one.topic_size == 0 || target < 0)
+        return;
+    const pf_kafka_topic_place *place =
+        pf_places_topic(&self->places, self->api, self->client, one.topic, one.topic_size);
+    if (place != NULL)
+        pf_places_note(&self->places, (uint32_t)(place - self->places.topics), one.partition, one.offset, target);
+}
+
 /* ---- librdkafka's callbacks ------------------------------------------------------------------------------ */
 
 static void on_delivery(rd_kafka_t *client, const rd_kafka_message_t *message, void *opaque)
@@ -103,6 +115,8 @@ static void on_delivery(rd_kafka_t *client, const rd_kafka_message_t *message, v
     uint32_t number = pf_token_ticket(message->opaque);
     uint64_t at = pf_token_at(message->opaque);
     self->in_flight--;
+    if (self->places.by_name && message->err == RD_KAFKA_ERR_NONE)
+        note_offset(self, number, at, message->offset);
     if (self->transactional && message->err != RD_KAFKA_ERR_NONE)
         lose_transaction(self, number, message->err);
     else if (is_too_large(message->err) && self->groups.size != 1)
@@ -125,28 +139,14 @@ static rd_kafka_message_t message_of(const pf_framed_record *one, uint32_t numbe
     };
 }
 
-/* The error, or 0. produce_batch is quicker, but knows no headers. */
-static int hand_over_with_headers(pf_kafka_outbox *self, const pf_framed_record *one, rd_kafka_message_t *message,
-                                  rd_kafka_topic_t *topic)
+/* The topic that a record names, where records choose it; else that of its ticket. NULL: librdkafka knows no such name. */
+static rd_kafka_topic_t *topic_of(pf_kafka_outbox *self, const pf_framed_record *one, uint32_t number)
 {
-    rd_kafka_headers_t *headers = pf_decode_headers(self->api, one->headers, one->headers_size);
-    if (headers == NULL)
-        return -199;
-    rd_kafka_vu_t arguments[6] = {
-        {.vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = topic},
-        {.vtype = RD_KAFKA_VTYPE_VALUE, .u.mem = {message->payload, message->len}},
-        {.vtype = RD_KAFKA_VTYPE_KEY, .u.mem = {message->key, message->key_len}},
-        {.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = message->opaque},
-        {.vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = 0},
-        {.vtype = RD_KAFKA_VTYPE_HEADERS, .u.headers = headers},
-    };
-    rd_kafka_error_t *error = self->api->produceva(self->client, arguments, 6);
-    if (error == NULL)
-        return RD_KAFKA_ERR_NONE;
-    int code = self->api->error_code(error);
-    self->api->error_destroy(error);
-    self->api->headers_destroy(headers);
-    return code;
+    if (!self->places.by_name || one->topic_size == 0)
+        return self->tickets.all[number].topic;
+    const pf_kafka_topic_place *place =
+        pf_places_topic(&self->places, self->api, self->client, one->topic, one->topic_size);
+    return place == NULL ? NULL : place->topic;
 }
 
 static void hand_over_burst(pf_kafka_outbox *self, uint32_t number, int count)
@@ -161,21 +161,40 @@ static void hand_over_burst(pf_kafka_outbox *self, uint32_t number, int count)
     }
 }
 
-/* One record that has headers, or that is sent again: it counts as outstanding already. */
+/* One record that goes alone, or that is sent again: it counts as outstanding already. */
 static void hand_over_one(pf_kafka_outbox *self, uint32_t number, uint64_t at)
 {
     pf_framed_record one = pf_ticket_record(&self->tickets.all[number], at);
     rd_kafka_message_t message = message_of(&one, number, at);
-    if (one.headers_size == 0) {
+    if (!pf_kafka_goes_alone(&one)) {
         self->burst[0] = message;
         hand_over_burst(self, number, 1);
         return;
     }
-    int err = hand_over_with_headers(self, &one, &message, self->tickets.all[number].topic);
+    int err = pf_kafka_produce_alone(self->api, self->client, &one, &message, topic_of(self, &one, number));
     if (err == RD_KAFKA_ERR_NONE)
         self->in_flight++;
     else
         report(self, number, at, err);
+}
+
+/* The next record of a ticket that keeps the order in which records were published: while librdkafka has no room, it and
+ * all that follow wait where they are, instead of being sent again later.  0: it waits. */
+static int hand_over_in_order(pf_kafka_outbox *self, uint32_t number, const pf_framed_record *one)
+{
+    pf_outbox_ticket *ticket = &self->tickets.all[number];
+    uint64_t at = ticket->at;
+    rd_kafka_message_t message = message_of(one, number, at);
+    int err = pf_kafka_produce_alone(self->api, self->client, one, &message, topic_of(self, one, number));
+    if (err == RD_KAFKA_ERR_QUEUE_FULL)
+        return 0;
+    ticket->outstanding++;
+    ticket->at = one->next;
+    if (err == RD_KAFKA_ERR_NONE)
+        self->in_flight++;
+    else
+        report(self, number, at, err);
+    return 1;
 }
 
 /* Hand over records of a ticket while there is room; a run of records without headers goes as one burst.
@@ -186,7 +205,13 @@ static void hand_over_ticket(pf_kafka_outbox *self, uint32_t number)
     while (ticket->at < ticket->size && self->in_flight < self->limit) {
         uint64_t at = ticket->at;
         pf_framed_record one = pf_ticket_record(ticket, at);
-        if (one.headers_size != 0) {
+        if (self->places.by_name) {
+            if (self->n_retries > 0 || !hand_over_in_order(self, number, &one))
+                return;
+            ticket = &self->tickets.all[number];
+            continue;
+        }
+        if (pf_kafka_goes_alone(&one)) {
             ticket->outstanding++;
             ticket->at = one.next;
             hand_over_one(self, number, at);
@@ -200,7 +225,7 @@ static void hand_over_ticket(pf_kafka_outbox *self, uint32_t number)
             if (ticket->at == ticket->size)
                 break;
             one = pf_ticket_record(ticket, ticket->at);
-        } while (one.headers_size == 0 && count < PF_OUTBOX_BURST && count < room);
+        } while (!pf_kafka_goes_alone(&one) && count < PF_OUTBOX_BURST && count < room);
         ticket->outstanding += count;
         hand_over_burst(self, number, (int)count);
     }
@@ -214,8 +239,11 @@ static void hand_over_retries(pf_kafka_outbox *self)
     pf_outbox_retry *retries = self->retries;
     self->retries = NULL; /* what fails again goes to a new list */
     self->n_retries = self->retries_room = 0;
-    for (; done < count && self->in_flight < self->limit; done++)
+    for (; done < count && self->in_flight < self->limit; done++) {
+        if (self->places.by_name && self->n_retries > 0)
+            break; /* the one before failed again, and this one would pass it */
         hand_over_one(self, retries[done].ticket, retries[done].at);
+    }
     for (; done < count; done++)
         send_again_later(self, retries[done].ticket, retries[done].at);
     free(retries);
@@ -260,6 +288,8 @@ static void hand_over(pf_kafka_outbox *self)
     if (hand_over_group(self))
         return;
     hand_over_retries(self);
+    if (self->places.by_name && self->n_retries > 0)
+        return; /* what follows them would pass them */
     while (self->tickets.waiting_first != PF_OUTBOX_NONE && self->in_flight < self->limit) {
         uint32_t number = self->tickets.waiting_first, next = self->tickets.all[number].next;
         hand_over_ticket(self, number);
@@ -330,6 +360,7 @@ void pf_kafka_outbox_release(pf_kafka_outbox *self)
             self->api->topic_destroy(self->topics[i]);
         self->topics[i] = NULL;
     }
+    pf_places_free(&self->places, self->api);
     if (self->client != NULL)
         self->api->destroy(self->client);
     self->client = NULL;

@@ -18,6 +18,7 @@
 #define PYTHIA_KAFKA_OUTBOX_H
 
 #include "kafka_notes.h"
+#include "kafka_places.h"
 #include "kafka_tickets.h"
 
 #define PF_OUTBOX_BURST 256
@@ -54,6 +55,7 @@ typedef struct {
     int64_t retry_at_ns;
     pf_outbox_groups groups;
     uint64_t regrouped;   /* records that were sent again in groups, in all */
+    pf_kafka_places places;
     rd_kafka_message_t burst[PF_OUTBOX_BURST];
 } pf_kafka_outbox;
 

@@ -5,7 +5,8 @@ import os
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINVAL
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport strdup
 
 from kafka_notes cimport pf_kafka_notes
 from rdkafka_api cimport (
@@ -40,6 +41,24 @@ cdef extern from "kafka_outbox.h" nogil:
         pass
     ctypedef struct pf_outbox_groups:
         uint64_t bytes
+    ctypedef struct pf_offset_run:
+        int32_t partition
+        uint32_t topic
+        uint32_t dirty
+        int64_t source_first
+        int64_t target_first
+        int64_t source_last
+    ctypedef struct pf_kafka_topic_place:
+        char *name
+        pf_offset_run *open
+        uint32_t n_open
+    ctypedef struct pf_kafka_places:
+        uint32_t by_name
+        char *prefix
+        pf_kafka_topic_place *topics
+        uint32_t n_topics
+        pf_offset_run *closed
+        uint32_t n_closed
     ctypedef struct pf_kafka_outbox:
         rd_kafka_t *client
         pf_kafka_notes notes
@@ -52,6 +71,7 @@ cdef extern from "kafka_outbox.h" nogil:
         int passing_error
         pf_outbox_groups groups
         uint64_t regrouped
+        pf_kafka_places places
     int pf_kafka_outbox_init(pf_kafka_outbox *self, const pf_rdkafka *api)
     void pf_kafka_outbox_configure(pf_kafka_outbox *self, rd_kafka_conf_t *conf)
     void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, uint32_t limit)
@@ -78,8 +98,14 @@ cdef class _Held:
         PyBuffer_Release(&self.view)
 
 
+cdef tuple _run(pf_kafka_places *places, pf_offset_run *run):
+    name = places.topics[run.topic].name.decode("utf-8", "surrogateescape")
+    return name, run.partition, run.source_first, run.target_first, run.source_last
+
+
 cdef class KafkaPublisherNative:
-    """One librdkafka producer made of ``options``, writing to one or two topics.
+    """One librdkafka producer made of ``options``, writing to one or two topics; with a ``prefix``, to the topics that
+    its records name, whose names it is put before, in the order in which they are published.
 
     With a ``transactional.id`` among the options it is a transactional one: a record is then either part of the open
     transaction, or the reason why that can only be aborted (``lost_to``). The calls that wait for the network release
@@ -92,8 +118,9 @@ cdef class KafkaPublisherNative:
     cdef bint _open
     cdef int _pid
 
-    def __cinit__(self, dict options, *topics):
-        if not 1 <= len(topics) <= PF_OUTBOX_TOPICS:
+    def __cinit__(self, dict options, *topics, str prefix=None):
+        cdef bytes put_before
+        if not (0 if prefix is not None else 1) <= len(topics) <= PF_OUTBOX_TOPICS:
             raise ValueError(f"a producer writes to 1 to {PF_OUTBOX_TOPICS} topics, not {len(topics)}")
         self._api = rdkafka()
         self._held = {}
@@ -109,6 +136,13 @@ cdef class KafkaPublisherNative:
         self._open = True
         self._pid = os.getpid()
         self._state.transactional = "transactional.id" in options
+        if prefix is not None:
+            put_before = prefix.encode()
+            self._state.places.prefix = strdup(put_before)
+            if self._state.places.prefix == NULL:
+                self._api.conf_destroy(conf)
+                raise MemoryError
+            self._state.places.by_name = True
         pf_kafka_outbox_configure(&self._state, conf)
         cdef char reason[512]
         cdef rd_kafka_t *client = self._api.new(RD_KAFKA_PRODUCER, conf, reason, sizeof(reason))
@@ -145,7 +179,7 @@ cdef class KafkaPublisherNative:
     def add(self, records, uint32_t count, uint64_t ticket, uint32_t topic=0):
         """Take over ``count`` framed records for one of the topics; the buffer is held until the ticket is done."""
         self._check_open()
-        if topic >= PF_OUTBOX_TOPICS or self._state.topics[topic] == NULL:
+        if topic >= PF_OUTBOX_TOPICS or (self._state.topics[topic] == NULL and not self._state.places.by_name):
             raise IndexError(f"there is no topic {topic}")
         if ticket in self._held:
             raise ValueError(f"ticket {ticket} is on its way already")
@@ -178,6 +212,29 @@ cdef class KafkaPublisherNative:
             done.append((ticket.id, failed))
             del self._held[ticket.id]
             pf_tickets_forget(&self._state.tickets)
+
+    def take_runs(self):
+        """Which offsets became which, since the last call, oldest first: (topic, partition, first offset of the source,
+        offset that it got, last offset of the source), as ext/kafka_places.h says.
+
+        A run that is prolonged later is told again, with another end.
+        """
+        cdef pf_kafka_places *places = &self._state.places
+        cdef pf_kafka_topic_place *place
+        cdef pf_offset_run *run
+        cdef uint32_t i, k
+        taken = []
+        for i in range(places.n_closed):
+            taken.append(_run(places, &places.closed[i]))
+        places.n_closed = 0
+        for i in range(places.n_topics):
+            place = &places.topics[i]
+            for k in range(place.n_open):
+                run = &place.open[k]
+                if run.dirty:
+                    run.dirty = 0
+                    taken.append(_run(places, run))
+        return taken
 
     # -- transactions ------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@
 The payloads, keys and headers stay where they are, in the slot: only the columns and the table of messages are made.
 """
 
-from arena_layout cimport pf_count16, pf_message
+from arena_layout cimport PF_NO_PAYLOAD, pf_count16, pf_message
 from libc.stdint cimport INT32_MAX, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 
@@ -89,10 +89,13 @@ cdef int _decode(
     for i in range(n):
         messages[i] = table[rows[i]]
         messages[i].attempts = pf_count16(attempts)
-        if <uint64_t>messages[i].payload_at + messages[i].payload_size > whole.raw_bytes:
+        if messages[i].payload_size == PF_NO_PAYLOAD and decoder.takes_null:
+            outcome = decoder.decode(decoder, &columns, NULL, 0, &why)
+        elif <uint64_t>messages[i].payload_at + messages[i].payload_size > whole.raw_bytes:
             return PF_REFUSED  # cannot come from the intake: somebody has scribbled on the slot
-        outcome = decoder.decode(
-            decoder, &columns, raw + messages[i].payload_at, messages[i].payload_size, &why)
+        else:
+            outcome = decoder.decode(
+                decoder, &columns, raw + messages[i].payload_at, messages[i].payload_size, &why)
         if outcome != PF_DECODED:
             return outcome
     return PF_DECODED

@@ -1,4 +1,5 @@
-/* The decoder of decoder="raw": the payload as it came is the value of column 0. */
+/* The decoder of decoder="raw", of which the payload as it came is the value of column 0; and that of messages that are
+ * only handed on. */
 #ifndef PYTHIA_RAW_DECODER_H
 #define PYTHIA_RAW_DECODER_H
 
@@ -15,6 +16,24 @@ static int pf_raw_decode(pf_decoder *self, pf_columns *batch, const uint8_t *pay
     return PF_DECODED;
 }
 
-static inline void pf_raw_decoder_init(pf_decoder *self) { self->decode = pf_raw_decode; }
+static inline void pf_raw_decoder_init(pf_decoder *self) {
+    self->decode = pf_raw_decode;
+    self->takes_null = 0;
+}
+
+/* That of messages that are only handed on: every one is a row, a null one too, and the column stays empty, for what is
+ * handed on is read from the raw region. */
+static int pf_verbatim_decode(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size, pf_refusal *why) {
+    int32_t *offsets = pf_column_offsets(batch, 0);
+    if (batch->rows >= batch->capacity) return PF_FULL;
+    offsets[batch->rows + 1] = offsets[batch->rows];
+    batch->rows++;
+    return PF_DECODED;
+}
+
+static inline void pf_verbatim_decoder_init(pf_decoder *self) {
+    self->decode = pf_verbatim_decode;
+    self->takes_null = 1;
+}
 
 #endif

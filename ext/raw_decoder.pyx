@@ -1,10 +1,11 @@
 # cython: language_level=3
-"""RawDecoder: the payload as it came, in one column of bytes."""
+"""RawDecoder: the payload as it came, in one column of bytes. VerbatimDecoder: messages that are only handed on."""
 from pythia_fast._ext.decoder cimport NativeDecoder, pf_decoder
 
 
 cdef extern from "raw_decoder.h":
     void pf_raw_decoder_init(pf_decoder *decoder) noexcept nogil
+    void pf_verbatim_decoder_init(pf_decoder *decoder) noexcept nogil
 
 
 cdef class RawDecoder(NativeDecoder):
@@ -20,4 +21,19 @@ cdef class RawDecoder(NativeDecoder):
     def __init__(self, plan):
         self.plan = plan
         pf_raw_decoder_init(&self.native)
+        self.decoder = &self.native
+
+
+cdef class VerbatimDecoder(NativeDecoder):
+    """Makes a row of every message, null ones too, and copies none: for handlers that hand messages on as they are.
+
+    ``plan``: as of RawDecoder. The column stays empty.
+    """
+
+    cdef pf_decoder native
+    cdef object plan
+
+    def __init__(self, plan):
+        self.plan = plan
+        pf_verbatim_decoder_init(&self.native)
         self.decoder = &self.native

@@ -100,10 +100,12 @@ typedef struct {
 /* One argument of rd_kafka_produceva. */
 enum {
     RD_KAFKA_VTYPE_RKT = 2,
+    RD_KAFKA_VTYPE_PARTITION = 3,
     RD_KAFKA_VTYPE_VALUE = 4,
     RD_KAFKA_VTYPE_KEY = 5,
     RD_KAFKA_VTYPE_OPAQUE = 6,
     RD_KAFKA_VTYPE_MSGFLAGS = 7,
+    RD_KAFKA_VTYPE_TIMESTAMP = 8,
     RD_KAFKA_VTYPE_HEADERS = 10,
 };
 
@@ -112,6 +114,8 @@ typedef struct {
     union {
         rd_kafka_topic_t *rkt;
         int i;
+        int32_t i32;
+        int64_t i64;
         struct {
             void *ptr;
             size_t size;

@@ -31,7 +31,12 @@ static int pf_decode_message(const pf_arena *arena, pf_slot *slot, const pf_mess
         why->reason = PF_REASON_CUT;
         return PF_REFUSED;
     }
+    if (message->key_size == PF_KEY_OF_DAMAGED) {
+        why->reason = PF_REASON_NO_RECORD;
+        return PF_REFUSED;
+    }
     if (message->payload_size == PF_NO_PAYLOAD && message->payload_at != PF_SPOOLED) {
+        if (decoder->takes_null) return decoder->decode(decoder, columns, NULL, 0, why);
         why->reason = PF_REASON_NULL;
         return PF_REFUSED;
     }

@@ -10,6 +10,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum {
+    PF_WHOLE = 0,
+    PF_CUT = 1,     /* its source ended within it, for good */
+    PF_DAMAGED = 2, /* no record, in a file of records */
+};
+
 typedef struct {
     const uint8_t *payload; /* NULL: a null value (tombstone) */
     size_t size;
@@ -22,7 +28,7 @@ typedef struct {
     int64_t next_offset;    /* position to commit once this message is done */
     int64_t timestamp_ms;   /* -1: none */
     uint32_t deliveries;    /* times its broker delivered it before; 0 where it does not say */
-    uint8_t cut;            /* its source ended within it, for good: refused, whatever it holds; it has no key */
+    uint8_t cut;            /* PF_CUT, PF_DAMAGED: refused, whatever it holds; it has no key */
 } pf_incoming;
 
 enum {

@@ -415,6 +415,11 @@ class Batch(Generic[T]):
             self._status = view(self._memory.status(), np.uint8)
         return self._status
 
+    def forwarded_parts(self) -> tuple[BatchMemory, PartitionName | None]:
+        """For runtime/forwarding.py: where the messages lie, and what their partitions stand for."""
+        self._check_open()
+        return self._memory, self._name_of
+
     # -- the end of it
 
     def kept_views(self) -> list[str]:

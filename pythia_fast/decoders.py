@@ -35,8 +35,9 @@ DECODERS = {
     "msgpack": ("pythia_fast._ext.msgpack_decoder", "MsgpackDecoder"),
     "fixed": ("pythia_fast._ext.fixed_decoder", "FixedDecoder"),
     "raw": ("pythia_fast._ext.raw_decoder", "RawDecoder"),
+    "verbatim": ("pythia_fast._ext.raw_decoder", "VerbatimDecoder"),
 }
-_NAMED = ("json", "msgpack", "raw")  # a fixed layout is chosen by its dtype
+_NAMED = ("json", "msgpack", "raw")  # a fixed layout is chosen by its dtype, verbatim by what only hands on
 
 
 @dataclass(frozen=True)

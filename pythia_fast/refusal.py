@@ -37,6 +37,7 @@ class Reason(IntEnum):
     TAG = 20
     CODE_POINT = 21
     CUT = 22
+    NO_RECORD = 23
 
 
 _WHAT = {
@@ -62,13 +63,14 @@ _WHAT = {
     Reason.TAG: "another tag than the schema's",
     Reason.CODE_POINT: "a code point that is no character (above U+10FFFF, or U+D800 to U+DFFF)",
     Reason.CUT: "the file or pipe ends within this record",
+    Reason.NO_RECORD: "this is no record, in a file of records: it is damaged, or of another format",
 }
 
 #: pf_refusal.found
 _FOUND = ("", "null", "bool", "int", "float", "str", "array", "object", "bytes", "ext", "datetime")
 
 #: Reasons that concern the payload as a whole: a byte offset would say nothing.
-_WHOLE = frozenset({Reason.EMPTY, Reason.NULL, Reason.LENGTH, Reason.TOO_LARGE, Reason.CUT})
+_WHOLE = frozenset({Reason.EMPTY, Reason.NULL, Reason.LENGTH, Reason.TOO_LARGE, Reason.CUT, Reason.NO_RECORD})
 
 _WANTED = {
     Kind.BOOL: "bool",

@@ -18,6 +18,7 @@ cdef extern from "decoder.h" nogil:
     ctypedef struct pf_decoder:
         int (*decode)(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size,
                       pf_refusal *why) noexcept nogil
+        uint8_t takes_null
 
 cdef class NativeDecoder:
     cdef pf_decoder *decoder

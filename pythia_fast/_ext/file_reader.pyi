@@ -16,8 +16,10 @@ class FileRecords(NativeSource):
         record_bytes: int = 0,
         follow: bool = False,
         block_bytes: int = ...,
+        pace: float = 0,
     ) -> None:
-        """``format``: a key of FORMATS. ``follow``: call serve() now and then to look for rotated and new files."""
+        """``format``: a key of FORMATS. ``follow``: call serve() now and then to look for rotated and new files.
+        ``pace``: of records, times the speed at which their messages came; 0: as fast as they are taken."""
     def add(
         self,
         fd: int,

@@ -1,8 +1,11 @@
-def payload_bytes(records: memoryview | bytes, count: int, lines: bool) -> tuple[bytearray, list[tuple[int, str]]]:
-    """The payloads of framed records as a file's bytes, and (index, reason) of those that cannot stand in one.
+FORMS: dict[str, int]
 
-    ``lines``: each payload and a newline; otherwise each as u32 little endian size and payload. Raises ValueError
-    when ``records`` are not ``count`` whole records.
+def payload_bytes(records: memoryview | bytes, count: int, form: str) -> tuple[bytearray, list[tuple[int, str]]]:
+    """Framed records as a file's bytes, and (index, reason) of those that cannot stand in one.
+
+    ``form``: a key of FORMS. ``ndjson``: each payload and a newline; ``msgpack-frames``: each payload behind its size
+    as u32 little endian; ``records``: each record whole behind its size. Raises ValueError when ``records`` are not
+    ``count`` whole records.
     """
 
 def whole_frames(content: memoryview | bytes) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pythia_fast.brokers.checkup import CheckupContext, Findings
 
 if TYPE_CHECKING:
+    from pythia_fast._ext.message_limit import MessageLimit
     from pythia_fast._ext.ring import Arena
     from pythia_fast._ext.source import NativeSource
 
@@ -90,6 +91,7 @@ class Reader(ABC):
     """An open source. ``native`` is polled by the intake thread; everything else runs with the GIL."""
 
     native: NativeSource
+    limit: MessageLimit | None = None  #: polled instead of ``native``, before which it stands
     commit_interval_s: float = 1.0  #: between commits; shorter where what is not yet committed costs the broker memory
 
     @abstractmethod
@@ -192,6 +194,10 @@ class Source(ABC):
     def describe(self) -> str:
         """One short phrase for logs: ``kafka topic orders as group order-processors``."""
 
+    def as_group(self, group: str) -> Source:
+        """The same source, read as another group; itself, where it knows no groups."""
+        return self
+
     def checkpoint_group(self, app: str, handler: str) -> str | None:
         """The group whose positions it keeps in the state folder; None: it keeps none there."""
         return None
@@ -211,6 +217,11 @@ class Source(ABC):
 #: key, headers (as in arena_layout.h), payload.
 RECORD_HEADER_BYTES = 12
 NO_BYTES = 0xFFFFFFFF
+#: In the size of the headers: the record is placed, and behind the sizes stand timestamp i64 (milliseconds, -1: none),
+#: offset i64 (-1: none), partition i32 (-1: any) and the size of a topic's name u32; the name comes before the key.
+#: Only sinks that say ``takes_places`` are given such records.
+PLACED = 0x80000000
+PLACE_BYTES = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +278,9 @@ class Sink(ABC):
     @abstractmethod
     def describe(self) -> str:
         """One short phrase for logs."""
+
+    #: Whether its publisher reads records that say where their messages came from.
+    takes_places = False
 
     def file(self) -> str | None:
         """The file that it would write; None: it writes none."""

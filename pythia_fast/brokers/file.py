@@ -6,6 +6,7 @@ A file is a partition, a byte offset a position. Files are read in the order of 
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
@@ -39,7 +40,8 @@ class FileConsumer(Source):
     ``path``: a path, a glob (``**`` too), a list of them, or ``"-"`` for standard input.
     ``consumer_group``: whose positions these are; default: app and handler name.
     ``format``: ``"ndjson"`` (one payload a line; empty lines are skipped), ``"msgpack-frames"`` (payload size u32
-    little endian, payload) or ``"fixed"`` (``record_size`` bytes each, or as long as ``dtype``).
+    little endian, payload), ``"records"`` (what the command ``record`` writes: payload, key, headers and timestamp of a
+    message each) or ``"fixed"`` (``record_size`` bytes each, or as long as ``dtype``).
     ``follow``: wait for what is appended, through rotation; new files of a glob are picked up.
     ``start``: ``"checkpoint"``: where the group stopped, a file it does not know from its beginning;
     ``"beginning"`` and ``"end"`` forget the checkpoint.
@@ -53,7 +55,7 @@ class FileConsumer(Source):
         path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         consumer_group: str | None = None,
-        format: Literal["ndjson", "msgpack-frames", "fixed"] = "ndjson",  # noqa: A002 - the word for it
+        format: Literal["ndjson", "msgpack-frames", "fixed", "records"] = "ndjson",  # noqa: A002 - the word for it
         record_size: int | None = None,
         dtype: DTypeLike | None = None,
         follow: bool = False,
@@ -81,6 +83,7 @@ class FileConsumer(Source):
         self.record_bytes = _record_bytes(format, record_size, dtype)
         self.follow = follow
         self.start = start
+        self.pace = 0.0  #: of records: times the speed at which their messages came; 0: as fast as they are taken
 
     def open(self, context: ReaderContext) -> FileReader:
         if self.record_bytes > context.max_payload_bytes:
@@ -104,6 +107,11 @@ class FileConsumer(Source):
 
     def group(self, app: str, handler: str) -> str:
         return self.consumer_group or f"{app}.{handler}"
+
+    def as_group(self, group: str) -> FileConsumer:
+        other = copy.copy(self)
+        other.consumer_group = group
+        return other
 
     def checkpoint_group(self, app: str, handler: str) -> str | None:
         return None if self._reads_stream() else self.group(app, handler)

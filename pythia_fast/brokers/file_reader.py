@@ -33,6 +33,7 @@ class FileReader(Reader):
             max_payload_bytes=context.max_payload_bytes,
             record_bytes=consumer.record_bytes,
             follow=follow,
+            pace=consumer.pace,
         )
         self.paths: list[str] = []  #: by partition index
 

@@ -1,4 +1,4 @@
-"""Files as a sink: NDJSON or length-prefixed MessagePack, appended by one thread a file.
+"""Files as a sink: NDJSON, length-prefixed MessagePack or whole records, appended by one thread a file.
 
     publish() ─▶ queue ─▶ writer thread: all that waits ─▶ one write ─▶ one fsync ─▶ deliveries()
 
@@ -31,7 +31,7 @@ from pythia_fast.brokers.named_files import STDIN
 from pythia_fast.errors import ConfigError, SinkError
 from pythia_fast.options import named_options
 
-FileSinkFormat = Literal["ndjson", "msgpack-frames"]
+FileSinkFormat = Literal["ndjson", "msgpack-frames", "records"]
 Fsync = Literal["batch", "interval", "never"]
 FSYNC_INTERVAL_S = 1.0
 UNSYNCED_MOST_BYTES = 64 << 20  #: what is kept in memory until it is synced; beyond it a sync comes early
@@ -50,8 +50,9 @@ class FileLockedError(SinkError):
 class FileProducer(Sink):
     """Appends to a file.
 
-    ``format``: ``"ndjson"`` (each payload a line) or ``"msgpack-frames"`` (payload size u32 little endian, payload).
-    Keys and headers have no place in either and are dropped.
+    ``format``: ``"ndjson"`` (each payload a line), ``"msgpack-frames"`` (payload size u32 little endian, payload) or
+    ``"records"`` (key, headers and payload; a null payload too). Keys and headers have no place in the first two and
+    are dropped.
     ``fsync``: ``"batch"``: a record is delivered once it is on the disk (one fsync for all that waits);
     ``"interval"``: once it is written; an fsync follows within a second (sooner after 64 MiB), and while it fails what
     was written since the last one is kept, written again and synced before anything else, so a crash of the machine,
@@ -78,6 +79,7 @@ class FileProducer(Sink):
         options.choice("FileProducer", "fsync", fsync, get_args(Fsync))
         self.format = format
         self.fsync = fsync
+        self.takes_places = format == "records"
 
     def open(self, context: PublisherContext) -> FilePublisher:
         return FilePublisher(self, context.log)
@@ -94,7 +96,7 @@ class FileProducer(Sink):
         return self.path
 
     def encoding(self) -> Literal["json", "msgpack"]:
-        return "json" if self.format == "ndjson" else "msgpack"
+        return "msgpack" if self.format == "msgpack-frames" else "json"
 
 
 class _Batch(NamedTuple):
@@ -108,6 +110,7 @@ class FilePublisher(Publisher):
         """``mode``: of the file, where it is made. Raises SinkError, FileLockedError."""
         self._path = producer.path
         self._mode = mode
+        self._form = producer.format
         self._lines = producer.format == "ndjson"
         self._fsync = producer.fsync
         self._log = log
@@ -206,7 +209,7 @@ class FilePublisher(Publisher):
         """Write all of them with one sync; nothing is delivered when the run ends before the trouble does."""
         parts, delivered = [], []
         for batch in batches:
-            written, refused = payload_bytes(batch.records, batch.n_records, self._lines)
+            written, refused = payload_bytes(batch.records, batch.n_records, self._form)
             parts.append(written)
             failed = tuple(FailedRecord(index, reason) for index, reason in refused)
             delivered.append(Delivery(batch.ticket, failed))

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from pythia_fast.brokers.base import NO_BYTES, RECORD_HEADER_BYTES
+from pythia_fast.brokers.base import NO_BYTES, PLACE_BYTES, PLACED, RECORD_HEADER_BYTES
 
 #: Header names may repeat, and their order means something, as in Kafka.
 Headers = list[tuple[str, bytes | None]]
@@ -17,6 +17,16 @@ Headers = list[tuple[str, bytes | None]]
 _NAME_SIZE = struct.Struct("<H")
 _VALUE_SIZE = struct.Struct("<i")
 _RECORD = struct.Struct("<III")
+_PLACE = struct.Struct("<qqiI")
+
+
+class Place(NamedTuple):
+    """Where the message of a placed record came from."""
+
+    timestamp_ms: int = -1  #: -1: none
+    offset: int = -1  #: -1: none
+    partition: int = -1  #: -1: any
+    topic: bytes = b""
 
 
 class FramedRecord(NamedTuple):
@@ -25,6 +35,7 @@ class FramedRecord(NamedTuple):
     key: bytes | None
     headers: bytes  #: encoded
     payload: bytes | None
+    place: Place | None = None
 
 
 def encode_headers(headers: Iterable[tuple[str, bytes | None]] | None) -> bytes:
@@ -67,12 +78,17 @@ def decode_headers(encoded: bytes | memoryview) -> Headers:
     return headers
 
 
-def frame_record(payload: bytes | None, key: bytes | None = None, headers: bytes = b"") -> bytes:
+def frame_record(
+    payload: bytes | None, key: bytes | None = None, headers: bytes = b"", place: Place | None = None
+) -> bytes:
     """One record as a publisher reads it; ``headers`` are encoded already."""
     sizes = _RECORD.pack(
-        NO_BYTES if key is None else len(key), len(headers), NO_BYTES if payload is None else len(payload)
+        NO_BYTES if key is None else len(key),
+        len(headers) | (0 if place is None else PLACED),
+        NO_BYTES if payload is None else len(payload),
     )
-    return b"".join((sizes, key or b"", headers, payload or b""))
+    placed = b"" if place is None else _PLACE.pack(*place[:3], len(place.topic)) + place.topic
+    return b"".join((sizes, placed, key or b"", headers, payload or b""))
 
 
 def iterate_records(records: bytes | memoryview) -> Iterator[FramedRecord]:
@@ -83,7 +99,14 @@ def iterate_records(records: bytes | memoryview) -> Iterator[FramedRecord]:
         if at + RECORD_HEADER_BYTES > len(view):
             raise ValueError(f"a record header at byte {at} ends outside the buffer of {len(view)} bytes")
         key_size, headers_size, payload_size = _RECORD.unpack_from(view, at)
-        key_at = at + RECORD_HEADER_BYTES
+        place, key_at = None, at + RECORD_HEADER_BYTES
+        if headers_size & PLACED:
+            headers_size &= ~PLACED
+            if key_at + PLACE_BYTES > len(view):
+                raise ValueError(f"the record at byte {at} ends outside the buffer of {len(view)} bytes")
+            timestamp_ms, offset, partition, topic_size = _PLACE.unpack_from(view, key_at)
+            key_at += PLACE_BYTES + topic_size
+            place = Place(timestamp_ms, offset, partition, bytes(view[key_at - topic_size : key_at]))
         headers_at = key_at + (0 if key_size == NO_BYTES else key_size)
         payload_at = headers_at + headers_size
         end = payload_at + (0 if payload_size == NO_BYTES else payload_size)
@@ -93,5 +116,6 @@ def iterate_records(records: bytes | memoryview) -> Iterator[FramedRecord]:
             None if key_size == NO_BYTES else bytes(view[key_at:headers_at]),
             bytes(view[headers_at:payload_at]),
             None if payload_size == NO_BYTES else bytes(view[payload_at:end]),
+            place,
         )
         at = end

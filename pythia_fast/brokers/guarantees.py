@@ -193,12 +193,12 @@ FILE = Guarantees(
     written_when='it is synced to the disk (`fsync="batch"`)',
     order=Order(
         partition_is="a file",
-        key_is="nothing: lines, frames and fixed records have no key",
+        key_is='the message\'s key, with `format="records"`; else nothing: lines, frames and fixed records have none',
         partition="that of the file",
         key="that of the file: rows without a key are ordered by partition",
     ),
-    keys="none; written ones are dropped",
-    headers="none; written ones are dropped",
+    keys='read and written with `format="records"`; else none, and written ones are dropped',
+    headers='read and written with `format="records"`; else none, and written ones are dropped',
     sharing="none: one run at a time has a group, and one run at a time writes a file",
     redelivery=Redelivery(
         what="what was handled since the last checkpoint, about a second of it, and what was in hand",

@@ -11,6 +11,7 @@ to open.
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import socket
@@ -145,6 +146,11 @@ class KafkaConsumer(Source):
             return parse_moment("KafkaConsumer: start_at", self._start_at, now)
         return self._start_at.astimezone(UTC)
 
+    def as_group(self, group: str) -> KafkaConsumer:
+        other = copy.copy(self)
+        other._group = group
+        return other
+
     @property
     def isolation_level(self) -> str:
         """Whether messages of transactions that are not committed are read."""
@@ -202,6 +208,8 @@ class KafkaProducer(Sink):
 
     Raises ConfigError, and UnknownOptionError for an option that librdkafka does not have.
     """
+
+    takes_places = True
 
     @named_options("KafkaProducer")
     def __init__(

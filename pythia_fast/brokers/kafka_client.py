@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import tenacity
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from pythia_fast.brokers.kafka import CONSUMER_DEFAULTS, PRODUCER_DEFAULTS
@@ -82,6 +82,24 @@ class KafkaAccess:
             asked = admin.describe_topics(TopicCollection([topic]), request_timeout=self.timeout_s)
             return str(asked[topic].result(self.timeout_s).topic_id)
 
+    def committed(
+        self, group: str, keys: Iterable[tuple[str, int]], kind: type[SourceError | SinkError]
+    ) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> the position that a group goes on from, where it has one.
+
+        Asked by a consumer that joins nothing: librdkafka's admin client asks the same (ListConsumerGroupOffsets), and
+        takes its process down where the answer is that the group's coordinator is being found or loaded.
+        """
+        parts = [TopicPartition(*key) for key in keys]
+        if not parts:
+            return {}
+        consumer = self.consumer(group)
+        try:
+            found = self.of_group(lambda: _whole(consumer.committed(parts, timeout=self.timeout_s)), kind)
+        finally:
+            consumer.close()
+        return {(part.topic, part.partition): part.offset for part in found if part.offset >= 0}
+
     def of_group(self, ask: Callable[[], Answer], kind: type[SourceError | SinkError]) -> Answer:
         """Ask for or commit positions; a coordinator that is just being found or elected is waited for."""
         patient = tenacity.Retrying(
@@ -100,6 +118,14 @@ class KafkaAccess:
             yield
         except KafkaException as error:
             raise kind(f"Kafka at {self.servers}: {text_of(error.args[0])}") from None
+
+
+def _whole(parts: list[TopicPartition]) -> list[TopicPartition]:
+    """The same. Raises the first failure of one of them, but for a topic that is not there: it has no position."""
+    for part in parts:
+        if part.error is not None and part.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise KafkaException(part.error)
+    return parts
 
 
 def _is_no_coordinator(error: BaseException) -> bool:

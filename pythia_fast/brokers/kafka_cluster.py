@@ -20,7 +20,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
 
 from pythia_fast.brokers.kafka_client import KafkaAccess, missing, text_of
 from pythia_fast.errors import SourceError, UnknownGroupError, UnknownTopicError
@@ -228,6 +228,23 @@ class KafkaCluster:
             time.sleep(LOOK_AGAIN_S)
         return True
 
+    def add_partitions(self, topic: str, partitions: int) -> None:
+        """Have the topic so many in all. Returns once the brokers tell of them."""
+        asked = self._admin.create_partitions(
+            [NewPartitions(topic, partitions)], request_timeout=self._access.timeout_s
+        )[topic]
+        try:
+            self._answer(asked)
+        except SourceError as error:
+            raise SourceError(f"topic {topic} cannot be given {partitions} partitions: {error}") from None
+        deadline = time.monotonic() + self._access.timeout_s
+        while len(self._partitions(topic)) < partitions:
+            if time.monotonic() > deadline:
+                raise SourceError(
+                    f"topic {topic} was given partitions, but {self._access.servers} does not tell of them"
+                )
+            time.sleep(LOOK_AGAIN_S)
+
     def _partitions(self, topic: str) -> Sequence[int]:
         known = self.topics()
         if topic not in known:
@@ -236,14 +253,9 @@ class KafkaCluster:
 
     def _committed(self, group: str, keys: list[TopicPartition]) -> dict[int, int]:
         """Partition -> position, where the group has one."""
-        request = [ConsumerGroupTopicPartitions(group, keys)]
-        seconds = self._access.timeout_s
-
-        def ask() -> Any:
-            return self._admin.list_consumer_group_offsets(request, request_timeout=seconds)[group].result(seconds)
-
-        found = self._access.of_group(ask, SourceError).topic_partitions
-        return {part.partition: part.offset for part in found if part.offset >= 0}
+        asked = [(key.topic, key.partition) for key in keys]
+        found = self._access.committed(group, asked, SourceError)
+        return {partition: offset for (_, partition), offset in found.items()}
 
     def _must_exist(self, group: str) -> None:
         if not self._exists(group):

@@ -244,7 +244,8 @@ class MemoryPublisher(Publisher):
 
     def publish(self, records: memoryview, count: int, ticket: int) -> None:
         read = [
-            MemoryRecord(key, decode_headers(headers), payload) for key, headers, payload in iterate_records(records)
+            MemoryRecord(record.key, decode_headers(record.headers), record.payload)
+            for record in iterate_records(records)
         ]
         if len(read) != count:
             raise ValueError(f"{len(read)} records in the buffer of ticket {ticket}, {count} announced")

@@ -12,6 +12,8 @@ from pythia_fast._ext.file_reader import frames_end
 from pythia_fast.brokers.checkpoint import Identity, identity_of
 from pythia_fast.errors import SourceError
 
+#: Formats whose records stand behind their size.
+FRAMED = ("msgpack-frames", "records")
 STDIN = "-"
 _COMPRESSED = {
     b"\x1f\x8b": "gzip -dc",
@@ -81,7 +83,7 @@ def open_regular(path: str) -> int:
 def last_record_end(fd: int, format: str, record_bytes: int) -> int:  # noqa: A002
     """Position after the last whole record. Raises OSError."""
     size = os.fstat(fd).st_size
-    if format == "msgpack-frames":
+    if format in FRAMED:
         return frames_end(fd, size)  # from frame to frame: nothing but the sizes tells where one ends
     return record_start(fd, size, format, record_bytes)
 
@@ -93,7 +95,7 @@ def record_start(fd: int, at: int, format: str, record_bytes: int) -> int:  # no
     """
     if format == "fixed":
         return at - at % record_bytes
-    if format == "msgpack-frames":
+    if format in FRAMED:
         return at
     while at > 0:
         block = min(at, 1 << 16)

@@ -7,6 +7,7 @@ option to check or something to open.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -121,6 +122,11 @@ class RedisStreamsConsumer(Source):
 
     def group(self, app: str, handler: str) -> str:
         return self.consumer_group or os.environ.get("CONSUMER_GROUP") or f"{app}-{handler}"
+
+    def as_group(self, group: str) -> RedisStreamsConsumer:
+        other = copy.copy(self)
+        other.consumer_group = group
+        return other
 
     def open(self, context: ReaderContext) -> Reader:
         from pythia_fast.brokers.redis_reader import RedisReader

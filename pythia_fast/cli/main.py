@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pythia_fast.cli import bench, control, demo, dlq, doctor, drill, replay, run, seek, version
+from pythia_fast.cli import bench, control, demo, dlq, doctor, drill, mirror, record, replay, run, seek, version
 from pythia_fast.cli.early_stop import StoppedBeforeStart
 from pythia_fast.cli.exit_codes import AppImportError, ExitCode, code_of_error
 from pythia_fast.errors import PythiaError
@@ -41,7 +41,7 @@ commands = typer.Typer(
     epilog="Exit codes: 0 done or drained, 1 failed, 2 wrong usage, 3 app cannot be imported, 4 source or sink "
     "cannot be reached, 5 drain deadline passed with work left, 130 stopped by a second signal.",
 )
-for _command in (run.run, replay.replay, seek.seek, drill.drill):
+for _command in (run.run, record.record, replay.replay, mirror.mirror, seek.seek, drill.drill):
     commands.command(no_args_is_help=True)(_command)
 for _other in (
     control.status,

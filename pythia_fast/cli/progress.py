@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO, cast
 
 from rich.console import Console, Group, RenderableType
@@ -27,6 +27,14 @@ CLOSE_S = 1.0
 
 class Display(Observer):
     """An observer that shows what it is told and can be closed when the run fails."""
+
+    #: What a command has to add to the figures, asked for each time they are shown.
+    note: Callable[[], str] | None = None
+
+    def noted(self) -> str:
+        """That, behind what separates it; empty where there is nothing."""
+        text = self.note() if self.note is not None else ""
+        return f"  {text}" if text else ""
 
     def started(self, info: RunInfo) -> None:
         """Nothing to show yet."""
@@ -85,7 +93,7 @@ class LiveDisplay(Display):
 
     def render(self, snapshot: Snapshot) -> RenderableType:
         """The whole display for one state."""
-        parts: list[RenderableType] = [self._bar(snapshot), Text(_figures(snapshot, self._rates))]
+        parts: list[RenderableType] = [self._bar(snapshot), Text(_figures(snapshot, self._rates) + self.noted())]
         losses = _losses(snapshot)
         if losses:
             parts.append(Text(losses, style="magenta"))
@@ -126,7 +134,10 @@ class LineDisplay(Display):
             return
         self._next_s = snapshot.seconds + self._every_s
         cpu = " ".join(f"{process.name} {process.cpu_percent:.0f} %" for process in snapshot.processes)
-        parts = [clock(snapshot.seconds), _figures(snapshot, self._rates), _losses(snapshot), cpu and f"CPU {cpu}"]
+        done, total = snapshot.progress or (0, 0)
+        share = f"{done / total:.0%}" if total else ""
+        figures = _figures(snapshot, self._rates) + self.noted()
+        parts = [clock(snapshot.seconds), share, figures, _losses(snapshot), cpu and f"CPU {cpu}"]
         self._say("  ".join(part for part in parts if part))
 
     def event(self, text: str) -> None:

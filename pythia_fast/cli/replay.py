@@ -1,4 +1,4 @@
-"""``replay``: the messages of a file through a handler, at a chosen pace."""
+"""``replay``: the messages of a file through a handler, or to a broker, at a chosen pace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pythia_fast.cli.run import DrainTimeout, Quiet, ReportPath, StateDir, Workers
+from pythia_fast.cli.run import ConnectTimeout, DrainTimeout, Quiet, ReportPath, StateDir, Workers
 from pythia_fast.cli.running import run_app, workers_of
 from pythia_fast.cli.target import load_app
 from pythia_fast.errors import ConfigError, SourceError
@@ -25,9 +25,20 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.base import Source
     from pythia_fast.cli.dead_letters import LetterMessages
     from pythia_fast.cli.pace import Feeder, Pace, Replayed
+    from pythia_fast.registration import Handler as Registered
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="messages, one JSON object a line")]
-Target = Annotated[str, typer.Option("--app", metavar="MODULE:APP", help="whose handler gets the messages")]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="what record wrote; or one JSON object a line; or dead letters")
+]
+Target = Annotated[str | None, typer.Option("--app", metavar="MODULE:APP", help="whose handler gets the messages")]
+Sent = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="TARGET",
+        help="send them there instead: kafka://HOST:PORT/TOPIC, redis://HOST:PORT/DB/STREAM, amqp://HOST:PORT/VHOST/QUEUE",
+    ),
+]
 Handler = Annotated[str | None, typer.Option("--handler", metavar="NAME", help="which handler, if the app has several")]
 Speed = Annotated[
     str,
@@ -37,7 +48,11 @@ Speed = Annotated[
 ]
 TimeField = Annotated[
     str | None,
-    typer.Option("--time-field", metavar="NAME", help="the messages' own time, for --speed 2x; else it is looked for"),
+    typer.Option(
+        "--time-field",
+        metavar="NAME",
+        help="of JSON lines: the messages' own time, for --speed 2x; else it is looked for",
+    ),
 ]
 AsLetters = Annotated[
     bool | None,
@@ -54,7 +69,8 @@ TOPIC_CHARACTERS = 1000  #: of a path, where it stands for a topic
 
 def replay(
     file: File,
-    app: Target,
+    app: Target = None,
+    to: Sent = None,
     speed: Speed = "max",
     time_field: TimeField = None,
     handler: Handler = None,
@@ -64,49 +80,59 @@ def replay(
     report: ReportPath = None,
     state_dir: StateDir = None,
     drain_timeout: DrainTimeout = 30.0,
+    connect_timeout: ConnectTimeout = None,
     quiet: Quiet = False,
 ) -> int:
-    """Send the messages of a file through a handler, in place of its source.
+    """Send the messages of a file through a handler, in place of its source, or to a broker.
 
     Nothing is committed anywhere. Results go to the handler's sink unless --no-sink is given; dead letters go
     where the handler sends them, by default to a folder of this replay under .pythia.
 
-    A file of dead letters is told by its first record: the messages in it are sent, each with the payload, key, headers
-    and timestamp that it came with. --no-dead-letters sends its lines as they are.
+    What record wrote is told by its first record: each message comes with its payload, key, headers and time, and
+    --speed 2x keeps half the distance that the recorded times have. With --to they are sent as they are; Kafka keeps
+    their times too, and chooses the partition by the key. A file of dead letters is told by its first record as well:
+    the messages in it are sent. --no-dead-letters sends its lines as they are.
 
     \b
     Examples:
+      python -m pythia_fast replay orders.rec --app orders:app --speed 10x
+      python -m pythia_fast replay orders.rec --to kafka://localhost:9092/orders-copy --speed 1x
       python -m pythia_fast replay orders.ndjson --app orders:app
-      python -m pythia_fast replay orders.ndjson --speed 2x --app orders:app --no-sink
-      python -m pythia_fast replay orders.ndjson --speed 500/s --app orders:app --handler score
+      python -m pythia_fast replay orders.ndjson --speed 500/s --app orders:app --handler score --no-sink
       python -m pythia_fast replay .pythia/orders/dead-letters/score.ndjson --app orders:app
     """
-    from pythia_fast.cli.discard import Discard
     from pythia_fast.cli.pace import FeederStart, parse_speed
+    from pythia_fast.moving.recording import begins_with_record
 
+    if (app is None) == (to is None):
+        raise ConfigError("give --app MODULE:APP, whose handler gets the messages, or --to TARGET: one of the two")
     if not os.path.isfile(file):
         raise ConfigError(f"there is no file {file}")
     pace = parse_speed(speed)
-    loaded = load_app(app)
-    name = chosen_handler(loaded, handler)
+    loaded, name = handled_by(app, handler, no_sink) if app is not None else sent_to(str(to), handler, no_sink)
     folder = state_dir or own_folder(Path(".pythia") / loaded.name)
-    letters = letters_in(file, dead_letters)
-    if letters is not None and not quiet:
-        print(f"{file} holds dead letters: sending the messages in them", file=sys.stderr)
-    source, feeder = paced_source(file, pace, time_field, letters)
+    recorded = dead_letters is not True and begins_with_record(file)
+    letters = None if recorded else letters_in(file, dead_letters)
+    if recorded:
+        source, feeder = recorded_source(file, pace, time_field), None
+    else:
+        source, feeder = paced_source(file, pace, time_field, letters)
     # Whoever replays asked for every one of these messages, of which he may know that most are bad.
     replayed = dataclasses.replace(loaded.handlers[name], source=source, dead_letter_limit=None, transactions=None)
-    if no_sink and replayed.sink is not None:
-        replayed = dataclasses.replace(replayed, sink=Discard())
+    if recorded and pace.rows_per_second is not None:
+        replayed = dataclasses.replace(replayed, rate_limit=pace.rows_per_second)
     loaded.handlers[name] = replayed
+    if not quiet:
+        print(order_line(file, replayed, pace, recorded, letters), file=sys.stderr)
     try:
         code, result = run_app(
             loaded,
-            workers=workers_of(workers),
+            workers=workers_of(workers) if app is not None else 1,
             until="end",
             handlers=[name],
             state_dir=folder,
             drain_timeout=drain_timeout,
+            connect_timeout=connect_timeout,
             report_path=report,
             quiet=quiet,
             observers=[FeederStart(feeder)] if feeder is not None else [],
@@ -126,6 +152,66 @@ def replay(
     elif result.dead_lettered and not quiet:
         print(f"dead letters, unless the handler sends them elsewhere: {folder}", file=sys.stderr)
     return code
+
+
+def handled_by(target: str, handler: str | None, no_sink: bool) -> tuple[App, str]:
+    """The app, and the name of its handler that gets the messages."""
+    from pythia_fast.cli.discard import Discard
+
+    app = load_app(target)
+    name = chosen_handler(app, handler)
+    if no_sink and app.handlers[name].sink is not None:
+        app.handlers[name] = dataclasses.replace(app.handlers[name], sink=Discard())
+    return app, name
+
+
+def sent_to(target: str, handler: str | None, no_sink: bool) -> tuple[App, str]:
+    """The app that sends messages to an address, and the name of its handler."""
+    from pythia_fast.moving import apps
+    from pythia_fast.moving.places import sink_at
+
+    for given, option in ((handler is not None, "--handler"), (no_sink, "--no-sink")):
+        if given:
+            raise ConfigError(f"{option} belongs to --app: with --to no handler of yours is called")
+    sink = sink_at(target)
+    app = apps.replay if sink.takes_places else apps.replay_plain
+    (name,) = app.handlers
+    apps.prepared(app, app.handlers[name].source, sink)
+    return app, name
+
+
+def order_line(file: Path, handler: Registered, pace: Pace, recorded: bool, letters: LetterMessages | None) -> str:
+    """What the replay was ordered to do."""
+    what = "recorded messages" if recorded else "messages in dead letters" if letters is not None else "lines"
+    if handler.decoding.name == "verbatim":
+        where = handler.sink.describe() if handler.sink is not None else ""
+    else:
+        where = f"handler {handler.name}"
+    how = "as fast as they are taken"
+    if pace.factor is not None:
+        how = f"at {pace.factor:g} times the speed at which they came"
+    elif pace.rows_per_second is not None:
+        how = f"at {pace.rows_per_second:g} a second"
+    if letters is not None:
+        return f"{file} holds dead letters: sending the messages in them to {where}, {how}"
+    return f"replaying {file}: {what} to {where}, {how}"
+
+
+def recorded_source(file: Path, pace: Pace, time_field: str | None) -> Source:
+    """The recording, which keeps to the pace by itself. Raises ConfigError where there are no times to keep to."""
+    from pythia_fast.brokers.file import FileConsumer
+    from pythia_fast.moving.recording import first_time_ms
+
+    if time_field is not None:
+        raise ConfigError(f"--time-field is for JSON lines: {file} is a recording, whose messages have their own times")
+    consumer = FileConsumer(path=str(file), consumer_group="replay", format="records")
+    if pace.factor is not None:
+        if first_time_ms(file) < 0:
+            raise ConfigError(
+                f"the first messages of {file} have no times, so there is no speed to keep: give --speed max or 500/s"
+            )
+        consumer.pace = pace.factor
+    return consumer
 
 
 def own_folder(parent: Path) -> Path:

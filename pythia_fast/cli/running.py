@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -95,12 +95,17 @@ def run_app(
     report_path: Path | None = None,
     quiet: bool = False,
     observers: Sequence[Observer] = (),
+    note: Callable[[], str] | None = None,
 ) -> tuple[ExitCode, RunReport]:
-    """Run ``app`` with a display, write the report, also that of a run that fails, and print the summary."""
+    """Run ``app`` with a display, write the report, also that of a run that fails, and print the summary.
+
+    ``note``: what is to be shown beside the figures.
+    """
     from pythia_fast.cli.progress import Observers, make_display
     from pythia_fast.cli.report_file import ReportWriter
 
     display = make_display(quiet=quiet)
+    display.note = note
     writers = [ReportWriter(report_path)] if report_path is not None else []
     try:
         report = app.run(

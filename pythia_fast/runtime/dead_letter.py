@@ -16,7 +16,7 @@ import msgspec
 
 from pythia_fast.brokers.base import Delivery, Publisher, PublisherContext, Sink
 from pythia_fast.brokers.file_sink import FileLockedError, FileProducer, FilePublisher
-from pythia_fast.brokers.framing import frame_record
+from pythia_fast.brokers.framing import Place, frame_record
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
 from pythia_fast.runtime.dead_letter_form import DeadLetter, StoredLetter, broker_headers, stored_letter
@@ -95,6 +95,12 @@ def default_files(state_dir: Path, handler: str) -> list[Path]:
     return [folder / f"{name}.ndjson", *(folder / f"{name}-{number}.ndjson" for number in range(1, MAX_FILES))]
 
 
+def place_of(letter: DeadLetter) -> Place:
+    """Where its message came from, for a file of records."""
+    topic = letter.topic.encode("utf-8", "surrogateescape")
+    return Place(letter.timestamp_ms, letter.offset, letter.partition, topic)
+
+
 class DeadLetterWriter:
     """Sends dead letters to the handler's sink, and to the file in the state folder what that sink refuses.
 
@@ -122,12 +128,16 @@ class DeadLetterWriter:
         return sink.open(self._context)
 
     def _encoder(self, sink: Sink | None) -> Callable[[DeadLetter, str], bytes]:
-        if sink is None or isinstance(sink, FileProducer):
+        in_file = isinstance(sink, FileProducer)
+        if sink is None or (isinstance(sink, FileProducer) and sink.format != "records"):
             encode = msgspec.json.encode if sink is None or sink.encoding() == "json" else msgspec.msgpack.encode
             return lambda letter, time: frame_record(encode(self._stored(letter, time)))
         context = self._context
         return lambda letter, time: frame_record(
-            letter.payload, letter.key, broker_headers(letter, context.app, context.handler, time)
+            letter.payload,
+            letter.key,
+            broker_headers(letter, context.app, context.handler, time),
+            place_of(letter) if in_file else None,
         )
 
     def _stored(self, letter: DeadLetter, time: str) -> StoredLetter:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 #: Seats of spares in the arena, for each that is kept: one may be taken by a process that is just being seated.
 SEATS_A_SPARE = 3
 CLOSE_TIMEOUT_S = 10.0
+PLACED_RECORD_BYTES = 8192  #: more than a record takes beside key, headers and payload: a topic's name, sizes, numbers
 GIVE_UP_S = 0.5  #: the same after a run that gave up on what it had read: its last records come again anyhow
 
 
@@ -84,7 +85,7 @@ class HandlerRun:
             "n_workers": workers,
             "credit": plan.credit,
             "n_slots": plan.slots,
-            "output_bytes": handler.max_batch_bytes if handler.sink is not None else 4096,
+            "output_bytes": output_bytes(handler),
             "n_spares": handler.spares * SEATS_A_SPARE,
         }
         self.arena = Arena(handler.decoding.plan, **self._shape)
@@ -169,7 +170,7 @@ class HandlerRun:
         self._intake = Intake(
             self.arena,
             handler.decoding.native(),
-            self._reader.native,
+            self._reader.limit or self._reader.native,
             ordering=handler.ordering,
             linger_ns=int(handler.batch_timeout * 1e9),
             spool_dir=self._spool_dir,
@@ -277,7 +278,10 @@ class HandlerRun:
     # -- what an observer sees -----------------------------------------------------------------
 
     def progress(self) -> tuple[int, int] | None:
-        return self._reader.progress() if self._reader is not None else None
+        if self._reader is None:
+            return None
+        limit = self._reader.limit
+        return (limit.taken, limit.most) if limit is not None else self._reader.progress()
 
     def trouble(self) -> list[str]:
         waiting = (self._sink, self._dead_letters)
@@ -335,6 +339,13 @@ class HandlerRun:
             flow=self._flow.state,
             circuit=self._flow.circuit,
         )
+
+
+def output_bytes(handler: Handler) -> int:
+    """Room for the records of a batch. One message that is handed on as it came fits, with where it came from."""
+    if handler.sink is None:
+        return 4096
+    return handler.max_batch_bytes + (PLACED_RECORD_BYTES if handler.decoding.name == "verbatim" else 0)
 
 
 def refuse_own_output(handler: Handler) -> None:

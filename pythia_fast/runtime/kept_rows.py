@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from pythia_fast.columns import BoolArray
 from pythia_fast.errors import HandlerError, ResultError
+from pythia_fast.runtime.forwarding import Forwarded
 from pythia_fast.runtime.outputs import columns_of, length_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def rows_to_send(
             f"handler {handler.name!r} returned a {type(result).__name__} but has no sink: "
             "give it one with sink=, or return None"
         )
+    if isinstance(result, Forwarded):
+        return result, np.ones(rows, np.bool_)
     listed = isinstance(result, list | tuple)
     columns = {} if listed else columns_of(result)
     length = len(result) if listed else length_of(columns)

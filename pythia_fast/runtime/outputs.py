@@ -9,6 +9,7 @@
 | or any other holder of Arrow columns                          |                                             |
 | a list: bytes, str                                            | each as it is                               |
 | a list: Structs, dicts, anything else that msgspec encodes    | each encoded                                |
+| Forwarded                                                     | the batch's messages as they came           |
 
 Objects are JSON or MessagePack, as the sink says. All columns of one result are equally long. A column named
 ``__key__`` (bytes, str or integers) is the records' key and no part of their payload.
@@ -30,10 +31,12 @@ import msgspec
 import numpy as np
 
 from pythia_fast._ext import row_encoder as rows_c
+from pythia_fast._ext.message_records import BROKEN, encode_messages
 from pythia_fast._ext.row_encoder import RowEncoder, encode_payloads
-from pythia_fast.batch import Batch
+from pythia_fast.batch import MESSAGE, Batch
 from pythia_fast.brokers.base import RECORD_HEADER_BYTES
 from pythia_fast.errors import OutputValueError, ResultError
+from pythia_fast.runtime.forwarding import Forwarded
 from pythia_fast.runtime.notes import reason_of
 from pythia_fast.runtime.output_columns import ColumnWriter
 
@@ -71,6 +74,8 @@ class OutputEncoder:
         """
         if result is None:
             return _Payloads([], {})
+        if isinstance(result, Forwarded):
+            return _Messages(result)
         if isinstance(result, (list, tuple)):
             return self._payloads(result)
         columns = columns_of(result)
@@ -203,6 +208,35 @@ class _Payloads(Records):
 
     def _measure(self, row: int, too_small: int) -> int | None:
         return RECORD_HEADER_BYTES + len(self._payloads[row])
+
+
+class _Messages(Records):
+    """The messages of a batch as they came."""
+
+    def __init__(self, forwarded: Forwarded) -> None:
+        super().__init__(len(forwarded), {})
+        memory, name_of = forwarded.batch.forwarded_parts()
+        self._what = forwarded.what
+        self._table = memory.messages()
+        self._raw = memory.raw("forwarded")
+        self._places: list[tuple[int, bytes, int]] = []
+        if self._what and name_of is not None:
+            table = np.frombuffer(memoryview(self._table), MESSAGE)
+            for index in np.unique(table["partition"]).tolist():
+                topic, number = name_of(index)
+                self._places.append((index, topic.encode("utf-8", "surrogateescape"), number))
+
+    def _encode(self, region: memoryview | bytearray, start: int, end: int) -> tuple[int, int, int, int, int]:
+        code, row, size = encode_messages(self._table, self._raw, self._places, self._what, region, start, end)
+        if code == BROKEN:
+            raise RuntimeError(f"message {row} of a batch lies outside of it")
+        return (rows_c.DONE if row == end else rows_c.FULL), row, -1, size, row - start
+
+    def _column(self, index: int) -> str | None:
+        return None
+
+    def _measure(self, row: int, too_small: int) -> int | None:
+        return None
 
 
 _FAILURES = {

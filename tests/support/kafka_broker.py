@@ -31,6 +31,7 @@ from types import TracebackType
 
 KAFKA_VERSION = "4.3.1"
 SCALA_VERSION = "2.13"
+CLUSTER_ID = "cHl0aGlhLWZhc3QtdGVzdA"
 READY_LINE = b"Kafka Server started"
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -165,6 +166,7 @@ class KafkaBroker:
 
     ``advertised_port``: that of a proxy before ``proxied_port``: clients that come by it are told to come by it again,
     while those of ``bootstrap_servers`` are not. ``settings``: properties that are added, or replace the ones here.
+    ``cluster_id``: 16 bytes in base64 without their padding; brokers that are to be told apart by it need their own.
     ``sustained``: it is to bear load for long, as in benchmarks, and is compiled thoroughly; its start costs twice as
     much.
     """
@@ -176,6 +178,7 @@ class KafkaBroker:
         heap: str = "512m",
         settings: dict[str, str] | None = None,
         advertised_port: int | None = None,
+        cluster_id: str = CLUSTER_ID,
         sustained: bool = False,
     ) -> None:
         self.folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix="pythia-fast-kafka-"))
@@ -184,6 +187,7 @@ class KafkaBroker:
         self._advertised_port = advertised_port if advertised_port is not None else self.proxied_port
         self.log_path = self.folder / "broker.log"
         self._heap = heap
+        self._cluster_id = cluster_id
         self._compiler = [] if sustained else [QUICK_COMPILER]
         self.settings = settings or {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -237,7 +241,7 @@ class KafkaBroker:
 
     def _format(self, java: str, jars: str, properties: Path) -> None:
         command = [java, "-Xmx128m", QUICK_COMPILER, "-cp", jars, "kafka.tools.StorageTool", "format"]
-        command += ["-t", "cHl0aGlhLWZhc3QtdGVzdA", "-c", str(properties)]
+        command += ["-t", self._cluster_id, "-c", str(properties)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise BrokerError(f"StorageTool format failed:\n{done.stdout}{done.stderr}")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pythia_fast.brokers.framing import (
     FramedRecord,
+    Place,
     decode_headers,
     encode_headers,
     frame_record,
@@ -41,15 +42,19 @@ def test_a_name_too_long_is_refused() -> None:
         encode_headers([("n" * 70_000, b"")])
 
 
-@given(st.lists(st.builds(FramedRecord, optional_bytes, header_lists.map(encode_headers), optional_bytes)))
+numbers = st.integers(-1, 2**63 - 1)
+places = st.none() | st.builds(Place, numbers, numbers, st.integers(-1, 2**31 - 1), st.binary(max_size=20))
+
+
+@given(st.lists(st.builds(FramedRecord, optional_bytes, header_lists.map(encode_headers), optional_bytes, places)))
 def test_records_come_back(records: list[FramedRecord]) -> None:
-    framed = b"".join(frame_record(record.payload, record.key, record.headers) for record in records)
+    framed = b"".join(frame_record(record.payload, record.key, record.headers, record.place) for record in records)
     assert list(iterate_records(memoryview(framed))) == records
 
 
-@given(st.builds(FramedRecord, optional_bytes, st.just(b""), optional_bytes), st.data())
+@given(st.builds(FramedRecord, optional_bytes, st.just(b""), optional_bytes, places), st.data())
 def test_a_record_that_ends_outside_is_refused(record: FramedRecord, data: st.DataObject) -> None:
-    framed = frame_record(record.payload, record.key, record.headers)
+    framed = frame_record(record.payload, record.key, record.headers, record.place)
     cut = data.draw(st.integers(1, len(framed) - 1))
     with pytest.raises(ValueError, match="ends outside the buffer"):
         list(iterate_records(framed[:cut]))

@@ -110,7 +110,7 @@ typedef struct {
     uint32_t payload_at;   /* from the start of the raw region; PF_SPOOLED: too large, in a file */
     uint32_t payload_size; /* PF_NO_PAYLOAD: a null value */
     uint32_t key_at;
-    int32_t key_size;      /* -1: no key; PF_KEY_OF_CUT */
+    int32_t key_size;      /* -1: no key; PF_KEY_OF_CUT, or below: refused by its source */
     uint32_t headers_at;   /* (name size u16, name, value size i32 or -1, value)*, little endian */
     uint32_t headers_size;
     uint16_t attempts;     /* times the row has been given to a handler before, as far as the word counts */

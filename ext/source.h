@@ -22,8 +22,16 @@ typedef struct {
     int64_t next_offset;    /* position to commit once this message is done */
     int64_t timestamp_ms;   /* -1: none */
     uint32_t deliveries;    /* times its broker delivered it before; 0 where it does not say */
-    uint8_t cut;            /* its source ended within it, for good: refused, whatever it holds; it has no key */
+    uint8_t cut;            /* PF_CUT...: refused, whatever it holds; it has no key */
 } pf_incoming;
+
+/* Why a message is refused by its source already; in the order of their reasons in decoder.h. */
+enum {
+    PF_CUT = 1,        /* its source ended within it, for good */
+    PF_NOT_AMQP = 2,   /* no message of AMQP 1.0 */
+    PF_COMPRESSED = 3, /* a batch of messages, packed in a way that is not read here */
+    PF_BAD_BATCH = 4,  /* a batch of messages that cannot be taken apart */
+};
 
 enum {
     PF_APPENDED = 0, /* taken: a row, or a counted refusal */

@@ -97,7 +97,11 @@ class Writer:
 
     def __init__(self, server: RabbitMqServer, stream: str) -> None:
         self.connection = StreamConnection(login(server).address, "writer")
-        self.connection.ask(1, b"\0" + string("") + string(stream), "declare a publisher")
+        try:
+            self.connection.ask(1, b"\0" + string("") + string(stream), "declare a publisher")
+        except BaseException:
+            self.connection.close()
+            raise
         self._next = 0
         self._confirmed = 0
 
@@ -170,6 +174,10 @@ class Stream:
             return connection.stored_offset(group, self.name)
         finally:
             connection.close()
+
+    def leave(self) -> None:
+        """The stream stays."""
+        self._amqp.close()
 
     def close(self) -> None:
         self.channel.queue_delete(self.name)

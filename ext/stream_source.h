@@ -104,6 +104,20 @@ int64_t pf_stream_now_ns(void);
 int pf_stream_source_init(pf_stream_source *self);
 void pf_stream_source_free(pf_stream_source *self);
 void pf_stream_source_break(pf_stream_source *self, uint32_t why, int64_t number);
+
+/* stream_chunks.c, for stream_source.c: a Deliver frame of so many bytes is whole at the front; its next message, or what
+ * stands for several (PF_STALLED: there is no room for it); all of it is handed on. */
+void pf_stream_begin_chunk(pf_stream_source *self, size_t frame);
+int pf_stream_next_of_chunk(pf_stream_source *self, pf_sink *sink);
+void pf_stream_end_chunk(pf_stream_source *self);
+/* Forget the sub-batch at hand. */
+void pf_stream_end_batch(pf_stream_source *self);
+
+static inline void pf_stream_count_up(_Atomic uint64_t *counter, uint64_t more)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + more, memory_order_relaxed);
+}
+
 /* Where more is to be received (in + in_end), and how much; 0: nothing now (or `broken`). */
 size_t pf_stream_source_room(pf_stream_source *self);
 void pf_stream_source_received(pf_stream_source *self, size_t bytes);

@@ -1,4 +1,5 @@
-"""The app of the benchmark of streams of RabbitMQ: reads ``BENCH_TOPIC`` as ``CONSUMER_GROUP`` at ``RABBITMQ_STREAM_URL``.
+"""The app of the benchmark of RabbitMQ's streams: reads ``BENCH_TOPIC`` as ``CONSUMER_GROUP``, where
+``RABBITMQ_STREAM_URL`` says.
 
 Each pool process leaves in the folder ``BENCH_RESULTS`` (<pid>.json) when its first batch came and its last was done.
 """

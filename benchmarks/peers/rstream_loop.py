@@ -2,9 +2,9 @@
 
     python -m benchmarks.peers.rstream_loop PORT USER PASSWORD STREAM ROWS
 
-rstream calls back for each message; its decoder of AMQP 1.0 in Python would take most of the time, so the data section is
-cut out here, which is good for messages that have nothing else. Prints {"rows", "seconds", "cpu_seconds"}, from the first
-message to the last.
+rstream calls back for each message; its decoder of AMQP 1.0 in Python would take most of the time, so the data section
+is cut out here, which is good for messages that have nothing else. Prints {"rows", "seconds", "cpu_seconds"}, from the
+first message to the last.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ class Beginning(NamedTuple):
             return f"offset {self.value:,}"
         if self.start == Start.TIMESTAMP:
             return datetime.datetime.fromtimestamp(self.value / 1000, datetime.UTC).isoformat(timespec="milliseconds")
-        return {Start.FIRST: "its first message", Start.LAST: "its last chunk", Start.NEXT: "what comes next"}[self.start]
+        return {Start.FIRST: "its first message", Start.LAST: "its last chunk", Start.NEXT: "what comes next"}[
+            self.start
+        ]
 
 
 class RabbitMQStreamConsumer(Source):
@@ -43,8 +45,8 @@ class RabbitMQStreamConsumer(Source):
         stream: its name, or super_stream: that of a super stream, each of whose streams is a partition.
         consumer_group: the reference that offsets are stored under, at the server; default ``CONSUMER_GROUP``, else
             ``<app>-<handler>``. One run at a time has a group: the server shares no stream between several.
-        offset: where a group begins that has stored nothing yet: ``"first"`` (the default), ``"last"`` (the last chunk of
-            messages), ``"next"`` (what comes from now on), an offset, or a datetime with a time zone.
+        offset: where a group begins that has stored nothing yet: ``"first"`` (the default), ``"last"`` (the last chunk
+            of messages), ``"next"`` (what comes from now on), an offset, or a datetime with a time zone.
         message_format: ``"amqp"``: messages of AMQP 1.0, as clients publish them; ``"raw"``: messages are bare bytes.
         key_property: the application property that is a message's key; default: its routing key, where it came by
             AMQP 0-9-1.
@@ -103,9 +105,7 @@ class RabbitMQStreamConsumer(Source):
             heartbeat=heartbeat,
             way=STREAM,
         )
-        self.read_ahead_bytes = options.whole(
-            where, "read_ahead_bytes", read_ahead_bytes, 64 << 10, 1 << 40, "bytes"
-        )
+        self.read_ahead_bytes = options.whole(where, "read_ahead_bytes", read_ahead_bytes, 64 << 10, 1 << 40, "bytes")
         self.max_chunk_bytes = options.whole(where, "max_chunk_bytes", max_chunk_bytes, 64 << 10, 1 << 32, "bytes")
 
     @property

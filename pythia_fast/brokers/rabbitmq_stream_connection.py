@@ -46,8 +46,10 @@ class Chunk(NamedTuple):
 class StreamConnection:
     """See the module's docstring. Raises OSError, Refused or ProtocolError, after which it is of no more use."""
 
-    def __init__(self, address: Address, name: str) -> None:
+    def __init__(self, address: Address, name: str, patience_s: float = ANSWER_S) -> None:
+        """``patience_s``: how long it waits for an answer at most."""
         self.address = address
+        self._patience_s = patience_s
         self.heartbeat_s = 0
         self.closed = False
         self._correlation = 0
@@ -61,7 +63,7 @@ class StreamConnection:
             raise
 
     def _connect(self) -> socket.socket:
-        plain = socket.create_connection((self.address.host, self.address.port), CONNECT_S)
+        plain = socket.create_connection((self.address.host, self.address.port), min(CONNECT_S, self._patience_s))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.address.tls is None:
             return plain
@@ -146,8 +148,8 @@ class StreamConnection:
     def last_chunks(self, streams: Sequence[str]) -> list[Chunk | None]:
         """The last chunk of messages of each stream; None: it has none.
 
-        There is no command that tells, so each is subscribed to at its last chunk, with credit for one. The server sends
-        it before it answers the next question.
+        There is no command that tells, so each is subscribed to at its last chunk, with credit for one. The server
+        sends it before it answers the next question.
         """
         self._chunks.clear()
         for number, stream in enumerate(streams):
@@ -180,7 +182,7 @@ class StreamConnection:
     # -- frames ------------------------------------------------------------------------------------
 
     def _write(self, content: bytes) -> None:
-        self.socket.settimeout(ANSWER_S)
+        self.socket.settimeout(self._patience_s)
         self.socket.sendall(content)
         self._sent = time.monotonic()
 
@@ -189,7 +191,7 @@ class StreamConnection:
 
         Its key is that of a response, but RabbitMQ 3.10 answers PARTITIONS with the key of the request.
         """
-        deadline = time.monotonic() + ANSWER_S
+        deadline = time.monotonic() + self._patience_s
         while time.monotonic() < deadline:
             found = self._read_frame()
             if found is None:
@@ -201,7 +203,7 @@ class StreamConnection:
 
     def _read_frame(self) -> tuple[int, Parts] | None:
         """Key and content of the next frame; None for a heartbeat and for a chunk, which is noted."""
-        self.socket.settimeout(ANSWER_S)
+        self.socket.settimeout(self._patience_s)
         (size,) = struct.unpack(">I", self._read(4))
         if size < HEAD_BYTES:
             raise ProtocolError(f"a frame of {size} bytes")

@@ -179,7 +179,9 @@ class Keeper:
             self._data = None
         self._away_since = time.monotonic()
         before, times = self._damaged
-        self._damaged = (trouble.sentence, times + 1 if trouble.sentence == before else 1) if trouble.damaged else ("", 0)
+        self._damaged = (
+            (trouble.sentence, times + 1 if trouble.sentence == before else 1) if trouble.damaged else ("", 0)
+        )
         if not trouble.passes or self._damaged[1] >= DAMAGED_AT_MOST:
             self._fail(trouble.sentence)
         self._met(trouble)
@@ -220,8 +222,8 @@ class Keeper:
             raise Refused(Code.NO_STREAM, f"read super stream {consumer.super_stream!r}")
         if len(found) > MOST_STREAMS:
             raise CannotRead(
-                f"RabbitMQ at {self.address}: {consumer.what} has {len(found):,} streams, and one handler reads at most "
-                f"{MOST_STREAMS}: give several handlers a stream= each"
+                f"RabbitMQ at {self.address}: {consumer.what} has {len(found):,} streams, and one handler reads at "
+                f"most {MOST_STREAMS}: give several handlers a stream= each"
             )
         for stream, code in control.missing(found).items():
             raise Refused(code, f"read stream {stream!r}")

@@ -81,8 +81,8 @@ def _of_refusal(refused: Refused, address: Address) -> Trouble:
         return Trouble(f"{place} takes no user and password (PLAIN is not among its auth_mechanisms)", False)
     if refused.code == Code.VHOST:
         return Trouble(
-            f"{place} does not let user {user!r} into virtual host {address.virtual_host!r}: does it exist (rabbitmqctl "
-            "list_vhosts), and has the user permissions there (rabbitmqctl list_permissions)?",
+            f"{place} does not let user {user!r} into virtual host {address.virtual_host!r}: does it exist "
+            "(rabbitmqctl list_vhosts), and has the user permissions there (rabbitmqctl list_permissions)?",
             False,
         )
     if refused.code == Code.NO_STREAM:
@@ -114,15 +114,16 @@ def of_broken(broken: tuple[int, int], address: Address, what: str, max_chunk_by
         return Trouble(f"{place} has not given a sign of life for {2 * address.heartbeat_s} s", True)
     if kind == native.TOO_LARGE:
         return Trouble(
-            f"{place}: {what}: a chunk of messages has {number:,} bytes, max_chunk_bytes is {max_chunk_bytes:,}: raise it",
+            f"{place}: {what}: a chunk of messages has {number:,} bytes, max_chunk_bytes is {max_chunk_bytes:,}: "
+            "raise it",
             False,
         )
     if kind == native.MEMORY:
         return Trouble(f"no memory for what {place} sends: {what}; give the process more", False)
     if kind == native.BAD_CRC:
         return Trouble(
-            f"{place}: {what}: the chunk of messages from offset {number:,} has another checksum than is written in it: "
-            "its bytes are damaged",
+            f"{place}: {what}: the chunk of messages from offset {number:,} has another checksum than is written in "
+            "it: its bytes are damaged",
             True,
             True,
         )

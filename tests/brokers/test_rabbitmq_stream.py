@@ -15,10 +15,12 @@ import pika
 import pytest
 
 from pythia_fast import App, Batch, RabbitMQStreamConsumer
-from pythia_fast.brokers.memory import MemoryProducer
+from pythia_fast.brokers.memory import MemoryConsumer, MemoryProducer
+from pythia_fast.brokers.rabbitmq import RabbitMQProducer
 from pythia_fast.brokers.rabbitmq_stream_trouble import Refused
 from pythia_fast.errors import SourceError
 from tests.support.kafka_broker import free_ports
+from tests.support.memory_run import echo
 from tests.support.rabbitmq_run import echo_app
 from tests.support.rabbitmq_server import ADDRESS, OTHER_VHOST, PASSWORD, USER, RabbitMqServer
 from tests.support.rabbitmq_stream import Stream, SuperStream, entry, message, sub_batch, text, url_of
@@ -146,6 +148,29 @@ def test_a_chunk_that_is_larger_than_may_be_ends_the_run(stream: Stream, tmp_pat
         app.run(workers=1, until="end", state_dir=tmp_path)
 
 
+def test_over_tls(stream: Stream, tmp_path: Path) -> None:
+    server = stream.server
+    stream.publish(numbers(50_000))
+    source = source_of(stream, port=server.stream_tls_port, tls=server.tls_context(), read_ahead_bytes=128 << 10)
+    assert read(source, tmp_path, ordering="partition") == numbers(50_000)
+    assert stream.stored(GROUP) == 49_999
+
+
+def test_a_certificate_that_nobody_vouches_for(stream: Stream, tmp_path: Path) -> None:
+    app, _ = echo_app(source_of(stream, port=stream.server.stream_tls_port, tls=True))
+    with pytest.raises(SourceError, match="its certificate is not accepted"):
+        app.run(workers=1, until="end", state_dir=tmp_path)
+
+
+def test_a_stream_is_written_to_as_a_queue(stream: Stream, tmp_path: Path) -> None:
+    app = App("rabbit")
+    source = MemoryConsumer([b"%d" % number for number in range(100)])
+    sink = RabbitMQProducer(stream.name, url=stream.server.url)
+    app.batch_handler(source=source, sink=sink, decoder="raw", name="echo")(echo)
+    app.run(workers=1, until="end", state_dir=tmp_path)
+    assert read(source_of(stream), tmp_path / "reading") == numbers(100)
+
+
 # -- where a group begins --------------------------------------------------------------------------
 
 
@@ -201,7 +226,8 @@ def test_messages_that_came_by_amqp_0_9_1_keep_key_and_headers(stream: Stream, t
     assert found is not None
     told = found.decode()
     assert told.startswith(f"b'payload' {stream.name.encode()!r}")
-    assert "('trace', b't-1')" in told and "('count', b'3')" in told
+    assert "('trace', b't-1')" in told
+    assert "('count', b'3')" in told
 
 
 def test_the_key_is_the_application_property_that_is_named(stream: Stream, tmp_path: Path) -> None:
@@ -254,7 +280,8 @@ def test_sub_batches_that_cannot_be_read_are_one_dead_letter_each(stream: Stream
     assert dead.payloads == [b"zstandard", b"no gzip", torn[-len(entry(contents[9])) + 3 :]]
     packed, damaged, cut = reasons(dead)
     assert "compressed, and not with gzip" in packed
-    assert "cannot be taken apart" in damaged and "cannot be taken apart" in cut
+    assert "cannot be taken apart" in damaged
+    assert "cannot be taken apart" in cut
     assert stream.stored(GROUP) == 39
 
 
@@ -284,16 +311,18 @@ def test_a_super_stream_is_read_as_partitions(super_stream: SuperStream, tmp_pat
 def test_connections_that_are_cut(stream: Stream, tmp_path: Path) -> None:
     """Nothing is lost and nothing is repeated: a new connection goes on where the one before was."""
     stream.publish(numbers(20_000))
-    with TcpProxy(stream.server.stream_port) as proxy:
-        with reading(source_of(stream, port=proxy.port), tmp_path) as running:
-            for count in (100, 5000, 20_000):
-                running.poll_until(partial(has, running, count))
-                proxy.cut()
-            stream.publish(numbers(20_000, 20_010))
-            running.poll_until(lambda: has(running, 20_010))
-            assert running.payloads == numbers(20_010)
-            running.commit()
-            assert running.has_told("closed the connection; trying on")
+    with (
+        TcpProxy(stream.server.stream_port) as proxy,
+        reading(source_of(stream, port=proxy.port), tmp_path) as running,
+    ):
+        for count in (100, 5000, 20_000):
+            running.poll_until(partial(has, running, count))
+            proxy.cut()
+        stream.publish(numbers(20_000, 20_010))
+        running.poll_until(lambda: has(running, 20_010))
+        assert running.payloads == numbers(20_010)
+        running.commit()
+        assert running.has_told("closed the connection; trying on")
     assert stream.stored(GROUP) == 20_009
 
 

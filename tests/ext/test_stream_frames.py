@@ -34,10 +34,14 @@ def test_the_checksum_is_that_of_zlib(content: bytes) -> None:
 def test_a_chunk_and_its_entries(version: int) -> None:
     contents = [b"one", b"", b"three" * 100]
     fault, found = read_chunk(deliver(b"".join(map(entry, contents)), entries=3, records=3, version=version))
-    assert fault == 0 and found is not None
+    assert fault == 0
+    assert found is not None
     header, entries, used = found
-    assert header["first"] == 7 and header["records"] == 3 and header["timestamp_ms"] == 1_700_000_000_123
-    assert header["subscription"] == 3 and header["crc"] == zlib.crc32(b"".join(map(entry, contents)))
+    assert header["first"] == 7
+    assert header["records"] == 3
+    assert header["timestamp_ms"] == 1_700_000_000_123
+    assert header["subscription"] == 3
+    assert header["crc"] == zlib.crc32(b"".join(map(entry, contents)))
     assert [each[4] for each in entries] == contents
     assert used == header["data_size"]
 
@@ -61,7 +65,8 @@ def test_a_chunk_that_is_cut_anywhere_is_told_as_such() -> None:
 
 def test_what_follows_the_data_is_not_read_as_entries() -> None:
     fault, found = read_chunk(deliver(entry(b"payload")) + entry(b"trailer"))
-    assert fault == 0 and found is not None
+    assert fault == 0
+    assert found is not None
     assert [each[4] for each in found[1]] == [b"payload"]
 
 

@@ -55,7 +55,9 @@ def message(payload: bytes, properties: Mapping[str, bytes] | None = None) -> by
     """A message of AMQP 1.0; ``properties``: application properties, encoded."""
     sections = b""
     if properties:
-        sections = section(0x74, compound(0xC1, [part for name in properties for part in (text(name), properties[name])]))
+        sections = section(
+            0x74, compound(0xC1, [part for name in properties for part in (text(name), properties[name])])
+        )
     return sections + section(0x75, data(payload))
 
 
@@ -146,9 +148,7 @@ class Stream:
         self.name = f"stream-{next(_numbers)}"
         self._amqp = pika.BlockingConnection(pika.URLParameters(server.url))
         self.channel = self._amqp.channel()
-        self.channel.queue_declare(
-            self.name, durable=True, arguments={"x-queue-type": "stream", **arguments}
-        )
+        self.channel.queue_declare(self.name, durable=True, arguments={"x-queue-type": "stream", **arguments})
 
     def publish(self, payloads: Iterable[bytes], at_once: int = AT_ONCE) -> None:
         """As messages of AMQP 1.0 that have nothing but data."""

@@ -261,6 +261,12 @@ static void wait_for_news(pf_stream_source *self, int64_t until)
         self->wants_io = 1;
 }
 
+static int readable(const pf_stream_source *self)
+{
+    struct pollfd end = {.fd = self->fd, .events = POLLIN};
+    return poll(&end, 1, 0) > 0;
+}
+
 /* Nothing is taken in: what was asked for is received, so that the server need not wait for us to write its heartbeats. */
 void pf_stream_source_keep_alive(pf_stream_source *self)
 {
@@ -268,18 +274,23 @@ void pf_stream_source_keep_alive(pf_stream_source *self)
         return;
     beat(self);
     send_out(self);
-    if (self->fd >= 0 && self->tls)
-        self->wants_io = 1;
-    else if (self->fd >= 0)
+    if (self->fd >= 0 && !self->tls)
         receive(self);
-    if (self->fd >= 0 && pf_stream_source_room(self) == 0)
+    size_t room = self->fd >= 0 ? pf_stream_source_room(self) : 0;
+    if (self->fd >= 0 && room == 0)
         self->heard_ns = pf_stream_now_ns(); /* whoever does not listen cannot complain of silence */
+    else if (self->fd >= 0 && self->tls)
+        self->wants_io |= self->more_inside || readable(self);
 }
 
 /* The server says something every half of the time that was agreed upon. */
 static void check_silence(pf_stream_source *self)
 {
-    if (self->fd >= 0 && self->heartbeat_ns && pf_stream_now_ns() - self->heard_ns > 2 * self->heartbeat_ns)
+    if (self->fd < 0 || !self->heartbeat_ns || pf_stream_now_ns() - self->heard_ns <= 2 * self->heartbeat_ns)
+        return;
+    if (self->tls && readable(self)) /* nobody has looked */
+        self->wants_io = 1;
+    else
         pf_stream_source_break(self, PF_STREAM_SILENT, 0);
 }
 

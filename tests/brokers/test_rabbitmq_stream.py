@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import pika
 import pytest
 
 from pythia_fast import App, Batch, RabbitMQStreamConsumer
+from pythia_fast._ext.collecting_sink import CALL
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryProducer
 from pythia_fast.brokers.rabbitmq import RabbitMQProducer
 from pythia_fast.brokers.rabbitmq_stream_trouble import Refused
@@ -169,6 +171,31 @@ def test_a_stream_is_written_to_as_a_queue(stream: Stream, tmp_path: Path) -> No
     app.batch_handler(source=source, sink=sink, decoder="raw", name="echo")(echo)
     app.run(workers=1, until="end", state_dir=tmp_path)
     assert read(source_of(stream), tmp_path / "reading") == numbers(100)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_sink_that_takes_nothing_bounds_what_is_read_and_keeps_the_connection(
+    stream: Stream, tmp_path: Path, tls: bool
+) -> None:
+    stream.publish(bytes(10_000) for _ in range(4000))
+    server = stream.server
+    secured = {"port": server.stream_tls_port, "tls": server.tls_context()} if tls else {}
+    source = source_of(stream, heartbeat=1, read_ahead_bytes=1 << 20, **secured)
+    with reading(source, tmp_path) as running:
+        running.sink.stall_after(100)
+        running.poll_until(lambda: has(running, 100))
+        outcomes: Counter[int] = Counter()
+        deadline = time.monotonic() + 4  # longer than two heartbeats
+        while time.monotonic() < deadline:
+            outcomes[running.poll()] += 1
+            time.sleep(0.005)
+        _, received, _ = running.reader.native.counters
+        assert received < 3 << 20
+        assert outcomes[CALL] < 100  # it does not spin
+        running.sink.stall_after(None)
+        running.poll_until(lambda: has(running, 4000))
+        assert [message.offset for message in running.messages] == list(range(4000))
+        assert not running.has_told("trying on"), running.log
 
 
 # -- where a group begins --------------------------------------------------------------------------

@@ -70,6 +70,8 @@ MODULES: dict[str, list[str]] = {
     "amqp_stream": [],
     "amqp_reader": ["amqp_source.c"],
     "amqp_publisher": [],
+    "stream_reader": ["stream_source.c", "stream_chunks.c"],
+    "stream_probe": [],
 }
 
 

@@ -91,10 +91,9 @@ enum {
 #define PF_SPOOLED_HEAD (1u << 20)   /* of one that is larger, so many are */
 #define PF_NO_PAYLOAD 0xffffffffu
 
-/* The key size of a message whose source ended within it: it has no key, and is refused. */
+/* The key size of a message whose source ended within it: it has no key, and is refused. Below it those of the other
+ * reasons for which a source refuses (source.h), in their order. */
 #define PF_KEY_OF_CUT (-2)
-/* That of what stands where a record should, in a file of records. */
-#define PF_KEY_OF_DAMAGED (-3)
 
 /* How far the decoding of a batch has come. */
 enum {
@@ -112,7 +111,7 @@ typedef struct {
     uint32_t payload_at;   /* from the start of the raw region; PF_SPOOLED: too large, in a file */
     uint32_t payload_size; /* PF_NO_PAYLOAD: a null value */
     uint32_t key_at;
-    int32_t key_size;      /* -1: no key; PF_KEY_OF_CUT, PF_KEY_OF_DAMAGED */
+    int32_t key_size;      /* -1: no key; PF_KEY_OF_CUT, or below: refused by its source */
     uint32_t headers_at;   /* (name size u16, name, value size i32 or -1, value)*, little endian */
     uint32_t headers_size;
     uint16_t attempts;     /* times the row has been given to a handler before, as far as the word counts */

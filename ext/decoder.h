@@ -43,6 +43,9 @@ enum {
     PF_REASON_CODE_POINT = 21,         /* a number in a UTF-32 text that is no character's */
     PF_REASON_CUT = 22,                /* its source ended within it */
     PF_REASON_NO_RECORD = 23,          /* a file of records holds something else here */
+    PF_REASON_NOT_AMQP = 24,           /* a message in a stream that is no message of AMQP 1.0 */
+    PF_REASON_COMPRESSED = 25,         /* messages packed together in a way that is not read here */
+    PF_REASON_BAD_BATCH = 26,          /* messages packed together that cannot be taken apart */
 };
 
 /* JSON-ish name of what was found, for PF_REASON_TYPE. */

@@ -266,7 +266,7 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
         row->partition = m->partition;
         row->payload_size = m->payload == NULL ? PF_NO_PAYLOAD : pf_size32(m->size);
         row->payload_at = oversize ? PF_SPOOLED : pf_copy_in(raw, &open->raw_bytes, m->payload, m->size);
-        row->key_size = m->cut == PF_CUT ? PF_KEY_OF_CUT : m->cut ? PF_KEY_OF_DAMAGED : oversize ? -1 : m->key_size;
+        row->key_size = m->cut ? PF_KEY_OF_CUT + PF_CUT - m->cut : oversize ? -1 : m->key_size;
         row->key_at = pf_copy_in(raw, &open->raw_bytes, m->key, oversize ? 0 : key_size);
         row->headers_size = oversize ? 0 : m->headers_size;
         row->headers_at = pf_copy_in(raw, &open->raw_bytes, m->headers, row->headers_size);

@@ -27,12 +27,9 @@ static inline uint64_t pf_rows_at(const pf_arena *arena, const pf_slot *slot) {
 static int pf_decode_message(const pf_arena *arena, pf_slot *slot, const pf_message *message, pf_columns *columns,
                              pf_decoder *decoder, pf_refusal *why) {
     *why = (pf_refusal){PF_REASON_NONE, PF_FOUND_NONE, 0, -1, 0};
-    if (message->key_size == PF_KEY_OF_CUT) {
-        why->reason = PF_REASON_CUT;
-        return PF_REFUSED;
-    }
-    if (message->key_size == PF_KEY_OF_DAMAGED) {
-        why->reason = PF_REASON_NO_RECORD;
+    if (message->key_size <= PF_KEY_OF_CUT) {
+        int64_t reason = PF_REASON_CUT + ((int64_t)PF_KEY_OF_CUT - message->key_size);
+        why->reason = (uint8_t)(reason < PF_REASON_BAD_BATCH ? reason : PF_REASON_BAD_BATCH);
         return PF_REFUSED;
     }
     if (message->payload_size == PF_NO_PAYLOAD && message->payload_at != PF_SPOOLED) {

@@ -10,10 +10,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Why a message is refused by its source already; in the order of their reasons in decoder.h. */
 enum {
-    PF_WHOLE = 0,
-    PF_CUT = 1,     /* its source ended within it, for good */
-    PF_DAMAGED = 2, /* no record, in a file of records */
+    PF_WHOLE = 0,      /* it is not */
+    PF_CUT = 1,        /* its source ended within it, for good */
+    PF_DAMAGED = 2,    /* no record, in a file of records */
+    PF_NOT_AMQP = 3,   /* no message of AMQP 1.0 */
+    PF_COMPRESSED = 4, /* a batch of messages, packed in a way that is not read here */
+    PF_BAD_BATCH = 5,  /* a batch of messages that cannot be taken apart */
 };
 
 typedef struct {
@@ -28,7 +32,7 @@ typedef struct {
     int64_t next_offset;    /* position to commit once this message is done */
     int64_t timestamp_ms;   /* -1: none */
     uint32_t deliveries;    /* times its broker delivered it before; 0 where it does not say */
-    uint8_t cut;            /* PF_CUT, PF_DAMAGED: refused, whatever it holds; it has no key */
+    uint8_t cut;            /* PF_CUT...: refused, whatever it holds; it has no key */
 } pf_incoming;
 
 enum {

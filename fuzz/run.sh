@@ -1,19 +1,19 @@
 #!/bin/sh
-# Fuzz the decoders, the encoder, the file reader and writer, the readers of Redis replies and of AMQP frames, the AMQP
+# Fuzz the decoders, the encoder, the file reader and writer, the readers of Redis replies, of AMQP frames and of streams, the AMQP
 # publisher and the intake under
 # AddressSanitizer and UndefinedBehaviorSanitizer: FUZZ_SECONDS (60) in all, shared evenly.
 # A finding is left in fuzz/out/ and ends the run with an error; what was learned stays there for the next run.
 #
 # At the end msgspec decodes every JSON and MessagePack payload that was kept: the same answer, or both refuse.
 #
-#   fuzz/run.sh [TARGET...]      json, msgpack, fixed, files, intake, outputs, resp, amqp, amqp_outbox; all without one
+#   fuzz/run.sh [TARGET...]      json, msgpack, fixed, files, intake, outputs, resp, amqp, amqp_outbox, streams; all without one
 set -eu
 
 cd "$(dirname "$0")"
 out=out
 mkdir -p "$out"
 python3 make_powers.py >"$out/powers.inc"
-targets=${*:-json msgpack fixed files intake outputs resp amqp amqp_outbox}
+targets=${*:-json msgpack fixed files intake outputs resp amqp amqp_outbox streams}
 each=$(( ${FUZZ_SECONDS:-60} / $(echo "$targets" | wc -w) ))
 flags="-std=c11 -D_GNU_SOURCE -O1 -g -I../ext -fno-omit-frame-pointer -fno-sanitize-recover=undefined"
 flags="$flags -Wall -Wextra -Wno-unused-parameter -Wno-unused-function -Werror"
@@ -24,6 +24,7 @@ for target in $targets; do
         for part in plan scalar avx2 number; do sources="$sources ../ext/json_$part.c"; done
     fi
     if [ "$target" = resp ]; then sources="$sources ../ext/resp.c ../ext/redis_fields.c"; fi
+    if [ "$target" = streams ]; then sources="$sources ../ext/stream_source.c ../ext/stream_chunks.c"; fi
     # shellcheck disable=SC2086
     clang -fsanitize=fuzzer,address,undefined $flags $sources -lm -o "$out/fuzz_$target"
     mkdir -p "$out/$target"

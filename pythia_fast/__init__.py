@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.kafka_admin import KafkaAdmin
     from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
     from pythia_fast.brokers.rabbitmq import RabbitMQConsumer, RabbitMQProducer
+    from pythia_fast.brokers.rabbitmq_stream import RabbitMQStreamConsumer
     from pythia_fast.brokers.redis import RedisStreamsConsumer, RedisStreamsProducer
     from pythia_fast.circuit_breaker import CircuitBreaker
     from pythia_fast.dead_letter_limit import DeadLetterLimit
@@ -57,6 +58,7 @@ __all__ = [
     "PythiaError",
     "RabbitMQConsumer",
     "RabbitMQProducer",
+    "RabbitMQStreamConsumer",
     "RedisStreamsConsumer",
     "RedisStreamsProducer",
     "RetryPolicy",
@@ -92,6 +94,7 @@ _HOMES = {
     "RedisStreamsProducer": "brokers.redis",
     "RabbitMQConsumer": "brokers.rabbitmq",
     "RabbitMQProducer": "brokers.rabbitmq",
+    "RabbitMQStreamConsumer": "brokers.rabbitmq_stream",
     "RetryPolicy": "retry",
     "RunReport": "report",
     "SchemaError": "errors",

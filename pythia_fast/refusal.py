@@ -38,6 +38,9 @@ class Reason(IntEnum):
     CODE_POINT = 21
     CUT = 22
     NO_RECORD = 23
+    NOT_AMQP = 24
+    COMPRESSED = 25
+    BAD_BATCH = 26
 
 
 _WHAT = {
@@ -64,13 +67,28 @@ _WHAT = {
     Reason.CODE_POINT: "a code point that is no character (above U+10FFFF, or U+D800 to U+DFFF)",
     Reason.CUT: "the file or pipe ends within this record",
     Reason.NO_RECORD: "this is no record, in a file of records: it is damaged, or of another format",
+    Reason.NOT_AMQP: 'this is no AMQP 1.0 message with bytes as its body; for bare bytes give message_format="raw"',
+    Reason.COMPRESSED: "a sub-batch of messages that is compressed, and not with gzip; publish with gzip or without",
+    Reason.BAD_BATCH: "a sub-batch of messages that cannot be taken apart",
 }
 
 #: pf_refusal.found
 _FOUND = ("", "null", "bool", "int", "float", "str", "array", "object", "bytes", "ext", "datetime")
 
 #: Reasons that concern the payload as a whole: a byte offset would say nothing.
-_WHOLE = frozenset({Reason.EMPTY, Reason.NULL, Reason.LENGTH, Reason.TOO_LARGE, Reason.CUT, Reason.NO_RECORD})
+_WHOLE = frozenset(
+    {
+        Reason.EMPTY,
+        Reason.NULL,
+        Reason.LENGTH,
+        Reason.TOO_LARGE,
+        Reason.CUT,
+        Reason.NO_RECORD,
+        Reason.NOT_AMQP,
+        Reason.COMPRESSED,
+        Reason.BAD_BATCH,
+    }
+)
 
 _WANTED = {
     Kind.BOOL: "bool",

@@ -151,6 +151,38 @@ RABBITMQ = Guarantees(
     ),
 )
 
+RABBITMQ_STREAM = Guarantees(
+    broker="RabbitMQ stream",
+    source="RabbitMQStreamConsumer",
+    sink="RabbitMQProducer",
+    delivery="at least once",
+    done_when="its offset is stored at the server under the group's name: once a second, and at the end",
+    written_when="the broker has confirmed it; a stream is written to as a queue is, by AMQP 0-9-1",
+    order=Order(
+        partition_is="a stream; of a super stream, each of its streams",
+        key_is="the application property `key_property`, else the routing key of AMQP 0-9-1",
+        partition="that of the stream",
+        key='that of the stream, for messages of one key; those without a key as with `"partition"`',
+    ),
+    keys="read; a written key is the routing key where the sink has an exchange and no `routing_key=`",
+    headers="application properties, read and written; other sections are not passed on",
+    sharing="none: one run at a time has a group, and reads all of the stream or super stream",
+    redelivery=Redelivery(
+        what="what was handled since the offset was stored last, at most a second of it, and what was in hand",
+        when="with the next run of the same group, at once",
+        counted="0: a stream does not count",
+    ),
+    bounds=Bounds(
+        messages="those of the chunks that there is credit for, at most 64 a stream",
+        bytes="`read_ahead_bytes` (8 MiB), or one chunk of `max_chunk_bytes` (256 MiB), and the socket's buffer",
+    ),
+    cannot=(
+        "what retention (`max-age`, `max-length-bytes`) removes before it is read",
+        "what the server loses: a stream with one replica goes with its node",
+        "messages of a sub-batch that is compressed with anything but gzip: it is one dead letter",
+    ),
+)
+
 REDIS = Guarantees(
     broker="Redis Streams",
     source="RedisStreamsConsumer",
@@ -241,7 +273,7 @@ MEMORY = Guarantees(
 )
 
 #: A broker that is added has its row here.
-TABLE: Sequence[Guarantees] = (KAFKA, RABBITMQ, REDIS, FILE, MEMORY)
+TABLE: Sequence[Guarantees] = (KAFKA, RABBITMQ, RABBITMQ_STREAM, REDIS, FILE, MEMORY)
 
 
 def as_markdown() -> str:

@@ -1,6 +1,8 @@
 """Where a RabbitMQ is and how it is entered: what consumer and producer have in common.
 
 Given as ``url=`` or in parts; without either, by ``RABBITMQ_URL``, else ``amqp://guest:guest@localhost:5672/%2F``.
+For streams, which have a protocol and ports of their own, by ``RABBITMQ_STREAM_URL``, else
+``rabbitmq-stream://guest:guest@localhost:5552/%2F``.
 """
 
 from __future__ import annotations
@@ -17,12 +19,26 @@ from pythia_fast.errors import ConfigError
 if TYPE_CHECKING:
     from pika.connection import Parameters
 
-PORT, TLS_PORT = 5672, 5671
 #: Seconds without a sign of life before a connection counts as dead. The server's own wish, 60, is long for a reader
 #: whose messages wait meanwhile.
 HEARTBEAT_S = 20
 MAX_HEARTBEAT_S = 65_535
 CONNECT_S = 5.0  #: for each address that a name stands for, and for the handshake of TLS
+
+
+@dataclass(frozen=True)
+class Way:
+    """One of the protocols that a server speaks: how its URLs begin, where they go, what the environment calls them."""
+
+    scheme: str
+    tls_scheme: str
+    port: int
+    tls_port: int
+    variable: str
+
+
+AMQP = Way("amqp", "amqps", 5672, 5671, "RABBITMQ_URL")
+STREAM = Way("rabbitmq-stream", "rabbitmq-stream+tls", 5552, 5551, "RABBITMQ_STREAM_URL")
 
 
 @dataclass(frozen=True)
@@ -76,8 +92,10 @@ class Login:
         virtual_host: str | None,
         tls: bool | ssl.SSLContext | None,
         heartbeat: int | None,
+        way: Way = AMQP,
     ) -> None:
         self._where = where
+        self._way = way
         self._url = url
         if tls is not None and not isinstance(tls, bool | ssl.SSLContext):
             raise options.refusal(where, "tls", tls, "True, False or an ssl.SSLContext")
@@ -93,7 +111,7 @@ class Login:
             also = next((name for name, value in in_parts.items() if value is not None), None)
             if also is not None:
                 raise ConfigError(f"{where}: url= says all of it already; give url= or {also}=, not both")
-            _read_url(where, "url", url, tls)
+            _read_url(where, "url", url, tls, way)
         self._host = options.text(where, "host", host, "the name or address of a server") if host is not None else None
         self._port = options.whole(where, "port", port, 1, 65_535, "") if port is not None else None
         self._username = None if username is None else options.text(where, "username", username, "the name of a user")
@@ -110,16 +128,16 @@ class Login:
     def address(self) -> Address:
         """Raises ConfigError for an address in the environment that is none."""
         in_parts = (self._host, self._port, self._username, self._password, self._vhost)
-        url = self._url
-        if url is None and all(part is None for part in in_parts) and (url := os.environ.get("RABBITMQ_URL")):
-            found = _read_url(self._where, "RABBITMQ_URL", url, self._tls)
+        url, way = self._url, self._way
+        if url is None and all(part is None for part in in_parts) and (url := os.environ.get(way.variable)):
+            found = _read_url(self._where, way.variable, url, self._tls, way)
         elif url is not None:
-            found = _read_url(self._where, "url", url, self._tls)
+            found = _read_url(self._where, "url", url, self._tls, way)
         else:
             found = Address("localhost", 0, "guest", "guest", "/", _tls_context(self._tls), HEARTBEAT_S)
         return Address(
             host=self._host or found.host,
-            port=self._port or found.port or (TLS_PORT if found.tls is not None else PORT),
+            port=self._port or found.port or (way.tls_port if found.tls is not None else way.port),
             username=self._username if self._username is not None else found.username,
             password=self._password if self._password is not None else found.password,
             virtual_host=self._vhost or found.virtual_host,
@@ -134,8 +152,8 @@ def _tls_context(tls: bool | ssl.SSLContext | None) -> ssl.SSLContext | None:
     return ssl.create_default_context() if tls else None
 
 
-def _read_url(where: str, option: str, url: object, tls: bool | ssl.SSLContext | None) -> Address:
-    takes = "amqp://user:password@host:port/virtual%20host, or amqps:// for TLS"
+def _read_url(where: str, option: str, url: object, tls: bool | ssl.SSLContext | None, way: Way) -> Address:
+    takes = f"{way.scheme}://user:password@host:port/virtual%20host, or {way.tls_scheme}:// for TLS"
     if not isinstance(url, str) or "\0" in url:
         raise ConfigError(f"{where}: {option}: {takes}")
     try:
@@ -143,7 +161,7 @@ def _read_url(where: str, option: str, url: object, tls: bool | ssl.SSLContext |
         port = parts.port
     except ValueError as error:
         raise ConfigError(f"{where}: {option}: {error}; it takes {takes}") from None
-    if parts.scheme not in ("amqp", "amqps") or parts.fragment:
+    if parts.scheme not in (way.scheme, way.tls_scheme) or parts.fragment:
         raise ConfigError(
             f"{where}: {option} begins with {parts.scheme + '://' if parts.scheme else url[:20]!r}: {takes}"
         )
@@ -151,8 +169,8 @@ def _read_url(where: str, option: str, url: object, tls: bool | ssl.SSLContext |
         raise ConfigError(
             f"{where}: {option} goes on with '?{parts.query}'; those are options of their own: heartbeat=, tls="
         )
-    if tls is False and parts.scheme == "amqps":
-        raise ConfigError(f"{where}: {option} begins with amqps://, and tls=False says the opposite")
+    if tls is False and parts.scheme == way.tls_scheme:
+        raise ConfigError(f"{where}: {option} begins with {way.tls_scheme}://, and tls=False says the opposite")
     path = parts.path[1:]
     if "/" in path:
         raise ConfigError(f"{where}: {option}: a '/' in the name of a virtual host is written %2F: {takes}")
@@ -162,6 +180,6 @@ def _read_url(where: str, option: str, url: object, tls: bool | ssl.SSLContext |
         username=unquote(parts.username) if parts.username is not None else "guest",
         password=unquote(parts.password) if parts.password is not None else "guest",
         virtual_host=unquote(path) or "/",
-        tls=_tls_context(tls if tls else parts.scheme == "amqps"),
+        tls=_tls_context(tls if tls else parts.scheme == way.tls_scheme),
         heartbeat_s=HEARTBEAT_S,
     )

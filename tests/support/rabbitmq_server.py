@@ -46,6 +46,7 @@ ssl_options.certfile = {folder}/server.pem
 ssl_options.keyfile = {folder}/server.key
 ssl_options.verify = verify_none
 stream.listeners.tcp.1 = {address}:{stream_port}
+stream.listeners.ssl.1 = {address}:{stream_tls_port}
 stream.advertised_host = {address}
 stream.advertised_port = {stream_port}
 load_definitions = {folder}/definitions.json
@@ -66,7 +67,9 @@ class RabbitMqServer:
         """``settings``: further lines of rabbitmq.conf."""
         self.folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix="pythia-fast-rabbitmq-"))
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.port, self.tls_port, self.stream_port, self._epmd_port, self._node_port = free_ports(5)
+        self.port, self.tls_port, self.stream_port, self.stream_tls_port, self._epmd_port, self._node_port = free_ports(
+            6
+        )
         self.log_path = self.folder / "server.log"
         self.authority_path = self.folder / "authority.pem"
         self._settings = settings
@@ -122,6 +125,7 @@ class RabbitMqServer:
                 port=self.port,
                 tls_port=self.tls_port,
                 stream_port=self.stream_port,
+                stream_tls_port=self.stream_tls_port,
                 folder=self.folder,
             )
             + self._settings
@@ -176,7 +180,10 @@ class RabbitMqServer:
         """The listeners are opened last, and all of them by one process: TLS after plain, the plugin's after both."""
         assert self._node is not None
         deadline = time.monotonic() + timeout
-        if all(_answers(port, deadline, self._node) for port in (self.port, self.tls_port, self.stream_port)):
+        if all(
+            _answers(port, deadline, self._node)
+            for port in (self.port, self.tls_port, self.stream_port, self.stream_tls_port)
+        ):
             return
         self.kill()
         raise ServerError(

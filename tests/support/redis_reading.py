@@ -1,4 +1,4 @@
-"""A reader of Redis Streams, driven as the intake thread drives it."""
+"""A reader, driven as the intake thread drives it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Any
 
 from pythia_fast._ext import collecting_sink
 from pythia_fast._ext.collecting_sink import CALL, CollectingSink, Incoming
-from pythia_fast.brokers.base import Reader
+from pythia_fast.brokers.base import Reader, Source
 from pythia_fast.brokers.framing import decode_headers
-from pythia_fast.brokers.redis import RedisStreamsConsumer
 from pythia_fast.testing.readers import RememberingListener, reader_context
 
 
 class Reading:
     """One reader with its sink and log."""
 
-    def __init__(self, consumer: RedisStreamsConsumer, folder: Path, **context: Any) -> None:
+    def __init__(self, consumer: Source, folder: Path, **context: Any) -> None:
         self.sink = CollectingSink()
         self.listener = RememberingListener()
         self.log: list[str] = []

@@ -11,9 +11,10 @@ from pythia_fast.brokers import guarantees
 from pythia_fast.brokers.guarantees import TABLE, Guarantees
 from pythia_fast.brokers.kafka import CONSUMER_DEFAULTS
 from pythia_fast.brokers.rabbitmq_reader import MOST_PREFETCH
+from pythia_fast.brokers.rabbitmq_stream import RabbitMQStreamConsumer
 from pythia_fast.brokers.redis import RedisStreamsConsumer
 
-MODULES = ("kafka", "rabbitmq", "redis", "file", "memory")
+MODULES = ("kafka", "rabbitmq", "rabbitmq_stream", "redis", "file", "memory")
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
@@ -35,6 +36,9 @@ def test_every_cell_says_something(row: Guarantees) -> None:
 
 def test_figures_are_those_of_the_code() -> None:
     told = {row.broker: " ".join(row.cells().values()) for row in TABLE}
+    stream = RabbitMQStreamConsumer("orders")
+    assert f"`read_ahead_bytes` ({stream.read_ahead_bytes >> 20} MiB)" in told["RabbitMQ stream"]
+    assert f"`max_chunk_bytes` ({stream.max_chunk_bytes >> 20} MiB)" in told["RabbitMQ stream"]
     source = RedisStreamsConsumer("orders")
     assert f"`read_count` ({source.read_count:,})" in told["Redis Streams"]
     assert f"`read_ahead_bytes` ({source.read_ahead_bytes >> 20} MiB)" in told["Redis Streams"]

@@ -52,6 +52,7 @@ COUNT = SCHEMA.by_name["lines[].count"].index
         (Reason.NULL, 0, -1, 0, "the payload is null"),
         (Reason.TOO_LARGE, 0, -1, 0, "the payload is larger than a batch may be"),
         (Reason.CUT, 0, -1, 0, "the file or pipe ends within this record"),
+        (Reason.BAD_BATCH, 0, -1, 0, "a sub-batch of messages that cannot be taken apart"),
         (Reason.UTF8, 0, -1, 5, "invalid UTF-8, byte 5"),
         (
             Reason.CODE_POINT, 0, 0, 4,

@@ -10,9 +10,9 @@ PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet install
 SOURCES := setup.py pyproject.toml $(wildcard ext/*) $(wildcard pythia_fast/_ext/*.pxd)
 
-# A whole run of the tests is shared between processes: many tests wait, so there is one more than two cores have work for.
+# A whole run of the tests is shared between processes: many tests wait, so there are twice as many as cores to run them.
 # Each has brokers of its own, and gets one file after the other in the order of their names: with the long ones first.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 SPREAD := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 help:

@@ -32,7 +32,7 @@ app = App("app")
 
 @app.batch_handler(
     source=KafkaConsumer("TOPIC", bootstrap_servers="SERVERS", consumer_group="GROUP", MORE),
-    sink=FileProducer(path="out.ndjson"),
+    sink=FileProducer(path="FOLDER/out.ndjson"),
     schema=Row,
 )
 def handler(batch: Batch[Row]):
@@ -55,6 +55,7 @@ def topic(kafka: KafkaBroker, new_topic: NewTopic) -> str:
 def write(tmp_path: Path, kafka: KafkaBroker, topic: str) -> Callable[[str], None]:
     def app(more: str) -> None:
         text = APP.replace("TOPIC", topic).replace("SERVERS", kafka.bootstrap_servers)
+        text = text.replace("FOLDER", str(tmp_path))
         (tmp_path / "app.py").write_text(text.replace("GROUP", f"group-of-{topic}").replace("MORE", more))
 
     return app

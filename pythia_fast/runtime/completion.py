@@ -197,7 +197,7 @@ class Completion:
             self._fail(error)
 
     def _turn(self) -> None:
-        # Looked for first: what its process completed before it is then among those that are collected, and goes before.
+        # Looked for first: what its process completed before it is then among those collected, and goes before.
         spilled = self._arena.spilled()
         for slot in self._arena.collect():
             self._completed(slot)

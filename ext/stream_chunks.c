@@ -39,6 +39,11 @@ void pf_stream_begin_chunk(pf_stream_source *self, size_t frame)
     }
     pf_stream_count_up(&self->chunks, 1);
     pf_stream_part *part = &self->parts[chunk.subscription];
+    if (part->exact && chunk.type == PF_STREAM_USER_CHUNK && chunk.records > 0 &&
+        (int64_t)(chunk.first + chunk.records) <= atomic_load_explicit(&part->wanted, memory_order_relaxed)) {
+        pf_stream_source_break(self, PF_STREAM_BEGUN_ANEW, (int64_t)chunk.first);
+        return;
+    }
     part->credit -= part->credit > 0;
     choose_credit(self, part, frame);
     self->part = chunk.subscription;
@@ -112,6 +117,7 @@ static int offer(pf_stream_source *self, pf_sink *sink, const uint8_t *bytes, si
     if (sink->append(sink, &incoming) != PF_APPENDED)
         return PF_STALLED;
     self->offset += records;
+    part->exact = 1;
     atomic_store_explicit(&part->wanted, next, memory_order_relaxed);
     pf_stream_count_up(&self->messages, 1);
     return PF_APPENDED;

@@ -27,6 +27,7 @@ cdef extern from "stream_source.h" nogil:
         PF_STREAM_SILENT
         PF_STREAM_TOO_LARGE
         PF_STREAM_MEMORY
+        PF_STREAM_BEGUN_ANEW
         PF_STREAM_MOST_PARTS
     ctypedef struct pf_amqp_text:
         uint8_t *bytes
@@ -40,7 +41,7 @@ cdef extern from "stream_source.h" nogil:
     ctypedef struct pf_stream_part:
         int64_t wanted
         int64_t end
-        uint32_t bounded, done, credit, target
+        uint32_t bounded, done, exact, credit, target
     ctypedef struct pf_stream_source:
         pf_stream_part *parts
         uint32_t n_parts
@@ -85,6 +86,7 @@ ERRNO = PF_STREAM_ERRNO
 SILENT = PF_STREAM_SILENT
 TOO_LARGE = PF_STREAM_TOO_LARGE
 MEMORY = PF_STREAM_MEMORY
+BEGUN_ANEW = PF_STREAM_BEGUN_ANEW
 
 MOST_STREAMS = PF_STREAM_MOST_PARTS
 
@@ -256,9 +258,10 @@ cdef class StreamReaderNative(NativeSource):
             raise ValueError(f"{streams} streams; one connection reads 1 to {PF_STREAM_MOST_PARTS}")
         self._state.n_parts = streams
 
-    def want(self, uint32_t index, int64_t offset):
-        """Hand nothing on below this offset."""
+    def want(self, uint32_t index, int64_t offset, *, bint exact):
+        """Hand nothing on below this offset. ``exact``: the messages below it were there once."""
         self._part(index).wanted = offset
+        self._part(index).exact = exact
 
     def bound(self, uint32_t index, int64_t end):
         """A bounded source reads a stream as far as this offset; -1: there is nothing to read."""

@@ -40,12 +40,14 @@ enum {
     PF_STREAM_SILENT,
     PF_STREAM_TOO_LARGE, /* a chunk of `broken_number` bytes */
     PF_STREAM_MEMORY,
+    PF_STREAM_BEGUN_ANEW, /* the stream has `broken_number` where something behind it was read before */
 };
 
 typedef struct {
     _Atomic int64_t wanted; /* the next offset to hand on; -1: whatever comes first */
     int64_t end;            /* bounded: the last one; -1: there is nothing */
     uint32_t bounded, done;
+    uint32_t exact;         /* `wanted` is behind a message that was there: the server sends no chunk that ends below it */
     uint32_t credit;        /* chunks that the server may still send */
     uint32_t target;        /* of which there should be so many */
     uint64_t largest;       /* chunk of late */

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pythia_fast._ext.stream_reader import MOST_STREAMS, StreamReaderNative
 from pythia_fast.brokers.rabbitmq_session import QUIET_S, Backoff
-from pythia_fast.brokers.rabbitmq_stream_connection import StreamConnection
+from pythia_fast.brokers.rabbitmq_stream_connection import Chunk, StreamConnection
 from pythia_fast.brokers.rabbitmq_stream_trouble import CannotRead, Refused, Trouble, of_error
 from pythia_fast.brokers.rabbitmq_stream_wire import Code, ProtocolError, Start
 
@@ -162,11 +162,11 @@ class Keeper:
         control = self._control
         if not self.streams:
             self._find_streams(control)
+        self._store(control)
         if self._data is None:
-            self._attach(control)
+            self._attach()
         elif self._native.counters[1] != self._received:
             self._well()
-        self._store(control)
         now = time.monotonic()
         if not self._bounded and now >= self._look_at:
             self._look_at = now + LOOK_S
@@ -228,32 +228,37 @@ class Keeper:
         for stream, code in control.missing(found).items():
             raise Refused(code, f"read stream {stream!r}")
         chunks = control.last_chunks(found)
-        self._native.have(len(found))
-        for index, stream in enumerate(found):
-            stored = control.stored_offset(self.group, stream)
-            chunk = chunks[index]
-            begin = -1
-            if stored is not None:
-                begin = stored + 1
-            elif consumer.beginning.start == Start.OFFSET:
-                begin = consumer.beginning.value
-            elif consumer.beginning.start == Start.NEXT:  # as a number, it outlives a connection that breaks
-                begin = chunk.last + 1 if chunk is not None else 0
-            elif consumer.beginning.start == Start.LAST:
-                begin = chunk.first if chunk is not None else 0
-            self._native.want(index, begin)
-            self.begun.append(begin)
-            self.stored.append(begin if stored is not None else -1)
-            self.ends.append(-1 if chunk is None else chunk.last)
-            if self._bounded:
-                self._native.bound(index, self.ends[index])
+        ends = [-1 if chunk is None else chunk.last for chunk in chunks]
+        stored = [control.stored_offset(self.group, stream) for stream in found]
+        # Nothing is asked from here on, so all of it is known or none.
+        self.begun = [
+            at + 1 if at is not None else self._first_of(chunk) for at, chunk in zip(stored, chunks, strict=True)
+        ]
+        self.stored = [-1 if at is None else at + 1 for at in stored]
+        self.ends = ends
         self.streams = found
-        self._look_at = time.monotonic() + LOOK_S
+        self._native.have(len(found))
+        for index in range(len(found)):
+            self._native.want(index, self.begun[index], exact=stored[index] is not None)
+            if self._bounded:
+                self._native.bound(index, ends[index])
         if self._bounded:
             self._native.ends_known()
+        self._look_at = time.monotonic() + LOOK_S
         self._known(found)
 
-    def _attach(self, control: StreamConnection) -> None:
+    def _first_of(self, chunk: Chunk | None) -> int:
+        """Where a group begins that has stored nothing, where that is known; a number outlives a connection."""
+        beginning = self._consumer.beginning
+        if beginning.start == Start.OFFSET:
+            return beginning.value
+        if beginning.start == Start.NEXT:
+            return 0 if chunk is None else chunk.last + 1
+        if beginning.start == Start.LAST:
+            return 0 if chunk is None else chunk.first
+        return -1
+
+    def _attach(self) -> None:
         data = StreamConnection(self.address, self._name)
         try:
             for index, stream in enumerate(self.streams):

@@ -127,6 +127,12 @@ def of_broken(broken: tuple[int, int], address: Address, what: str, max_chunk_by
             True,
             True,
         )
+    if kind == native.BEGUN_ANEW:
+        return Trouble(
+            f"{place}: {what}: messages from offset {number:,} come where later ones were read before: was the stream "
+            "deleted and declared again? Run again with another consumer_group= to read it from offset= on",
+            False,
+        )
     if kind == native.OTHER_CHUNK:
         return Trouble(f"{place}: {what}: chunks of a format that is not known here", False)
     if kind == native.BAD_ENTRY:

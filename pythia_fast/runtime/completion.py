@@ -197,9 +197,11 @@ class Completion:
             self._fail(error)
 
     def _turn(self) -> None:
+        # Looked for first: what its process completed before it is then among those collected, and goes before.
+        spilled = self._arena.spilled()
         for slot in self._arena.collect():
             self._completed(slot)
-        for slot in self._arena.spilled():
+        for slot in spilled:
             if slot not in self._pending:
                 self._spilled(slot)
         self._take_deliveries()

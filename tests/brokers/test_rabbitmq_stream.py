@@ -16,7 +16,7 @@ import pika
 import pytest
 
 from pythia_fast import App, Batch, RabbitMQStreamConsumer
-from pythia_fast._ext.collecting_sink import CALL
+from pythia_fast._ext.collecting_sink import CALL, END
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryProducer
 from pythia_fast.brokers.rabbitmq import RabbitMQProducer
 from pythia_fast.brokers.rabbitmq_stream_trouble import Refused
@@ -128,6 +128,21 @@ def test_what_comes_while_it_runs_is_handled_and_stored(stream: Stream, tmp_path
         wait_for(lambda: stream.stored(GROUP) == 6, "offsets are stored while it runs")
         assert running.reader.commit({0: 10}, wait=True) == ""
         assert stream.stored(GROUP) == 9
+
+
+def test_how_far_it_is_behind(stream: Stream, tmp_path: Path) -> None:
+    stream.publish(numbers(100))
+    with reading(source_of(stream), tmp_path) as running:
+        assert running.reader.lag() == {}  # nobody knows yet
+        running.poll_until(lambda: has(running, 100))
+        running.commit(60)
+        assert running.reader.lag() == {(stream.name, 0): 40}
+        assert running.reader.progress() is None
+        assert running.reader.place(stream.name, 0, 1234) == f"stream {stream.name} offset 1,234"
+    with reading(source_of(stream), tmp_path, until="end") as running:
+        running.poll_to(END)
+        assert running.payloads == numbers(60, 100)
+        assert running.reader.progress() == (40, 40)
 
 
 def test_large_messages_and_small_ones(stream: Stream, tmp_path: Path) -> None:

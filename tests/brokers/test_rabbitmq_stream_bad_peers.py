@@ -89,6 +89,15 @@ def test_a_chunk_that_stays_damaged_ends_the_run(tmp_path: Path) -> None:
         assert running.payloads == []
 
 
+def test_a_stream_that_is_made_anew_while_it_is_read_ends_the_run(tmp_path: Path) -> None:
+    """Its messages have the offsets of others, so none of them may be taken for one that was handled."""
+    script = first_then(chunk(GOOD), CLOSE_NOW)
+    with reading(tmp_path, lambda number: script(number) if number == 0 else [chunk([b"new"])]) as (running, _):
+        running.poll_to(FAILED)
+        assert "was the stream deleted and declared again?" in running.reader.failure()
+        assert running.payloads == GOOD
+
+
 def test_chunks_of_another_format_end_the_run(tmp_path: Path) -> None:
     with reading(tmp_path, lambda _: [chunk(GOOD, magic=0x51)]) as (running, _):
         running.poll_to(FAILED)

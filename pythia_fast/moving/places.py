@@ -14,6 +14,7 @@ the consumer's or producer's own defaults.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -25,6 +26,8 @@ from pythia_fast.options import nearest
 SCHEMES = ("kafka", "redis", "rediss", "amqp", "amqps", "file")
 #: Options that are text whatever they look like.
 _TEXTS = frozenset({"consumer_group", "group_id", "start", "payload_field", "key_field", "routing_key", "exchange"})
+#: As much as may be one: whoever forgot to encode its characters is told of it with them.
+_PASSWORD = re.compile(r"(?<=://)([^:@/]*):.*@", re.DOTALL)
 FORM = {
     "kafka": "kafka://HOST:PORT/TOPIC",
     "redis": "redis://HOST:PORT/DB/STREAM",
@@ -90,25 +93,26 @@ def _split(text: str, what: str) -> tuple[SplitResult, str, dict[str, str]]:
     try:
         address = urlsplit(text)
     except ValueError as error:
-        raise ConfigError(f"{text!r} is no address of {what}: {error}") from None
+        raise ConfigError(f"{_hidden(text)} is no address of {what}: {error}") from None
     scheme = address.scheme
     if scheme not in SCHEMES:
         forms = ", ".join(FORM[each] for each in ("kafka", "redis", "amqp", "file"))
-        raise ConfigError(f"{text!r}: there is no scheme {scheme!r}{nearest(scheme, SCHEMES)}; {what} is {forms}")
+        near = nearest(scheme, SCHEMES)
+        raise ConfigError(f"{_hidden(text)}: there is no scheme {scheme!r}{near}; {what} is {forms}")
     given: dict[str, str] = {}
     for name, value in parse_qsl(address.query, keep_blank_values=True):
         if name in given:
-            raise ConfigError(f"{text!r}: {name} is given twice")
+            raise ConfigError(f"{_hidden(text)}: {name} is given twice")
         given[name] = value
     if address.fragment:
-        raise ConfigError(f"{text!r}: write %23 for a # that is part of a name")
+        raise ConfigError(f"{_hidden(text)}: write %23 for a # that is part of a name")
     return address, scheme, given
 
 
 def _last_part(address: SplitResult, scheme: str, text: str) -> str:
     name = unquote(address.path.removeprefix("/"))
     if not name or "/" in name:
-        raise ConfigError(f"{_hidden(address, text)} names no topic: write {FORM[scheme]}")
+        raise ConfigError(f"{_hidden(text)} names no topic: write {FORM[scheme]}")
     return name
 
 
@@ -116,7 +120,7 @@ def _server_and_name(address: SplitResult, scheme: str, text: str, *, redis: boo
     """The address of the server alone, None for the default one, and the last part of the path."""
     place, _, last = address.path.removeprefix("/").rpartition("/")
     if not last:
-        raise ConfigError(f"{_hidden(address, text)} names no {'stream' if redis else 'queue'}: write {FORM[scheme]}")
+        raise ConfigError(f"{_hidden(text)} names no {'stream' if redis else 'queue'}: write {FORM[scheme]}")
     if not address.netloc:
         return None, unquote(last)
     place = place or ("0" if redis else "%2F")
@@ -126,13 +130,14 @@ def _server_and_name(address: SplitResult, scheme: str, text: str, *, redis: boo
 def _path(address: SplitResult, text: str) -> str:
     path = unquote(address.netloc + address.path)
     if not path:
-        raise ConfigError(f"{text!r} names no file: write file:PATH")
+        raise ConfigError(f"{_hidden(text)} names no file: write file:PATH")
     return path
 
 
-def _hidden(address: SplitResult, text: str) -> str:
-    """The address without its password."""
-    return repr(text.replace(f":{address.password}@", ":...@", 1) if address.password else text)
+def _hidden(text: str) -> str:
+    """The address without its password and its options, of which some may be one, however wrong it is."""
+    address, asks, _ = _PASSWORD.sub(r"\1:...@", text).partition("?")
+    return repr(address + (asks and "?..."))
 
 
 def _kafka(given: dict[str, str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import ctypes
 import fcntl
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -345,7 +346,8 @@ def main() -> int:
         if arguments.fetch:
             print(f"Apache Kafka {KAFKA_VERSION} is in {libraries()}")
             return 0
-        with running_broker(sustained=True) as broker:
+        # A cluster of its own: one who tries a mirror starts two of them.
+        with running_broker(sustained=True, cluster_id="p" + secrets.token_urlsafe(16)[1:]) as broker:
             for topic in arguments.topic:
                 name, _, partitions = topic.partition(":")
                 broker.create_topic(name, int(partitions or 1))

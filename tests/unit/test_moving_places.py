@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -113,3 +114,24 @@ def test_what_is_none_is_refused(text: str, said: str) -> None:
 def test_an_unknown_option_is_refused_with_the_nearest(text: str, near: str) -> None:
     with pytest.raises((UnknownOptionError, ConfigError), match=near):
         source_at(text)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "amqpx://u:secret@h/q",
+        "amqp://u:secret@h",
+        "amqp://u:secret@h/q?x=1&x=2",
+        "amqp://u:secret@h/q#part",
+        "amqp://u:sec/secret?ret@h",
+        "redis://u:secret:secret@h",
+        "kafka://h/t?sasl.password=secret&sasl.password=secret",
+        "kafka://h?sasl.password=secret",
+        "amqp://u:secret@[h/q",
+    ],
+)
+@pytest.mark.parametrize("at", [source_at, sink_at])
+def test_a_wrong_address_is_told_without_what_is_secret(at: Callable[[str], object], address: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        at(address)
+    assert "secret" not in str(caught.value)

@@ -107,8 +107,9 @@ def set_positions(cluster: KafkaCluster, group: str, moves: Iterable[Move]) -> N
     described = cluster.group(group)
     if described is not None and described.members:
         hosts = ", ".join(sorted({f"{member.client_id} on {member.host}" for member in described.members})[:5])
+        members = "a member" if len(described.members) == 1 else f"{len(described.members)} members"
         raise ConfigError(
-            f"group {group} has {len(described.members)} members ({hosts}): they would commit over what is set here. "
+            f"group {group} has {members} ({hosts}): they would commit over what is set here. "
             "Stop them, or wait until their session has ended, and try again"
         )
     cluster.set_positions(group, {(move.topic, move.partition): move.after for move in moves})

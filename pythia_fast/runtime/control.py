@@ -41,11 +41,13 @@ class ControlServer:
     Parameters:
         folder: where the socket is made.
         answer: called with each request; what it raises as ConfigError is told to whoever asked.
+        patience_s: for the request of a connection, which holds up the others.
     """
 
-    def __init__(self, folder: Path, answer: Callable[[Request], object]) -> None:
+    def __init__(self, folder: Path, answer: Callable[[Request], object], *, patience_s: float = PATIENCE_S) -> None:
         """Raises OSError where there can be no socket."""
         self._answer = answer
+        self._patience_s = patience_s
         self._folder = folder
         self._path = socket_path(folder, os.getpid())
         self._closing = False
@@ -79,7 +81,7 @@ class ControlServer:
                 threading.Event().wait(0.1)
                 continue
             with connection, contextlib.suppress(OSError):
-                connection.settimeout(PATIENCE_S)
+                connection.settimeout(self._patience_s)
                 connection.sendall(msgspec.json.encode(self._reply(read_line(connection))) + b"\n")
 
     def _reply(self, line: bytes) -> Answer:

@@ -9,8 +9,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
@@ -19,6 +20,8 @@ from pythia_fast.brokers.kafka_client import KafkaAccess
 from pythia_fast.brokers.kafka_cluster import KafkaCluster
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.errors import SourceError
+from pythia_fast.observer import Snapshot
+from pythia_fast.runtime.control import Request, ask
 from tests.support.command_line import ENVIRONMENT, command, processes_in, run
 from tests.support.kafka_broker import KafkaBroker, wait_for_leaders
 
@@ -71,6 +74,12 @@ class Mirror:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def snapshot(self, pid: int) -> Snapshot:
+        """How a mirror that runs stands."""
+        (socket,) = self.folder.glob(f".pythia/**/control-{pid}.sock")
+        answer = msgspec.convert(ask(socket.parent, pid, Request("status")).result, dict[str, Any])
+        return msgspec.convert(answer["snapshot"], Snapshot)
 
     def produce(self, topic: str, partition: int, messages: list[Stored], **options: object) -> None:
         producer = Producer({"bootstrap.servers": self.source.bootstrap_servers, "linger.ms": 20, **options})
@@ -409,7 +418,8 @@ def test_a_target_that_is_away_is_waited_for(mirror: Mirror) -> None:
         wait_for(lambda: end_of(mirror.target, topic, 0) == 1000)
         mirror.target.stop()
         mirror.produce(topic, 0, sent[1000:2000])
-        time.sleep(2)
+        # Rows are in hand that the target, which is away, does not take.
+        wait_for(lambda: any(age_s > 0.5 for age_s in mirror.snapshot(process.pid).oldest_incomplete_s.values()))
         mirror.target.start()
         mirror.produce(topic, 0, sent[2000:])
         wait_for(lambda: end_of(mirror.target, topic, 0) == 3000)

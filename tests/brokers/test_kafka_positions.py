@@ -139,7 +139,7 @@ def test_seek_leaves_a_group_with_members_alone(
             time.sleep(0.2)
         refused = run(tmp_path, "seek", "app:app", "--to", "earliest")
         assert refused.returncode == ExitCode.USAGE, refused.stderr
-        assert f"group group-of-{topic} has 1 members (app-handler-" in refused.stderr
+        assert f"group group-of-{topic} has a member (app-handler-" in refused.stderr
         assert "Stop them" in refused.stderr
         runtime.stop()
     finally:

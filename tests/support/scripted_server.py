@@ -1,4 +1,4 @@
-"""A server that answers as a script says: for what no real server gives, such as garbage and half replies."""
+"""Servers that answer as a script says: for what no real server gives, such as garbage and half replies."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import socket
 import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 Script = Callable[[list[bytes]], bytes | None]
 
 
-class ScriptedServer:
-    """Reads RESP commands and sends what ``script`` returns for each; None: it ends the connection."""
+class LocalServer:
+    """Listens on a port of its own and serves each connection on a thread of its own, until the ``with`` block ends."""
 
-    def __init__(self, script: Script) -> None:
-        self._script = script
+    def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._threads: list[threading.Thread] = []
         self._connections: list[socket.socket] = []
         self._start(self._accept)
 
-    def __enter__(self) -> ScriptedServer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -48,6 +48,18 @@ class ScriptedServer:
                 return
             self._connections.append(connection)
             self._start(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        """One connection; it is closed with the server."""
+        raise NotImplementedError
+
+
+class ScriptedServer(LocalServer):
+    """Reads RESP commands and sends what ``script`` returns for each; None: it ends the connection."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        super().__init__()
 
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError), connection.makefile("rb") as reading:

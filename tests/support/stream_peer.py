@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-import threading
 import zlib
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
 from pythia_fast.brokers.rabbitmq_stream_wire import RESPONSE, Code, Key, Parts, binary, frame, string, table
 from tests.support.rabbitmq_stream import entry
+from tests.support.scripted_server import LocalServer
 
 CLOSE_NOW = b""
 
@@ -30,7 +29,7 @@ def raw_chunk(
     return frame(Key.DELIVER, b"\0" + struct.pack(">BBHIqQQIIII", *numbers) + data)
 
 
-class StreamPeer:
+class StreamPeer(LocalServer):
     """Lets everybody in. A connection that gets credit is sent what ``script(n)`` gives for the n-th of them, at once.
 
     ``b""`` among it: the connection is closed. ``offsets``: of the subscriptions that were asked for.
@@ -41,36 +40,8 @@ class StreamPeer:
         self._script = script
         self._heartbeat_s = heartbeat_s
         self._fed = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"rabbitmq-stream://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._threads: list[threading.Thread] = []
-        self._connections: list[socket.socket] = []
-        self._start(self._accept)
-
-    def __enter__(self) -> StreamPeer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for sock in (self._listener, *self._connections):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-        for thread in self._threads:
-            thread.join()
-
-    def _start(self, work: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=work, args=arguments, daemon=True)
-        thread.start()
-        self._threads.append(thread)
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self._connections.append(connection)
-                self._start(self._serve, connection)
+        super().__init__()
+        self.url = f"rabbitmq-stream://127.0.0.1:{self.port}"
 
     def _serve(self, connection: socket.socket) -> None:
         fed = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,21 +61,18 @@ def test_what_is_no_request_is_refused_and_the_next_one_answered(folder: Path, l
     assert ask(folder, PID, Request("x")).result == ["x"]
 
 
-@pytest.mark.usefixtures("server")
 def test_who_says_nothing_or_too_much_delays_others_no_longer_than_the_patience(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "MOST_BYTES", 1000)
-    with socket.socket(socket.AF_UNIX) as much, control.short_path(folder) as short:
-        much.connect(str(short / socket_path(folder, PID).name))
-        much.sendall(b"x" * 2000)
-        assert control.read_line(much) == b""
-    monkeypatch.setattr(control, "PATIENCE_S", 0.5)
-    with socket.socket(socket.AF_UNIX) as silent, control.short_path(folder) as short:
-        silent.connect(str(short / socket_path(folder, PID).name))
-        time.sleep(0.2)  # the server has begun to wait for it
-        monkeypatch.setattr(control, "PATIENCE_S", 30.0)
-        assert ask(folder, PID, Request("x")).result == ["x"]
+    server = ControlServer(folder, reply, patience_s=0.2)
+    for said in (b"x" * 2000, b"", b"half a requ"):
+        with socket.socket(socket.AF_UNIX) as connection, control.short_path(folder) as short:
+            connection.connect(str(short / socket_path(folder, PID).name))
+            connection.sendall(said)
+            assert ask(folder, PID, Request("x")).result == ["x"]
+            assert control.read_line(connection) == b""
+    server.close()
 
 
 def test_sockets_of_runs_that_were_killed_are_removed_and_those_of_others_left(folder: Path) -> None:

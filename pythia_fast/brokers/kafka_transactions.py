@@ -11,6 +11,7 @@ also be begun ``late``: its records are withheld until they are all there (kafka
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -310,7 +311,11 @@ class KafkaTransactions:
         raise _OverError(f"the group's coordinator did not answer for {self.timeout_s:g} s")
 
     def _abort(self) -> Outcome:
-        self._insist(lambda: self._native.abort_transaction(CALL_MS), "cannot be aborted yet")
+        # librdkafka may wait for ever for reports of records whose partition lost its leader before the broker knew it
+        # to be in the transaction. A new producer with the id has the broker abort what the old one left open.
+        self._insist(
+            lambda: self._native.abort_transaction(CALL_MS), "cannot be aborted yet", give_up_after_s=self.timeout_s
+        )
         while self._native.tickets:
             self.collect(POLL_MS)
             if self._closing.is_set():
@@ -332,12 +337,14 @@ class KafkaTransactions:
         self._withheld.drop()
         self._rehearsal.drop()
 
-    def _insist(self, call: Callable[[], Failure | None], what: str, *, poll: bool = False) -> str:
+    def _insist(
+        self, call: Callable[[], Failure | None], what: str, *, poll: bool = False, give_up_after_s: float = math.inf
+    ) -> str:
         """Make a call until it succeeds; why not, where the transaction has to be aborted.
 
-        Raises SinkError for an error that no later call can heal.
+        Raises SinkError for an error that no later call can heal, and _OverError where it has to be given up.
         """
-        told = time.monotonic()
+        told = began = time.monotonic()
         while (failure := call()) is not None:
             code, text, kind = failure
             if kind == "abort":
@@ -350,8 +357,11 @@ class KafkaTransactions:
                 self._native.poll(0)  # else nobody hears of a broker that is away
             if self._closing.is_set():
                 raise _ClosedError
-            if time.monotonic() - told >= QUIET_SECONDS:
-                told = time.monotonic()
+            now = time.monotonic()
+            if now - began >= give_up_after_s:
+                raise _OverError(f"it {what}, after {give_up_after_s:g} s: {text}")
+            if now - told >= QUIET_SECONDS:
+                told = now
                 self._tell(f"it {what}: {text}")
         return ""
 

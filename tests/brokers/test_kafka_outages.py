@@ -305,6 +305,38 @@ def test_a_broker_of_three_is_killed_under_load(cluster: KafkaCluster, tmp_path:
     cluster.wait_until_in_sync()
 
 
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("role", ["sink leader", "coordinator"])
+def test_a_broker_of_three_is_stopped_and_nothing_is_seen_twice(
+    cluster: KafkaCluster, tmp_path: Path, role: str
+) -> None:
+    """As in an upgrade, in transactions.
+
+    Not tried with a broker that is alone: while it is stopped, no partition has a leader, and Apache Kafka 4.3 leaves
+    the end of a transaction out of partitions without a leader, as if they had been deleted.
+    """
+    source_leader, sink_leader, coordinator = cluster.brokers
+    name = f"once-{role.replace(' ', '-')}"
+    source = cluster.create_topic(f"source-{name}", PARTITIONS, leader=source_leader)
+    sink = cluster.create_topic(f"sink-{name}", 1, leader=sink_leader)
+    dead = cluster.create_topic(f"dead-{name}", 1, leader=sink_leader)
+    group = cluster.group_coordinated_by(coordinator)
+    victim = {"sink leader": sink_leader, "coordinator": coordinator}[role]
+    servers = cluster.bootstrap_servers
+    with runtimes(tmp_path, servers, (source, sink, dead)) as start, Sink(servers, sink) as written:
+        runtime = start(group=group, options=PATIENT, handler={"transactional": True})
+        with Load(servers, source, 1000) as load:
+            read_more(written, 2000, [runtime])
+            cluster.brokers[victim].stop()
+            read_more(written, 10_000, [runtime])
+        ids = written.read_ids(load.sent, [runtime])
+        runtime.stop()
+        assert_committed_to_the_end(servers, group, source)
+    assert sorted(ids) == list(range(load.sent))
+    cluster.brokers[victim].start()
+    cluster.wait_until_in_sync()
+
+
 def test_a_slow_partition_does_not_stop_the_others(
     kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
 ) -> None:

@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from pythia_fast.pool.parts import DEATHS_IN_ALL
 from tests.support.exactly_once import kill_again_and_again, read_committed
 from tests.support.kafka_broker import KafkaBroker
-from tests.support.kafka_run import PARTITIONS, Runtime, Start, committed, ends, produce, runtimes
+from tests.support.kafka_run import Runtime, Start, committed, ends, produce, runtimes
 
 NewTopic = Callable[..., str]
 TRANSACTIONAL = {"transactional": True}
@@ -376,28 +376,3 @@ def test_the_runtime_killed_again_and_again(kafka: KafkaBroker, topics: tuple[st
     )
     assert seen.kills >= 3
     assert (seen.rows, seen.missing, seen.repeated) == (200_000, 0, 0)
-
-
-def test_an_own_broker_that_goes_away_holds_the_transaction_up_and_repeats_nothing(
-    own_kafka: KafkaBroker, tmp_path: Path
-) -> None:
-    servers = own_kafka.bootstrap_servers
-    topics = ("rows", "results", "dead")
-    for topic, partitions in zip(topics, (PARTITIONS, 1, 1), strict=True):
-        own_kafka.create_topic(topic, partitions)
-    produce(servers, topics[0], range(30_000))
-    runtime = Runtime(tmp_path / "run", servers, [topics[0]], topics[1], topics[2], handler=TRANSACTIONAL, seconds=0.02)
-    try:
-        runtime.wait_for("assigned")
-        time.sleep(0.7)
-        own_kafka.stop()  # killed, a lone broker forgets ends of transactions that it has confirmed, whoever wrote them
-        time.sleep(1)
-        own_kafka.start()
-        deadline = time.monotonic() + 90
-        while sum(committed(servers, "group-of-rows", topics[0])) < 30_000:
-            assert time.monotonic() < deadline, runtime.log
-            time.sleep(0.5)
-        runtime.stop()
-    finally:
-        runtime.close()
-    assert_once(servers, topics, 30_000)

@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -21,15 +22,22 @@ def rows_of(batch) -> list[int]:
 
 
 class Watcher(Events):
-    """Remembers the processes of the pool while it runs."""
+    """Remembers the processes of the pool while it runs; writes down how often it saw a spare that waits."""
 
-    def __init__(self) -> None:
+    sample_interval_s = 0.02
+
+    def __init__(self, spares_seen: Path | None = None) -> None:
         super().__init__()
         self.names: set[str] = set()
+        self._spares_seen = spares_seen
 
     def sample(self, snapshot):
         super().sample(snapshot)
-        self.names |= {process.name for process in snapshot.processes}
+        names = {process.name for process in snapshot.processes}
+        self.names |= names
+        if self._spares_seen is not None and any(name.startswith("spare") for name in names):
+            with self._spares_seen.open("a") as seen:
+                seen.write("spare\n")
 
 
 def headers_of(record) -> dict[str, str]:
@@ -37,8 +45,9 @@ def headers_of(record) -> dict[str, str]:
 
 
 def test_a_spare_is_kept_and_takes_the_place_of_one_that_dies(tmp_path):
-    pids = tmp_path / "pids"
+    pids, spares_seen = tmp_path / "pids", tmp_path / "spares seen"
     pids.mkdir()
+    spares_seen.touch()
 
     class Handler:
         def setup(self) -> None:
@@ -46,15 +55,20 @@ def test_a_spare_is_kept_and_takes_the_place_of_one_that_dies(tmp_path):
 
         def __call__(self, batch):
             rows = rows_of(batch)
-            while rows[0] == 0 and len(list(pids.iterdir())) < 2:  # until the spare is up
-                time.sleep(0.01)
+            if rows[0] == 0:
+                while len(list(pids.iterdir())) < 2:
+                    time.sleep(0.01)
+                # Its setup() has begun: a few looks later it waits for a place.
+                looks = spares_seen.stat().st_size + 10 * len("spare\n")
+                while spares_seen.stat().st_size < looks:
+                    time.sleep(0.01)
             if 5 in rows and not (tmp_path / "died").exists():
                 (tmp_path / "died").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             (tmp_path / "last").write_text(str(os.getpid()))
             return [b"%d" % row for row in rows]
 
-    events = Watcher()
+    events = Watcher(spares_seen)
     report, sink, dead, _ = memory_run.run(
         tmp_path, Handler, numbers(20), batch_size=10, batch_timeout=60, workers=1, observer=events
     )

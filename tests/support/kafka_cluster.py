@@ -21,6 +21,9 @@ SETTINGS = {
     "broker.heartbeat.interval.ms": "500",
     "controller.quorum.election.timeout.ms": "500",
     "controller.quorum.fetch.timeout.ms": "1500",
+    # One that is back leads again what it is the first replica of.
+    "leader.imbalance.check.interval.seconds": "1",
+    "leader.imbalance.per.broker.percentage": "0",
     "offsets.topic.replication.factor": "3",
     "default.replication.factor": "3",
     "min.insync.replicas": "2",
@@ -36,6 +39,7 @@ class KafkaCluster:
 
     def __init__(self, folder: Path) -> None:
         self.brokers: dict[int, KafkaBroker] = {}
+        self._numbers = itertools.count()  #: of groups
         for node in range(1, SIZE + 1):
             self.brokers[node] = KafkaBroker(folder / f"broker-{node}", heap=HEAP, settings=dict(SETTINGS))
         voters = ",".join(f"{node}@127.0.0.1:{broker.controller_port}" for node, broker in self.brokers.items())
@@ -82,7 +86,9 @@ class KafkaCluster:
         leaders = [
             p.leader for _, p in sorted(self._admin.list_topics(OFFSETS, timeout=10).topics[OFFSETS].partitions.items())
         ]
-        names = (f"group-{node}-{number}" for number in itertools.count())
+        if node not in leaders:
+            raise BrokerError(f"broker {node} keeps no positions; the leaders are {leaders}")
+        names = (f"group-{node}-{number}" for number in self._numbers)
         return next(name for name in names if leaders[_java_hash(name) % len(leaders)] == node)
 
     def _have_positions_kept(self) -> None:
@@ -100,16 +106,20 @@ class KafkaCluster:
         asking.close()
 
     def wait_until_in_sync(self, seconds: float = 60) -> None:
-        """Return once every partition has all its replicas, so that any one broker may go."""
+        """Return once every partition has all its replicas and its first leader, so that any one broker may go."""
         deadline = time.monotonic() + seconds
         while not self._all_in_sync():
             if time.monotonic() >= deadline:
-                raise BrokerError(f"some partitions lack replicas after {seconds:.0f} s")
+                raise BrokerError(f"some partitions lack replicas, or their first leader, after {seconds:.0f} s")
             time.sleep(0.05)
 
     def _all_in_sync(self) -> bool:
         topics = self._admin.list_topics(timeout=10).topics.values()
-        return all(len(partition.isrs) == SIZE for topic in topics for partition in topic.partitions.values())
+        return all(
+            len(partition.isrs) == SIZE and partition.leader == partition.replicas[0]
+            for topic in topics
+            for partition in topic.partitions.values()
+        )
 
 
 def _java_hash(text: str) -> int:

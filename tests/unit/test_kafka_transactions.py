@@ -18,6 +18,7 @@ from pythia_fast.errors import SinkError
 
 OUT_OF_ORDER = 45
 FENCED = 90
+TIMED_OUT = -185
 POSITIONS = [("rows", 0, 5)]
 
 
@@ -27,6 +28,7 @@ class Producer:
     made: ClassVar[list[Producer]] = []
     before_send: ClassVar[Callable[[Producer], Any]] = lambda _: None
     on_commit: ClassVar[Callable[[Producer], Any]] = lambda _: None
+    on_abort: ClassVar[Callable[[Producer], Any]] = lambda _: None
 
     def __init__(self, options: dict[str, str], *topics: str) -> None:
         self.lost_to = self.tickets = self.fatal_code = 0
@@ -51,8 +53,9 @@ class Producer:
         self.calls.append("commit")
         return Producer.on_commit(self)
 
-    def abort_transaction(self, timeout_ms: int) -> None:
+    def abort_transaction(self, timeout_ms: int) -> object:
         self.calls.append("abort")
+        return Producer.on_abort(self)
 
     def add(self, records: memoryview, count: int, ticket: int, topic: int) -> None:
         self.added.append((count, ticket, topic))
@@ -75,8 +78,9 @@ def lines() -> list[str]:
 def transactions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: list[str]) -> Iterator[KafkaTransactions]:
     monkeypatch.setattr(kafka_transactions, "KafkaPublisherNative", Producer)
     monkeypatch.setattr(kafka_transactions, "CALL_MS", 20)
-    for name, value in {"made": [], "before_send": lambda _: None, "on_commit": lambda _: None}.items():
-        monkeypatch.setattr(Producer, name, value)
+    monkeypatch.setattr(Producer, "made", [])
+    for name in ("before_send", "on_commit", "on_abort"):
+        monkeypatch.setattr(Producer, name, lambda _: None)
     sink = KafkaProducer("out", options={"transaction.timeout.ms": 1000})
     context = PublisherContext("app", "handler", tmp_path, lines.append, None)
     made = KafkaTransactions(sink, None, context, "the-id", lambda: None)
@@ -133,6 +137,28 @@ def test_a_producer_that_ends_within_a_transaction_is_replaced(
     transactions.commit(POSITIONS, b"member")
     assert outcome(transactions) == "aborted"
     assert Producer.made[0].closed
+    transactions.begin()
+    transactions.commit(POSITIONS, b"member")
+    assert outcome(transactions) == "committed"
+
+
+def test_a_producer_that_cannot_abort_is_replaced(
+    transactions: KafkaTransactions, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_abort(producer: Producer) -> object:
+        return (TIMED_OUT, "Timed out waiting for operation to finish", "retry")
+
+    monkeypatch.setattr(Producer, "on_abort", on_abort)
+    assert outcome(transactions) == "ready"
+    transactions.begin()
+    began = time.monotonic()
+    transactions.abort()
+    assert outcome(transactions) == "aborted"
+    assert time.monotonic() - began >= transactions.timeout_s
+    first, second = Producer.made
+    assert first.closed
+    assert second.calls == ["init"]
+    assert "it cannot be aborted yet, after 1 s: Timed out waiting for operation" in lines[-1]
     transactions.begin()
     transactions.commit(POSITIONS, b"member")
     assert outcome(transactions) == "committed"

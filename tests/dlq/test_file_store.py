@@ -69,7 +69,10 @@ def test_an_archive_that_has_no_room_is_as_it_was_and_half_a_letter_in_it_makes_
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert done.read_bytes() == before
     assert letters_in(path) == LETTERS[1:]
-    done.write_bytes(before + before[: len(before) // 2])  # as a command that was killed leaves it
+    large = write_letters(
+        path.parent / "large", letter(offset=9, payload=bytes(9000)), framed=path.read_bytes()[:1] != b"{"
+    )
+    done.write_bytes(before + large.read_bytes()[:6000])  # as a command that was killed leaves it
     take_out(path, 1, 2)
     assert letters_in(done) == LETTERS[:3]
     assert letters_in(path) == LETTERS[3:]

@@ -11,18 +11,18 @@ also be begun ``late``: its records are withheld until they are all there (kafka
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal
 
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_publisher import KafkaPublisherNative
 from pythia_fast.brokers.base import PublisherContext
-from pythia_fast.brokers.kafka_publisher import POLL_MS, QUIET_SECONDS, KafkaPublisher
+from pythia_fast.brokers.kafka_publisher import POLL_MS, KafkaPublisher
 from pythia_fast.brokers.kafka_rehearsal import REFUSED, Rehearsal
+from pythia_fast.brokers.kafka_waiting_calls import CALL_MS, ClosedError, Failure, OverError, WaitingCalls
 from pythia_fast.brokers.kafka_withheld import Records, Withheld
 from pythia_fast.errors import SinkError
 
@@ -32,10 +32,8 @@ if TYPE_CHECKING:
 #: What became of the last request. "ready": the transactional id is ours.
 Outcome = Literal["ready", "committed", "aborted"]
 Position = tuple[str, int, int]  #: topic, partition, offset to go on from
-Failure = tuple[int, str, str]  #: error code, text, kind (KafkaPublisherNative._outcome)
 
 ABORT_AT_END_S = 2.0  #: longest time that the end of a run waits for an abort
-CALL_MS = 1000  #: a call that takes longer is made again, after a look whether the run ends meanwhile
 #: Somebody else has the transactional id: _FENCED, INVALID_PRODUCER_EPOCH, PRODUCER_FENCED.
 FENCED = frozenset({-144, 47, 90})
 #: The broker knows of no open transaction: it has aborted it by itself, or was restarted.
@@ -81,8 +79,8 @@ class KafkaTransactions:
         self._failure: SinkError | None = None
         self._open = False
         self._over = ""  #: what librdkafka told that ended the producer within a transaction
-        self._left_behind = False  #: a call that does not end has the producer
         self._closing = threading.Event()
+        self._calls = WaitingCalls(self._closing, self._judge, self._tell)
         self._rehearsal = Rehearsal(options, self._topics, self._closing.is_set, self._tell)
         self._requests: SimpleQueue[Callable[[], Outcome | None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=f"transactions {context.handler}", daemon=True)
@@ -199,7 +197,7 @@ class KafkaTransactions:
         self._thread.join(timeout)
         if self._thread.is_alive():  # a call of librdkafka hangs; the broker aborts in its own time
             return
-        if self._left_behind:
+        if self._calls.left_behind:
             return
         self._rehearsal.close()
         if self._open and self._failure is None:
@@ -243,22 +241,22 @@ class KafkaTransactions:
                 self._outcome = self._attempt(request)
             except SinkError as error:
                 self._failure = error
-            except _ClosedError:
+            except ClosedError:
                 return
             self._wake()
 
     def _attempt(self, request: Callable[[], Outcome | None]) -> Outcome | None:
         try:
             return request()
-        except _OverError as over:
+        except OverError as over:
             self._tell(f"it is given up, and a new producer takes the id over: {over}")
             return self._renew()
 
     def _renew(self) -> Outcome:
         """Another producer with the same id. Whether the last transaction was committed, the group's positions tell."""
-        if not self._left_behind:
+        if not self._calls.left_behind:
             self._native.close()
-        self._left_behind = False
+        self._calls.left_behind = False
         self._drop_tickets()
         self._native = KafkaPublisherNative(self._options, *self._topics)
         for each in self._parts:
@@ -270,7 +268,11 @@ class KafkaTransactions:
         return "aborted"
 
     def _take_over(self) -> Outcome:
-        self._insist(lambda: self._native.init_transactions(CALL_MS), "is not ours yet", poll=True)
+        self._calls.insist(
+            lambda: self._native.init_transactions(CALL_MS),
+            "is not ours yet",
+            between=lambda: self._native.poll(0),  # else nobody hears of a broker that is away
+        )
         return "ready"
 
     def _commit(self, positions: Sequence[Position], group: bytes) -> Outcome:
@@ -278,7 +280,7 @@ class KafkaTransactions:
             lambda: self._send_offsets(positions, group),
             lambda: self._native.commit_transaction(CALL_MS),
         ):
-            reason = self._insist(call, "cannot be committed yet")
+            reason = self._calls.insist(call, "cannot be committed yet")
             if reason:
                 self._tell(f"it cannot be committed: {reason}")
                 return self._abort()
@@ -287,46 +289,32 @@ class KafkaTransactions:
         return "committed"
 
     def _send_offsets(self, positions: Sequence[Position], group: bytes) -> Failure | None:
-        """On a thread that can be left behind.
-
-        Where the group's coordinator went away and came back, the call may never end, whatever its timeout (librdkafka
-        issues 5456, 5511). The producer is left to that thread then.
-        """
+        """Where the group's coordinator went away and came back, this may never end (librdkafka issues 5456, 5511)."""
         native = self._native
-        answer: SimpleQueue[Failure | None] = SimpleQueue()
-        threading.Thread(
-            target=lambda: answer.put(native.send_offsets(positions, group, CALL_MS)),
-            name=f"positions {self._context.handler}",
-            daemon=True,
-        ).start()
-        deadline = time.monotonic() + self.timeout_s
-        while time.monotonic() < deadline:
-            try:
-                return answer.get(timeout=CALL_MS / 1000)
-            except Empty:
-                if self._closing.is_set():
-                    self._left_behind = True
-                    raise _ClosedError from None
-        self._left_behind = True
-        raise _OverError(f"the group's coordinator did not answer for {self.timeout_s:g} s")
+        return self._calls.answered_within(
+            self.timeout_s,
+            lambda: native.send_offsets(positions, group, CALL_MS),
+            f"positions {self._context.handler}",
+            "the group's coordinator",
+        )
 
     def _abort(self) -> Outcome:
         # librdkafka may wait for ever for reports of records whose partition lost its leader before the broker knew it
         # to be in the transaction. A new producer with the id has the broker abort what the old one left open.
-        self._insist(
+        self._calls.insist(
             lambda: self._native.abort_transaction(CALL_MS), "cannot be aborted yet", give_up_after_s=self.timeout_s
         )
         while self._native.tickets:
             self.collect(POLL_MS)
             if self._closing.is_set():
-                raise _ClosedError
+                raise ClosedError
         self._drop_tickets()
         self._open = False
         code = self._native.lost_to
         if code in REFUSED:
             self._rehearsal.begin()
             # To the broker, numbers are missing among this producer's records: its next transaction would be lost, too.
-            raise _OverError(librdkafka.error_text(code))
+            raise OverError(librdkafka.error_text(code))
         return "aborted"
 
     def _drop_tickets(self) -> None:
@@ -337,33 +325,12 @@ class KafkaTransactions:
         self._withheld.drop()
         self._rehearsal.drop()
 
-    def _insist(
-        self, call: Callable[[], Failure | None], what: str, *, poll: bool = False, give_up_after_s: float = math.inf
-    ) -> str:
-        """Make a call until it succeeds; why not, where the transaction has to be aborted.
-
-        Raises SinkError for an error that no later call can heal, and _OverError where it has to be given up.
-        """
-        told = began = time.monotonic()
-        while (failure := call()) is not None:
-            code, text, kind = failure
-            if kind == "abort":
-                return text
-            if self._is_over(code, fatal=kind == "fatal"):
-                raise _OverError(text)
-            if kind != "retry":
-                self._check(failure)
-            if poll:
-                self._native.poll(0)  # else nobody hears of a broker that is away
-            if self._closing.is_set():
-                raise _ClosedError
-            now = time.monotonic()
-            if now - began >= give_up_after_s:
-                raise _OverError(f"it {what}, after {give_up_after_s:g} s: {text}")
-            if now - told >= QUIET_SECONDS:
-                told = now
-                self._tell(f"it {what}: {text}")
-        return ""
+    def _judge(self, failure: Failure) -> None:
+        code, text, kind = failure
+        if self._is_over(code, fatal=kind == "fatal"):
+            raise OverError(text)
+        if kind != "retry":
+            self._check(failure)
 
     def _is_over(self, code: int, *, fatal: bool) -> bool:
         """Whether the open transaction ends with this producer, though nobody else has taken the id.
@@ -393,14 +360,6 @@ class KafkaTransactions:
 
     def _tell(self, sentence: str) -> None:
         self._context.log(f"{self._context.handler}: transaction of {self.transactional_id}: {sentence}")
-
-
-class _ClosedError(Exception):
-    """The run ends while a call waits for the broker."""
-
-
-class _OverError(Exception):
-    """The transaction is at its end, and librdkafka's producer with it; another one goes on."""
 
 
 class _Part(KafkaPublisher):

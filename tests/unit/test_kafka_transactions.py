@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pythia_fast.brokers import kafka_transactions, kafka_withheld
+from pythia_fast.brokers import kafka_transactions, kafka_waiting_calls, kafka_withheld
 from pythia_fast.brokers.base import PublisherContext
 from pythia_fast.brokers.kafka import KafkaProducer
 from pythia_fast.brokers.kafka_transactions import INVALID_TXN_STATE, KafkaTransactions
@@ -77,7 +77,8 @@ def lines() -> list[str]:
 @pytest.fixture
 def transactions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: list[str]) -> Iterator[KafkaTransactions]:
     monkeypatch.setattr(kafka_transactions, "KafkaPublisherNative", Producer)
-    monkeypatch.setattr(kafka_transactions, "CALL_MS", 20)
+    for module in (kafka_transactions, kafka_waiting_calls):
+        monkeypatch.setattr(module, "CALL_MS", 20)
     monkeypatch.setattr(Producer, "made", [])
     for name in ("before_send", "on_commit", "on_abort"):
         monkeypatch.setattr(Producer, name, lambda _: None)

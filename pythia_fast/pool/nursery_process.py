@@ -17,6 +17,7 @@ from typing import NamedTuple
 from pythia_fast import pool
 from pythia_fast._ext.arena_memory import die_with_parent
 from pythia_fast.pool import crash_text
+from pythia_fast.pool.forked import lead_own_group
 from pythia_fast.pool.messages import (
     BootFailed,
     Died,
@@ -182,6 +183,7 @@ def _fork_child(
                 os.close(fd)
         crash_text.keep_in(said_fd)
         die_with_parent()
+        lead_own_group()
         if os.getppid() == nursery:
             trouble = child_main(
                 launch.pool,

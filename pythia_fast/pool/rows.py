@@ -40,6 +40,7 @@ from pythia_fast.batch import Batch
 from pythia_fast.errors import HandlerError, OutputValueError, ResultError
 from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls
 from pythia_fast.pool.crash_text import leave_out_of_memory
+from pythia_fast.pool.exception_types import is_named
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.pool.outcome import Outcome
 from pythia_fast.pool.parts import Part, Suspects, convicted, parts_after
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from pythia_fast.handlers import HandlerCall
     from pythia_fast.registration import Handler
 
+RETRY_ON = "RetryPolicy(retry_on=)"
 RowIndices = npt.NDArray[np.uint32]
 
 
@@ -266,7 +268,7 @@ class RowKeeper:
                     return error
                 held.outcome.fail(held.rows(some), error, given)
                 return None
-            if attempt < self._retry.max_attempts and isinstance(error, self._retry.retry_on):
+            if attempt < self._retry.max_attempts and is_named(error, self._retry.retry_on, RETRY_ON):
                 again.append(held.rows(some))
                 return None
             if _is_no_result(error) and self._handler.on_error != "stop":

@@ -159,9 +159,9 @@ def _reap(channel: socket.socket, children: dict[int, _Child]) -> None:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             child = children.pop(pid)
-            said, out_of_memory = crash_text.take(child.said_fd)
+            said, lacking = crash_text.take(child.said_fd)
             exit_code = os.waitstatus_to_exitcode(status)
-            send(channel, Died(child.pool, child.worker, pid, exit_code, shorten(said), out_of_memory))
+            send(channel, Died(child.pool, child.worker, pid, exit_code, shorten(said), lacking))
 
 
 def _fork_child(

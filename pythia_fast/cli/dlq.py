@@ -70,7 +70,7 @@ def list_letters(
         Console(file=sys.stdout, width=width).print(group_table(groups, by))
     else:
         print(f"no dead letters match in {selection.where}")
-    _tell_foreign(foreign)
+    _tell_foreign(selection.stores)
     return ExitCode.DONE
 
 
@@ -100,6 +100,7 @@ def show(
             print(*letter_lines(number, store, entry), "", sep="\n")
     if not number and not json:
         print(f"no dead letters match in {selection.where}")
+    _tell_foreign(selection.stores)
     return ExitCode.DONE
 
 
@@ -155,8 +156,14 @@ def requeue(
 
             return FileTarget(to_file, to_format)
         from pythia_fast.dlq.kafka_target import KafkaTarget
+        from pythia_fast.dlq.origin_target import OriginTarget
 
-        return KafkaTarget(selection.target_access(), topic=to_topic, same_partition=same_partition)
+        access = selection.target_access()
+
+        def open_kafka() -> KafkaTarget:
+            return KafkaTarget(access, topic=to_topic, same_partition=same_partition)
+
+        return OriginTarget(open_kafka) if to_topic is None else open_kafka()
 
     outcome = work.Outcome()
     try:
@@ -172,7 +179,7 @@ def requeue(
         _tell(outcome, "would be sent" if dry_run else "sent")
     if not (outcome.sent or outcome.refused or outcome.left_out):
         print(f"no dead letters match in {selection.where}")
-    _tell_foreign(sum(store.foreign for store in selection.stores))
+    _tell_foreign(selection.stores)
     return ExitCode.FAILED if outcome.refused or outcome.left_out else ExitCode.DONE
 
 
@@ -202,7 +209,7 @@ def drop(
         for store, entry in _letters(selection, limit, close=False):
             places[store].append(entry.place)
         count = sum(map(len, places.values()))
-        _tell_foreign(sum(store.foreign for store in selection.stores))
+        _tell_foreign(selection.stores)
         if count == 0:
             print(f"no dead letters match in {selection.where}")
             return ExitCode.DONE
@@ -257,9 +264,10 @@ def _tell(outcome: Outcome, done: str) -> None:
         print(f"{_letter_count(count)} left out: {why}", file=sys.stderr)
 
 
-def _tell_foreign(count: int) -> None:
-    if count:
-        print(f"{count:,} records without pf-* headers are no dead letters, and left alone", file=sys.stderr)
+def _tell_foreign(stores: list[DeadLetterStore]) -> None:
+    for store in stores:
+        if sentence := store.describe_foreign():
+            print(sentence, file=sys.stderr)
 
 
 def _letter_count(count: int) -> str:

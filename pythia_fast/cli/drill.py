@@ -87,7 +87,8 @@ def drill(
     json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
 ) -> int:
-    """Do a fault on purpose to a handler that runs, and count every row. Exit code 1 when a promise is broken.
+    """Do a fault on purpose to a handler that runs, and count every row. Exit code 1 when a promise is broken, 6
+    when the fault did not come or was not felt: too few rows, say.
 
     The handler is the user's own, its source and its sinks are the drill's: nothing of the app's is read but messages
     in files, and nothing is written but to DIR and, for the drills that need Kafka, topics pythia-fast-drill-*, which
@@ -127,7 +128,14 @@ def drill(
         print(results_json(results))
     elif len(results) > 1:
         print(f"{sum(result.passed for result in results)} of {len(results)} drills passed")
-    return ExitCode.DONE if all(result.passed for result in results) else ExitCode.FAILED
+    return code_of([result.verdict for result in results])
+
+
+def code_of(verdicts: list[str]) -> ExitCode:
+    """What the command ends with: the worst of them."""
+    if "FAIL" in verdicts:
+        return ExitCode.FAILED
+    return ExitCode.INCONCLUSIVE if "INCONCLUSIVE" in verdicts else ExitCode.DONE
 
 
 def chosen(app: str | None, handler: str | None) -> Handler:

@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     IMPORT = 3  #: the app cannot be imported
     UNREACHABLE = 4  #: a source or a sink cannot be reached or cannot go on
     DEADLINE = 5  #: the drain deadline passed with work left; it is read again by the next run
+    INCONCLUSIVE = 6  #: a drill broke no promise, but its fault did not come, or was not felt
     KILLED = 130  #: a second signal stopped the run at once
 
 

@@ -18,17 +18,19 @@ from pythia_fast.dlq.ranges import Ranges
 from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.private import PRIVATE_MODE
-from pythia_fast.runtime.dead_letter import holds_frames, located_dead_letters
+from pythia_fast.runtime.dead_letter import LocatedRecord, holds_frames, located_records
 
 
 class FileStore(DeadLetterStore):
-    """One file. A record at its end that is not whole (a run is writing it, or was killed) is left alone."""
+    """One file. Records that are no dead letters, and one at its end that is not whole (a run is writing it, or was
+    killed), are left alone."""
 
     def __init__(self, path: Path) -> None:
         self._shown = path
         self._path = path.resolve()  # a link stays one when the file behind it is replaced
         self._fd = -1
         self._read = self._total = 0
+        self._first_foreign: LocatedRecord | None = None
 
     def describe(self) -> str:
         return f"file {self._shown}"
@@ -36,13 +38,26 @@ class FileStore(DeadLetterStore):
     def locate(self, place: Place) -> str:
         return f"byte {place.start:,} of {self._shown}"
 
+    def describe_foreign(self) -> str:
+        first = self._first_foreign
+        if first is None:
+            return ""
+        told = f"{first.name} of {self.describe()} is no dead letter, and left alone"
+        others = f", as {self.foreign - 1:,} more" if self.foreign > 1 else ""
+        return f"{told}{others}: {first.why}"
+
     def entries(self) -> Iterator[Entry]:
+        self.foreign, self._first_foreign = 0, None
         try:
             with open(self._path, "rb") as file:
                 self._total = whole_end(file.fileno(), lines=not holds_frames(self._path))
-            for stored, start, end in located_dead_letters(self._path, self._total):
-                self._read = end
-                yield Entry(stored, Place(0, start, end))
+            for record in located_records(self._path, self._total):
+                self._read = record.end
+                if record.stored is None:
+                    self.foreign += 1
+                    self._first_foreign = self._first_foreign or record
+                    continue
+                yield Entry(record.stored, Place(0, record.start, record.end))
         except OSError as error:
             raise SourceError(f"cannot read {self._shown}: {error.strerror}") from None
 

@@ -48,6 +48,14 @@ class KafkaStore(DeadLetterStore):
     def locate(self, place: Place) -> str:
         return f"kafka topic {self._topic}, partition {place.partition}, offset {place.start}"
 
+    def describe_foreign(self) -> str:
+        if not self.foreign:
+            return ""
+        where = f"of {self.describe()} without pf-* headers"
+        if self.foreign == 1:
+            return f"1 record {where} is no dead letter, and left alone"
+        return f"{self.foreign:,} records {where} are no dead letters, and left alone"
+
     def entries(self) -> Iterator[Entry]:
         consumer, ends = self._open()
         for message in self._messages(consumer, ends):

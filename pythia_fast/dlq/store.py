@@ -40,6 +40,10 @@ class DeadLetterStore(ABC):
         """One short phrase for a letter's place in it."""
 
     @abstractmethod
+    def describe_foreign(self) -> str:
+        """What is to be told of ``foreign`` records of the last ``entries()``, a sentence; empty: there were none."""
+
+    @abstractmethod
     def entries(self) -> Iterator[Entry]:
         """The letters there are when reading begins, in the order of each partition, but for those dealt with.
 

@@ -6,6 +6,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -29,8 +30,13 @@ class DrillResult(msgspec.Struct, frozen=True, kw_only=True):
     recovered_ms: list[float] = []  #: of each fault that somebody recovered from
     seconds: float = 0.0
     broken: list[str] = []  #: promises that were not kept
+    inconclusive: list[str] = []  #: why no promise was put to the test
     notes: list[str] = []  #: what happened
     folder: str = ""  #: where to look; empty where it was removed
+
+    @property
+    def verdict(self) -> Literal["PASS", "FAIL", "INCONCLUSIVE"]:
+        return "PASS" if self.passed else "FAIL" if self.broken else "INCONCLUSIVE"
 
 
 def promises_broken(account: Account, may_duplicate: int) -> list[str]:
@@ -87,10 +93,11 @@ def result_lines(result: DrillResult) -> list[str]:
         f"rows in {result.rows_in:,}  rows out {result.rows_out:,}  dead-lettered {result.dead_lettered:,}  "
         f"lost {result.lost:,}  duplicated {result.duplicated:,}  recovered in {recovered_text(result.recovered_ms)}"
     )
-    lines = [f"drill {result.drill}: {'PASS' if result.passed else 'FAIL'}  {figures}"]
+    lines = [f"drill {result.drill}: {result.verdict}  {figures}"]
     lines += [f"  {note}" for note in result.notes]
     lines += [f"  broken: {sentence}" for sentence in result.broken]
-    if not result.passed:
+    lines += [f"  inconclusive: {sentence}" for sentence in result.inconclusive]
+    if result.broken:
         lines.append(f"  promised: {FAULTS[result.drill].promise}")
     if result.folder:
         lines.append(f"  input, results, dead letters and logs: {result.folder}")

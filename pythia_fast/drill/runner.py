@@ -32,7 +32,12 @@ LOG_LINES = 8  #: of a run that failed, in the report
 READ_RESULTS_S = 60.0
 SLOW_BYTES_PER_S, SLOWEST_BYTES_PER_S = 64_000.0, 500.0
 SIZED = 1000  #: payloads that are measured
+MORE_ROWS = "give more rows with --rows"
 GRAIN_S = 0.02  #: a batch under a rate limit has at most so many seconds' rows (ext/token_bucket.h)
+
+
+class TooSoonError(PythiaError):
+    """A run was over before the fault had come to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class Drill:
     runs: list[RunProcess] = field(default_factory=list)
     recovered_ms: list[float] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    inconclusive: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     may_duplicate: int = 0
 
@@ -167,9 +173,13 @@ class Drill:
             self.show(min(sum(run.rows for run in self.runs), self.plan.rows))
 
     def wait_until(self, run: RunProcess, done: Callable[[], bool], what: str) -> None:
-        """Raises PythiaError when the run ends, or settles no row for too long, before that."""
-        if not run.wait_until(done, self.plan.patience_s, self.tick):
-            raise PythiaError(f"{run.name} did not come to it that {what}: {how_it_stands(run)}")
+        """Raises PythiaError when the run fails, or settles no row for too long, before that; TooSoonError when it is
+        done with all rows."""
+        if run.wait_until(done, self.plan.patience_s, self.tick):
+            return
+        if run.ended and run.process.returncode == ExitCode.DONE:
+            raise TooSoonError(f"{run.name} was done with all rows before {what}: {MORE_ROWS}")
+        raise PythiaError(f"{run.name} did not come to it that {what}: {how_it_stands(run)}")
 
     def wait_for_end(self, run: RunProcess, expected: ExitCode = ExitCode.DONE) -> None:
         """The run ends by itself, and as it should."""
@@ -229,7 +239,7 @@ def run_drill(
         except PythiaError as error:
             if not drill.runs:
                 raise
-            drill.broken.append(str(error))
+            (drill.inconclusive if isinstance(error, TooSoonError) else drill.broken).append(str(error))
         for run in drill.runs:
             run.close()
         if drill.results is not None:
@@ -240,7 +250,7 @@ def run_drill(
         drill.close()
     drill.broken += promises_broken(account, drill.may_duplicate)
     drill.broken += handler_that_fails(failures, account.rows_in)
-    passed = not drill.broken
+    passed = not drill.broken and not drill.inconclusive
     if passed and not keep:
         shutil.rmtree(folder, ignore_errors=True)
     return DrillResult(
@@ -255,6 +265,7 @@ def run_drill(
         recovered_ms=drill.recovered_ms,
         seconds=time.monotonic() - begun,
         broken=drill.broken,
+        inconclusive=drill.inconclusive,
         notes=drill.notes,
         folder="" if passed and not keep else str(folder),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from pythia_fast.drill.injection import POISON, DrillError, Hit, Recovery, read_
 from pythia_fast.drill.process import RunProcess
 from pythia_fast.drill.receipts import keys_of_letters
 from pythia_fast.drill.result import places
-from pythia_fast.drill.runner import Drill
+from pythia_fast.drill.runner import MORE_ROWS, Drill
 from pythia_fast.runtime.dead_letter_form import StoredLetter
 
 DIED = "the handler's process died on this row"
@@ -35,9 +36,9 @@ def handler_fault(drill: Drill) -> None:
     back = {note.number: note.t for note in notes if isinstance(note, Recovery)}
     drill.recovered_ms = [(back[number] - first[number]) * 1e3 for number in sorted(first) if number in back]
     if len(first) < drill.fault.once or not (drill.folder / POISON).exists():
-        drill.broken.append(
+        drill.inconclusive.append(
             f"the fault was to come to {drill.fault.once} batches and a row, but came to {len(first)} batches only: "
-            "give more rows with --rows"
+            f"{MORE_ROWS}"
         )
         return
     gone = set(first) - set(back)
@@ -83,6 +84,8 @@ def parent_kill(drill: Drill) -> None:
     drill.wait_until(first, lambda: first.rows >= drill.plan.rows // 2, "half of the rows are settled")
     killed_at = time.monotonic()
     first.kill()
+    if first.process.returncode != -signal.SIGKILL:
+        drill.inconclusive.append(f"the run was over before it could be killed: {MORE_ROWS}")
     left = first.left_behind()
     if left:
         drill.broken.append(f"no process is left behind, but {len(left)} are: {', '.join(map(str, left))}")
@@ -111,7 +114,11 @@ def disk_full(drill: Drill) -> None:
     drill.wait_until(first, lambda: len(first.acts) > 0, "the disk is full")
     drill.wait_until(first, lambda: len(first.acts) > 1, "there is room again")
     full, room = first.acts[:2]
-    drill.broken += _not_told(first, full.t, room.t)
+    meanwhile = [sample for sample in first.samples if full.t <= sample.t <= room.t]
+    if not any(sample.batches_in_flight for sample in meanwhile):
+        drill.inconclusive.append(f"no row waited while the disk was full: {MORE_ROWS}")
+    elif not any(sample.trouble for sample in meanwhile):
+        drill.broken.append("that the disk is full is told, but no sentence came meanwhile")
     drill.wait_until(first, lambda: _recovered_s(first, room.t) is not None, "rows flow again")
     drill.recovered_ms = [(_recovered_s(first, room.t) or 0.0) * 1e3]
     drill.wait_until(first, lambda: len(first.acts) > 2, "the disk is full again")
@@ -122,12 +129,6 @@ def disk_full(drill: Drill) -> None:
     drill.may_duplicate = drill.rows_in_hand
     second = drill.start("second run", under_fault=False)
     drill.wait_for_end(second)
-
-
-def _not_told(run: RunProcess, begun: float, ended: float) -> list[str]:
-    if any(sample.trouble for sample in run.samples if begun <= sample.t <= ended):
-        return []
-    return ["that the disk is full is told, but no sentence came meanwhile"]
 
 
 def _recovered_s(run: RunProcess, since: float) -> float | None:
@@ -148,9 +149,9 @@ def outage(drill: Drill) -> None:
         f"{meanwhile:,.0f} rows/s meanwhile, {before:,.0f} before"
     )
     if not restored.connections:
-        drill.broken.append("the connections are hit, but the run had none to the brokers")
+        drill.inconclusive.append("the run had no connections to the brokers that could be hit")
     elif meanwhile > before / 2:
-        drill.broken.append("the fault is felt, but rows flowed on as before")
+        drill.inconclusive.append(f"the fault was not felt, for rows flowed on as before: {MORE_ROWS}")
     _finish(drill, [run])
     drill.broken += [f"no partition is lost, but: {told.text}" for told in run.told if LOST in told.text]
     came = _recovered_s(run, restored.t)

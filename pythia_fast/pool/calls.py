@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pythia_fast._ext.batch_memory import ColumnTooLargeError
 from pythia_fast._ext.ring import CIRCUIT_CLOSED
 from pythia_fast.errors import HandlerError
+from pythia_fast.pool.exception_types import is_named
 from pythia_fast.runtime.notes import Notes, reason_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 #: Until rows whose call failed are handled again, while the circuit is closed.
 OUTAGE_WAIT_NS = 100_000_000
 REASON_CHARACTERS = 300
+EXPECTED = "CircuitBreaker(expected=)"
 #: Raised before the handler was called.
 ROWS_DO_NOT_FIT = (ColumnTooLargeError, MemoryError)
 
@@ -41,9 +43,10 @@ class Calls:
         if isinstance(error, ROWS_DO_NOT_FIT):
             return False
         # What is wrong with a result is no outage, even where every Exception is expected to be one.
-        if isinstance(error, HandlerError) or not isinstance(error, self.breaker.expected):
+        if isinstance(error, HandlerError) or not is_named(error, self.breaker.expected, EXPECTED):
             self.answered = True
             return False
+        assert error is not None
         self.outage = reason_of(error)[:REASON_CHARACTERS]
         self.costs_an_attempt = self.arena.circuit == CIRCUIT_CLOSED
         return True

@@ -1,4 +1,5 @@
-"""What a pool process says last: faulthandler's stacks, or the traceback of a MemoryError, kept where they outlive it.
+"""What a pool process says last, kept where it outlives it: faulthandler's stacks, or the traceback with which it found
+that it has no means to go on.
 
 The nursery makes a file without a name for each child before it forks, and reads it when the child is dead.
 """
@@ -10,8 +11,10 @@ import faulthandler
 import fcntl
 import os
 import tempfile
+from typing import NoReturn
 
 from pythia_fast.outlet import open_terminal, write_now
+from pythia_fast.pool.messages import Lacking
 from pythia_fast.pool.users_frames import format_error, place_of, shorten_stacks
 
 #: Of one process; a stack is some hundred bytes a frame.
@@ -21,10 +24,13 @@ MOST_CHARACTERS = 3000
 
 STDERR = 2
 
-#: What a pool process exits with when its heap is full: nothing it does from then on can be trusted. A handler may exit
-#: with the same, so the words below stand before its traceback, where no handler writes.
-EXIT_OUT_OF_MEMORY = 4
-OUT_OF_MEMORY = "pythia_fast: out of memory\n"
+#: What a pool process exits with when its heap is full, or it may open no descriptor: nothing it does from then on can
+#: be trusted. A handler may exit with the same, so the words below stand before its traceback, where no handler writes.
+EXIT_LACKING = 4
+_WORDS: dict[Lacking, str] = {
+    "memory": "pythia_fast: out of memory\n",
+    "descriptors": "pythia_fast: out of descriptors\n",
+}
 
 #: Stands for a file that could not be made, because the nursery has no descriptor left: the words go to stderr.
 NO_FILE = -1
@@ -64,30 +70,31 @@ def keep_in(fd: int) -> None:
     faulthandler.enable(_own_fd)
 
 
-def leave_out_of_memory(error: MemoryError) -> None:
+def leave_lacking(what: Lacking, error: BaseException) -> NoReturn:
     """End this process with the traceback of the error."""
     with contextlib.suppress(BaseException):
-        os.write(_own_fd, OUT_OF_MEMORY.encode())
+        os.write(_own_fd, _WORDS[what].encode())
         os.write(_own_fd, format_error(error).encode(errors="backslashreplace"))
-    os._exit(EXIT_OUT_OF_MEMORY)
+    os._exit(EXIT_LACKING)
 
 
-def take(fd: int) -> tuple[str, bool]:
-    """The beginning of what the child said, and whether it left for want of memory.
+def take(fd: int) -> tuple[str, Lacking | None]:
+    """The beginning of what the child said, and for want of what it left, if it did.
 
     It is told on stderr too, unless a crash at the same place was: a row that kills does so some times. Closes the
     file. In the nursery.
     """
     if fd == NO_FILE:
-        return "", False
+        return "", None
     try:
         size = os.fstat(fd).st_size
         said = os.pread(fd, MOST_BYTES, 0)
     finally:
         os.close(fd)
     text = said.decode(errors="replace")
-    out_of_memory = text.startswith(OUT_OF_MEMORY)
-    text = text.removeprefix(OUT_OF_MEMORY)
+    lacking = next((what for what, words in _WORDS.items() if text.startswith(words)), None)
+    if lacking is not None:
+        text = text.removeprefix(_WORDS[lacking])
     if size > len(said):
         text += f"\n... {size - len(said)} bytes more"
     stacks = shorten_stacks(text.partition("\nExtension modules:")[0].rstrip("\n"))
@@ -96,7 +103,7 @@ def take(fd: int) -> tuple[str, bool]:
             _told.clear()
         _told.add(place)
         tell(stacks + "\n")
-    return stacks if len(stacks) <= MOST_CHARACTERS else stacks[:MOST_CHARACTERS] + "\n...", out_of_memory
+    return stacks if len(stacks) <= MOST_CHARACTERS else stacks[:MOST_CHARACTERS] + "\n...", lacking
 
 
 def tell(text: str) -> None:

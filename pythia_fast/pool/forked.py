@@ -1,4 +1,4 @@
-"""Handlers may fork, but a child that comes out of the handler is no pool process: it must not go on as one."""
+"""What keeps a pool process apart from those around it: from forks that handlers make, and from the runtime's group."""
 
 from __future__ import annotations
 
@@ -30,12 +30,24 @@ def leave_if_forked(pid: int, error: BaseException | None = None) -> None:
     os._exit(status)  # no buffers flushed, no atexit: those belong to the pool process
 
 
-def outlive_group_signals() -> None:
+def lead_own_group() -> None:
+    """Leave the runtime's process group for one of this process alone.
+
+    ``os.killpg(0, ...)`` in a handler then meets it and what it has started, not the runtime. It is in the background
+    of a terminal from then on, where reading (with ``stty tostop`` writing too) would stop it, and nobody would have it
+    go on: with these signals ignored, reading fails instead, and writing does not.
+    """
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+
+
+def outlive_signals() -> None:
     """Have this process outlive SIGINT and SIGTERM: the runtime decides when it leaves.
 
-    A signal meant for the whole group must not cut batches short, so SIGINT, which a terminal sends to all, is ignored
-    in handlers' children too. SIGTERM is how they are ended (``Popen.terminate``, ``multiprocessing.Pool``): it is
-    caught here, not ignored, because what is ignored stays so in a new program, and what is caught does not.
+    A signal meant for the whole run (all processes of a container or service) must not cut batches short, so SIGINT is
+    ignored in handlers' children too. SIGTERM is how they are ended (``Popen.terminate``, ``multiprocessing.Pool``): it
+    is caught here, not ignored, because what is ignored stays so in a new program, and what is caught does not.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)

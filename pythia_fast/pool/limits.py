@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
 import resource
 import sys
@@ -34,10 +36,18 @@ def lowest_free_descriptor() -> int:
     """The number that the next descriptor gets, which is at most how many are open; the limit where none is left."""
     try:
         fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return descriptor_limit()
+    except OSError as error:
+        return descriptor_limit() if error.errno == errno.EMFILE else 0  # the machine may have none left, say
     os.close(fd)
     return fd
+
+
+def has_no_descriptor() -> bool:
+    """Whether this process may open none any more, whatever is collected: it leaks them, or its limit was lowered."""
+    if lowest_free_descriptor() < descriptor_limit():
+        return False
+    gc.collect()  # files that only a reference cycle holds, such as an exception with its own frame
+    return lowest_free_descriptor() >= descriptor_limit()
 
 
 def descriptor_limit() -> int:
@@ -67,19 +77,18 @@ class Limits:
         self._clock = clock
         self._next_look = 0.0
         self._open_descriptors = open_descriptors
-        self._may_open = descriptor_limit()
         at_first = open_descriptors()
-        self._most_descriptors = at_first + int((self._may_open - at_first) * SHARE_OF_DESCRIPTORS)
+        self._most_descriptors = at_first + int((descriptor_limit() - at_first) * SHARE_OF_DESCRIPTORS)
 
     def reached(self) -> str:
         """One more batch is done: which limit that reaches, as a sentence's end; empty: none."""
         self._batches += 1
         if self._max_batches is not None and self._batches >= self._max_batches:
             return f"has handled as many batches as max_batches_per_process={self._max_batches} lets it"
-        descriptors = self._open_descriptors()
-        if descriptors >= self._most_descriptors:
+        descriptors, may_open = self._open_descriptors(), descriptor_limit()  # which a handler may lower
+        if descriptors >= min(self._most_descriptors, may_open):
             return (
-                f"has {descriptors:,} descriptors open of the {self._may_open:,} that it may (ulimit -n): does the "
+                f"has {descriptors:,} descriptors open of the {may_open:,} that it may (ulimit -n): does the "
                 "handler close the files and connections that it opens?"
             )
         if self._max_memory_mb is None or self._clock() < self._next_look:

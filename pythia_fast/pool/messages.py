@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Literal
 
 import msgspec
 
@@ -98,6 +99,10 @@ class Recycles(msgspec.Struct, tag="recycles"):
     why: str  #: "has handled as many batches as max_batches_per_process=1000 lets it"
 
 
+#: What a process cannot go on without.
+Lacking = Literal["memory", "descriptors"]
+
+
 class Died(msgspec.Struct, tag="died"):
     """From the nursery: the process of this place is gone."""
 
@@ -106,7 +111,7 @@ class Died(msgspec.Struct, tag="died"):
     pid: int
     status: int  #: exit code, or minus the signal that killed it
     said: str = ""  #: its last words (pool/crash_text.py)
-    out_of_memory: bool = False  #: it left because of a MemoryError
+    lacking: Lacking | None = None  #: it left for want of this
 
 
 Message = Setup | Launch | Signal | Ping | Pong | Ready | Launched | BootFailed | TeardownFailed | Recycles | Died

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from pythia_fast import pool
 from pythia_fast._ext.arena_memory import die_with_parent
 from pythia_fast.pool import crash_text
+from pythia_fast.pool.forked import lead_own_group
 from pythia_fast.pool.messages import (
     BootFailed,
     Died,
@@ -158,9 +159,9 @@ def _reap(channel: socket.socket, children: dict[int, _Child]) -> None:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             child = children.pop(pid)
-            said, out_of_memory = crash_text.take(child.said_fd)
+            said, lacking = crash_text.take(child.said_fd)
             exit_code = os.waitstatus_to_exitcode(status)
-            send(channel, Died(child.pool, child.worker, pid, exit_code, shorten(said), out_of_memory))
+            send(channel, Died(child.pool, child.worker, pid, exit_code, shorten(said), lacking))
 
 
 def _fork_child(
@@ -182,6 +183,7 @@ def _fork_child(
                 os.close(fd)
         crash_text.keep_in(said_fd)
         die_with_parent()
+        lead_own_group()
         if os.getppid() == nursery:
             trouble = child_main(
                 launch.pool,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from typing import NamedTuple
 
+from pythia_fast.pool.messages import Lacking
+
 
 class Obituary(NamedTuple):
     """The end of one process."""
@@ -15,13 +17,20 @@ class Obituary(NamedTuple):
     in_vain: str = ""  #: why another process at once does not help, a sentence; empty where it may
 
 
-def describe_status(status: int, *, ended_by_us: bool = False, out_of_memory: bool = False) -> str:
+_LACKING: dict[Lacking, str] = {
+    "memory": "ran out of memory (MemoryError",
+    "descriptors": "could open no descriptor any more (EMFILE",
+}
+
+
+def describe_status(status: int, *, ended_by_us: bool = False, lacking: Lacking | None = None) -> str:
     """How a process ended: status is an exit code, or minus a signal number.
 
-    ``ended_by_us``: one of its limits was reached, so who sent the signal is known. ``out_of_memory``: it said so.
+    ``ended_by_us``: one of its limits was reached, so who sent the signal is known. ``lacking``: for want of what it
+    left, as it said.
     """
-    if out_of_memory:
-        return f"ran out of memory (MemoryError, exit code {status})"
+    if lacking is not None:
+        return f"{_LACKING[lacking]}, exit code {status})"
     if status >= 0:
         return f"ended with exit code {status}"
     try:

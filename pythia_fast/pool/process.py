@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pythia_fast._ext.spare import wait_for_place
-from pythia_fast.pool.forked import leave_if_forked, outlive_group_signals
+from pythia_fast.pool.forked import leave_if_forked, outlive_signals
 from pythia_fast.pool.limits import Limits, check_after_setup
 from pythia_fast.pool.rows import RowKeeper
 from pythia_fast.pool.users_frames import format_error
@@ -32,7 +32,7 @@ def serve(handler: Handler, arena: Arena, seat: int, recycles: Callable[[str], N
     ``setup()`` raises is raised here.
     """
     pid = os.getpid()
-    outlive_group_signals()
+    outlive_signals()
     call = handler.adapter.build()
     gc.freeze()  # what there is now stays: later collections need not look at it
     _once(call.setup, pid)

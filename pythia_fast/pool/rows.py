@@ -39,8 +39,10 @@ from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
 from pythia_fast.errors import HandlerError, OutputValueError, ResultError
 from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls
-from pythia_fast.pool.crash_text import leave_out_of_memory
+from pythia_fast.pool.crash_text import leave_lacking
+from pythia_fast.pool.exception_types import is_named
 from pythia_fast.pool.forked import leave_if_forked
+from pythia_fast.pool.limits import has_no_descriptor
 from pythia_fast.pool.outcome import Outcome
 from pythia_fast.pool.parts import Part, Suspects, convicted, parts_after
 from pythia_fast.pool.records import RecordWriter
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from pythia_fast.handlers import HandlerCall
     from pythia_fast.registration import Handler
 
+RETRY_ON = "RetryPolicy(retry_on=)"
 RowIndices = npt.NDArray[np.uint32]
 
 
@@ -266,7 +269,7 @@ class RowKeeper:
                     return error
                 held.outcome.fail(held.rows(some), error, given)
                 return None
-            if attempt < self._retry.max_attempts and isinstance(error, self._retry.retry_on):
+            if attempt < self._retry.max_attempts and is_named(error, self._retry.retry_on, RETRY_ON):
                 again.append(held.rows(some))
                 return None
             if _is_no_result(error) and self._handler.on_error != "stop":
@@ -313,9 +316,11 @@ class RowKeeper:
         except BaseException as error:  # sys.exit() too is one batch's misfortune, not the end of the process
             leave_if_forked(self._pid, error)
             if isinstance(error, MemoryError):
-                leave_out_of_memory(error)  # and the batch is handled again, in parts
+                leave_lacking("memory", error)  # and the batch is handled again, in parts
             traceback.clear_frames(error.__traceback__)  # its frames hold views of the batch
             batch.close()  # whoever kept it must not read the batches that come to lie there
+            if has_no_descriptor():
+                leave_lacking("descriptors", error)  # the same: every call to come might fail of it
             return error
         if faults or batch.marked:
             self._take_marks(held, held.rows(rows), batch, faults, given, attempt, again)

@@ -345,7 +345,7 @@ class Supervisor:
         run = self._runs[message.pool]
         holder = self._forget(message)
         ended = self._watchdogs[message.pool].ended(message.pid)
-        how = describe_status(message.status, ended_by_us=ended is not None, out_of_memory=message.out_of_memory)
+        how = describe_status(message.status, ended_by_us=ended is not None, lacking=message.lacking)
         how = how if ended is None else f"{ended} and {how}"
         name = run.handler.name
         if holder.place is None:

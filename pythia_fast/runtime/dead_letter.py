@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -32,29 +32,41 @@ def read_dead_letters(path: str | os.PathLike[str], size: int | None = None) -> 
     By default those that it has when reading begins: what is appended meanwhile, perhaps because of what is read, is
     left out. ``.letter()`` gives the row byte for byte. Raises SourceError naming the record that is no dead letter.
     """
-    for stored, _start, _end in located_dead_letters(path, size):
-        yield stored
+    for record in located_records(path, size):
+        if record.stored is None:
+            raise SourceError(f"{record.name} of {os.fspath(path)} is not a dead letter: {record.why}")
+        yield record.stored
 
 
-def located_dead_letters(
-    path: str | os.PathLike[str], size: int | None = None
-) -> Iterator[tuple[StoredLetter, int, int]]:
-    """The same with the bytes of the file that each takes: its first, and the one after its last."""
+class LocatedRecord(NamedTuple):
+    """A record of a file of dead letters."""
+
+    stored: StoredLetter | None  #: None: it is no dead letter
+    start: int  #: its first byte in the file
+    end: int  #: the one after its last
+    name: str  #: "line 7"
+    why: str = ""  #: why it is no dead letter
+
+
+def located_records(path: str | os.PathLike[str], size: int | None = None) -> Iterator[LocatedRecord]:
+    """Every record of such a file, one that is no dead letter too."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size if size is None else size
         framed = _is_framed(file.read(5))
         file.seek(0)
         decode = (msgspec.msgpack if framed else msgspec.json).Decoder(StoredLetter).decode
+        what = "record" if framed else "line"
         number = start = 0
         while start < size:
             number += 1
             record = _read_frame(file) if framed else file.readline()
             end = start + len(record) + (FRAME_HEADER_BYTES if framed else 0)
+            stored, why = None, ""
             try:
-                yield decode(record), start, end
-            except msgspec.DecodeError as error:
-                what = "record" if framed else "line"
-                raise SourceError(f"{what} {number} of {os.fspath(path)} is not a dead letter: {error}") from None
+                stored = decode(record)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                why = str(error)
+            yield LocatedRecord(stored, start, end, f"{what} {number:,}", why)
             start = end
 
 
@@ -79,8 +91,11 @@ def holds_dead_letters(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_framed(head: bytes) -> bool:
-    """Frames: four bytes of size, then the head of a MessagePack map, which is no character of ASCII."""
-    return len(head) == 5 and head[4] >= 0x80
+    """Frames: four bytes of size, then the head of a MessagePack map, which is no character of ASCII.
+
+    The highest byte of a size is less than that of any text, whose fifth byte may belong to a character beyond ASCII.
+    """
+    return len(head) == 5 and head[4] >= 0x80 and head[3] < ord(" ")
 
 
 def _read_frame(file: BinaryIO) -> bytes:

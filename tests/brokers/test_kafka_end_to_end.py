@@ -106,7 +106,7 @@ def test_two_runtimes_share_the_partitions(kafka: KafkaBroker, topics: tuple[str
         ids = written.read_ids(40_000, [first, second])
         by_runtime = {row.runtime for row in written.rows()}
     assert sorted(ids) == list(range(40_000))
-    assert by_runtime == {first.group_id, second.group_id}
+    assert by_runtime == {first.session_id, second.session_id}
     reports = [first.stop(), second.stop()]
     assert sum(report["rows"] for report in reports) == 40_000
     assert committed(servers, f"group-of-{source}", source) == ends(servers, source)

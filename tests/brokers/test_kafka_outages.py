@@ -191,7 +191,7 @@ def test_a_static_member_comes_back_within_its_session_without_a_rebalance(
         ids = written.read_ids(4000, [one, again])
         late = {row.runtime for row in written.rows() if row.id >= 2000}
     assert sorted(ids) == list(range(4000))
-    assert late == {one.group_id, again.group_id}
+    assert late == {one.session_id, again.session_id}
     assert [line.split("assigned")[1] for line in rebalances(again)] == [
         line.split("assigned")[1] for line in rebalances(two) if "assigned" in line
     ]

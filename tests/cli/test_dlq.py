@@ -241,6 +241,42 @@ def test_requeue_to_a_file_tells_what_stays(capsys: pytest.CaptureFixture[str], 
     assert offsets_in("dead.ndjson") == [4]
 
 
+def test_messages_that_came_from_files_have_nowhere_to_go_back_to(
+    capsys: pytest.CaptureFixture[str], project: Path
+) -> None:
+    """And no Kafka is asked: there is none where this looks."""
+    rows = [letter(topic="/data/orders.ndjson"), letter(topic="/data/orders.ndjson"), letter(topic="-")]
+    write_letters(project / "files", *rows)
+    code, out, err = dlq(capsys, "requeue", "files", "--bootstrap-servers", "127.0.0.1:1")
+    assert (code, out) == (ExitCode.FAILED, "")
+    where = "not from a Kafka topic: say where to with --to-file FILE or --to-topic TOPIC"
+    assert err.splitlines() == [
+        f"2 dead letters left out: they came from file /data/orders.ndjson, {where}",
+        f"1 dead letter left out: they came from standard input, {where}",
+    ]
+    assert dlq(capsys, "requeue", "files", "--dry-run", "--bootstrap-servers", "127.0.0.1:1")[0] == ExitCode.FAILED
+    assert dlq(capsys, "requeue", "files", "--to-file", "again.ndjson")[0] == 0
+
+
+def test_lines_that_are_no_dead_letters_stay_and_are_told(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    path = project / "dead.ndjson"
+    *others, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([b"not ours\n", *others, b"{}\n", last]))
+    told = "line 1 of file dead.ndjson is no dead letter, and left alone, as 1 more: JSON is malformed"
+    for arguments in (
+        ["list", "dead.ndjson"],
+        ["show", "dead.ndjson"],
+        ["requeue", "dead.ndjson", "--to-file", "again.ndjson", "--topic", "orders"],
+        ["drop", "dead.ndjson", "--yes"],
+    ):
+        code, _, err = dlq(capsys, *arguments)
+        assert code == 0
+        assert err.startswith(told)
+        assert len(err.splitlines()) == 1
+        assert json.loads(dlq(capsys, "list", "dead.ndjson", "--json")[1])["not_dead_letters"] == 2
+    assert path.read_bytes() == b"not ours\n{}\n"
+
+
 APP = (
     HEAD
     + """

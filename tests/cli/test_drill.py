@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pythia_fast.cli.drill import code_of
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.drill.faults import FAULTS
 from tests.support.command_line import TWO_HANDLERS, run
@@ -43,6 +44,25 @@ def test_what_cannot_work_is_refused_before_anything_runs(project: Path, argumen
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
     assert finished.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "code"),
+    [
+        (["PASS", "PASS"], ExitCode.DONE),
+        (["PASS", "INCONCLUSIVE"], ExitCode.INCONCLUSIVE),
+        (["INCONCLUSIVE", "FAIL", "PASS"], ExitCode.FAILED),
+    ],
+)
+def test_the_worst_drill_counts(verdicts: list[str], code: ExitCode) -> None:
+    assert code_of(verdicts) == code
+
+
+def test_a_drill_without_rows_enough_is_inconclusive(project: Path) -> None:
+    finished = run(project, "drill", "kill", "--app", "shop:app", "--input", "orders.ndjson", "--rows", "3")
+    assert finished.returncode == ExitCode.INCONCLUSIVE, finished.stdout
+    assert finished.stdout.startswith("drill kill: INCONCLUSIVE  rows in 3  rows out 3  ")
+    assert "  inconclusive: the fault was to come to 3 batches and a row, but came to " in finished.stdout
 
 
 def test_an_app_that_cannot_be_imported(project: Path) -> None:

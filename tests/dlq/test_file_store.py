@@ -147,10 +147,47 @@ def test_the_owner_keeps_the_file(path: Path) -> None:
     assert (path.stat().st_uid, path.stat().st_gid) == (12345, 12345)
 
 
-def test_what_is_no_dead_letter_is_named(tmp_path: Path) -> None:
-    (tmp_path / "dead").write_text("{}\n")
-    with pytest.raises(SourceError, match=r"line 1 of .*dead is not a dead letter"):
-        list(FileStore(tmp_path / "dead").entries())
+FOREIGN = [b'{"price":1}', b"# 5 \xe2\x82\xac a piece, \xff", b"", b"[" * 100_000]
+
+
+def as_frame(record: bytes) -> bytes:
+    return len(record).to_bytes(4, "little") + record
+
+
+@pytest.mark.parametrize("framed", [False, True], ids=["ndjson", "msgpack-frames"])
+def test_what_is_no_dead_letter_is_left_alone_byte_for_byte_and_counted(tmp_path: Path, framed: bool) -> None:
+    path = tmp_path / "dead"
+    with path.open("wb") as file:
+        for number, each in enumerate(FOREIGN):
+            write_letters(path, LETTERS[number], framed=framed)
+            file.seek(0, os.SEEK_END)
+            file.write(as_frame(each) if framed else each + b"\n")
+            file.flush()
+    store = FileStore(path)
+    assert store.describe_foreign() == ""
+    for _ in range(2):  # counted anew each time
+        assert [entry.stored.offset for entry in store.entries()] == [0, 1, 2, 3]
+        assert store.foreign == 4
+        assert store.describe_foreign().startswith(
+            f"{'record' if framed else 'line'} 2 of file {path} is no dead letter, and left alone, as 3 more: "
+        )
+    take_out(path, 0, 1, 2, 3)
+    kept = path.read_bytes()
+    assert kept == b"".join(as_frame(each) if framed else each + b"\n" for each in FOREIGN)
+    assert letters_in(Path(f"{path}.done")) == LETTERS[:4]
+
+
+@pytest.mark.parametrize("first", FOREIGN[:3])
+def test_lines_stay_lines_whatever_the_first_of_them_is(tmp_path: Path, first: bytes) -> None:
+    path = tmp_path / "dead"
+    path.write_bytes(first + b"\n")
+    write_letters(path, *LETTERS)
+    store = FileStore(path)
+    assert len(list(store.entries())) == 6
+    assert store.describe_foreign().startswith(f"line 1 of file {path} is no dead letter, and left alone: ")
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"cannot read .*none: No such file"):
         list(FileStore(tmp_path / "none").entries())
 

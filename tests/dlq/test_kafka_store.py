@@ -135,6 +135,8 @@ def test_records_that_are_no_dead_letters_are_counted_and_hold_nothing_up(
     store = open_store(kafka, topic, tmp_path)
     assert places_in(store) == [(0, 1)]
     assert store.foreign == 1
+    told = f"1 record of kafka topic {topic} without pf-* headers is no dead letter, and left alone"
+    assert store.describe_foreign() == told
     deal_with(store, [1])
     assert committed(kafka, topic) == 2
 

@@ -176,9 +176,11 @@ def test_a_run_that_stands_still_is_given_up(tmp_path: Path) -> None:
 
 def test_a_fault_that_did_not_come_is_no_success(tmp_path: Path) -> None:
     result = drilled_app(tmp_path, ECHO, "sigsegv", "--rows", "3")
-    assert not result.passed
-    assert (result.rows_out, result.lost) == (3, 0)
-    assert any("give more rows with --rows" in sentence for sentence in result.broken)
+    assert result.verdict == "INCONCLUSIVE"
+    assert (result.rows_out, result.lost, result.broken) == (3, 0, [])
+    (sentence,) = result.inconclusive
+    assert "give more rows with --rows" in sentence
+    assert (tmp_path / result.folder / "results.ndjson").exists()
 
 
 def test_an_app_that_fails_by_itself_fails_the_drill(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.script_process import Script
+
 
 def _descriptors() -> set[str]:
     found = set()
@@ -64,3 +66,18 @@ def _nothing_left_behind() -> Iterator[None]:
     assert not left, "\n".join(left)
     assert _descriptors() - descriptors == set()
     assert _new_segments_that_stay(segments) == set()
+
+
+@pytest.fixture
+def script(tmp_path):
+    made = []
+
+    def start(*parts, **options):
+        made.append(Script(tmp_path, *parts, **options))
+        return made[-1]
+
+    yield start
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()

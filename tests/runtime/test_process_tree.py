@@ -6,80 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-PRELUDE = """
-    import os, sys, threading, time
-    from pythia_fast import App, MemoryConsumer, MemoryProducer
-    app = App("tree")
-    source = MemoryConsumer([b"%d" % i for i in range(1000)], keep_open="OPEN" in os.environ)
-    sink = MemoryProducer()
-"""
-HANDLER = """
-    @app.batch_handler(source=source, sink=sink, decoder="raw", batch_size=10, batch_timeout=0)
-    def echo(batch):
-        return batch["payload"].tolist()
-"""
-MAIN = """
-    if __name__ == "__main__":
-        class Observer:
-            def started(self, info): print("started", os.getpid(), flush=True)
-            def sample(self, snapshot): pass
-            def event(self, text): print("event", text, flush=True)
-            def finished(self, report): print("finished", report.ending, report.rows, report.unfinished, flush=True)
-        app.run(workers=2, until="end", observer=Observer(), state_dir=sys.argv[1], drain_timeout=float(sys.argv[2]),
-                start_method=sys.argv[3])
-        print("rows", len(sink.records), len(set(sink.payloads)), flush=True)
-"""
-
-
-class Script:
-    """A user's script, started as a user would."""
-
-    def __init__(self, folder: Path, *parts: str, method="auto", drain=10.0, **environment: str) -> None:
-        path = folder / "orders.py"
-        path.write_text("".join(textwrap.dedent(part) for part in parts))
-        self.process = subprocess.Popen(
-            [sys.executable, str(path), str(folder / "state"), str(drain), method],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[2])},
-        )
-
-    def read_until(self, word: str) -> str:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if word in line:
-                return line
-        raise AssertionError(f"no {word!r}: {self.process.stderr.read()}")
-
-    def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
-
-    def tree(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-
-@pytest.fixture
-def script(tmp_path):
-    made = []
-
-    def start(*parts, **options):
-        made.append(Script(tmp_path, *parts, **options))
-        return made[-1]
-
-    yield start
-    for one in made:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.communicate()
+from tests.support.script_process import HANDLER, MAIN, PRELUDE, Script
 
 
 @pytest.mark.parametrize("method", ["auto", "fork", "forkserver", "spawn"])

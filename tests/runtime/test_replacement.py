@@ -116,6 +116,64 @@ def test_a_process_that_leaks_descriptors_makes_room_before_it_has_none(tmp_path
     assert "descriptors open of the 200 that it may (ulimit -n)" in told
 
 
+def lose_all_descriptors():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def test_a_process_that_can_open_nothing_any_more_is_replaced_and_costs_no_other_row(tmp_path):
+    def handler(batch):
+        rows = rows_of(batch)
+        if 25 in rows:
+            lose_all_descriptors()
+        with open(os.devnull) as _:
+            return records(rows)
+
+    events = Events()
+    report, sink, dead, source = memory_run.run(
+        tmp_path, handler, numbers(600), batch_size=10, workers=1, observer=events
+    )
+    assert sorted_ints(sink) == sorted(set(range(600)) - {25})
+    assert dead.payloads == [b"25"]
+    headers = {name: (value or b"").decode() for name, value in dead.records[0].headers}
+    assert "could open no descriptor any more (EMFILE, exit code 4)" in headers["pf-reason"]
+    assert "Too many open files" in headers["pf-traceback"]
+    assert 3 <= report.crashes <= 4
+    assert source.committed == {0: 600}
+
+
+def test_a_process_whose_handler_lowers_its_limit_and_goes_on_makes_room(tmp_path):
+    def handler(batch):
+        rows = rows_of(batch)
+        with open(os.devnull) as _:
+            if 25 in rows:
+                lose_all_descriptors()
+            return records(rows)
+
+    report, sink, dead, _ = memory_run.run(tmp_path, handler, numbers(600), batch_size=10, workers=1)
+    assert sorted_ints(sink) == list(range(600))
+    assert dead.records == []
+    assert (report.crashes, report.recycled) == (0, 1)
+
+
+def test_a_batch_that_leaks_more_than_a_process_may_open_is_handled_in_parts(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    leaked = []
+
+    class Handler:
+        def setup(self):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (100, limit[1]))
+
+        def __call__(self, batch):
+            rows = rows_of(batch)
+            leaked.extend(os.open(os.devnull, os.O_RDONLY) for _ in rows)
+            return records(rows)
+
+    report, sink, dead, _ = memory_run.run(tmp_path, Handler, numbers(300), batch_size=300, batch_timeout=60, workers=1)
+    assert sorted_ints(sink) == list(range(300))
+    assert dead.records == []
+    assert report.crashes >= 3
+
+
 def test_an_exit_code_of_the_handlers_own_is_not_taken_for_one_of_ours(tmp_path):
     """5 was that of a process that made room, 4 that of one without memory."""
 

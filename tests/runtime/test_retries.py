@@ -300,3 +300,30 @@ def test_batches_that_wait_beyond_the_slots_for_them_hold_the_source_back_and_lo
     assert sorted_ints(sink) == list(range(200))
     assert dead.records == []
     assert (report.retried, source.committed) == (200, {0: 200})
+
+
+class Refuses(type):
+    def __instancecheck__(cls, instance):
+        raise TypeError("do not ask")
+
+
+class Unaskable(Exception, metaclass=Refuses):
+    pass
+
+
+@pytest.mark.parametrize("backoff", [0, 0.01])
+def test_a_type_of_retry_on_that_cannot_be_asked_costs_the_rows_that_raise(tmp_path, backoff):
+    def handler(batch):
+        rows = rows_of(batch)
+        if 3 in rows:
+            raise ValueError("bad row")
+        return [b"%d" % row for row in rows]
+
+    policy = RetryPolicy(max_attempts=3, backoff=backoff, retry_on=Unaskable)
+    _, sink, dead, source = memory_run.run(tmp_path, handler, numbers(10), retry=policy, workers=1)
+    assert dead.payloads == [b"3"]
+    reason = dict(dead.records[0].headers)["pf-reason"].decode()
+    assert reason.startswith("ValueError: bad row")
+    assert "RetryPolicy(retry_on=) could not be compared with this exception: TypeError: do not ask" in reason
+    assert sorted_ints(sink) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert source.committed == {0: 10}

@@ -83,7 +83,7 @@ def handle(batch: Batch[Row]) -> dict[str, Any]:
         "id": batch["id"],
         "key": [(key or b"").decode() for key in batch.keys],
         "trace": [(headers.get("trace") or b"").decode() for headers in batch.headers],
-        "runtime": np.full(len(batch), os.getpgid(0), dtype=np.int64),
+        "runtime": np.full(len(batch), os.getsid(0), dtype=np.int64),
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from pythia_fast.cli.drill import code_of
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.drill.result import DrillResult
 from tests.support.command_line import processes_in, run
@@ -42,9 +43,9 @@ def orders(folder: Path, count: int = 4000) -> Path:
 def drilled(folder: Path, *arguments: str) -> list[DrillResult]:
     """``drill ARGUMENTS --json`` in this folder; nothing may be left running, and the exit code must fit."""
     finished = run(folder, "drill", *arguments, "--json", "--quiet")
-    assert finished.returncode in (ExitCode.DONE, ExitCode.FAILED), finished.stderr
+    assert finished.returncode in (ExitCode.DONE, ExitCode.FAILED, ExitCode.INCONCLUSIVE), finished.stderr
     results = msgspec.convert(json.loads(finished.stdout), list[DrillResult])
-    assert (finished.returncode == ExitCode.DONE) == all(result.passed for result in results)
+    assert finished.returncode == code_of([result.verdict for result in results])
     assert processes_in(folder) == []
     return results
 

@@ -59,7 +59,7 @@ calls = itertools.count(1)
 
 
 def echo(batch: Batch[Row]) -> dict[str, object]:
-    """Every id, with the process group of the runtime that handled it."""
+    """Every id, with the session of the runtime that handled it."""
     if CALLS:
         with open(CALLS, "a") as told:
             told.write(f"{time.monotonic()} {len(batch)} {batch['id'][0]}\n")
@@ -74,7 +74,7 @@ def echo(batch: Batch[Row]) -> dict[str, object]:
     ids = batch["id"]
     if AGAIN:
         batch.retry((ids % AGAIN == 0) & (batch.attempts == 0))
-    result = {"id": ids, "runtime": np.full(len(ids), os.getpgid(0), dtype=np.int64)}
+    result = {"id": ids, "runtime": np.full(len(ids), os.getsid(0), dtype=np.int64)}
     return result | {"padding": [padding(i) for i in ids.tolist()]} if LARGE_EVERY else result
 
 

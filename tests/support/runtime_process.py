@@ -1,4 +1,4 @@
-"""A whole runtime, run as a user runs it, in a process group of its own."""
+"""A whole runtime, run as a user runs it, in a session of its own."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class RuntimeProcess:
         return self.log_path.read_text(errors="replace")
 
     @property
-    def group_id(self) -> int:
-        """The process group, by which the rows that this runtime handled are known."""
+    def session_id(self) -> int:
+        """By which the rows that this runtime handled are known."""
         return self.process.pid
 
     def wait_for(self, text: str, times: int = 1, seconds: float = 60) -> None:
@@ -90,7 +90,7 @@ class RuntimeProcess:
         found = []
         for process in psutil.process_iter():
             try:
-                if os.getpgid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except (ProcessLookupError, psutil.NoSuchProcess):
                 continue

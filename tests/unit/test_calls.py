@@ -45,6 +45,23 @@ def test_a_result_that_is_wrong_is_an_answer_whatever_is_expected(error):
     assert told(calls) == ("answered", "")
 
 
+def test_an_exception_that_cannot_be_compared_with_what_is_expected_is_an_answer():
+    class Refuses(type):
+        def __instancecheck__(cls, instance):
+            raise TypeError("do not ask")
+
+    class Away(Exception, metaclass=Refuses):
+        pass
+
+    calls = make(expected=Away)
+    assert not calls.ended(None)
+    assert not calls.ended(error := ValueError("bad row"))
+    assert told(calls) == ("answered", "")
+    assert error.__notes__ == [
+        "(CircuitBreaker(expected=) could not be compared with this exception: TypeError: do not ask)"
+    ]
+
+
 @pytest.mark.parametrize("error", [ColumnTooLargeError("names"), MemoryError()])
 def test_rows_that_do_not_fit_were_no_call(error):
     calls = make(expected=Exception)

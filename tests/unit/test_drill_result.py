@@ -59,6 +59,13 @@ def test_a_result_as_lines_and_as_json():
     told = "\n".join(result_lines(failed))
     for text in ("drill kill: FAIL", "  seen", "  broken: it is so", "  promised: only the guilty row", "logs: x/y"):
         assert text in told
+    unshown = DrillResult(drill="kill", passed=False, inconclusive=["too few rows"], folder="x/y")
+    told = "\n".join(result_lines(unshown))
+    for text in ("drill kill: INCONCLUSIVE", "  inconclusive: too few rows", "logs: x/y"):
+        assert text in told
+    assert "promised" not in told
+    both = DrillResult(drill="kill", passed=False, inconclusive=["too few rows"], broken=["it is so"])
+    assert both.verdict == "FAIL"
     first, second = json.loads(results_json([passed, failed]))
     assert (first["drill"], first["passed"], first["rows_out"]) == ("kill", True, 199_999)
     assert second["broken"] == ["it is so"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import mmap
 import os
+import resource
+import warnings
 
 import pytest
 
@@ -16,6 +20,7 @@ from pythia_fast.pool.limits import (
     Recycled,
     check_after_setup,
     descriptor_limit,
+    has_no_descriptor,
     lowest_free_descriptor,
     own_memory_mb,
 )
@@ -84,6 +89,44 @@ def test_descriptors_are_counted_from_below():
         for fd in held:
             os.close(fd)
     assert lowest_free_descriptor() == before
+
+
+@pytest.fixture
+def few_descriptors():
+    """A function that lowers how many this process may open to those that it has."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free_descriptor(), before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_limit_that_was_lowered_is_reached(few_descriptors):
+    limits = Limits(None, None)
+    assert limits.reached() == ""
+    assert not has_no_descriptor()
+    few_descriptors()
+    assert has_no_descriptor()
+    assert "descriptors open of the" in limits.reached()
+
+
+def test_what_only_a_cycle_holds_is_no_want_of_descriptors(few_descriptors):
+    gc.disable()
+    try:
+        cycle = [open(os.devnull)]  # noqa: SIM115  # nobody closes it
+        cycle.append(cycle)
+        few_descriptors()
+        del cycle
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+            assert not has_no_descriptor()
+    finally:
+        gc.enable()
+
+
+def test_a_machine_without_descriptors_is_not_the_process_own_want(monkeypatch):
+    def refuses(*_arguments):
+        raise OSError(errno.ENFILE, "Too many open files in system")
+
+    monkeypatch.setattr(os, "open", refuses)
+    assert not has_no_descriptor()
 
 
 def test_processes_that_make_room_are_told_of_in_sums():

@@ -200,7 +200,7 @@ class SharesWork:
             runtime.wait_for(self.READS)
         rig.produce(rows(range(6000)))
         wait_for(
-            lambda: runtimes[0].group_id in {result["runtime"] for result in rig.results()}, "its first", *runtimes
+            lambda: runtimes[0].session_id in {result["runtime"] for result in rig.results()}, "its first", *runtimes
         )
         runtimes[0].kill()
         wait_for(lambda: set(rig.ids()) == set(range(6000)), "all rows", runtimes[1])

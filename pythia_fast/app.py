@@ -96,7 +96,8 @@ class App:
             on_error: what an exception in the handler, or a returned value that cannot be sent on, costs: "isolate":
                 the rows at fault alone (where the handler raised, the batch is tried again in halves);
                 "dead_letter": the whole batch; "stop": the run. What is wrong with a result as a whole (no table,
-                columns of different lengths, the wrong number of rows) always ends the run.
+                columns of different lengths, the wrong number of rows) costs the rows of that call, or with "stop"
+                the run.
             output_rows: "same": a result has one row for each row of its batch, and the records of rejected and
                 retried rows are left out. "any": it may have fewer or more, for handlers that filter or explode;
                 where it is as long as the batch, rejected and retried rows are left out all the same.
@@ -288,7 +289,8 @@ class App:
     def test(self, handler: str | Callable[..., Any], payloads: Iterable[bytes | None]) -> Trial:
         """Run one handler over these payloads in this process: what it returned, rejected, retried, refused.
 
-        Raises what the handler raises, and HandlerError for a result that would end a run.
+        Raises what the handler raises, ResultError for a result whose rows a run would give up, HandlerError for one
+        that would end it.
         """
         from pythia_fast.trial import try_out
 

@@ -5,7 +5,7 @@ PythiaError
 │   ├── UnknownOptionError        names the nearest right option
 │   └── SchemaError               a field that cannot become a column
 ├── UnknownColumnError (KeyError) names the nearest right column
-├── HandlerError                  the handler is wrong as a whole: ends the run, whatever on_error says
+├── HandlerError                  the handler is wrong as a whole: ends the run, whatever on_error says, but for
 │   └── ResultError               what it returned for a batch is no result: costs these rows, unless on_error="stop"
 │       └── OutputValueError      one row of what it returned cannot be sent on: costs that row
 ├── SourceError                   a source cannot go on

@@ -6,7 +6,7 @@
 | ``list[Order]``, ``Sequence[Order]``  | a list of Structs                                                |
 | ``polars.DataFrame``                  | a data frame over the batch's memory                             |
 | ``pyarrow.RecordBatch``, ``.Table``   | the same                                                         |
-| ``pandas.DataFrame``                  | a data frame made by pyarrow; numbers with nulls become floats   |
+| ``pandas.DataFrame``                  | the same; ``Optional`` fields have pandas' own types with nulls  |
 
 A handler is a function of one parameter, or a class: made once in each pool process, ``setup()`` before
 its first batch and ``teardown()`` after its last, where it has them, and called with each batch. What ``setup()``
@@ -236,7 +236,23 @@ def _as_table(where: str) -> View:
 def _as_pandas(where: str) -> View:
     _require("pandas", "pandas", where)
     _require("pyarrow", "pandas", where)
-    return lambda batch: sys.modules["pyarrow"].record_batch(batch).to_pandas()
+    return _pandas_frame
+
+
+def _pandas_frame(batch: Batch[Any]) -> Any:
+    """Integers and bools that may be null are of pandas' types that hold nulls, even where this batch has none: as
+    floats they would be rounded beyond 2**53, and change their type from batch to batch."""
+    pandas, arrow = sys.modules["pandas"], sys.modules["pyarrow"]
+    types = {arrow.bool_(): pandas.BooleanDtype()}
+    for bits in (8, 16, 32, 64):
+        types[getattr(arrow, f"int{bits}")()] = getattr(pandas, f"Int{bits}Dtype")()
+        types[getattr(arrow, f"uint{bits}")()] = getattr(pandas, f"UInt{bits}Dtype")()
+    record = arrow.record_batch(batch)
+    columns = {
+        field.name: record.column(at).to_pandas(types_mapper=types.get if field.nullable else None)
+        for at, field in enumerate(record.schema)
+    }
+    return pandas.DataFrame(columns, copy=False)
 
 
 _VIEWS: dict[str, Callable[[str], View | None]] = {

@@ -11,6 +11,7 @@ from pythia_fast.brokers.base import Sink, Source
 from pythia_fast.circuit_breaker import CircuitBreaker
 from pythia_fast.dead_letter_limit import DeadLetterLimit
 from pythia_fast.decoders import Decoding, choose_decoder
+from pythia_fast.errors import ConfigError
 from pythia_fast.handlers import Adapter, inspect_handler
 from pythia_fast.retry import RetryPolicy
 from pythia_fast.schema import SchemaLike, check_schema
@@ -95,7 +96,13 @@ def make_handler(
     workers: int | None,
 ) -> Handler:
     """Check everything and compile the schema. Raises ConfigError or SchemaError with what to do."""
-    handler_name = options.name("batch_handler", "name", getattr(function, "__name__", None) if name is None else name)
+    found = getattr(function, "__name__", None) if name is None else name
+    if found is None:
+        raise ConfigError(
+            f"batch_handler: {options.spell(function)} has no name of its own, as a callable object or a "
+            'functools.partial has none: give it one, name="..."'
+        )
+    handler_name = options.name("batch_handler", "name", found)
     where = f"handler {handler_name!r}"
     if not isinstance(source, Source):
         raise options.refusal(where, "source", source, "source must be a consumer such as KafkaConsumer(...)")

@@ -78,7 +78,9 @@ def order_file(output: Path, rows: int, console: Console) -> Path:
 
     found = output / order_file_name(rows, seed=1)
     if found.exists():
-        console.print(f"orders: {found}, {found.stat().st_size / 1e6:,.0f} MB, generated before", highlight=False)
+        console.print(
+            f"orders: {found}, {found.stat().st_size / 1e6:,.0f} MB, generated before", highlight=False, markup=False
+        )
         return found
     bar = Progress(
         TextColumn("generating {task.completed:,} of {task.total:,} orders"),
@@ -96,7 +98,7 @@ def order_file(output: Path, rows: int, console: Console) -> Path:
             raise ConfigError(
                 f"cannot write the orders to {output}: {error.strerror}; choose another folder with --output"
             ) from None
-    console.print(f"orders: {path}, {path.stat().st_size / 1e6:,.0f} MB", highlight=False)
+    console.print(f"orders: {path}, {path.stat().st_size / 1e6:,.0f} MB", highlight=False, markup=False)
     return path
 
 
@@ -108,6 +110,6 @@ def plot(path: Path, recorder: Recorder, report: RunReport, console: Console) ->
     try:
         write_plot(path, recorder.samples, report, title)
     except ConfigError as error:
-        console.print(f"no plot: {error}", highlight=False)
+        console.print(f"no plot: {error}", highlight=False, markup=False)
     else:
-        console.print(f"plot: {path}", highlight=False)
+        console.print(f"plot: {path}", highlight=False, markup=False)

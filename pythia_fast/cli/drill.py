@@ -113,7 +113,7 @@ def drill(
     options = kafka_options(loaded, bootstrap_servers)
     faults, left_out = possible(faults, loaded, options is not None, all_of_them=fault == "all")
     for sentence in left_out:
-        console.print(sentence, highlight=False)
+        console.print(sentence, highlight=False, markup=False)
     plan = make_plan(
         app or DEMO, loaded, input_file, input_format, rows, output,
         workers=workers_of(workers), batch_deadline=deadline, patience_s=patience, kafka_options=options,

@@ -113,7 +113,7 @@ class Watchdog:
                     else "setup_deadline= is None, so nothing ends it"
                 )
                 self._tell(
-                    f"{self._name}: {what} (pid {pid}) has been in setup() for {took_s:.0f} s and is not up yet; "
+                    f"{self._name}: {what} (pid {pid}) has been starting (imports, setup()) for {took_s:.0f} s; "
                     f"{ends} (py-spy dump --pid {pid} says what it does)"
                 )
 

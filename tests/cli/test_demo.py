@@ -8,10 +8,11 @@ from tests.support.command_line import run
 
 
 def test_the_demo_generates_scores_and_draws(tmp_path: Path) -> None:
-    arguments = ("demo", "--rows", "200000", "--output", "out")
+    out = tmp_path / "out [new]"
+    arguments = ("demo", "--rows", "200000", "--output", out.name)
     finished = run(tmp_path, *arguments)
     assert finished.returncode == ExitCode.DONE, finished.stderr
-    out = tmp_path / "out"
+    assert f"plot: {out.name}/throughput.png" in finished.stderr
     assert "demo: done: the sources ended" in finished.stdout
     report = RunReport.from_json((out / "report.json").read_bytes())
     assert (report.rows, report.refused, report.dead_lettered, report.crashes) == (200_000, 0, 0, 0)

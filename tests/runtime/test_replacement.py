@@ -217,7 +217,7 @@ def test_a_successor_whose_setup_hangs_is_told_of_and_followed_by_another_one(tm
     )
     assert sorted_ints(sink) == list(range(20))
     assert dead.records == []
-    (slow,) = [line for line in events.lines if "has been in setup() for" in line]
+    (slow,) = [line for line in events.lines if "has been starting (imports, setup()) for" in line]
     assert "handler: process 0 (pid " in slow
     assert "setup_deadline=10 ends it in" in slow
     assert sum("was not back from setup() after setup_deadline=10 s" in line for line in events.lines) == 1

@@ -110,6 +110,22 @@ def test_data_frames() -> None:
     assert frame["order_id"].tolist() == [1, 2]
 
 
+class Sparse(msgspec.Struct):
+    count: int | None = None
+    small: Annotated[int | None, np.uint8] = None
+    good: bool | None = None
+
+
+@pytest.mark.parametrize(
+    "rows", [[b'{"count":9007199254740993,"small":3,"good":true}', b"{}"], [b'{"count":1,"small":2,"good":false}']]
+)
+def test_pandas_keeps_types_and_values_of_fields_that_may_be_null(rows: list[bytes]) -> None:
+    frame = inspect_handler(wants_pandas, Sparse, "h").build()(Batch.decode(rows, Sparse))
+    assert frame.dtypes.astype(str).to_dict() == {"count": "Int64", "small": "UInt8", "good": "boolean"}
+    expected = [msgspec.json.decode(row, type=Sparse).count for row in rows]
+    assert [None if value is pd.NA else value for value in frame["count"].tolist()] == expected
+
+
 def test_the_schema_may_come_from_the_annotation() -> None:
     assert inspect_handler(wants_batch, None, "h").schema is Order
     assert inspect_handler(wants_rows, None, "h").schema is Order

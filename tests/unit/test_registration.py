@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 
@@ -253,3 +254,9 @@ def test_app_test_refuses_what_would_end_a_run(options, returned, message):
     else:
         with pytest.raises(HandlerError, match=message):
             app.test(handler, [b"1", b"2"])
+
+
+def test_a_handler_without_a_name_is_asked_for_one():
+    with pytest.raises(ConfigError, match=r'functools\.partial.* has no name of its own.*give it one, name="\.\.\."'):
+        App("test").batch_handler(source=MemoryConsumer([]), decoder="raw")(functools.partial(print))
+    App("test").batch_handler(source=MemoryConsumer([]), decoder="raw", name="prints")(functools.partial(print))

@@ -115,7 +115,7 @@ def test_a_setup_that_takes_long_is_told_of_once_and_then_ended(places):
     for now in (0.0, SLOW_SETUP_S, SLOW_SETUP_S + 1, SLOW_SETUP_S + 2, 30.0):
         watchdog.look(now, arena, places)
     assert len(told) == 1
-    assert "score: process 1 (pid 11) has been in setup() for 11 s" in told[0]
+    assert "score: process 1 (pid 11) has been starting (imports, setup()) for 11 s" in told[0]
     assert "setup_deadline=30 ends it in 19 s" in told[0]
     assert sent == []
     watchdog.look(30.1, arena, places)

@@ -19,13 +19,14 @@ from pythia_fast import options
 from pythia_fast._ext import arrow
 from pythia_fast._ext.batch_memory import ROW_REJECTED, ROW_RETRY, BatchMemory, decode_private
 from pythia_fast.brokers.framing import decode_headers
-from pythia_fast.columns import BoolArray, bits_to_mask, marked_rows, read_bits, read_column, view
+from pythia_fast.columns import read_bits, read_column, view
 from pythia_fast.decoders import DecoderLike, Decoding, choose_decoder
 from pythia_fast.errors import HandlerError, UnknownColumnError
 from pythia_fast.message_extras import header_bytes, key_bytes, timestamps_ms
 from pythia_fast.options import named_options
 from pythia_fast.refusal import refusal_text
 from pythia_fast.schema import ColumnSpec, Kind
+from pythia_fast.selection import BoolArray, bits_to_mask, marked_rows
 
 T = TypeVar("T")
 S = TypeVar("S")

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pythia_fast.columns import BoolArray
 from pythia_fast.errors import HandlerError, ResultError
 from pythia_fast.runtime.forwarding import Forwarded
 from pythia_fast.runtime.outputs import columns_of, length_of
+from pythia_fast.selection import BoolArray
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler

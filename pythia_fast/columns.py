@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from pythia_fast._ext import text_ops
 from pythia_fast.nested_columns import ListColumn, StructColumn
-from pythia_fast.schema import ColumnSpec, Kind, Schema
+from pythia_fast.schema import ColumnSpec, Kind
 from pythia_fast.selection import BoolArray, bits_at, bits_between, bits_to_mask, row_indices
 
 if TYPE_CHECKING:
     from pythia_fast._ext.batch_memory import BatchMemory, Region
+    from pythia_fast.decoders import Decoding
 
 V = TypeVar("V", str, bytes)
 _FEW = 8  # values up to which isin() scans the column once for each
@@ -44,6 +45,12 @@ class _TextColumn(Generic[V]):
 
     def _encode(self, value: V) -> bytes:
         raise NotImplementedError
+
+    def _like(
+        self, offsets: npt.NDArray[np.int32], data: npt.NDArray[np.uint8], bits: npt.NDArray[np.uint8] | None
+    ) -> _TextColumn[V]:
+        """A column of this kind."""
+        return type(self)(offsets, data, bits)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -92,19 +99,19 @@ class _TextColumn(Generic[V]):
         size = text_ops.gathered_offsets(self.offsets, indices, offsets)
         data = np.empty(size, np.uint8)
         text_ops.gather(self.offsets, self.data, indices, offsets, data)
-        return type(self)(offsets, data, bits_at(self.validity, len(self), indices))
+        return self._like(offsets, data, bits_at(self.validity, len(self), indices))
 
     def window(self, begin: int, end: int) -> _TextColumn[V]:
         """The rows from ``begin`` up to ``end`` as a column that looks at the same data."""
         offsets = self.offsets[begin : end + 1]
         data = self.data[offsets[0] : offsets[-1]]
-        return type(self)(offsets - offsets[0], data, bits_between(self.validity, begin, end))
+        return self._like(offsets - offsets[0], data, bits_between(self.validity, begin, end))
 
     def __eq__(self, other: object) -> BoolArray:  # type: ignore[override]
         """bool[n], False at nulls. Compares with one value, or row by row with a column of this kind."""
         if isinstance(other, str if self._text else bytes):
             return self.isin((cast("V", other),))
-        if type(other) is type(self):
+        if isinstance(other, _TextColumn) and other._text is self._text:
             if len(other) != len(self):
                 raise ValueError(f"columns of {len(self)} and {len(other)} rows cannot be compared")
             found = np.zeros(len(self), np.bool_)
@@ -174,6 +181,27 @@ class BytesColumn(_TextColumn[bytes]):
         return bytes(value)
 
 
+class RawColumn(BytesColumn):
+    """``msgspec.Raw`` fields: what each payload has there, undecoded; nothing where it did not have the key."""
+
+    __slots__ = ("encoding",)
+
+    def __init__(
+        self,
+        offsets: npt.NDArray[np.int32],
+        data: npt.NDArray[np.uint8],
+        bits: npt.NDArray[np.uint8] | None = None,
+        encoding: str = "json",
+    ) -> None:
+        super().__init__(offsets, data, bits)
+        self.encoding = encoding  # "json" or "msgpack"
+
+    def _like(
+        self, offsets: npt.NDArray[np.int32], data: npt.NDArray[np.uint8], bits: npt.NDArray[np.uint8] | None
+    ) -> RawColumn:
+        return RawColumn(offsets, data, bits, self.encoding)
+
+
 Column = npt.NDArray[Any] | StringColumn | BytesColumn | ListColumn | StructColumn
 
 
@@ -185,7 +213,7 @@ def view(region: Region, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return np.frombuffer(cast("memoryview", region), dtype) if len(region) else np.empty(0, dtype)
 
 
-def read_column(memory: BatchMemory, schema: Schema, spec: ColumnSpec) -> Column:
+def read_column(memory: BatchMemory, decoding: Decoding, spec: ColumnSpec) -> Column:
     """The column as users see it."""
     n = memory.count(spec.index)
     dtype = spec.dtype
@@ -193,22 +221,33 @@ def read_column(memory: BatchMemory, schema: Schema, spec: ColumnSpec) -> Column
         return view(memory.values(spec.index, n), dtype)
     bits = read_bits(memory, spec, n)
     if spec.kind is Kind.STRUCT:
-        prefix = len(spec.name) + 1
-        fields = {
-            child.name[prefix:]: (
-                read_column(memory, schema, child),
-                read_bits(memory, child, n) if child.dtype is not None else None,
-            )
-            for child in schema.children(spec)
-        }
-        return StructColumn(fields, n, bits)
+        return read_structs(memory, decoding, spec)
     offsets = view(memory.offsets(spec.index, n), np.int32)
     if spec.kind is Kind.LIST:
-        values = schema.columns[spec.index + 1]
+        values = decoding.schema.columns[spec.index + 1]
         value_bits = read_bits(memory, values, int(offsets[n])) if values.dtype is not None else None
-        return ListColumn(offsets, read_column(memory, schema, values), bits, value_bits)
+        return ListColumn(offsets, read_column(memory, decoding, values), bits, value_bits)
     data = view(memory.values(spec.index, int(offsets[n])), np.uint8)
+    if spec.kind is Kind.RAW:
+        return RawColumn(offsets, data, bits, decoding.name)
     return (StringColumn if spec.kind is Kind.STRING else BytesColumn)(offsets, data, bits)
+
+
+def read_structs(memory: BatchMemory, decoding: Decoding, spec: ColumnSpec | None = None) -> StructColumn:
+    """The columns of a Struct's fields; those of the rows without one."""
+    schema = decoding.schema
+    n = memory.rows if spec is None else memory.count(spec.index)
+    prefix = 0 if spec is None else len(spec.name) + 1
+    fields = {
+        child.name[prefix:]: (
+            read_column(memory, decoding, child),
+            read_bits(memory, child, n) if child.dtype is not None else None,
+        )
+        for child in schema.children(spec)
+    }
+    if spec is None:
+        return StructColumn(fields, n, None, schema.structs[0])
+    return StructColumn(fields, n, read_bits(memory, spec, n), schema.structs[spec.struct])
 
 
 def read_bits(memory: BatchMemory, spec: ColumnSpec, n: int) -> npt.NDArray[np.uint8] | None:

@@ -8,17 +8,25 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 import numpy.typing as npt
 
+from pythia_fast.column_tree import StructSpec
 from pythia_fast.selection import BoolArray, bits_at, bits_between, bits_to_mask, row_indices, without_nulls
 
 
 class StructColumn(Mapping[str, Any]):
     """The Structs inside a list: one column a field, ``column["sku"]``, all of one length."""
 
-    __slots__ = ("_fields", "_n", "validity")
+    __slots__ = ("_fields", "_n", "_spec", "validity")
 
-    def __init__(self, fields: dict[str, tuple[Any, Any]], n: int, bits: npt.NDArray[np.uint8] | None) -> None:
+    def __init__(
+        self,
+        fields: dict[str, tuple[Any, Any]],
+        n: int,
+        bits: npt.NDArray[np.uint8] | None,
+        spec: StructSpec | None = None,
+    ) -> None:
         self._fields = fields  # name -> (column, its validity bits)
         self._n = n
+        self._spec = spec
         self.validity = bits
 
     def __getitem__(self, name: str) -> Any:
@@ -35,6 +43,16 @@ class StructColumn(Mapping[str, Any]):
     def valid(self) -> BoolArray:
         """bool[n]: which of them are not null."""
         return bits_to_mask(self.validity, self._n)
+
+    def encoded(self) -> Iterator[tuple[str, Any, BoolArray | None]]:
+        """The columns of what is written for the Structs: key, values, and which of them are no nulls where the values
+        do not tell it themselves. Fields have their keys of payloads; a tag is one more, in front."""
+        keys = self._fields.keys() if self._spec is None else [field.name for field in self._spec.fields]
+        if self._spec is not None and self._spec.tag_field is not None:
+            tag = self._spec.tag
+            yield self._spec.tag_field, [tag] * self._n if isinstance(tag, str) else np.full(self._n, tag), None
+        for key, (column, bits) in zip(keys, self._fields.values(), strict=True):
+            yield key, column, None if bits is None else bits_to_mask(bits, self._n)
 
     def tolist(self) -> list[dict[str, Any] | None]:
         """One dict a Struct."""
@@ -53,7 +71,7 @@ class StructColumn(Mapping[str, Any]):
             name: (_values_at(column, indices), bits_at(bits, self._n, indices))
             for name, (column, bits) in self._fields.items()
         }
-        return StructColumn(fields, len(indices), bits_at(self.validity, self._n, indices))
+        return StructColumn(fields, len(indices), bits_at(self.validity, self._n, indices), self._spec)
 
     def window(self, begin: int, end: int) -> StructColumn:
         """The Structs from ``begin`` up to ``end`` as a column that looks at the same values."""
@@ -61,7 +79,7 @@ class StructColumn(Mapping[str, Any]):
             name: (_values_between(column, begin, end), bits_between(bits, begin, end))
             for name, (column, bits) in self._fields.items()
         }
-        return StructColumn(fields, end - begin, bits_between(self.validity, begin, end))
+        return StructColumn(fields, end - begin, bits_between(self.validity, begin, end), self._spec)
 
     def __repr__(self) -> str:
         return f"<StructColumn of {self._n}: {', '.join(self._fields)}>"
@@ -95,6 +113,11 @@ class ListColumn:
     def lengths(self) -> npt.NDArray[np.int32]:
         """int32[n]: values of each row; 0 at nulls."""
         return np.diff(self.offsets)
+
+    @property
+    def value_valid(self) -> BoolArray | None:
+        """bool[values]: which values are no nulls, where ``values`` is an array and does not tell it itself."""
+        return None if self._value_bits is None else bits_to_mask(self._value_bits, len(self.values))
 
     @property
     def valid(self) -> BoolArray:

@@ -211,7 +211,9 @@ static inline void pf_release(pf_arena *arena, uint32_t slot_index) {
  * in the same queue: whoever takes its place goes on where it stopped. */
 static inline void pf_return(pf_arena *arena, uint32_t worker) {
     pf_worker *w = pf_worker_at(arena, worker);
-    for (uint32_t at = w->completed; at != w->taken; at++) {
+    uint32_t held = w->taken - w->completed;
+    if (held > PF_QUEUE_CAPACITY) held = 0; /* a handler has written over the counters */
+    for (uint32_t at = w->completed; at != w->completed + held; at++) {
         pf_slot *slot = pf_slot_at(arena, w->queue[at & (PF_QUEUE_CAPACITY - 1)]);
         slot->crashes++;
         pf_progress_bury(slot);

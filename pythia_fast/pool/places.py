@@ -15,7 +15,7 @@ class Holder(NamedTuple):
     """What a process was when it ended."""
 
     place: int | None  #: None: it was a spare that waited
-    spare: int | None  #: the seat's number among the spares, if it was launched for one
+    spare: int | None  #: the seat's number among the spares, if it was launched for one and nobody followed it there
     leaving: bool = False  #: it had given its place up before
 
 
@@ -32,7 +32,7 @@ class Places:
     _place_of: dict[int, int] = field(default_factory=dict)  #: pid -> place
     _pid_at: dict[int, int] = field(default_factory=dict)  #: place -> pid, the same the other way round
     _spare_of: dict[int, int] = field(default_factory=dict)  #: pid -> spare that waits, or was not seen up yet
-    _from_spare: dict[int, int] = field(default_factory=dict)  #: pid -> spare that it was, of those with a place
+    _from_spare: dict[int, int] = field(default_factory=dict)  #: pid -> spare that it was, if nobody followed it there
     _leaving: dict[int, int] = field(default_factory=dict)  #: pid -> place that it had; it runs teardown()
     _asked: set[int] = field(default_factory=set)  #: spares that are launched and not yet there
 
@@ -51,8 +51,12 @@ class Places:
             self._spare_of[pid] = seat - self.workers
 
     def asked(self, spare: int) -> None:
-        """A process for the spare's seat was asked for."""
+        """A process for the spare's seat was asked for, so whoever was there has noticed its place, and left the seat.
+
+        When that one dies, the seat is another's: one that was given a place may not have noticed that yet.
+        """
         self._asked.add(spare)
+        self._from_spare = {pid: left for pid, left in self._from_spare.items() if left != spare}
 
     def vacant_seats(self) -> list[int]:
         """Spares' seats that nobody has or was asked for."""

@@ -303,7 +303,7 @@ class Supervisor:
         places, arena = self._places[message.pool], self._runs[message.pool].arena
         with self._changing:
             holder = places.died(message.pid, message.worker)
-            if holder.spare is not None and holder.spare in places.vacant_seats():
+            if holder.spare is not None:
                 spare_words.prepare(arena, holder.spare)  # it may have died before it took notice of its place
         return holder
 

@@ -92,6 +92,22 @@ def test_one_that_leaves_while_the_one_before_it_still_does_keeps_its_place_mean
     assert not (tmp_path / "too many").exists()
 
 
+def test_processes_that_follow_one_another_at_every_batch_hold_no_lane_up(tmp_path):
+    """Each of them was a spare: seats are left, filled and emptied faster than their processes notice."""
+
+    def handler(batch):
+        time.sleep(0.002)
+        return [b"%d" % int(payload) for payload in batch["payload"].tolist()]
+
+    report, sink, dead, _ = memory_run.run(
+        tmp_path, handler, numbers(400), batch_size=2, workers=3, max_batches_per_process=1, setup_deadline=30
+    )
+    assert sorted_ints(sink) == list(range(400))
+    assert dead.records == []
+    assert report.crashes == 0  # none was ended by its setup_deadline
+    assert report.recycled > 50
+
+
 def test_a_process_that_leaks_descriptors_makes_room_before_it_has_none(tmp_path):
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     leaked = []

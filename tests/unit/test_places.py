@@ -37,6 +37,7 @@ class AnyPool(RuleBasedStateMachine):
         assert vacant == sorted(set(range(SEATS)) - set(self.waits.values()))
         for spare in vacant[: self.places.missing_spares]:
             self.places.asked(spare)
+            self.was = {pid: left for pid, left in self.was.items() if left != spare}
             self.next_pid += 1
             self.places.launched(self.places.seat_of(spare), self.next_pid)
             self.waits[self.next_pid] = spare
@@ -98,6 +99,17 @@ def test_one_that_dies_before_it_was_told_of_is_known_by_its_launch():
     assert places.vacant_seats() == []
     assert places.died(8, 2) == Holder(None, 0)
     assert places.vacant_seats() == [0]
+
+
+def test_a_seat_in_which_one_was_followed_is_not_given_up_by_its_end():
+    """Its follower was given a place, and may not have noticed that yet: the word in the arena is its own."""
+    places = Places(2, 1, 2)
+    for pid, place in ((12, 0), (13, 1)):
+        places.asked(0)
+        places.launched(places.seat_of(0), pid)
+        places.seated(pid, place)
+    assert places.died(12, 2) == Holder(0, None)
+    assert places.died(13, 2) == Holder(1, 0)
 
 
 def test_processes_are_named_by_what_they_do():

@@ -43,6 +43,8 @@ cdef extern from "row_encoder.h":
         PF_OUT_STRING
         PF_OUT_BYTES
         PF_OUT_ENCODED
+        PF_OUT_LIST
+        PF_OUT_STRUCT
     enum:
         PF_SPANS_OFFSETS32
         PF_SPANS_OFFSETS64
@@ -61,6 +63,7 @@ cdef extern from "row_encoder.h":
     ctypedef struct pf_out_column:
         uint8_t kind
         uint8_t spans
+        uint32_t end
         const uint8_t *data
         int64_t stride
         const void *offsets
@@ -142,11 +145,14 @@ cdef class RowEncoder:
     Parameters:
         rows: values in every column.
         msgpack: MessagePack maps instead of JSON objects.
-        n_columns: columns that will be added, the key column not counted.
+        n_columns: columns that will be added, those inside of others too, the key column not counted.
 
-    The ``add_*`` methods take ``prefix``: what stands before each value of the column (brace or comma,
-    name, colon; for MessagePack the map's head and the name). ``prefix=None`` makes it the key column.
-    ``valid``: one byte a row, 0 = null. Raises ValueError when a length does not fit ``rows``.
+    The ``add_*`` and ``begin_*`` methods take ``prefix``: the column's name as it stands before each value (in JSON
+    with its colon); nothing for the values of a list. ``prefix=None`` makes it the key column. ``valid``: one byte a
+    value, 0 = null. Raises ValueError when a length does not fit the rows, or the values of the list around it.
+
+    What is added between ``begin_list`` or ``begin_struct`` and its ``end`` is inside of it: one column in a list, as
+    long as the lists together; the fields of a Struct, each with as many values as there are Structs.
     """
 
     cdef readonly int64_t rows
@@ -155,12 +161,16 @@ cdef class RowEncoder:
     cdef uint32_t added
     cdef bint has_key
     cdef pf_out_column *columns  # the key column stands behind the others
+    cdef int64_t length  # values that a column which is added now has
+    cdef list open  # (index, length around it) of the lists and Structs that have begun
     cdef list kept
 
     def __cinit__(self, rows, msgpack, n_columns):
         self.rows = rows
+        self.length = rows
         self.msgpack = msgpack
         self.n_columns = n_columns
+        self.open = []
         self.kept = []
         self.columns = <pf_out_column *>calloc(n_columns + 1, sizeof(pf_out_column))
         if self.columns == NULL:
@@ -182,6 +192,7 @@ cdef class RowEncoder:
             self.kept.append(prefix)
             column.prefix = <const uint8_t *>PyBytes_AS_STRING(prefix)
             column.prefix_size = <uint32_t>PyBytes_GET_SIZE(prefix)
+            column.end = self.added
         column.kind = <uint8_t>kind
         return column
 
@@ -198,14 +209,14 @@ cdef class RowEncoder:
     cdef int _set_valid(self, pf_out_column *column, valid) except -1:
         cdef _Borrowed borrowed
         if valid is not None:
-            borrowed = self._borrow(valid, 1, self.rows)
+            borrowed = self._borrow(valid, 1, self.length)
             column.valid_bytes = <const uint8_t *>borrowed.view.buf
             column.valid_stride = borrowed.view.strides[0]
         return 0
 
     def add_values(self, prefix, int kind, values, valid=None):
         """A fixed-width column: a 1-D buffer of native values, strided as it likes."""
-        cdef _Borrowed borrowed = self._borrow(values, _WIDTHS[kind], self.rows)
+        cdef _Borrowed borrowed = self._borrow(values, _WIDTHS[kind], self.length)
         cdef pf_out_column *column = self._next(prefix, kind)
         column.data = <const uint8_t *>borrowed.view.buf
         column.stride = borrowed.view.strides[0]
@@ -213,14 +224,14 @@ cdef class RowEncoder:
 
     def add_bits(self, prefix, int kind, bits, int64_t bit_offset):
         """A bool column held as a bitmap, least significant bit first."""
-        cdef _Borrowed borrowed = self._borrow(bits, 1, (bit_offset + self.rows + 7) // 8)
+        cdef _Borrowed borrowed = self._borrow(bits, 1, (bit_offset + self.length + 7) // 8)
         cdef pf_out_column *column = self._next(prefix, kind)
         column.data = <const uint8_t *>borrowed.view.buf
         column.stride = bit_offset
 
     def set_valid_bits(self, bits, int64_t bit_offset, bint key=False):
         """Validity bitmap of the column added last (of the key column with ``key``)."""
-        cdef _Borrowed borrowed = self._borrow(bits, 1, (bit_offset + self.rows + 7) // 8)
+        cdef _Borrowed borrowed = self._borrow(bits, 1, (bit_offset + self.length + 7) // 8)
         cdef pf_out_column *column = &self.columns[self.n_columns if key else self.added - 1]
         column.valid_bits = <const uint8_t *>borrowed.view.buf
         column.valid_bit_offset = bit_offset
@@ -233,16 +244,54 @@ cdef class RowEncoder:
         cdef pf_out_column *column
         if width not in (4, 8):
             raise ValueError("offsets must be int32 or int64")
-        offsets_view = self._borrow(offsets, width, self.rows + 1)
+        offsets_view = self._borrow(offsets, width, self.length + 1)
         if offsets_view.view.strides[0] != width or bytes_view.view.strides[0] != 1:
             raise ValueError("offsets and data must be contiguous")
-        if not _spans_within(offsets_view.view.buf, width == 8, self.rows, bytes_view.view.len):
+        if not _spans_within(offsets_view.view.buf, width == 8, self.length, bytes_view.view.len):
             raise ValueError("offsets must not fall, nor point outside the data")
         column = self._next(prefix, kind)
         column.spans = PF_SPANS_OFFSETS64 if width == 8 else PF_SPANS_OFFSETS32
         column.data = <const uint8_t *>bytes_view.view.buf
         column.offsets = offsets_view.view.buf
         self._set_valid(column, valid)
+
+    def begin_list(self, prefix, offsets, valid=None):
+        """A column of lists: int32 ``offsets[rows + 1]`` into the one column that is added before its ``end``."""
+        cdef _Borrowed offsets_view = self._borrow(offsets, 4, self.length + 1)
+        cdef const int32_t *places = <const int32_t *>offsets_view.view.buf
+        cdef pf_out_column *column
+        if offsets_view.view.strides[0] != 4:
+            raise ValueError("offsets must be contiguous")
+        if not _spans_within(places, False, self.length, places[self.length]):
+            raise ValueError("offsets must not fall")
+        column = self._next(prefix, PF_OUT_LIST)
+        column.offsets = places
+        self._set_valid(column, valid)
+        self._begin(places[self.length])
+
+    def begin_struct(self, prefix, valid=None):
+        """A column of Structs, whose fields are added before its ``end``."""
+        cdef pf_out_column *column = self._next(prefix, PF_OUT_STRUCT)
+        self._set_valid(column, valid)
+        self._begin(self.length)
+
+    cdef _begin(self, int64_t length):
+        self.open.append((self.added - 1, self.length))
+        self.length = length
+
+    def end(self):
+        """What is added from now on is outside of the list or Struct that began last.
+
+        Raises ValueError where none is open, or a list has another number of columns than one.
+        """
+        cdef uint32_t index
+        if not self.open:
+            raise ValueError("no list and no Struct is open")
+        index, self.length = self.open.pop()
+        if self.columns[index].kind == PF_OUT_LIST and (
+                self.added == index + 1 or self.columns[index + 1].end != self.added):
+            raise ValueError("a list has one column of values")
+        self.columns[index].end = self.added
 
     def add_objects(self, prefix, int kind, tuple values):
         """A column of str (``kind`` STRING), of bytes (BYTES, ENCODED), or of either (key column); None is null.
@@ -256,8 +305,8 @@ cdef class RowEncoder:
         cdef bint takes_bytes = prefix is None or kind != PF_OUT_STRING
         cdef _Spans spans = _Spans(n)
         cdef pf_out_column *column
-        if n != self.rows:
-            raise ValueError(f"{n} values for {self.rows} rows")
+        if n != self.length:
+            raise ValueError(f"{n} values for {self.length} rows")
         for i in range(n):
             value = values[i]
             if value is None:
@@ -287,7 +336,7 @@ cdef class RowEncoder:
         cdef pf_encoded encoded
         cdef pf_out_column *key = &self.columns[self.n_columns] if self.has_key else NULL
         cdef int code
-        if self.added != self.n_columns or not 0 <= start <= end <= self.rows:
+        if self.open or self.added != self.n_columns or not 0 <= start <= end <= self.rows:
             raise ValueError("columns are missing, or start and end lie outside the rows")
         encoded.column = -1
         PyObject_GetBuffer(region, &target, PyBUF_WRITABLE)

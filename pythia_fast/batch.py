@@ -19,13 +19,15 @@ from pythia_fast import options
 from pythia_fast._ext import arrow
 from pythia_fast._ext.batch_memory import ROW_REJECTED, ROW_RETRY, BatchMemory, decode_private
 from pythia_fast.brokers.framing import decode_headers
-from pythia_fast.columns import BoolArray, bits_to_mask, marked_rows, read_bits, read_column, view
+from pythia_fast.columns import read_bits, read_column, read_structs, view
 from pythia_fast.decoders import DecoderLike, Decoding, choose_decoder
 from pythia_fast.errors import HandlerError, UnknownColumnError
 from pythia_fast.message_extras import header_bytes, key_bytes, timestamps_ms
+from pythia_fast.nested_columns import StructColumn
 from pythia_fast.options import named_options
 from pythia_fast.refusal import refusal_text
 from pythia_fast.schema import ColumnSpec, Kind
+from pythia_fast.selection import BoolArray, bits_to_mask, marked_rows
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -57,7 +59,7 @@ class BadPayload:
     payload: Any  #: as it was given
 
 
-class _Spans(Sequence[S]):
+class Spans(Sequence[S]):
     """Something that each row has in the raw region, made when it is asked for."""
 
     __slots__ = ("_at", "_make", "_raw", "_size")
@@ -94,7 +96,7 @@ class _Spans(Sequence[S]):
         return f"<{len(self)} values, made when asked for>"
 
 
-class _Keys(_Spans[bytes | None]):
+class _Keys(Spans[bytes | None]):
     __slots__ = ()
 
     def _span(self, at: int, size: int) -> bytes | None:
@@ -235,7 +237,7 @@ class Batch(Generic[T]):
         if spec.kind is Kind.STRUCT and spec.list < 0:
             inner = ", ".join(child.name for child in self._decoding.schema.children(spec))
             raise UnknownColumnError(f"{name!r} is a Struct and has no column of its own; its fields are {inner}")
-        column = self._views[name] = read_column(self._memory, self._decoding.schema, spec)
+        column = self._views[name] = read_column(self._memory, self._decoding, spec)
         return column
 
     def valid(self, name: str) -> BoolArray:
@@ -330,7 +332,7 @@ class Batch(Generic[T]):
             self._messages = view(self._memory.messages(), MESSAGE)
         return self._messages
 
-    def _spans(self, name: str, part: str, make: Callable[[memoryview], S], kind: Any = _Spans) -> Sequence[S]:
+    def _spans(self, name: str, part: str, make: Callable[[memoryview], S], kind: Any = Spans) -> Sequence[S]:
         table = self._table()
         spans: Sequence[S] = kind(memoryview(self._memory.raw(name)), table[f"{part}_at"], table[f"{part}_size"], make)
         return spans
@@ -414,6 +416,11 @@ class Batch(Generic[T]):
         if self._status is None:
             self._status = view(self._memory.status(), np.uint8)
         return self._status
+
+    def as_structs(self) -> StructColumn:
+        """For runtime/outputs.py: the rows as one column of Structs."""
+        self._check_open()
+        return read_structs(self._memory, self._decoding)
 
     def forwarded_parts(self) -> tuple[BatchMemory, PartitionName | None]:
         """For runtime/forwarding.py: where the messages lie, and what their partitions stand for."""

@@ -7,20 +7,22 @@ process) and must then hold what it held before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from pythia_fast._ext import text_ops
-from pythia_fast.schema import ColumnSpec, Kind, Schema
+from pythia_fast.nested_columns import ListColumn, StructColumn
+from pythia_fast.schema import ColumnSpec, Kind
+from pythia_fast.selection import BoolArray, bits_at, bits_between, bits_to_mask, row_indices
 
 if TYPE_CHECKING:
     from pythia_fast._ext.batch_memory import BatchMemory, Region
+    from pythia_fast.decoders import Decoding
 
 V = TypeVar("V", str, bytes)
-BoolArray = npt.NDArray[np.bool_]
 _FEW = 8  # values up to which isin() scans the column once for each
 
 
@@ -43,6 +45,12 @@ class _TextColumn(Generic[V]):
 
     def _encode(self, value: V) -> bytes:
         raise NotImplementedError
+
+    def _like(
+        self, offsets: npt.NDArray[np.int32], data: npt.NDArray[np.uint8], bits: npt.NDArray[np.uint8] | None
+    ) -> _TextColumn[V]:
+        """A column of this kind."""
+        return type(self)(offsets, data, bits)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -91,14 +99,19 @@ class _TextColumn(Generic[V]):
         size = text_ops.gathered_offsets(self.offsets, indices, offsets)
         data = np.empty(size, np.uint8)
         text_ops.gather(self.offsets, self.data, indices, offsets, data)
-        bits = None if self.validity is None else np.packbits(self.valid[indices], bitorder="little")
-        return type(self)(offsets, data, bits)
+        return self._like(offsets, data, bits_at(self.validity, len(self), indices))
+
+    def window(self, begin: int, end: int) -> _TextColumn[V]:
+        """The rows from ``begin`` up to ``end`` as a column that looks at the same data."""
+        offsets = self.offsets[begin : end + 1]
+        data = self.data[offsets[0] : offsets[-1]]
+        return self._like(offsets - offsets[0], data, bits_between(self.validity, begin, end))
 
     def __eq__(self, other: object) -> BoolArray:  # type: ignore[override]
         """bool[n], False at nulls. Compares with one value, or row by row with a column of this kind."""
         if isinstance(other, str if self._text else bytes):
             return self.isin((cast("V", other),))
-        if type(other) is type(self):
+        if isinstance(other, _TextColumn) and other._text is self._text:
             if len(other) != len(self):
                 raise ValueError(f"columns of {len(self)} and {len(other)} rows cannot be compared")
             found = np.zeros(len(self), np.bool_)
@@ -168,97 +181,25 @@ class BytesColumn(_TextColumn[bytes]):
         return bytes(value)
 
 
-class StructColumn(Mapping[str, Any]):
-    """The Structs inside a list: one column a field, ``column["sku"]``, all of one length."""
+class RawColumn(BytesColumn):
+    """``msgspec.Raw`` fields: what each payload has there, undecoded; nothing where it did not have the key."""
 
-    __slots__ = ("_fields", "_n", "validity")
-
-    def __init__(self, fields: dict[str, tuple[Any, Any]], n: int, bits: npt.NDArray[np.uint8] | None) -> None:
-        self._fields = fields  # name -> (column, its validity bits)
-        self._n = n
-        self.validity = bits
-
-    def __getitem__(self, name: str) -> Any:
-        return self._fields[name][0]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._fields)
-
-    def __len__(self) -> int:
-        """Structs, not fields."""
-        return self._n
-
-    @property
-    def valid(self) -> BoolArray:
-        """bool[n]: which of them are not null."""
-        return bits_to_mask(self.validity, self._n)
-
-    def tolist(self) -> list[dict[str, Any] | None]:
-        """One dict a Struct."""
-        lists = [column_to_list(column, bits) for column, bits in self._fields.values()]
-        rows = zip(*lists, strict=True) if lists else iter([()] * self._n)
-        dicts: list[dict[str, Any] | None] = [dict(zip(self._fields, row, strict=True)) for row in rows]
-        return without_nulls(dicts, self.validity)
-
-    def __repr__(self) -> str:
-        return f"<StructColumn of {self._n}: {', '.join(self._fields)}>"
-
-
-class ListColumn:
-    """Lists of any length: ``values[offsets[i]:offsets[i + 1]]`` are those of row i.
-
-    ``offsets``: int32[n + 1]. ``values``: an array, a StringColumn, BytesColumn, StructColumn or another
-    ListColumn, with the values of all rows.
-    """
-
-    __slots__ = ("_value_bits", "offsets", "validity", "values")
+    __slots__ = ("encoding",)
 
     def __init__(
         self,
         offsets: npt.NDArray[np.int32],
-        values: Any,
+        data: npt.NDArray[np.uint8],
         bits: npt.NDArray[np.uint8] | None = None,
-        value_bits: npt.NDArray[np.uint8] | None = None,
+        encoding: str = "json",
     ) -> None:
-        self.offsets = offsets
-        self.values = values
-        self.validity = bits
-        self._value_bits = value_bits
+        super().__init__(offsets, data, bits)
+        self.encoding = encoding  # "json" or "msgpack"
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int32]:
-        """int32[n]: values of each row; 0 at nulls."""
-        return np.diff(self.offsets)
-
-    @property
-    def valid(self) -> BoolArray:
-        """bool[n]: which rows have a list."""
-        return bits_to_mask(self.validity, len(self))
-
-    def __getitem__(self, index: SupportsIndex) -> Any:
-        """The values of one row: an array for numbers, else a list; None at a null."""
-        at = range(len(self))[index]
-        if self.validity is not None and not (self.validity[at >> 3] >> (at & 7)) & 1:
-            return None
-        begin, end = self.offsets[at], self.offsets[at + 1]
-        if isinstance(self.values, np.ndarray) and self._value_bits is None:
-            return self.values[begin:end]
-        return column_to_list(self.values, self._value_bits)[begin:end]
-
-    def tolist(self) -> list[list[Any] | None]:
-        """One list a row, None at nulls."""
-        values = column_to_list(self.values, self._value_bits)
-        bounds = self.offsets.tolist()
-        return without_nulls([values[bounds[i] : bounds[i + 1]] for i in range(len(self))], self.validity)
-
-    def __iter__(self) -> Iterator[list[Any] | None]:
-        return iter(self.tolist())
-
-    def __repr__(self) -> str:
-        return f"<ListColumn of {len(self)} over {len(self.values)} values>"
+    def _like(
+        self, offsets: npt.NDArray[np.int32], data: npt.NDArray[np.uint8], bits: npt.NDArray[np.uint8] | None
+    ) -> RawColumn:
+        return RawColumn(offsets, data, bits, self.encoding)
 
 
 Column = npt.NDArray[Any] | StringColumn | BytesColumn | ListColumn | StructColumn
@@ -272,7 +213,7 @@ def view(region: Region, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return np.frombuffer(cast("memoryview", region), dtype) if len(region) else np.empty(0, dtype)
 
 
-def read_column(memory: BatchMemory, schema: Schema, spec: ColumnSpec) -> Column:
+def read_column(memory: BatchMemory, decoding: Decoding, spec: ColumnSpec) -> Column:
     """The column as users see it."""
     n = memory.count(spec.index)
     dtype = spec.dtype
@@ -280,88 +221,36 @@ def read_column(memory: BatchMemory, schema: Schema, spec: ColumnSpec) -> Column
         return view(memory.values(spec.index, n), dtype)
     bits = read_bits(memory, spec, n)
     if spec.kind is Kind.STRUCT:
-        prefix = len(spec.name) + 1
-        fields = {
-            child.name[prefix:]: (
-                read_column(memory, schema, child),
-                read_bits(memory, child, n) if child.dtype is not None else None,
-            )
-            for child in schema.children(spec)
-        }
-        return StructColumn(fields, n, bits)
+        return read_structs(memory, decoding, spec)
     offsets = view(memory.offsets(spec.index, n), np.int32)
     if spec.kind is Kind.LIST:
-        values = schema.columns[spec.index + 1]
+        values = decoding.schema.columns[spec.index + 1]
         value_bits = read_bits(memory, values, int(offsets[n])) if values.dtype is not None else None
-        return ListColumn(offsets, read_column(memory, schema, values), bits, value_bits)
+        return ListColumn(offsets, read_column(memory, decoding, values), bits, value_bits)
     data = view(memory.values(spec.index, int(offsets[n])), np.uint8)
+    if spec.kind is Kind.RAW:
+        return RawColumn(offsets, data, bits, decoding.name)
     return (StringColumn if spec.kind is Kind.STRING else BytesColumn)(offsets, data, bits)
+
+
+def read_structs(memory: BatchMemory, decoding: Decoding, spec: ColumnSpec | None = None) -> StructColumn:
+    """The columns of a Struct's fields; those of the rows without one."""
+    schema = decoding.schema
+    n = memory.rows if spec is None else memory.count(spec.index)
+    prefix = 0 if spec is None else len(spec.name) + 1
+    fields = {
+        child.name[prefix:]: (
+            read_column(memory, decoding, child),
+            read_bits(memory, child, n) if child.dtype is not None else None,
+        )
+        for child in schema.children(spec)
+    }
+    if spec is None:
+        return StructColumn(fields, n, None, schema.structs[0])
+    return StructColumn(fields, n, read_bits(memory, spec, n), schema.structs[spec.struct])
 
 
 def read_bits(memory: BatchMemory, spec: ColumnSpec, n: int) -> npt.NDArray[np.uint8] | None:
     """The validity bitmap of a nullable column, else None."""
     region = memory.validity(spec.index, n)
     return None if region is None else view(region, np.uint8)
-
-
-def bits_to_mask(bits: npt.NDArray[np.uint8] | None, n: int) -> BoolArray:
-    """bool[n] of a validity bitmap; all True without one."""
-    if bits is None:
-        return np.ones(n, np.bool_)
-    return np.unpackbits(bits, count=n, bitorder="little").view(np.bool_)
-
-
-def column_to_list(column: Any, bits: npt.NDArray[np.uint8] | None) -> list[Any]:
-    """Python values of a column, None at its nulls."""
-    return without_nulls(column.tolist(), bits)
-
-
-L = TypeVar("L")
-
-
-def without_nulls(values: list[L], bits: npt.NDArray[np.uint8] | None) -> list[L]:
-    """``values`` with None wherever the bitmap says null."""
-    if bits is not None:
-        for null in np.flatnonzero(~bits_to_mask(bits, len(values))).tolist():
-            values[null] = cast("L", None)
-    return values
-
-
-def row_indices(rows: npt.ArrayLike, n: int, what: str = "a mask") -> npt.NDArray[np.int64]:
-    """Indices of the rows that a bool mask of length n or an integer index array names; negative ones count from
-    the end.
-
-    Raises IndexError when mask or indices do not fit n rows, TypeError for anything else.
-    """
-    array = np.asarray(rows)
-    if array.dtype == np.bool_:
-        if array.shape != (n,):
-            raise IndexError(f"{what} must be bool[{n}], one value a row, not {_shape(array)}")
-        return np.flatnonzero(array)
-    if array.size == 0 and array.ndim == 1:
-        return np.empty(0, np.int64)
-    if array.dtype.kind not in "iu" or array.ndim > 1:
-        raise TypeError(f"{what} must be bool[{n}] or integer row indices, not {_shape(array)}")
-    indices = np.atleast_1d(array)
-    if (indices >= n).any() or (array.dtype.kind == "i" and (indices < -n).any()):
-        raise IndexError(f"a row index is out of range for {n} rows")
-    indices = indices.astype(np.int64)
-    return np.where(indices < 0, indices + n, indices)
-
-
-def marked_rows(rows: npt.ArrayLike, n: int, what: str) -> npt.NDArray[np.int64]:
-    """``row_indices`` for rows that are given up or put off: numbers that look like a mask are none of the two.
-
-    Raises IndexError, TypeError.
-    """
-    array = np.asarray(rows)
-    if n > 2 and array.shape == (n,) and array.dtype.kind in "iu" and ((array == 0) | (array == 1)).all():
-        raise TypeError(
-            f"{what} is {_shape(array)} of nothing but 0 and 1, which reads as a mask but would name rows 0 and 1: "
-            "give bool values (.astype(bool)) for a mask, and each row once for indices"
-        )
-    return row_indices(array, n, what)
-
-
-def _shape(array: npt.NDArray[Any]) -> str:
-    return f"{array.dtype}[{', '.join(map(str, array.shape))}]" if array.ndim else f"one {array.dtype}"

@@ -32,6 +32,8 @@ class HandlerReport(msgspec.Struct, frozen=True, kw_only=True):
     dead_lettered: int = 0
     retried: int = 0
     refused: int = 0
+    unread_bytes: int = 0
+    unread: tuple[str, ...] = ()  #: where they are, why nothing could be read from them, and what to do
     crashes: int = 0
     recycled: int = 0
     oldest_incomplete_s: float = 0.0
@@ -64,6 +66,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     dead_lettered: int = 0  #: rows that are in the dead letters, whoever put them there
     retried: int = 0  #: rows handed to a handler once more
     refused: int = 0  #: rows that the decoder refused
+    unread_bytes: int = 0  #: of files, behind damage, where nothing tells any more where a record begins
     crashes: int = 0  #: pool processes that died unasked while the run went
     recycled: int = 0  #: pool processes that made room for a fresh one, as their limits say
     pauses: int = 0  #: times that a source was paused on purpose: too many dead letters, or an open circuit

@@ -68,6 +68,14 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """Part of a source that could not be read, while what comes after it, or beside it, was."""
+
+    bytes: int
+    line: str  #: where it is, why it was not read, and what to do
+
+
+@dataclass(frozen=True, slots=True)
 class ReaderContext:
     """What the runtime gives a source that it opens."""
 
@@ -176,6 +184,10 @@ class Reader(ABC):
     def quiet(self) -> Sequence[Quiet]:
         """Partitions that have messages which do not come. Asked about once a second, always on one thread; waits for
         nothing."""
+        return ()
+
+    def unread(self) -> Sequence[Unread]:
+        """What could not be read so far. Any thread, and after ``close`` too."""
         return ()
 
     @abstractmethod

@@ -96,10 +96,10 @@ class FilePosition(msgspec.Struct):
         """Whether the open file is the one that was read, as far as two small looks can tell."""
         return self.has_same_head(fd) and self.has_same_tail(fd)
 
-    def learn_head(self, fd: int) -> None:
-        """Hash more of the head, once the file has grown to it."""
-        if self.head_bytes < HEAD_BYTES:
-            head = os.pread(fd, HEAD_BYTES, 0)
+    def learn_head(self, fd: int, most: int = HEAD_BYTES) -> None:
+        """Hash more of the head, once the file has grown to it, or less: ``most`` bytes are what will stay."""
+        if self.head_bytes < HEAD_BYTES or self.head_bytes > most:
+            head = os.pread(fd, min(most, HEAD_BYTES), 0)
             self.head_bytes, self.head_sha256 = len(head), _sha256(head)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pythia_fast.brokers.base import ReaderContext
 from pythia_fast.brokers.checkpoint import (
+    HEAD_BYTES,
     Checkpoint,
     FilePosition,
     Identity,
@@ -200,8 +201,8 @@ class CheckpointedReader(FileReader):
         entry = self.positions.get(partition) if self.consumer.format == "ndjson" else None
         return file_place(topic, offset, entry.identity if entry is not None else None)
 
-    def release(self, index: int) -> tuple[int, int, int]:
-        """Close a file of which rows may still be in hand.
+    def release(self, index: int, *, damaged: bool = False) -> tuple[int, int, int]:
+        """Close a file of which rows may still be in hand. ``damaged``: what was not read of it is yet to be mended.
 
         Returns the position that was read to, the end of the last record, and the bytes of an incomplete one behind it.
         """
@@ -209,7 +210,7 @@ class CheckpointedReader(FileReader):
         with self.lock:
             fd = self.native.fd(index)
             entry = self.positions[index]
-            entry.learn_head(fd)
+            entry.learn_head(fd, position if damaged else HEAD_BYTES)
             entry.size = os.fstat(fd).st_size
             self.last_tails[index] = tail_of(fd, end)
             self.native.remove(index)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pythia_fast.brokers.base import ReaderContext
+from pythia_fast.brokers.base import ReaderContext, Unread
 from pythia_fast.brokers.checkpoint import Identity, identity_of
 from pythia_fast.brokers.checkpointed_reader import CheckpointedReader, Planned
+from pythia_fast.brokers.file_rest import damage
 from pythia_fast.brokers.named_files import find_in_folder, open_regular
 from pythia_fast.errors import SourceError
 
@@ -64,6 +66,7 @@ class ListReader(CheckpointedReader):
         except BaseException:
             self.checkpoint.close()
             raise
+        self._unread: tuple[Unread, ...] = ()
         self._total = sum(waiting.size for waiting in self._waiting)
         self._skipped = sum(waiting.position for waiting in self._waiting)
 
@@ -99,17 +102,26 @@ class ListReader(CheckpointedReader):
 
     def _let_go(self, index: int) -> None:
         """Its last record was appended: close it, and remember whether that was its end."""
-        position, end, waiting = self.release(index)
+        path, form = self.paths[index], self.consumer.format
+        position, end, waiting = self.native.ends(index)
+        damaged = damage(path, self.native.fd(index), position, waiting, form, self.context.max_payload_bytes)
+        self.release(index, damaged=bool(damaged))
         with self.lock:
             entry = self.positions[index]
             if position == entry.size:
                 entry.end = end
         self.save_soon()
-        if waiting:
+        if damaged:
+            self._unread = (*self._unread, Unread(waiting, damaged))
+            self.tell(damaged)
+        elif waiting:
             self.tell(
-                f"{self.paths[index]} ends within a record: {waiting:,} bytes from byte {position:,} on wait for the "
+                f"{path} ends within a record: {waiting:,} bytes from byte {position:,} on wait for the "
                 "rest of it, and are read by the next run that finds it whole"
             )
+
+    def unread(self) -> Sequence[Unread]:
+        return self._unread
 
     def progress(self) -> tuple[int, int]:
         return min(self._skipped + self.native.bytes_read, self._total), self._total

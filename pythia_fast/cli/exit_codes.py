@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
     # a problem that doctor found, a bug
     USAGE = 2  #: a command, an option or a setting that cannot work
     IMPORT = 3  #: the app cannot be imported
-    UNREACHABLE = 4  #: a source or a sink cannot be reached or cannot go on
+    UNREACHABLE = 4  #: a source or a sink cannot be reached or cannot go on, or part of a file cannot be read
     DEADLINE = 5  #: the drain deadline passed with work left; it is read again by the next run
     INCONCLUSIVE = 6  #: a drill broke no promise, but its fault did not come, or was not felt
     KILLED = 130  #: a second signal stopped the run at once
@@ -47,4 +47,4 @@ def code_of_report(report: RunReport) -> ExitCode:
         case "killed":
             return ExitCode.KILLED
         case _:
-            return ExitCode.DONE
+            return ExitCode.UNREACHABLE if report.unread_bytes else ExitCode.DONE

@@ -124,15 +124,22 @@ def run_app(
         display.close()
     if not quiet:
         print_summary(report)
-    elif report.dead_lettered:
-        from pythia_fast.cli.summary import dead_letter_lines
-
-        rows = "1 row" if report.dead_lettered == 1 else f"{report.dead_lettered:,} rows"
-        lines = [f"{rows} went to the dead letters", *dead_letter_lines(report)]
+    elif lines := losses(report):
         say_last(sys.stderr, "".join(f"{line}\n" for line in lines))
     for writer in writers:
         writer.check()
     return code_of_report(report), report
+
+
+def losses(report: RunReport) -> list[str]:
+    """What is told of a run however quiet it is to be: what could not be read, and where dead letters went."""
+    from pythia_fast.cli.summary import dead_letter_lines
+
+    lines = [line for handler in report.handlers for line in handler.unread]
+    if report.dead_lettered:
+        rows = "1 row" if report.dead_lettered == 1 else f"{report.dead_lettered:,} rows"
+        lines += [f"{rows} went to the dead letters", *dead_letter_lines(report)]
+    return lines
 
 
 def print_summary(report: RunReport) -> None:

@@ -53,6 +53,8 @@ def summary_table(report: RunReport) -> Table:
         ("recycled processes", "recycled"),
     ):
         counts(label, field)
+    if report.unread_bytes:
+        counts("bytes of damaged files, not read", "unread_bytes")
     if report.pauses:
         counts("pauses of the source", "pauses")
     if report.transactions or report.transactions_aborted:

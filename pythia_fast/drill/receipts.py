@@ -17,7 +17,7 @@ import numpy as np
 
 from pythia_fast.drill.ledger import Keys, keys_of
 from pythia_fast.runtime.dead_letter_form import StoredLetter
-from pythia_fast.runtime.outputs import OutputEncoder, columns_of
+from pythia_fast.runtime.outputs import OutputEncoder, columns_of, is_list
 
 COLUMN = "pf_drill"
 _RECEIPT = re.compile(rb'^(?:\{"pf_drill":|pf_drill )(\d+)', re.MULTILINE)
@@ -28,7 +28,7 @@ def with_receipts(result: Any, keys: Keys, *, any_rows: bool) -> Any:
     """What the handler returned for the rows of these keys, with a receipt in each record."""
     if result is None or any_rows:
         return {COLUMN: keys}
-    if isinstance(result, (list, tuple)):
+    if is_list(result):
         if len(result) != len(keys):
             return result  # the runtime refuses it, as it would without the drill
         return [_stamped(item, key) for item, key in zip(result, keys.tolist(), strict=True)]

@@ -343,6 +343,7 @@ class Engine:
             dead_lettered=total("dead_lettered"),
             retried=total("retried"),
             refused=total("refused"),
+            unread_bytes=total("unread_bytes"),
             crashes=total("crashes"),
             recycled=total("recycled"),
             pauses=total("pauses"),

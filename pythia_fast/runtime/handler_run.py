@@ -315,6 +315,7 @@ class HandlerRun:
     def report(self) -> HandlerReport:
         counts = self.counts
         sink = self.handler.sink
+        unread = self._reader.unread() if self._reader is not None else ()
         return HandlerReport(
             name=self.handler.name,
             source=self.handler.source.describe(),
@@ -328,6 +329,8 @@ class HandlerRun:
             dead_lettered=counts.dead_lettered,
             retried=counts.retried,
             refused=counts.refused,
+            unread_bytes=sum(part.bytes for part in unread),
+            unread=tuple(part.line for part in unread),
             crashes=counts.crashes,
             recycled=counts.recycled,
             oldest_incomplete_s=self.oldest_incomplete_s(),

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pythia_fast.columns import BoolArray
+from pythia_fast.columns import BytesColumn, StringColumn
 from pythia_fast.errors import HandlerError, ResultError
+from pythia_fast.nested_columns import ListColumn, StructColumn
 from pythia_fast.runtime.forwarding import Forwarded
-from pythia_fast.runtime.outputs import columns_of, length_of
+from pythia_fast.runtime.outputs import columns_of, is_list, length_of
+from pythia_fast.selection import BoolArray
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
@@ -43,7 +45,7 @@ def rows_to_send(
         )
     if isinstance(result, Forwarded):
         return result, np.ones(rows, np.bool_)
-    listed = isinstance(result, list | tuple)
+    listed = is_list(result)
     columns = {} if listed else columns_of(result)
     length = len(result) if listed else length_of(columns)
     same = handler.output_rows == "same"
@@ -68,6 +70,8 @@ def _kept(column: Any, keep: npt.NDArray[np.bool_]) -> Any:
     library = type(column).__module__.partition(".")[0]
     if isinstance(column, np.ndarray) or library == "pandas":
         return column[keep]
+    if isinstance(column, (StringColumn, BytesColumn, ListColumn, StructColumn)):
+        return column.take(keep)
     if library == "polars":
         import polars as pl
 

@@ -1,7 +1,7 @@
 """One returned column -> the row encoder: NumPy, our own, pyarrow, polars, pandas, lists.
 
-Numbers, bools, datetimes, our own and Arrow's strings are handed over as the memory they are; anything else
-(lists of lists, Decimals, Structs) is encoded by msgspec, value by value.
+Numbers, bools, datetimes, our own columns, lists and Structs among them, and Arrow's strings are handed over as the
+memory they are; anything else (lists of lists, Decimals, Structs as objects) is encoded by msgspec, value by value.
 
 What becomes of values that JSON has no word for:
 
@@ -23,13 +23,15 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from pythia_fast._ext import row_encoder as rows_c
 from pythia_fast._ext.row_encoder import RowEncoder
-from pythia_fast.columns import BytesColumn, StringColumn
+from pythia_fast.columns import BytesColumn, RawColumn, StringColumn
 from pythia_fast.errors import OutputValueError, ResultError
+from pythia_fast.nested_columns import ListColumn, StructColumn
 from pythia_fast.runtime.notes import reason_of
 
 _KINDS = {
@@ -53,25 +55,51 @@ _KEY_TYPES = frozenset({str, bytes, type(None)})
 class ColumnWriter:
     """Adds the columns of one result to a RowEncoder.
 
-    ``encode_value`` turns one Python object into JSON or MessagePack. ``faults``: by row, what cannot be sent on;
-    such a row's place in the RowEncoder holds null, or anything, and is not to be written.
+    ``encode_value`` turns one Python object into JSON or MessagePack. ``names``: of the columns, as the RowEncoder
+    counts them. ``faults``: by row, what cannot be sent on; such a row's place in the RowEncoder holds null, or
+    anything, and is not to be written.
     """
 
-    def __init__(self, rows: RowEncoder, encode_value: Callable[[Any], bytes]) -> None:
+    def __init__(self, rows: RowEncoder, encode_value: Callable[[Any], bytes], *, msgpack: bool) -> None:
+        self.names: list[str] = []
         self.faults: dict[int, OutputValueError] = {}
         self._rows = rows
         self._encode_value = encode_value
+        self._msgpack = msgpack
+        self._lists: list[npt.NDArray[np.int32]] = []  # offsets of the lists that we are inside of
 
-    def add(self, name: str, prefix: bytes | None, column: Any) -> None:
-        """Add ``column``; ``prefix=None`` makes it the records' key.
+    def add(self, name: str, column: Any) -> None:
+        """Add a column under the name that its values have in each object.
 
         Raises ResultError naming the column where it cannot be sent on whatever its values are.
         """
+        self._column(name, self._prefix(name), column)
+
+    def add_key(self, name: str, column: Any) -> None:
+        """Add the column of the records' keys. Raises ResultError."""
+        self._column(name, None, column)
+
+    def _prefix(self, name: str) -> bytes:
+        try:
+            return msgspec.msgpack.encode(name) if self._msgpack else msgspec.json.encode(name) + b":"
+        except UnicodeEncodeError:
+            raise ResultError(f"the column name {name!r} holds a lone surrogate, which no UTF-8 has") from None
+
+    def _column(self, name: str, prefix: bytes | None, column: Any, valid: npt.NDArray[np.bool_] | None = None) -> None:
+        """``prefix``: what stands before each value; None makes it the records' key. ``valid``: of an array."""
         library = type(column).__module__.partition(".")[0]
+        if prefix is not None:
+            self.names.append(name)
         if isinstance(column, np.ndarray):
-            self._array(name, prefix, column)
+            self._array(name, prefix, column, valid)
+        elif isinstance(column, RawColumn) and prefix is not None:
+            self._raw(name, prefix, column)
         elif isinstance(column, (StringColumn, BytesColumn)):
             self._text(prefix, column)
+        elif isinstance(column, ListColumn) and prefix is not None:
+            self._list(name, prefix, column)
+        elif isinstance(column, StructColumn) and prefix is not None:
+            self._structs(name, prefix, column)
         elif library == "pyarrow":
             self._arrow(name, prefix, column)
         elif library == "polars":
@@ -80,8 +108,43 @@ class ColumnWriter:
             self._pandas(name, prefix, column)
         elif hasattr(column, "__array__") and not isinstance(column, Sequence):
             self._array(name, prefix, np.asarray(column))
+        elif isinstance(column, StructColumn):
+            self._objects(name, prefix, column.tolist())
         else:
             self._objects(name, prefix, list(column))
+
+    # -- columns of batches
+
+    def _text(self, prefix: bytes | None, column: StringColumn | BytesColumn) -> None:
+        kind = rows_c.STRING if isinstance(column, StringColumn) else rows_c.BYTES
+        self._rows.add_spans(prefix, kind, column.offsets, column.data, _valid_bytes(column))
+
+    def _raw(self, name: str, prefix: bytes, column: RawColumn) -> None:
+        """Values that stand in payloads, as they stand there; in JSON on one line, which they may not be."""
+        if (column.encoding == "msgpack") != self._msgpack:
+            decode = msgspec.json.decode if self._msgpack else msgspec.msgpack.decode
+            self._encoded_again(name, prefix, column, lambda value: self._encode_value(decode(value)))
+        elif not self._msgpack and (column.data == ord("\n")).any():
+            self._encoded_again(name, prefix, column, lambda value: msgspec.json.format(value, indent=-1))
+        else:
+            self._rows.add_spans(prefix, rows_c.ENCODED, column.offsets, column.data, _valid_bytes(column))
+
+    def _encoded_again(self, name: str, prefix: bytes, column: RawColumn, encode: Callable[[bytes], bytes]) -> None:
+        encoded = self._encode_all(name, column.tolist(), lambda value: value and encode(value))
+        self._rows.add_objects(prefix, rows_c.ENCODED, tuple(encoded))
+
+    def _list(self, name: str, prefix: bytes, column: ListColumn) -> None:
+        self._rows.begin_list(prefix, column.offsets, _valid_bytes(column))
+        self._lists.append(column.offsets)
+        self._column(f"{name}[]", b"", column.values, column.value_valid)
+        self._lists.pop()
+        self._rows.end()
+
+    def _structs(self, name: str, prefix: bytes, column: StructColumn) -> None:
+        self._rows.begin_struct(prefix, _valid_bytes(column))
+        for key, values, valid in column.encoded():
+            self._column(f"{name}.{key}", self._prefix(key), values, valid)
+        self._rows.end()
 
     # -- NumPy
 
@@ -121,11 +184,6 @@ class ColumnWriter:
         if prefix is None and not rows_c.INT8 <= kind <= rows_c.UINT64:
             raise ResultError(f"{name!r} must hold bytes, str or integers, not {values.dtype}")
         self._rows.add_values(prefix, kind, values, None if valid is None else valid.view(np.uint8))
-
-    def _text(self, prefix: bytes | None, column: StringColumn | BytesColumn) -> None:
-        kind = rows_c.STRING if isinstance(column, StringColumn) else rows_c.BYTES
-        valid = column.valid
-        self._rows.add_spans(prefix, kind, column.offsets, column.data, None if valid.all() else valid.view(np.uint8))
 
     def _microseconds(
         self, name: str, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None
@@ -183,17 +241,22 @@ class ColumnWriter:
                 self._fault(name, row, f"a key is bytes, str or an integer, not {type(value).__name__}")
         return keys
 
-    def _encode_all(self, name: str, values: list[Any]) -> list[bytes | None]:
+    def _encode_all(
+        self, name: str, values: list[Any], encode: Callable[[Any], bytes | None] | None = None
+    ) -> list[bytes | None]:
         encoded: list[bytes | None] = []
+        encode = encode or self._encode_value
         for row, value in enumerate(values):
             try:
-                encoded.append(self._encode_value(value))
+                encoded.append(encode(value))
             except Exception as error:  # of the user's own objects too
                 encoded.append(None)
                 self._fault(name, row, reason_of(error))
         return encoded
 
     def _fault(self, name: str, row: int, why: str) -> None:
+        for offsets in reversed(self._lists):
+            row = int(np.searchsorted(offsets, row, side="right")) - 1
         self.faults.setdefault(row, OutputValueError(row, why, name))
 
     # -- Arrow
@@ -267,6 +330,21 @@ class ColumnWriter:
             self._array(name, prefix, values, column.notna().to_numpy())
         else:
             self._objects(name, prefix, _with_none(column.tolist(), column.notna().to_numpy()))
+
+
+def columns_in(column: Any) -> int:
+    """How many columns of the RowEncoder a column becomes: those inside of it are more of them."""
+    if isinstance(column, ListColumn):
+        return 1 + columns_in(column.values)
+    if isinstance(column, StructColumn):
+        return 1 + sum(columns_in(values) for _, values, _ in column.encoded())
+    return 1
+
+
+def _valid_bytes(column: StringColumn | BytesColumn | ListColumn | StructColumn) -> npt.NDArray[np.uint8] | None:
+    """One byte a value, 0 where it is null; None where none is."""
+    valid = column.valid
+    return None if valid.all() else valid.view(np.uint8)
 
 
 def _with_none(values: list[Any], valid: npt.NDArray[np.bool_]) -> list[Any]:

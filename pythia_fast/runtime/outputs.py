@@ -4,10 +4,10 @@
 |---------------------------------------------------------------|---------------------------------------------|
 | None                                                          | none                                        |
 | a dict of equally long columns, a NumPy structured array      | one object a row                            |
-| a Batch: its columns, nulls as nulls                          | one object a row                            |
+| a Batch: its columns, as msgspec writes its Structs           | one object a row                            |
 | a pyarrow Table or RecordBatch, a polars or pandas DataFrame, | one object a row                            |
 | or any other holder of Arrow columns                          |                                             |
-| a list: bytes, str                                            | each as it is                               |
+| a list, batch.rows(), batch.raw: bytes, str                   | each as it is                               |
 | a list: Structs, dicts, anything else that msgspec encodes    | each encoded                                |
 | Forwarded                                                     | the batch's messages as they came           |
 
@@ -21,11 +21,10 @@ is the fault of its row: OutputValueError, told for that row while the others ar
 from __future__ import annotations
 
 import contextlib
-import struct
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import msgspec
 import numpy as np
@@ -33,12 +32,14 @@ import numpy as np
 from pythia_fast._ext import row_encoder as rows_c
 from pythia_fast._ext.message_records import BROKEN, encode_messages
 from pythia_fast._ext.row_encoder import RowEncoder, encode_payloads
-from pythia_fast.batch import MESSAGE, Batch
+from pythia_fast.batch import MESSAGE, Batch, Spans
 from pythia_fast.brokers.base import RECORD_HEADER_BYTES
 from pythia_fast.errors import OutputValueError, ResultError
+from pythia_fast.nested_columns import StructColumn
 from pythia_fast.runtime.forwarding import Forwarded
 from pythia_fast.runtime.notes import reason_of
-from pythia_fast.runtime.output_columns import ColumnWriter
+from pythia_fast.runtime.output_columns import ColumnWriter, columns_in
+from pythia_fast.selection import BoolArray
 
 KEY_COLUMN = "__key__"
 _LARGEST_MEASURED = 1 << 30  #: bytes; how far the error for a record that does not fit looks for its size
@@ -76,30 +77,20 @@ class OutputEncoder:
             return _Payloads([], {})
         if isinstance(result, Forwarded):
             return _Messages(result)
-        if isinstance(result, (list, tuple)):
+        if is_list(result):
             return self._payloads(result)
         columns = columns_of(result)
         n = length_of(columns)
         if n == 0:
             return _Payloads([], {})
-        names = [name for name in columns if name != KEY_COLUMN]
-        rows = RowEncoder(n, self._msgpack, len(names))
-        writer = ColumnWriter(rows, self._encode_value)
-        for name, prefix in zip(names, self._prefixes(names), strict=True):
-            writer.add(name, prefix, columns[name])
+        objects = {name: column for name, column in columns.items() if name != KEY_COLUMN}
+        rows = RowEncoder(n, self._msgpack, sum(map(columns_in, objects.values())))
+        writer = ColumnWriter(rows, self._encode_value, msgpack=self._msgpack)
+        for name, column in objects.items():
+            writer.add(name, column)
         if KEY_COLUMN in columns:
-            writer.add(KEY_COLUMN, None, columns[KEY_COLUMN])
-        return _Rows(rows, names, writer.faults)
-
-    def _prefixes(self, names: list[str]) -> list[bytes]:
-        encode = msgspec.msgpack.encode if self._msgpack else msgspec.json.encode
-        try:
-            encoded = [encode(name) for name in names]
-        except UnicodeEncodeError as error:
-            raise ResultError(f"the column name {error.object!r} holds a lone surrogate, which no UTF-8 has") from None
-        if not self._msgpack:
-            return [(b"," if i else b"{") + name + b":" for i, name in enumerate(encoded)]
-        return [(b"" if i else _map_head(len(names))) + name for i, name in enumerate(encoded)]
+            writer.add_key(KEY_COLUMN, columns[KEY_COLUMN])
+        return _Rows(rows, writer.names, writer.faults)
 
     def _payloads(self, items: Sequence[Any]) -> _Payloads:
         payloads: list[bytes] = []
@@ -255,11 +246,17 @@ def _too_large(row: int, region: int, size: int | None) -> OutputValueError:
     )
 
 
+def is_list(result: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether a result is a list of records: the rows of a batch, or its payloads, are one."""
+    return isinstance(result, (list, tuple, Spans))
+
+
 def columns_of(result: Any) -> Mapping[str, Any]:
     """The columns of a result, by name."""
     library = type(result).__module__.partition(".")[0]
     if isinstance(result, Batch):
-        columns: Mapping[Any, Any] = {name: _with_nulls(result, name) for name in result.columns}
+        encoded = result.as_structs().encoded()
+        columns: Mapping[Any, Any] = {key: _with_nulls(column, valid) for key, column, valid in encoded}
     elif isinstance(result, Mapping):
         columns = result
     elif isinstance(result, np.ndarray) and result.dtype.names is not None and result.ndim == 1:
@@ -284,24 +281,13 @@ def columns_of(result: Any) -> Mapping[str, Any]:
     return columns
 
 
-def _with_nulls(batch: Batch[Any], name: str) -> Any:
+def _with_nulls(column: Any, valid: BoolArray | None) -> Any:
     """A column of a batch. A numeric one is a plain array there, which does not tell of its nulls."""
-    column = batch[name]
-    if not isinstance(column, np.ndarray) or column.dtype.kind == "O":
-        return column
-    valid = batch.valid(name)
-    return column if valid.all() else np.ma.masked_array(column, ~valid)
+    return column if valid is None or valid.all() else np.ma.masked_array(column, ~valid)
 
 
 def _hint(result: Any) -> str:
     return ' without a name for its column, as in {"x": array}' if isinstance(result, np.ndarray) else ""
-
-
-def _map_head(n: int) -> bytes:
-    """Head of a MessagePack map of ``n`` entries: fixmap, map 16 or map 32."""
-    if n < 16:
-        return bytes([0x80 | n])
-    return struct.pack(">BH", 0xDE, n) if n < 1 << 16 else struct.pack(">BI", 0xDF, n)
 
 
 def _arrow_columns(result: Any) -> dict[str, Any]:
@@ -322,7 +308,7 @@ def length_of(columns: Mapping[str, Any]) -> int:
     """Rows of the columns. Raises ResultError where a value is no column, or lengths differ."""
     lengths: dict[str, int] = {}
     for name, column in columns.items():
-        if isinstance(column, (str, bytes, Mapping)) or not _is_column(column):
+        if not _is_column(column):
             raise ResultError(
                 f"column {name!r} is one {type(column).__name__}, not an array with a value a row; "
                 "np.full(len(batch), value) repeats a value"
@@ -335,6 +321,8 @@ def length_of(columns: Mapping[str, Any]) -> int:
 
 
 def _is_column(value: Any) -> bool:
+    if isinstance(value, (str, bytes, Mapping)):
+        return isinstance(value, StructColumn)
     return hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0
 
 

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pythia_fast._ext.collecting_sink import END, IDLE, CollectingSink, Incoming
@@ -44,6 +45,7 @@ class Run:
         sink = CollectingSink()
         assert drain(reader, sink) == END
         self.progress = reader.progress()
+        self.unread = reader.unread()
         reader.commit({m.partition: m.next_offset for m in sink.messages}, wait=True)
         reader.close()
         self.messages: list[Incoming] = sink.messages
@@ -62,7 +64,7 @@ def test_half_a_record_waits_for_the_rest_and_is_told(tmp_path: Path, form: str,
         "the next run that finds it whole"
     )
     run = Run(path, **options)
-    assert (run.payloads, run.lines) == (RECORDS[:2], [told])
+    assert (run.payloads, run.lines, run.unread) == (RECORDS[:2], [told], ())
     assert run.progress == (position + half, position + half)
     run = Run(path, **options)
     assert (run.payloads, run.lines) == ([], [told])
@@ -70,6 +72,39 @@ def test_half_a_record_waits_for_the_rest_and_is_told(tmp_path: Path, form: str,
     run = Run(path, **options)
     assert (run.payloads, run.lines) == (RECORDS[2:], [])
     assert not any(message.cut for message in run.messages)
+
+
+@pytest.mark.parametrize("mend", ["size", "cut", "copy"])
+def test_what_stands_behind_a_damaged_size_is_told_until_it_is_mended(tmp_path: Path, mend: str) -> None:
+    rows = [frame(msgspec.msgpack.encode({"id": number})) for number in range(6)]
+    damaged = struct.pack("<I", 5000) + rows[2][4:]
+    (tmp_path / "1.bin").write_bytes(rows[0] + rows[1] + damaged + rows[3])
+    (tmp_path / "2.bin").write_bytes(rows[4] + rows[5])
+    position, left = len(rows[0] + rows[1]), len(rows[2] + rows[3])
+
+    def run() -> list[int]:
+        once = Run(tmp_path / "*.bin", format="msgpack-frames")
+        assert once.lines == [part.line for part in once.unread]
+        begins = f"{tmp_path / '1.bin'} is damaged: the size at byte {position} says that 5,000 bytes follow"
+        told[:] = [(part.bytes, part.line.startswith(begins)) for part in once.unread]
+        return [msgspec.msgpack.decode(payload)["id"] for payload in once.payloads]
+
+    told: list[tuple[int, bool]] = []
+    assert run() == [0, 1, 4, 5]
+    assert told == [(left, True)]
+    assert run() == []
+    assert told == [(left, True)]
+    if mend == "size":
+        with (tmp_path / "1.bin").open("r+b") as file:
+            file.seek(position)
+            file.write(rows[2])
+    elif mend == "cut":
+        os.truncate(tmp_path / "1.bin", position)
+    else:
+        (tmp_path / "copy").write_bytes(b"".join(rows[:4]))
+        (tmp_path / "copy").rename(tmp_path / "1.bin")
+    assert run() == ([] if mend == "cut" else [2, 3])
+    assert told == []
 
 
 @pytest.mark.parametrize("form", ["fixed", "frames"])

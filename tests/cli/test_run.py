@@ -3,10 +3,12 @@
 import json
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pythia_fast.cli.exit_codes import ExitCode
@@ -119,6 +121,38 @@ def test_a_handler_named_twice_is_refused(project: Path) -> None:
     finished = run(project, "run", "shop:app", "--handler", "score", "--handler", "count", "--handler", "score")
     assert finished.returncode == ExitCode.USAGE
     assert "--handler: 'score' is given more than once" in finished.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--quiet",)], ids=["told", "quiet"])
+def test_a_damaged_file_is_told_and_has_an_exit_code(project: Path, options: tuple[str, ...]) -> None:
+    rows = [msgspec.msgpack.encode({"price": 1.5, "qty": qty}) for qty in range(10)]
+    frames = [struct.pack("<I", len(row)) + row for row in rows]
+    path = project / "orders.bin"
+    path.write_bytes(b"".join(frames[:5]) + struct.pack("<I", 1 << 31) + b"".join(frames[5:]))
+    (project / "shop.py").write_text(
+        HEAD
+        + """
+@app.batch_handler(source=FileConsumer(path="orders.bin", format="msgpack-frames"), schema=Order, decoder="msgpack")
+def look(batch: Batch[Order]) -> None:
+    pass
+"""
+    )
+    at = 5 * len(frames[0])
+    finished = run(project, "run", "shop:app", "--until-end", "--report", "run.json", *options)
+    assert finished.returncode == ExitCode.UNREACHABLE
+    told = finished.stderr.splitlines()
+    lines = [line for line in told if line.startswith(f"{path} is damaged: the size at byte {at}")]
+    assert len(lines) == 1
+    assert told == lines or not options
+    assert f"truncate -s {at} {path}" in lines[0]
+    report = RunReport.from_json((project / "run.json").read_bytes())
+    assert (report.ending, report.rows, report.unread_bytes) == ("done", 5, at + 4)
+    assert report.handlers[0].unread == (lines[0],)
+    assert ("bytes of damaged files, not read" in finished.stdout) is not bool(options)
+    path.write_bytes(b"".join(frames))
+    finished = run(project, "run", "shop:app", "--until-end", "--report", "run.json", *options)
+    assert finished.returncode == ExitCode.DONE, finished.stderr
+    assert RunReport.from_json((project / "run.json").read_bytes()).rows == 5
 
 
 def test_a_signal_after_the_end_of_a_run_does_not_change_the_exit_code(project: Path) -> None:

@@ -57,6 +57,11 @@ def test_pauses_are_told_where_there_were_some() -> None:
     assert not [line for line in text_of(RunReport()) if "pauses" in line]
 
 
+def test_damaged_files_are_told_where_there_were_some() -> None:
+    assert "bytes of damaged files, not read 1,234" in text_of(RunReport(unread_bytes=1234))
+    assert not [line for line in text_of(RunReport()) if "damaged" in line]
+
+
 def test_aborted_transactions_are_told_where_there_were_some() -> None:
     assert "transactions aborted, their rows read again 2" in text_of(RunReport(transactions=9, transactions_aborted=2))
     lines = text_of(RunReport(transactions=9))

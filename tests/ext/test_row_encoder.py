@@ -34,7 +34,7 @@ INTEGERS = {
 def write(kind: int, values: Any, *, msgpack: bool = False, valid: Any = None) -> list[bytes]:
     """The values of one column as their encoded bytes."""
     rows = RowEncoder(len(values), msgpack, 1)
-    prefix = b"\x81\xa1v" if msgpack else b'{"v":'
+    prefix = b"\xa1v" if msgpack else b'"v":'
     if isinstance(values, tuple):
         rows.add_objects(prefix, kind, values)
     else:
@@ -44,8 +44,8 @@ def write(kind: int, values: Any, *, msgpack: bool = False, valid: Any = None) -
     assert (code, row, records) == (rows_c.DONE, len(values), len(values))
     payloads = [record.payload or b"" for record in iterate_records(memoryview(region)[:size])]
     if msgpack:
-        return [payload.removeprefix(prefix) for payload in payloads]
-    return [payload.removeprefix(prefix).removesuffix(b"}") for payload in payloads]
+        return [payload.removeprefix(b"\x81" + prefix) for payload in payloads]
+    return [payload.removeprefix(b"{" + prefix).removesuffix(b"}") for payload in payloads]
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
@@ -125,7 +125,7 @@ def test_datetimes_are_written_as_msgspec_writes_them(naive: list[datetime.datet
 @pytest.mark.parametrize("msgpack", [False, True])
 def test_a_datetime_that_no_calendar_holds_fails_its_row(micros: int, msgpack: bool) -> None:
     rows = RowEncoder(2, msgpack, 1)
-    rows.add_values(b'{"v":', rows_c.DATETIME, np.array([0, micros]))
+    rows.add_values(b'"v":', rows_c.DATETIME, np.array([0, micros]))
     code, row, column, _, records = rows.encode(bytearray(200), 0, 2)
     assert (code, row, column, records) == (rows_c.BAD_DATETIME, 1, 0, 1)
 
@@ -134,7 +134,7 @@ def test_nulls_come_from_masks_and_bitmaps() -> None:
     values = np.arange(4)
     assert write(rows_c.INT64, values, valid=np.array([1, 0, 1, 0], np.uint8)) == [b"0", b"null", b"2", b"null"]
     rows = RowEncoder(4, False, 1)
-    rows.add_bits(b'{"v":', rows_c.BOOL_BITS, b"\b", 1)
+    rows.add_bits(b'"v":', rows_c.BOOL_BITS, b"\b", 1)
     rows.set_valid_bits(b"\x78", 2)
     region = bytearray(400)
     _, _, _, size, _ = rows.encode(region, 0, rows.rows)
@@ -152,7 +152,7 @@ def test_strided_and_reversed_values() -> None:
 def test_strings_in_arrow_layout(width: Any) -> None:
     rows = RowEncoder(3, False, 1)
     offsets = np.array([1, 3, 3, 6], width)
-    rows.add_spans(b'{"v":', rows_c.STRING, offsets, b"xab\xc3\xa9c", np.array([1, 1, 1], np.uint8))
+    rows.add_spans(b'"v":', rows_c.STRING, offsets, b"xab\xc3\xa9c", np.array([1, 1, 1], np.uint8))
     region = bytearray(200)
     _, _, _, size, _ = rows.encode(region, 0, rows.rows)
     payloads = [json.loads(record.payload or b"")["v"] for record in iterate_records(memoryview(region)[:size])]
@@ -163,7 +163,7 @@ def test_strings_in_arrow_layout(width: Any) -> None:
 def test_offsets_outside_the_data_are_refused(offsets: list[int]) -> None:
     rows = RowEncoder(2, False, 1)
     with pytest.raises(ValueError, match=r"offsets|items"):
-        rows.add_spans(b'{"v":', rows_c.STRING, np.array(offsets, np.int32), b"abc")
+        rows.add_spans(b'"v":', rows_c.STRING, np.array(offsets, np.int32), b"abc")
 
 
 @pytest.mark.parametrize("msgpack", [False, True])
@@ -172,7 +172,7 @@ def test_offsets_outside_the_data_are_refused(offsets: list[int]) -> None:
 )
 def test_text_that_is_no_utf8_fails_its_row(bad: bytes, msgpack: bool) -> None:
     rows = RowEncoder(2, msgpack, 1)
-    rows.add_spans(b'{"v":', rows_c.STRING, np.array([0, 2, 2 + len(bad)], np.int32), b"ok" + bad)
+    rows.add_spans(b'"v":', rows_c.STRING, np.array([0, 2, 2 + len(bad)], np.int32), b"ok" + bad)
     code, row, column, size, records = rows.encode(bytearray(200), 0, 2)
     assert (code, row, column, records) == (rows_c.BAD_UTF8, 1, 0, 1)
     assert size > 0
@@ -181,9 +181,9 @@ def test_text_that_is_no_utf8_fails_its_row(bad: bytes, msgpack: bool) -> None:
 def test_a_buffer_that_is_too_short_is_refused() -> None:
     rows = RowEncoder(3, False, 1)
     with pytest.raises(ValueError, match="2 items, 3 are needed"):
-        rows.add_values(b'{"v":', rows_c.INT64, np.arange(2))
+        rows.add_values(b'"v":', rows_c.INT64, np.arange(2))
     with pytest.raises(ValueError, match="8-byte items"):
-        rows.add_values(b'{"v":', rows_c.INT64, np.arange(3, dtype=np.int32))
+        rows.add_values(b'"v":', rows_c.INT64, np.arange(3, dtype=np.int32))
     with pytest.raises(ValueError, match="columns are missing"):
         rows.encode(bytearray(100), 0, 3)
 
@@ -223,6 +223,104 @@ def test_a_region_of_any_size_gives_the_same_records(
     assert [record.key for record in records] == [str(i).encode() for i in ints]
 
 
+def name(text: str, msgpack: bool) -> bytes:
+    """What stands before a value of that name."""
+    return msgspec.msgpack.encode(text) if msgpack else msgspec.json.encode(text) + b":"
+
+
+def written(rows: RowEncoder, msgpack: bool) -> list[Any]:
+    """The rows, decoded."""
+    region = bytearray(1 << 16)
+    code, _, _, size, _ = rows.encode(region, 0, rows.rows)
+    assert code == rows_c.DONE
+    decode = msgspec.msgpack.decode if msgpack else msgspec.json.decode
+    return [decode(record.payload or b"") for record in iterate_records(memoryview(region)[:size])]
+
+
+def int32(*values: int) -> Any:
+    return np.array(values, np.int32)
+
+
+@pytest.mark.parametrize("msgpack", [False, True])
+def test_lists_and_structs_stand_inside_each_other(msgpack: bool) -> None:
+    rows = RowEncoder(3, msgpack, 8)
+    rows.begin_struct(name("s", msgpack), np.array([1, 0, 1], np.uint8))
+    rows.add_values(name("a", msgpack), rows_c.INT64, np.arange(3))
+    rows.begin_list(name("l", msgpack), int32(0, 2, 2, 3), np.array([1, 1, 1], np.uint8))
+    rows.begin_struct(b"", np.array([1, 0, 1], np.uint8))
+    rows.begin_list(name("m", msgpack), int32(0, 1, 1, 1))
+    rows.add_objects(b"", rows_c.STRING, ("x",))
+    rows.end()
+    rows.end()
+    rows.end()
+    rows.end()
+    rows.begin_struct(name("empty", msgpack))
+    rows.end()
+    rows.add_values(name("z", msgpack), rows_c.INT64, np.arange(3))
+    assert written(rows, msgpack) == [
+        {"s": {"a": 0, "l": [{"m": ["x"]}, None]}, "empty": {}, "z": 0},
+        {"s": None, "empty": {}, "z": 1},
+        {"s": {"a": 2, "l": [{"m": []}]}, "empty": {}, "z": 2},
+    ]
+
+
+@pytest.mark.parametrize("n", [0, 1, 15, 16, 65535, 65536])
+def test_a_list_of_any_length(n: int) -> None:
+    for msgpack in (False, True):
+        rows = RowEncoder(1, msgpack, 2)
+        rows.begin_list(name("v", msgpack), int32(0, n))
+        rows.add_values(b"", rows_c.UINT8, np.ones(n, np.uint8))
+        rows.end()
+        region = bytearray(1 << 18)
+        _, _, _, size, _ = rows.encode(region, 0, 1)
+        (record,) = iterate_records(memoryview(region)[:size])
+        assert record.payload == (msgspec.msgpack if msgpack else msgspec.json).encode({"v": [1] * n})
+
+
+@pytest.mark.parametrize("msgpack", [False, True])
+def test_an_empty_encoded_value_is_absent_with_its_name(msgpack: bool) -> None:
+    encode = (msgspec.msgpack if msgpack else msgspec.json).encode
+    rows = RowEncoder(3, msgpack, 3)
+    rows.add_objects(name("a", msgpack), rows_c.ENCODED, (b"", encode(1), None))
+    rows.add_spans(name("b", msgpack), rows_c.ENCODED, int32(0, 0, 0, 1), encode(2))
+    rows.add_objects(name("c", msgpack), rows_c.ENCODED, (b"", encode([]), encode(3)))
+    assert written(rows, msgpack) == [{}, {"a": 1, "c": []}, {"a": None, "b": 2, "c": 3}]
+
+
+def test_a_value_inside_a_list_fails_its_row() -> None:
+    rows = RowEncoder(3, False, 2)
+    rows.begin_list(b'"v":', int32(0, 1, 3, 4))
+    rows.add_spans(b"", rows_c.STRING, int32(0, 1, 2, 3, 4), b"ab\xffd")
+    rows.end()
+    code, row, column, _, records = rows.encode(bytearray(200), 0, 3)
+    assert (code, row, column, records) == (rows_c.BAD_UTF8, 1, 1, 1)
+
+
+def test_what_does_not_fit_into_a_list_or_struct_is_refused() -> None:
+    rows = RowEncoder(2, False, 9)
+    with pytest.raises(ValueError, match="no list and no Struct is open"):
+        rows.end()
+    with pytest.raises(ValueError, match="2 items, 3 are needed"):
+        rows.begin_list(b'"v":', int32(0, 1))
+    with pytest.raises(ValueError, match="offsets must not fall"):
+        rows.begin_list(b'"v":', int32(0, 2, 1))
+    with pytest.raises(ValueError, match="offsets must be contiguous"):
+        rows.begin_list(b'"v":', int32(0, 9, 1, 9, 2)[::2])
+    rows.begin_list(b'"v":', int32(0, 1, 3))
+    with pytest.raises(ValueError, match="2 items, 3 are needed"):
+        rows.add_values(b"", rows_c.INT64, np.arange(2))
+    with pytest.raises(ValueError, match="a list has one column"):
+        rows.end()
+    rows = RowEncoder(2, False, 3)
+    rows.begin_list(b'"v":', int32(0, 1, 3))
+    rows.add_values(b"", rows_c.INT64, np.arange(3))
+    rows.add_values(b"", rows_c.INT64, np.arange(3))
+    with pytest.raises(ValueError, match="columns are missing"):
+        rows.encode(bytearray(100), 0, 2)
+    with pytest.raises(ValueError, match="a list has one column"):
+        rows.end()
+
+
 def test_ready_payloads_are_framed_until_the_region_is_full() -> None:
     payloads = [b"one", b"", b"three"]
     region = bytearray(32)
@@ -233,7 +331,7 @@ def test_ready_payloads_are_framed_until_the_region_is_full() -> None:
 
 def test_rows_before_the_end_are_written_only() -> None:
     rows = RowEncoder(4, False, 1)
-    rows.add_values(b'{"v":', rows_c.INT64, np.arange(4))
+    rows.add_values(b'"v":', rows_c.INT64, np.arange(4))
     region = bytearray(200)
     code, row, _, size, records = rows.encode(region, 1, 3)
     assert (code, row, records) == (rows_c.DONE, 3, 2)

@@ -12,9 +12,10 @@ import pytest
 
 from pythia_fast._ext.batch_memory import ROW_REJECTED, ROW_RETRY
 from pythia_fast.batch import Batch
-from pythia_fast.columns import BytesColumn, ListColumn, StringColumn, StructColumn
+from pythia_fast.columns import BytesColumn, StringColumn
 from pythia_fast.decoders import choose_decoder
 from pythia_fast.errors import ConfigError, HandlerError, SchemaError, UnknownColumnError, UnknownOptionError
+from pythia_fast.nested_columns import ListColumn, StructColumn
 from tests.support.batch_status import settled
 
 from .slot_writer import SlotWriter

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_fast.batch import Batch
-from pythia_fast.columns import bits_to_mask
 from pythia_fast.schema import ColumnSpec, Kind, describe
+from pythia_fast.selection import bits_to_mask
 
 UTC = datetime.UTC
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,16 +1,15 @@
-"""columns.py: strings, bytes and lists as columns."""
+"""columns.py: strings and bytes as columns."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_fast.columns import BytesColumn, ListColumn, StringColumn, StructColumn, marked_rows, row_indices
+from pythia_fast.columns import BytesColumn, StringColumn
 
 TEXTS = st.lists(st.none() | st.text(max_size=6), max_size=40)
 
@@ -69,6 +68,19 @@ def test_taking_rows(values: list[str | None], data: st.DataObject) -> None:
         assert column.take(indices).tolist() == [values[i] for i in indices]
 
 
+@given(TEXTS, st.data())
+def test_a_window_looks_at_the_same_data(values: list[str | None], data: st.DataObject) -> None:
+    column = string_column(values)
+    begin = data.draw(st.integers(0, len(values)))
+    end = data.draw(st.integers(begin, len(values)))
+    window = column.window(begin, end)
+    assert window.tolist() == values[begin:end]
+    assert window.valid.tolist() == column.valid[begin:end].tolist()
+    assert window.offsets[0] == 0
+    assert len(window.data) == window.offsets[-1]
+    assert not len(window.data) or np.shares_memory(window.data, column.data)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     column = string_column(["a", None])
     for index in (2, -3):
@@ -117,70 +129,3 @@ def test_bytes() -> None:
     assert column[2] == b"ab"
     with pytest.raises(TypeError, match="holds bytes, not str"):
         column.isin(["a"])  # type: ignore[list-item]
-
-
-def int32(*values: int) -> npt.NDArray[np.int32]:
-    return np.array(values, np.int32)
-
-
-def bits(*values: int) -> npt.NDArray[np.uint8]:
-    return np.packbits(values, bitorder="little")
-
-
-def test_lists_of_numbers_are_slices_of_their_values() -> None:
-    column = ListColumn(int32(0, 2, 2, 3), np.array([1.0, 2.0, 3.0]), bits(1, 0, 1))
-    assert column.tolist() == [[1.0, 2.0], None, [3.0]]
-    assert list(column) == column.tolist()
-    assert np.shares_memory(column[0], column.values)
-    assert column[1] is None
-    assert column[-1].tolist() == [3.0]
-    assert column.lengths.tolist() == [2, 0, 1]
-    assert column.valid.tolist() == [True, False, True]
-    assert len(column) == 3
-    assert repr(column) == "<ListColumn of 3 over 3 values>"
-    with pytest.raises(IndexError):
-        column[3]
-
-
-def test_lists_show_the_nulls_among_their_values() -> None:
-    column = ListColumn(int32(0, 2, 3), np.array([1, 0, 3]), None, bits(1, 0, 1))
-    assert column.tolist() == [[1, None], [3]]
-    assert column[0] == [1, None]
-    outer = ListColumn(int32(0, 0, 2), column)
-    assert outer.tolist() == [[], [[1, None], [3]]]
-    assert outer[1] == [[1, None], [3]]
-
-
-def test_structs_in_lists() -> None:
-    fields: dict[str, tuple[Any, Any]] = {
-        "sku": (string_column(["a", "", "c"]), None),
-        "n": (int32(1, 0, 3), bits(1, 0, 1)),
-    }
-    structs = StructColumn(fields, 3, bits(1, 1, 0))
-    assert structs["n"].tolist() == [1, 0, 3]
-    assert list(structs) == ["sku", "n"]
-    assert len(structs) == 3
-    assert structs.valid.tolist() == [True, True, False]
-    assert structs.tolist() == [{"sku": "a", "n": 1}, {"sku": "", "n": None}, None]
-    assert repr(structs) == "<StructColumn of 3: sku, n>"
-    with pytest.raises(KeyError):
-        structs["m"]
-    assert StructColumn({}, 2, None).tolist() == [{}, {}]
-
-
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [([True, False, True], [0, 2]), ([-1, 0], [2, 0]), (1, [1]), ([], []), (np.array([2], np.uint64), [2])],
-)
-def test_row_indices(rows: Any, expected: list[int]) -> None:
-    indices = row_indices(rows, 3)
-    assert indices.tolist() == expected
-    assert indices.dtype == np.int64
-
-
-@pytest.mark.parametrize("mask", [[0, 1, 0], np.array([1, 1, 1], np.uint8), [0, 0, 0, 1]])
-def test_numbers_that_look_like_a_mask_are_no_rows(mask: Any) -> None:
-    with pytest.raises(TypeError, match=r"rows is .* of nothing but 0 and 1.*astype\(bool\)"):
-        marked_rows(mask, len(mask), "rows")
-    assert marked_rows(mask, 10, "rows").tolist() == list(mask)
-    assert marked_rows(np.array(mask, bool), len(mask), "rows").tolist() == np.flatnonzero(mask).tolist()

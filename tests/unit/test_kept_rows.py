@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -9,6 +10,8 @@ import pyarrow as pa
 import pytest
 
 from pythia_fast import App, MemoryConsumer, MemoryProducer
+from pythia_fast.batch import Batch
+from pythia_fast.brokers.framing import iterate_records
 from pythia_fast.errors import HandlerError
 from pythia_fast.registration import Handler
 from pythia_fast.runtime.kept_rows import rows_to_send
@@ -63,6 +66,31 @@ def test_rows_given_back_are_not_sent(handler: Handler, make: Any) -> None:
     result, kept = rows_to_send(handler, make(list(range(5))), 5, GIVEN_BACK)
     assert sent(result) == sent(make([0, 2, 4]))
     assert kept is None if handler is ANY else kept is not None and kept.tolist() == [True, False, True, False, True]
+
+
+class Part(msgspec.Struct, rename="upper"):
+    sizes: list[int]
+    note: msgspec.Raw = msgspec.Raw()
+
+
+class Whole(msgspec.Struct, rename="upper"):
+    name: str
+    part: Part | None
+    parts: list[Part]
+    price: float | None = None
+
+
+@pytest.mark.parametrize("result", [lambda batch: batch, lambda batch: batch.rows(), lambda batch: batch.raw])
+def test_rows_given_back_are_not_sent_of_a_batch(result: Any) -> None:
+    part = b'{"SIZES":[1,2],"NOTE":[3]}'
+    payloads = [
+        b'{"NAME":"%d","PART":%b,"PARTS":[%b],"PRICE":%b}'
+        % (i, [part, b"null"][i // 2 % 2], part, [b"1.5", b"null"][i % 2])
+        for i in range(5)
+    ]
+    batch = Batch.decode(payloads, Whole)
+    kept, _ = rows_to_send(SAME, result(batch), 5, GIVEN_BACK)
+    assert [record.payload for record in iterate_records(sent(kept))] == payloads[::2]
 
 
 @pytest.mark.parametrize("given_back", [GIVEN_BACK, NOTHING])

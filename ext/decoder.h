@@ -38,7 +38,7 @@ enum {
     PF_REASON_DATETIME = 16,           /* not RFC 3339, or outside the years 1 to 9999 */
     PF_REASON_BASE64 = 17,             /* bytes field that is not base64 */
     PF_REASON_LENGTH = 18,             /* fixed layout: payload is not one record long */
-    PF_REASON_TOO_LARGE = 19,          /* payload larger than a batch may be */
+    PF_REASON_TOO_LARGE = 19,          /* payload, or key and headers with it, larger than a batch may be */
     PF_REASON_TAG = 20,                /* Struct tag is not the expected one */
     PF_REASON_CODE_POINT = 21,         /* a number in a UTF-32 text that is no character's */
     PF_REASON_CUT = 22,                /* its source ended within it */
@@ -46,6 +46,7 @@ enum {
     PF_REASON_NOT_AMQP = 24,           /* a message in a stream that is no message of AMQP 1.0 */
     PF_REASON_COMPRESSED = 25,         /* messages packed together in a way that is not read here */
     PF_REASON_BAD_BATCH = 26,          /* messages packed together that cannot be taken apart */
+    PF_REASON_ROW_TOO_LARGE = 27,      /* the columns of a batch have no room for what it decodes to */
 };
 
 /* JSON-ish name of what was found, for PF_REASON_TYPE. */

@@ -50,7 +50,9 @@ cdef extern from "file_source.h" nogil:
         uint8_t follow
         uint8_t exhausted
         int64_t tail_wait_us
+        int64_t next_look_us
         int64_t attended_us
+        uint64_t looks
         uint64_t bytes_read
         pf_pace pace
 
@@ -157,13 +159,20 @@ cdef class FileRecords(NativeSource):
         file.final = final or stream
         file.handled = handled
         self.native.n_files += 1
+        self.native.next_look_us = 0
 
     cdef pf_file *find(self, uint32_t partition) except NULL:
-        cdef uint32_t i
-        for i in range(self.native.n_files):
-            if self.native.files[i].partition == partition:
-                return &self.native.files[i]
-        raise KeyError(partition)
+        # They were added in ascending order.
+        cdef uint32_t low = 0, high = self.native.n_files, middle
+        while low < high:
+            middle = (low + high) // 2
+            if self.native.files[middle].partition < partition:
+                low = middle + 1
+            else:
+                high = middle
+        if low == self.native.n_files or self.native.files[low].partition != partition:
+            raise KeyError(partition)
+        return &self.native.files[low]
 
     def fd(self, uint32_t partition):
         return self.find(partition).fd
@@ -171,6 +180,7 @@ cdef class FileRecords(NativeSource):
     def finish(self, uint32_t partition):
         cdef pf_file *file = self.find(partition)
         file.last = file.final = True
+        self.native.next_look_us = 0
 
     def ends(self, uint32_t partition):
         cdef pf_file *file = self.find(partition)
@@ -204,6 +214,10 @@ cdef class FileRecords(NativeSource):
 
     def exhausted(self):
         self.native.exhausted = True
+
+    @property
+    def looks(self):
+        return self.native.looks
 
     @property
     def bytes_read(self):

@@ -37,6 +37,10 @@ enum {
 enum { PF_TAIL_WAIT_MIN_US = 10000, PF_TAIL_WAIT_MAX_US = 100000 };
 enum { PF_ATTEND_IDLE_US = 100000, PF_ATTEND_BUSY_US = 1000000 };
 
+/* Both is for so many files. Of k times as many each is looked at k times as seldom, so that no number of them keeps a
+ * core busy with looking. */
+enum { PF_FILES_A_LOOK = 300 };
+
 typedef struct {
     int fd;
     uint32_t partition;
@@ -73,7 +77,9 @@ typedef struct {
     uint8_t follow;
     uint8_t exhausted;     /* no file will be added */
     int64_t tail_wait_us;
+    int64_t next_look_us;  /* many files: until then nothing new is looked for */
     int64_t attended_us;   /* when serve() looked after the files last */
+    uint64_t looks;        /* times a file was asked how long it is now */
     uint64_t bytes_read;
     pf_pace pace;          /* of records; no other format has one */
 } pf_file_source;
@@ -328,10 +334,11 @@ static int pf_file_cut(pf_file_source *files, pf_file *file, pf_sink *sink, uint
 }
 
 /* Whether a file may hold bytes that were not looked at. */
-static int pf_file_has_news(const pf_file_source *files, pf_file *file) {
+static int pf_file_has_news(pf_file_source *files, pf_file *file) {
     if (file->done || file->shrunk || file->error) return 0;
     if (file->stream || file->last || file->seen < 0) return 1;
     struct stat facts;
+    files->looks++;
     if (fstat(file->fd, &facts) != 0) {
         file->error = errno;
         return 1;
@@ -340,50 +347,75 @@ static int pf_file_has_news(const pf_file_source *files, pf_file *file) {
     return facts.st_size > file->seen;
 }
 
+/* What a look at all files found. */
+typedef struct {
+    uint32_t taken;
+    uint32_t unfinished;
+    int stream_fd;
+    uint8_t attend;
+} pf_file_look;
+
+/* The current file first: its bytes are in the buffer, and order within it is kept. PF_SOURCE_MORE, unless the sink
+ * has no room or a file cannot be read. */
+static int pf_file_look_at_all(pf_file_source *files, pf_sink *sink, uint32_t max_messages, pf_file_look *look) {
+    uint32_t first = files->current >= 0 ? (uint32_t)files->current : 0;
+    *look = (pf_file_look){.stream_fd = -1};
+    for (uint32_t step = 0; step < files->n_files && look->taken < max_messages; step++) {
+        uint32_t index = (first + step) % files->n_files;
+        pf_file *file = &files->files[index];
+        if (file->done) continue;
+        if (files->current == (int32_t)index || pf_file_has_news(files, file)) {
+            if (files->current != (int32_t)index) {
+                pf_file_forget_buffer(files);
+                files->current = (int32_t)index;
+            }
+            int result = pf_file_cut(files, file, sink, max_messages, &look->taken);
+            if (result == PF_READ_STALLED) return PF_SOURCE_STALLED;
+            if (result == PF_READ_FAILED) return PF_SOURCE_FAILED;
+            if (file->done) pf_file_forget_buffer(files);
+        }
+        if (file->error) return PF_SOURCE_FAILED;
+        if (file->stream) look->stream_fd = file->fd;
+        look->attend |= file->shrunk;
+        look->unfinished += !file->done;
+    }
+    return PF_SOURCE_MORE;
+}
+
+/* Whether serve() is to look after the files again, after `interval_us`, or longer where there are many. */
+static inline int pf_file_attend(const pf_file_source *files, int64_t now_us, int64_t interval_us) {
+    int64_t many_us = (int64_t)(files->n_files / PF_FILES_A_LOOK) * PF_ATTEND_IDLE_US;
+    return files->follow && now_us - files->attended_us >= (many_us > interval_us ? many_us : interval_us);
+}
+
 static int pf_file_poll(pf_source *source, pf_sink *sink, uint32_t max_messages, int64_t timeout_us) {
     pf_file_source *files = (pf_file_source *)source;
     int64_t deadline_us = 0;
-    uint32_t taken = 0;
-    if (files->follow && pf_now_us() - files->attended_us >= PF_ATTEND_BUSY_US) return PF_SOURCE_CALL;
+    if (pf_file_attend(files, pf_now_us(), PF_ATTEND_BUSY_US)) return PF_SOURCE_CALL;
     for (;;) {
-        uint32_t unfinished = 0;
-        uint8_t attend = 0;
-        int stream_fd = -1;
-        /* The current file first: its bytes are in the buffer, and order within it is kept. */
-        uint32_t first = files->current >= 0 ? (uint32_t)files->current : 0;
-        for (uint32_t step = 0; step < files->n_files && taken < max_messages; step++) {
-            uint32_t index = (first + step) % files->n_files;
-            pf_file *file = &files->files[index];
-            if (file->done) continue;
-            if (files->current == (int32_t)index || pf_file_has_news(files, file)) {
-                if (files->current != (int32_t)index) {
-                    pf_file_forget_buffer(files);
-                    files->current = (int32_t)index;
-                }
-                int result = pf_file_cut(files, file, sink, max_messages, &taken);
-                if (result == PF_READ_STALLED) return PF_SOURCE_STALLED;
-                if (result == PF_READ_FAILED) return PF_SOURCE_FAILED;
-                if (file->done) pf_file_forget_buffer(files);
+        pf_file_look look = {.unfinished = 1, .stream_fd = -1};
+        if (pf_now_us() >= files->next_look_us) {
+            int result = pf_file_look_at_all(files, sink, max_messages, &look);
+            if (result != PF_SOURCE_MORE) return result;
+            if (look.taken) {
+                files->tail_wait_us = PF_TAIL_WAIT_MIN_US;
+                return PF_SOURCE_MORE;
             }
-            if (file->error) return PF_SOURCE_FAILED;
-            if (file->stream) stream_fd = file->fd;
-            attend |= file->shrunk;
-            unfinished += !file->done;
+            uint32_t many = files->n_files / PF_FILES_A_LOOK;
+            if (files->follow && many && files->pace.factor == 0)
+                files->next_look_us = pf_now_us() + files->tail_wait_us * many;
         }
-        if (taken) {
-            files->tail_wait_us = PF_TAIL_WAIT_MIN_US;
-            return PF_SOURCE_MORE;
-        }
-        if (!unfinished && files->exhausted) return PF_SOURCE_END;
-        if (!unfinished && !files->follow) return PF_SOURCE_CALL;
+        if (!look.unfinished && files->exhausted) return PF_SOURCE_END;
+        if (!look.unfinished && !files->follow) return PF_SOURCE_CALL;
         int64_t now_us = pf_now_us();
-        if (attend || (files->follow && now_us - files->attended_us >= PF_ATTEND_IDLE_US)) return PF_SOURCE_CALL;
+        if (look.attend || pf_file_attend(files, now_us, PF_ATTEND_IDLE_US)) return PF_SOURCE_CALL;
         if (!deadline_us) deadline_us = now_us + timeout_us;
         int64_t wait_us = deadline_us - now_us;
         if (wait_us <= 0) return PF_SOURCE_IDLE;
-        if (stream_fd < 0 && wait_us > files->tail_wait_us) wait_us = files->tail_wait_us;
+        int64_t pause_us = files->next_look_us > now_us ? files->next_look_us - now_us : files->tail_wait_us;
+        if (look.stream_fd < 0 && wait_us > pause_us) wait_us = pause_us;
         if (files->pace.due_us > now_us && wait_us > files->pace.due_us - now_us) wait_us = files->pace.due_us - now_us;
-        if (pf_wake_wait(&files->wake, stream_fd, wait_us)) return PF_SOURCE_IDLE;
+        if (pf_wake_wait(&files->wake, look.stream_fd, wait_us)) return PF_SOURCE_IDLE;
         if (files->tail_wait_us < PF_TAIL_WAIT_MAX_US) files->tail_wait_us *= 2;
     }
 }

@@ -49,7 +49,7 @@ static int pf_decode_message(const pf_arena *arena, pf_slot *slot, const pf_mess
 
 /* Decode all messages of the slot; 0 when its columns have no room for all rows at once: then nothing is said about
  * the batch.  With `sift`, each row takes the place of the one before it, so that only one must fit (one that does
- * not is refused as too large): the columns are then good for nothing, but which messages are rows is known. */
+ * not is refused): the columns are then good for nothing, but which messages are rows is known. */
 static int pf_decode_messages(const pf_arena *arena, pf_slot *slot, pf_columns columns, pf_decoder *decoder, int sift) {
     pf_message *messages = pf_slot_messages(arena, slot);
     pf_message *good = (pf_message *)((uint8_t *)slot + arena->good_at);
@@ -65,7 +65,7 @@ static int pf_decode_messages(const pf_arena *arena, pf_slot *slot, pf_columns c
         if (outcome == PF_FULL) {
             if (!sift) return 0;
             outcome = PF_REFUSED;
-            why = (pf_refusal){PF_REASON_TOO_LARGE, PF_FOUND_NONE, 0, -1, messages[i].payload_size};
+            why = (pf_refusal){PF_REASON_ROW_TOO_LARGE, PF_FOUND_NONE, 0, -1, messages[i].payload_size};
         }
         if (outcome == PF_DECODED) {
             if (refused) good[rows] = messages[i];

@@ -90,7 +90,7 @@ class App:
             batch_size: most rows a batch has.
             batch_timeout: seconds a row waits at most for its batch to fill, while a process has room for it.
             max_batch_bytes: payload bytes a batch holds at most, so also the largest payload that reaches
-                the handler; default 256 a row, at least 1 MiB.
+                the handler, and how much text a column of a decoded row may have; default 256 a row, at least 1 MiB.
             ordering: "unordered": any process, any order. "partition": rows of a partition in their order.
                 "key": rows with equal keys in their order, different keys side by side.
             on_error: what an exception in the handler, or a returned value that cannot be sent on, costs: "isolate":

@@ -41,6 +41,7 @@ class Reason(IntEnum):
     NOT_AMQP = 24
     COMPRESSED = 25
     BAD_BATCH = 26
+    ROW_TOO_LARGE = 27
 
 
 _WHAT = {
@@ -62,7 +63,7 @@ _WHAT = {
     Reason.DATETIME: "invalid datetime (RFC 3339, years 1 to 9999 of UTC)",
     Reason.BASE64: "invalid base64",
     Reason.LENGTH: "the payload is not one record long",
-    Reason.TOO_LARGE: "the payload is larger than a batch may be",
+    Reason.TOO_LARGE: "the message is larger than a batch may be",
     Reason.TAG: "another tag than the schema's",
     Reason.CODE_POINT: "a code point that is no character (above U+10FFFF, or U+D800 to U+DFFF)",
     Reason.CUT: "the file or pipe ends within this record",
@@ -70,6 +71,7 @@ _WHAT = {
     Reason.NOT_AMQP: 'this is no AMQP 1.0 message with bytes as its body; for bare bytes give message_format="raw"',
     Reason.COMPRESSED: "a sub-batch of messages that is compressed, and not with gzip; publish with gzip or without",
     Reason.BAD_BATCH: "a sub-batch of messages that cannot be taken apart",
+    Reason.ROW_TOO_LARGE: "the decoded row is larger than a batch may be",
 }
 
 #: pf_refusal.found
@@ -87,6 +89,7 @@ _WHOLE = frozenset(
         Reason.NOT_AMQP,
         Reason.COMPRESSED,
         Reason.BAD_BATCH,
+        Reason.ROW_TOO_LARGE,
     }
 )
 
@@ -120,6 +123,26 @@ def refusal_text(schema: Schema, reason: int, found: int, column: int, at: int) 
     if why not in _WHOLE:
         parts.append(f"byte {at}")
     return ", ".join(parts)
+
+
+def oversize_text(payload: int, rest: int, limit: int) -> str:
+    """One sentence for a message that no batch can hold.
+
+    ``payload``, ``rest``: bytes of the payload, and of key and headers. ``limit``: max_batch_bytes.
+    """
+    if payload > limit:
+        what, size = "the payload is", f"{payload:,} bytes"
+    else:
+        what, size = "key and headers are", f"{rest:,} bytes, with {payload:,} of payload"
+    return f"{what} larger than a batch may be ({size}); raise max_batch_bytes, which is {limit:,}"
+
+
+def large_row_text(limit: int) -> str:
+    """One sentence for a row that no batch has room for, although its payload is small: defaults make it large."""
+    return (
+        f"{_WHAT[Reason.ROW_TOO_LARGE]}: a column of it has more than {limit:,} bytes of text, or values in its list; "
+        "raise max_batch_bytes, which is that number"
+    )
 
 
 def _what(why: Reason, found: int, spec: ColumnSpec | None) -> str:

@@ -34,6 +34,7 @@ class FileRecords(NativeSource):
     ) -> None:
         """Read ``fd`` from ``offset`` on; the descriptor belongs to this object from now on.
 
+        ``partition``: a higher number than those that were added before have.
         ``stream``: it cannot seek. ``last``: no more of it is read than it holds now. ``final``: nothing will be
         appended to it, ever; a stream is. ``limit``: a record that begins there or later is left. ``handled``: what
         lies before it of the line at ``offset`` was a row of an earlier run.
@@ -53,6 +54,9 @@ class FileRecords(NativeSource):
         """serve() has looked after the files."""
     def exhausted(self) -> None:
         """No file will be added: once all are done the source ends."""
+    @property
+    def looks(self) -> int:
+        """Times a file was asked whether it has grown."""
     @property
     def bytes_read(self) -> int: ...
     def close(self) -> None: ...

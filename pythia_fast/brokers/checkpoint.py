@@ -232,8 +232,9 @@ def known_position(path: str, fd: int, known: Iterable[FilePosition]) -> int | N
     Raises SourceError when it is the same file but what was read is no longer in it.
     """
     facts = os.fstat(fd)
+    own = identity_of(facts)
     for entry in known:
-        if entry.identity == identity_of(facts):
+        if entry.identity == own:
             same_head = entry.has_same_head(fd)
             if facts.st_size < entry.position and (entry.path == path or same_head):
                 lost = entry.size - entry.position

@@ -57,7 +57,10 @@ class _Successor:
 
 
 class TailReader(CheckpointedReader):
-    """Every file kept open and read as it grows; serve() looks after names, every 100 ms when nothing comes."""
+    """Every file kept open and read as it grows; serve() looks after names, every 100 ms when nothing comes.
+
+    It does so less often where there are many files (ext/file_source.h), and saves the checkpoint once a look.
+    """
 
     def __init__(self, consumer: FileConsumer, context: ReaderContext) -> None:
         super().__init__(consumer, context, follow=True)
@@ -67,8 +70,9 @@ class TailReader(CheckpointedReader):
         self._behind: dict[str, deque[_Successor]] = {}  #: name -> files that bore it after the one that is followed
         try:
             found = self.look()
+            listed = set(found.values())
             for path in found:
-                self._planned += self._plan(path, set(found.values()), consumer.start)
+                self._planned += self._plan(path, listed, consumer.start)
         except BaseException:
             self.close()
             raise
@@ -91,7 +95,6 @@ class TailReader(CheckpointedReader):
         return None
 
     def serve(self) -> None:
-        self.native.attended()
         for planned in self._take_planned():
             self._follow(planned)
         for index, position, done, shrunk, _error in self.native.states():
@@ -112,10 +115,15 @@ class TailReader(CheckpointedReader):
                 for planned in self._next(path, listed):
                     self._follow(planned)
                 names.add(path)
+        # Before a row of a new file is read, let alone committed: after a kill the next run must know the files by more
+        # than their names, and those whose turn has not come.
+        self.commit({})
+        self.native.attended()
 
     def _keep_successors(self, found: dict[str, Identity]) -> None:
         """Open what bears the name of a file that is still read: it may be renamed, too, before its turn comes."""
         followed = {file.identity for file in self._followed.values()}
+        changed = False
         for path, waiting in list(self._behind.items()):
             others = {identity for name, identity in found.items() if name != path}
             for successor in [
@@ -123,9 +131,9 @@ class TailReader(CheckpointedReader):
             ]:  # renamed within the list: read as that
                 waiting.remove(successor)
                 os.close(successor.fd)
+                changed = True
             if not waiting:
                 del self._behind[path]
-                self._keep_entries()
         for file in self._followed.values():
             identity = found.get(file.path)
             behind = self._behind.get(file.path, ())
@@ -142,14 +150,11 @@ class TailReader(CheckpointedReader):
                 os.close(fd)
             else:
                 self._behind.setdefault(file.path, deque()).append(successor)
-                self._keep_entries()
-
-    def _keep_entries(self) -> None:
-        """Have the checkpoint know the successors, at once: this run may be killed before their turn."""
-        with self.lock:
-            self.waiting = [one.entry for behind in self._behind.values() for one in behind]
-        self.save_soon()
-        self.commit({})
+                changed = True
+        if changed:  # the checkpoint is to know the successors: this run may be killed before their turn
+            with self.lock:
+                self.waiting = [one.entry for behind in self._behind.values() for one in behind]
+            self.save_soon()
 
     def _next(self, path: str, listed: AbstractSet[Identity]) -> list[Planned]:
         """What to read next under this name: the file that came after the last one, or the one that bears it now."""
@@ -170,9 +175,7 @@ class TailReader(CheckpointedReader):
     def _follow(self, planned: Planned) -> None:
         index = self.take_up(planned, last=planned.replaced)
         entry = self.positions[index]
-        # Saved before its first row is committed: after a kill the next run must know the file by more than its name.
         self.save_soon()
-        self.commit({})
         self._followed[index] = _Followed(planned.path, entry.identity, finishing=planned.replaced)
         self.told.discard(f"waiting for {planned.path}")
 

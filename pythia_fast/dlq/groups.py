@@ -11,8 +11,8 @@ from typing import Literal
 from pythia_fast.runtime.dead_letter_form import DIED, StoredLetter
 
 By = Literal["reason", "error"]
-#: Of a reason by the decoder: where in the payload, which differs from letter to letter.
-_BYTE = re.compile(r", byte \d+$")
+#: Of a reason by the decoder: where in the payload, or how large, which differs from letter to letter.
+_FIGURES = re.compile(r", byte \d+$|(?<= larger than a batch may be) \([^)]*\)")
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ def grouped(letters: Iterable[StoredLetter], by: By) -> list[Group]:
     """The groups, largest first."""
     groups: dict[tuple[str, str], Group] = {}
     for letter in letters:
-        why = _BYTE.sub("", letter.reason) if by == "reason" else letter.error or _kind(letter)
+        why = _FIGURES.sub("", letter.reason) if by == "reason" else letter.error or _kind(letter)
         key = letter.handler, why
         if key not in groups:
             groups[key] = Group(*key)

@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 import msgspec
@@ -264,7 +264,7 @@ def columns_of(result: Any) -> Mapping[str, Any]:
     elif library == "polars" and hasattr(result, "get_columns"):
         columns = {column.name: column for column in result.get_columns()}
     elif library == "pandas" and hasattr(result, "items") and hasattr(result, "columns"):
-        columns = dict(result.items())
+        columns = _by_name(result.items())
     elif hasattr(result, "__arrow_c_stream__") or hasattr(result, "__arrow_c_array__"):
         columns = _arrow_columns(result)
     else:
@@ -301,7 +301,17 @@ def _arrow_columns(result: Any) -> dict[str, Any]:
         table = pa.table(result) if hasattr(result, "__arrow_c_stream__") else pa.record_batch(result)
     except (pa.ArrowInvalid, ValueError, TypeError) as error:
         raise ResultError(f"the returned {type(result).__name__} is no table: {error}") from error
-    return dict(zip(table.column_names, table.columns, strict=True))
+    return _by_name(zip(table.column_names, table.columns, strict=True))
+
+
+def _by_name(columns: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The columns of a table, in which a name may come more than once."""
+    found: dict[Any, Any] = {}
+    for name, column in columns:
+        if name in found:
+            raise ResultError(f"the result has more than one column {name!r}; a record can hold one of that name")
+        found[name] = column
+    return found
 
 
 def length_of(columns: Mapping[str, Any]) -> int:

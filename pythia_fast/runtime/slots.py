@@ -13,7 +13,7 @@ from pythia_fast._ext.intake import NO_PAYLOAD, SPOOLED, SPOOLED_HEAD, SPOOLED_M
 from pythia_fast.batch import MESSAGE
 from pythia_fast.brokers.base import FailedRecord, Partition
 from pythia_fast.brokers.framing import FramedRecord, iterate_records
-from pythia_fast.refusal import refusal_text
+from pythia_fast.refusal import Reason, large_row_text, oversize_text, refusal_text
 from pythia_fast.runtime.dead_letter_form import DeadLetter
 from pythia_fast.runtime.notes import Notes, read_notes
 
@@ -55,8 +55,8 @@ class SlotReader:
                 death = next(obituaries) if error.kind == "killed" else None
                 letters.extend(
                     self._letter(
-                        slot,
                         table[row],
+                        self._record(slot, table[row]),
                         reason=error.reason if death is None else f"{error.reason} ({death.how})",
                         error=error.error,
                         traceback=error.traceback if death is None else death.said,
@@ -105,31 +105,35 @@ class SlotReader:
 
     def _refused(self, slot: int, facts: SlotFacts) -> list[DeadLetter]:
         table = self._messages(slot, self._at["messages"])
-        schema = self._handler.decoding.schema
-        return [
-            self._letter(
-                slot,
-                table[index],
-                reason=refusal_text(schema, reason, found, column, at) + _cut(table[index]),
-                error="DecodeError",
-                spooled=self._spooled(slot, index),
-            )
-            for index, reason, found, column, at in self._arena.refusals(slot)
-        ]
+        return [self._refused_letter(slot, table[index], index, why) for index, *why in self._arena.refusals(slot)]
+
+    def _refused_letter(self, slot: int, message: Any, index: int, why: Sequence[int]) -> DeadLetter:
+        reason, found, column, at = why
+        limit = self._handler.max_batch_bytes
+        if message["payload_at"] == SPOOLED:
+            (record,) = iterate_records(self._spooled(slot, index).read_bytes())
+        else:
+            record = self._record(slot, message)
+        if reason == Reason.TOO_LARGE and message["payload_at"] == SPOOLED:
+            payload = 0 if record.payload is None else int(message["payload_size"])
+            text = oversize_text(payload, len(record.key or b"") + len(record.headers), limit)
+        elif reason == Reason.ROW_TOO_LARGE:
+            text = large_row_text(limit)
+        else:
+            text = refusal_text(self._handler.decoding.schema, reason, found, column, at)
+        return self._letter(message, record, reason=text + _cut(message), error="DecodeError")
 
     def _letter(
         self,
-        slot: int,
         message: Any,
+        record: FramedRecord,
         *,
         reason: str,
         error: str = "",
         traceback: str = "",
         attempts: int = 1,
-        spooled: Path | None = None,
     ) -> DeadLetter:
         partition = self._partitions.get(int(message["partition"]))
-        record = self._record(slot, message, spooled)
         return DeadLetter(
             payload=record.payload,
             key=record.key,
@@ -144,10 +148,7 @@ class SlotReader:
             attempts=attempts,
         )
 
-    def _record(self, slot: int, message: Any, spooled: Path | None) -> FramedRecord:
-        if message["payload_at"] == SPOOLED and spooled is not None:
-            (record,) = iterate_records(spooled.read_bytes())
-            return record
+    def _record(self, slot: int, message: Any) -> FramedRecord:
         null = message["payload_size"] == NO_PAYLOAD
         return FramedRecord(
             None if message["key_size"] < 0 else self._raw(slot, message["key_at"], message["key_size"]),
@@ -167,7 +168,7 @@ class SlotReader:
 
 def _cut(message: Any) -> str:
     """What is to be said of a payload of which a dead letter holds the beginning only."""
-    if message["payload_at"] != SPOOLED or message["payload_size"] <= SPOOLED_MOST:
+    if message["payload_at"] != SPOOLED or not SPOOLED_MOST < message["payload_size"] < NO_PAYLOAD:
         return ""
     return (
         f"; it has {message['payload_size']:,} bytes or more, of which the letter holds the first {SPOOLED_HEAD:,}: "

@@ -14,7 +14,7 @@ import pytest
 from pythia_fast._ext.collecting_sink import CALL, FAILED, IDLE, MORE, CollectingSink, poll, wake
 from pythia_fast.brokers import tail
 from pythia_fast.brokers.base import Reader
-from pythia_fast.brokers.checkpoint import identity_of
+from pythia_fast.brokers.checkpoint import Checkpoint, identity_of
 from pythia_fast.brokers.file import FileConsumer
 from pythia_fast.errors import SourceError
 from pythia_fast.testing.readers import RememberingListener, collect, reader_context
@@ -217,6 +217,27 @@ def test_new_files_of_a_glob_are_picked_up(log: Path, tmp_path: Path) -> None:
     append(log, b"3\n")
     append(log.parent / "b.log", b"b2\n")
     assert sorted(run.until(5)[3:], key=str) == [b"3", b"b2"]
+    run.stop()
+
+
+def test_the_checkpoint_is_saved_once_for_all_files_that_are_found_or_rotated_together(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    save = Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", lambda self, files: saved.append(len(files)) or save(self, files))
+    paths = [log.parent / f"{number:02}.log" for number in range(20)]
+    for path in paths:
+        path.write_bytes(b"1\n")
+    run = Following(str(log.parent / "*.log"), tmp_path)
+    run.until(22)
+    assert saved == [21]
+    for path in paths:
+        path.rename(path.with_suffix(".old"))
+        path.write_bytes(b"2\n")
+    run.reader.serve()
+    assert saved == [21, 41]
+    assert run.until(42)[22:] == [b"2"] * 20
     run.stop()
 
 

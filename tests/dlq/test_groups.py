@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pythia_fast.dlq.groups import grouped
+from pythia_fast.refusal import oversize_text
 from pythia_fast.runtime.dead_letter_form import DIED, StoredLetter, stored_letter
 from tests.support.letters import letter
 
@@ -24,6 +25,13 @@ def test_groups_are_counted_with_times_and_sources_the_largest_first() -> None:
         ("ValueError", 3),
         ("(rejected by the handler)", 1),
     ]
+
+
+def test_messages_that_are_too_large_are_one_group_whatever_their_sizes() -> None:
+    reasons = [oversize_text(size, 0, 1000) for size in (2000, 3_000_000)]
+    (group,) = grouped([stored_letter(letter(reason=why), "shop", "score", "2026-01") for why in reasons], "reason")
+    assert group.why == "the payload is larger than a batch may be; raise max_batch_bytes, which is 1,000"
+    assert group.count == 2
 
 
 def test_no_letters_are_no_groups() -> None:

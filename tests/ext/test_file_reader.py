@@ -6,6 +6,7 @@ import os
 import struct
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_fast._ext.collecting_sink import (
+    CALL,
     END,
     FAILED,
     IDLE,
@@ -198,4 +200,62 @@ def test_a_read_error_is_named(tmp_path: Path) -> None:
     assert poll(records, CountingSink()) == FAILED
     ((partition, position, _done, _shrunk, error),) = records.states()
     assert (partition, position, os.strerror(error)) == (3, 0, "Is a directory")
+    records.close()
+
+
+def follow_many(path: Path, count: int) -> tuple[FileRecords, CollectingSink]:
+    """The same file ``count`` times, followed, and its rows read."""
+    records = FileRecords("ndjson", max_payload_bytes=1 << 20, follow=True)
+    for partition in range(count):
+        records.add(os.open(path, os.O_RDONLY), partition, 0, last=False)
+    records.attended()
+    sink = CollectingSink()
+    while sink.count < count:
+        if poll(records, sink, timeout_us=1000) == CALL:
+            records.attended()
+    return records, sink
+
+
+def test_many_followed_files_are_looked_at_less_often_however_often_it_is_polled(tmp_path: Path) -> None:
+    path, count = tmp_path / "log", 600
+    path.write_bytes(b"1\n")
+    records, sink = follow_many(path, count)
+    before, since = records.looks, time.monotonic()
+    for _ in range(1000):
+        poll(records, sink)
+    assert records.looks - before <= count * (2 + (time.monotonic() - since) / 0.02)  # twice 10 ms, at the least
+    with path.open("ab") as file:
+        file.write(b"2\n")
+    while sink.count < 2 * count:
+        if poll(records, sink, timeout_us=1000) == CALL:
+            records.attended()
+    records.close()
+
+
+@pytest.mark.parametrize(("count", "interval_s"), [(1, 0.1), (600, 0.2)])
+def test_many_followed_files_are_attended_less_often(tmp_path: Path, count: int, interval_s: float) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"1\n")
+    records, sink = follow_many(path, count)
+    since = time.monotonic()
+    records.attended()
+    while poll(records, sink, timeout_us=1000) != CALL:
+        pass
+    assert time.monotonic() - since >= interval_s
+    records.close()
+
+
+def test_a_file_is_found_by_its_partition_among_others(tmp_path: Path) -> None:
+    records = FileRecords("ndjson", max_payload_bytes=1 << 20)
+    path = tmp_path / "log"
+    path.write_bytes(b"1\n")
+    fds = {partition: os.open(path, os.O_RDONLY) for partition in (0, 1, 4, 7, 9)}
+    for partition, fd in fds.items():
+        records.add(fd, partition, 0)
+    records.remove(4)
+    del fds[4]
+    assert {partition: records.fd(partition) for partition in fds} == fds
+    for partition in (2, 4, 10):
+        with pytest.raises(KeyError):
+            records.fd(partition)
     records.close()

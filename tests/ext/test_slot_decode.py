@@ -13,6 +13,7 @@ from pythia_fast._ext.ring import Arena
 from pythia_fast.batch import Batch
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage
 from pythia_fast.decoders import choose_decoder
+from pythia_fast.refusal import Reason
 
 
 class Item(msgspec.Struct):
@@ -167,7 +168,7 @@ def test_rows_that_fit_only_one_by_one_are_sifted(bench):
     assert one.arena.rows(slot) == 3
     refusals = one.arena.refusals(slot)
     assert [refusal[0] for refusal in refusals] == [1, 3]
-    assert refusals[1][1] == 19  # PF_REASON_TOO_LARGE
+    assert refusals[1][1] == Reason.ROW_TOO_LARGE
     assert [bytes(raw) for raw in one.batch(slot).raw] == [three, three, order(3)]
 
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from pythia_fast.refusal import Reason, refusal_text
+from pythia_fast.refusal import Reason, large_row_text, oversize_text, refusal_text
 from pythia_fast.schema import describe
 
 EXT = Path(__file__).parents[2] / "ext"
@@ -50,7 +50,8 @@ COUNT = SCHEMA.by_name["lines[].count"].index
         (Reason.MISSING, 0, 0, 7, "missing required field price, byte 7"),
         (Reason.EMPTY, 0, -1, 0, "the payload is empty"),
         (Reason.NULL, 0, -1, 0, "the payload is null"),
-        (Reason.TOO_LARGE, 0, -1, 0, "the payload is larger than a batch may be"),
+        (Reason.TOO_LARGE, 0, -1, 7, "the message is larger than a batch may be"),
+        (Reason.ROW_TOO_LARGE, 0, -1, 7, "the decoded row is larger than a batch may be"),
         (Reason.CUT, 0, -1, 0, "the file or pipe ends within this record"),
         (Reason.BAD_BATCH, 0, -1, 0, "a sub-batch of messages that cannot be taken apart"),
         (Reason.UTF8, 0, -1, 5, "invalid UTF-8, byte 5"),
@@ -75,3 +76,17 @@ def test_every_reason_of_the_c_header_has_its_sentence() -> None:
     for name, number in found.items():
         if number:
             assert f"found {name}," in refusal_text(SCHEMA, Reason.TYPE, number, 0, 0)
+
+
+def test_what_is_too_large_is_named_with_its_size_the_limit_and_the_option() -> None:
+    assert oversize_text(2000, 9, 1000) == (
+        "the payload is larger than a batch may be (2,000 bytes); raise max_batch_bytes, which is 1,000"
+    )
+    assert oversize_text(9, 2000, 1000) == (
+        "key and headers are larger than a batch may be (2,000 bytes, with 9 of payload); "
+        "raise max_batch_bytes, which is 1,000"
+    )
+    assert large_row_text(1000) == (
+        "the decoded row is larger than a batch may be: a column of it has more than 1,000 bytes of text, or values "
+        "in its list; raise max_batch_bytes, which is that number"
+    )

@@ -54,9 +54,10 @@ class AppIdentity(msgspec.Struct):
 
 
 class HandlerIdentity(msgspec.Struct):
-    """What a handler is to both sides: how a batch is decoded, laid out and handed over, and what becomes of it.
+    """What a handler is to both sides: how a batch is decoded, laid out and handed over.
 
-    What its function does is not part of it, and neither are the values of defaults, which an import may compute.
+    What its function does is not part of it; nor are the values of defaults, which an import may compute, nor where
+    batches come from and results go, which the command line may have put in place of what the file says.
     """
 
     name: str
@@ -121,10 +122,8 @@ def _means(handler: Handler) -> dict[str, str]:
         "decoder": handler.decoding.name,
         "its function": str(getattr(function, "__qualname__", type(function).__qualname__)),
         "its parameter": handler.adapter.view,
-        "what the sink takes": handler.sink.encoding() if handler.sink is not None else "nothing",
         "ordering": handler.ordering,
         "on_error": handler.on_error,
-        "transactional": str(handler.transactions is not None),
     }
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from weakref import WeakKeyDictionary
 
 from pythia_fast import options
 from pythia_fast.circuit_breaker import CircuitBreaker
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 AnyHandler = TypeVar("AnyHandler", bound=Callable[..., Any])
 
 StartMethod = Literal["auto", "fork", "forkserver", "spawn"]
+
+#: How many Apps of each name a module has made.
+_made: WeakKeyDictionary[ModuleType, Counter[str]] = WeakKeyDictionary()
 
 
 class App:
@@ -45,6 +51,12 @@ class App:
         self.handlers: dict[str, Handler] = {}
         #: Module in which the App was made: where a new interpreter finds it again. Frame 1 is named_options'.
         self._module: str = sys._getframe(2).f_globals.get("__name__", "__main__")
+        self.nth = 0  #: among the Apps of this name that the module has made
+        module = sys.modules.get(self._module)
+        if module is not None:
+            made = _made.setdefault(module, Counter())
+            self.nth = made[self.name]
+            made[self.name] += 1
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, handlers={list(self.handlers)})"
@@ -300,6 +312,11 @@ class App:
             if registered.function is handler:
                 return try_out(registered, payloads)
         raise ConfigError(f"{options.spell(handler)} is not a handler of app {self.name!r}")
+
+    @property
+    def in_script(self) -> bool:
+        """Whether it was made in the program's own file, which runs once: an imported module may be reloaded."""
+        return self._module == "__main__"
 
     def locate(self) -> list[str] | None:
         """How another interpreter finds this App: ["module", NAME, ATTRIBUTE], ["file", PATH, ATTRIBUTE] or None."""

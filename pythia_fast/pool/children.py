@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pythia_fast._ext.ring import Arena
-from pythia_fast.errors import ConfigError
+from pythia_fast.pool.identity import AppChangedError, AppIdentity
 from pythia_fast.pool.messages import ArenaShape
 from pythia_fast.pool.process import serve
 
@@ -31,18 +31,18 @@ class ForkedChildren:
 class ImportedChildren:
     """Children of a nursery that is a new interpreter: it, or each of them, imports the app."""
 
-    def __init__(self, target: Sequence[str], shapes: Sequence[ArenaShape]) -> None:
+    def __init__(self, target: Sequence[str], identity: AppIdentity, shapes: Sequence[ArenaShape]) -> None:
         self._target = target
+        self._identity = identity
         self._shapes = shapes
         self._pools: list[tuple[Handler, Arena]] | None = None
 
     def load(self) -> list[tuple[Handler, Arena]]:
-        """Import the app and map the arenas, once."""
+        """Import the app and map the arenas, once. Raises AppChangedError where it is not the app that runs."""
         if self._pools is None:
-            app = _find_app(self._target)
+            handlers = self._import()
             self._pools = []
-            for shape in self._shapes:
-                handler = app.handler(shape.handler)
+            for handler, shape in zip(handlers, self._shapes, strict=True):
                 arena = Arena(
                     handler.decoding.plan,
                     capacity=shape.capacity,
@@ -57,20 +57,43 @@ class ImportedChildren:
                 self._pools.append((handler, arena))
         return self._pools
 
+    def _import(self) -> list[Handler]:
+        """The handlers of the app as its file has them now, which are those that run."""
+        place, found = _import_anew(self._target)
+        try:
+            app = self._app_of(found)
+            handlers = []
+            for shape in self._shapes:
+                handler = app.handlers.get(shape.handler.name)
+                if handler is None:
+                    raise AppChangedError(f"there is no handler {shape.handler.name!r}")
+                shape.handler.check(handler)
+                handlers.append(handler)
+        except AppChangedError as error:
+            raise AppChangedError(
+                f"{place} is imported anew by each process of the pool, and has not the app that this run began with: "
+                f"{error}. If the file was changed meanwhile, start the run again: what is not committed is read again"
+            ) from None
+        return handlers
+
+    def _app_of(self, found: object) -> App:
+        from pythia_fast.app import App
+
+        if not isinstance(found, App):
+            raise AppChangedError(f"no App is named {self._target[2]!r} there")
+        self._identity.check(found)
+        return found
+
     def main(self, pool: int, seat: int, recycles: Callable[[str], None]) -> str:
         handler, arena = self.load()[pool]
         return serve(handler, arena, seat, recycles)
 
 
-def _find_app(target: Sequence[str]) -> App:
-    from pythia_fast.app import App
-
+def _import_anew(target: Sequence[str]) -> tuple[str, object]:
+    """The file, and what is bound to the app's name in it."""
     kind, place, attribute = target
     if kind == "module":
-        found = getattr(importlib.import_module(place), attribute, None)
-    else:
-        # As multiprocessing does for a script: not under the name __main__, so that its guard holds.
-        found = runpy.run_path(place, run_name="__pythia_main__").get(attribute)
-    if not isinstance(found, App):
-        raise ConfigError(f"{place} has no App named {attribute!r} when it is imported anew")
-    return found
+        module = importlib.import_module(place)
+        return getattr(module, "__file__", None) or place, getattr(module, attribute, None)
+    # As multiprocessing does for a script: not under the name __main__, so that its guard holds.
+    return place, runpy.run_path(place, run_name="__pythia_main__").get(attribute)

@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from pythia_fast.pool.identity import AppIdentity, HandlerIdentity
+
 #: Longest packet. A longer traceback is cut in its middle, where recursion repeats itself.
 PACKET_BYTES = 60_000
 
@@ -15,6 +17,7 @@ class Setup(msgspec.Struct, tag="setup"):
     """First packet to a nursery that is a new interpreter: how to find the app, and the arenas it inherits."""
 
     target: list[str]  #: ["module", MODULE, ATTRIBUTE] or ["file", PATH, ATTRIBUTE]
+    app: AppIdentity
     sys_path: list[str]
     argv: list[str]
     import_first: bool  #: import the app before forking; else each child imports it
@@ -22,9 +25,9 @@ class Setup(msgspec.Struct, tag="setup"):
 
 
 class ArenaShape(msgspec.Struct):
-    """Everything ``Arena`` needs to map an inherited arena; ``handler`` says whose it is."""
+    """Everything ``Arena`` needs to map an inherited arena; ``handler`` says whose it is, and what that is."""
 
-    handler: str
+    handler: HandlerIdentity
     fd: int
     capacity: int
     raw_bytes: int
@@ -79,6 +82,7 @@ class BootFailed(msgspec.Struct, tag="boot_failed"):
     worker: int
     pid: int
     traceback: str
+    app_changed: bool = False  #: it imported another app than the one that runs, as every other one would
 
 
 class TeardownFailed(msgspec.Struct, tag="teardown_failed"):

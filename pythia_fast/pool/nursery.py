@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 from pythia_fast import pool
 from pythia_fast.errors import PoolError
+from pythia_fast.pool.identity import AppIdentity
 from pythia_fast.pool.messages import (
     ArenaShape,
     Died,
@@ -103,8 +104,10 @@ class Nursery:
         return cls(pid, ours, None)
 
     @classmethod
-    def spawn(cls, target: Sequence[str], arenas: Sequence[ArenaShape], *, import_first: bool) -> Nursery:
-        """Start a new interpreter that finds the app through ``target``."""
+    def spawn(
+        cls, target: Sequence[str], app: AppIdentity, arenas: Sequence[ArenaShape], *, import_first: bool
+    ) -> Nursery:
+        """Start a new interpreter that finds the app through ``target``; one that is not ``app`` does not start."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fds = [theirs.fileno(), *(shape.fd for shape in arenas)]
         environment = {**pool.ONE_THREAD_EACH, **os.environ}
@@ -113,7 +116,7 @@ class Nursery:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(command, pass_fds=fds, env=environment, stdin=subprocess.DEVNULL)
         theirs.close()
-        send(ours, Setup(list(target), sys.path, sys.argv, import_first, list(arenas)))
+        send(ours, Setup(list(target), app, sys.path, sys.argv, import_first, list(arenas)))
         return cls(process.pid, ours, process)
 
     def fileno(self) -> int:

@@ -18,6 +18,7 @@ from pythia_fast import pool
 from pythia_fast._ext.arena_memory import die_with_parent
 from pythia_fast.pool import crash_text
 from pythia_fast.pool.forked import lead_own_group
+from pythia_fast.pool.identity import AppChangedError
 from pythia_fast.pool.messages import (
     BootFailed,
     Died,
@@ -195,12 +196,18 @@ def _fork_child(
                 send(channel, TeardownFailed(launch.pool, launch.worker, os.getpid(), shorten(trouble)))
     except BaseException as error:
         with contextlib.suppress(OSError):
-            send(channel, BootFailed(launch.pool, launch.worker, os.getpid(), shorten(format_error(error))))
+            send(channel, _boot_failed(launch, error))
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def _boot_failed(launch: Launch, error: BaseException) -> BootFailed:
+    changed = isinstance(error, AppChangedError)
+    text = str(error) if changed else format_error(error)
+    return BootFailed(launch.pool, launch.worker, os.getpid(), shorten(text), app_changed=changed)
 
 
 def main(channel_fd: int) -> int:
@@ -218,12 +225,12 @@ def main(channel_fd: int) -> int:
     pool.in_pool = True
     from pythia_fast.pool.children import ImportedChildren
 
-    children = ImportedChildren(setup.target, setup.arenas)
+    children = ImportedChildren(setup.target, setup.app, setup.arenas)
     if setup.import_first:
         try:
             children.load()
         except BaseException as error:
-            send(channel, BootFailed(-1, -1, os.getpid(), shorten(format_error(error))))
+            send(channel, _boot_failed(Launch(-1, -1), error))
             return EXIT_BOOT_FAILED
     serve_nursery(channel, children.main, parent)
     return 0

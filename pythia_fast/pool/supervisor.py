@@ -263,7 +263,7 @@ class Supervisor:
             raise PoolError(f"a pool process could not start:\n{message.traceback.rstrip()}")
 
     def _take(self, message: Message) -> None:
-        if isinstance(message, BootFailed) and message.worker >= 0:
+        if isinstance(message, BootFailed) and message.worker >= 0 and not message.app_changed:
             run = self._runs[message.pool]
             place = self._place(message.pool, message.pid, message.worker)
             if place is None:

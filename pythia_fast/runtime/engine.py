@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -26,9 +25,9 @@ from pythia_fast.errors import ConfigError, PoolError
 from pythia_fast.machine import available_cores, memory_limit_bytes
 from pythia_fast.observer import SAMPLE_INTERVAL_S, HandlerInfo, Observer, RunInfo, Snapshot
 from pythia_fast.pool.children import ForkedChildren
+from pythia_fast.pool.identity import COLUMNS_BYTES, AppIdentity
 from pythia_fast.pool.messages import Ready
 from pythia_fast.pool.nursery import Nursery, NurseryGoneError
-from pythia_fast.pool.nursery_process import thread_count
 from pythia_fast.pool.supervisor import Supervisor
 from pythia_fast.process_stats import ProcessSampler
 from pythia_fast.report import Ending, RunReport
@@ -37,6 +36,7 @@ from pythia_fast.runtime.handler_run import HandlerRun
 from pythia_fast.runtime.orders import Orders
 from pythia_fast.runtime.shutdown import StopRequest
 from pythia_fast.runtime.slot_plan import SHARE_OF_MEMORY
+from pythia_fast.runtime.start_method import choose_start_method
 from pythia_fast.runtime.state_dir import prepare_folder
 
 if TYPE_CHECKING:
@@ -162,22 +162,11 @@ class Engine:
             nursery.close(CLOSE_TIMEOUT_S)
 
     def _make_nursery(self) -> Nursery:
-        method = self._start_method
         target = self._app.locate()
-        threads = thread_count()
-        if method == "auto":
-            method = "fork" if threads == 1 or target is None else "forkserver"
-            if method == "fork" and threads > 1:
-                self._event(
-                    f"the pool is forked from a process with {threads} threads, because app {self._app.name!r} "
-                    "is no module-level name that a new interpreter could import"
-                )
-        elif method == "fork" and (started := threading.active_count() - 1):
-            beside = "a thread" if started == 1 else f"{started} threads"
-            self._event(
-                f"start_method='fork' forks a process with {beside} beside its main one: a lock that one of "
-                "them holds stays locked in the pool for ever; where the pool hangs, take 'forkserver' or 'auto'"
-            )
+        handlers = [run.handler for run in self._runs]
+        method = choose_start_method(
+            self._start_method, self._app.name, handlers, importable=target is not None, tell=self._event
+        )
         if method == "fork":
             return Nursery.fork(ForkedChildren([(run.handler, run.arena) for run in self._runs]).main)
         if target is None:
@@ -208,7 +197,8 @@ class Engine:
 
     def _spawn_nursery(self, target: Sequence[str], *, import_first: bool) -> tuple[Nursery, int]:
         """A nursery that is a new interpreter, once it is up, and how many threads it has."""
-        nursery = Nursery.spawn(target, [run.arena_shape() for run in self._runs], import_first=import_first)
+        shapes = [run.arena_shape(COLUMNS_BYTES // len(self._runs)) for run in self._runs]
+        nursery = Nursery.spawn(target, AppIdentity.of(self._app), shapes, import_first=import_first)
         try:
             return nursery, self._boot_threads(nursery)
         except BaseException:

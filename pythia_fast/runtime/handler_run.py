@@ -15,6 +15,7 @@ from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Partition, Publisher, PublisherContext, Reader, ReaderContext
 from pythia_fast.errors import ConfigError
 from pythia_fast.observer import FlowState
+from pythia_fast.pool.identity import HandlerIdentity
 from pythia_fast.pool.messages import ArenaShape
 from pythia_fast.pool.obituary import Obituary
 from pythia_fast.pool.parts import Suspects, convicts_next
@@ -111,8 +112,10 @@ class HandlerRun:
     def counts(self) -> Counts:
         return self._completion.counts if self._completion is not None else Counts()
 
-    def arena_shape(self) -> ArenaShape:
-        return ArenaShape(handler=self.handler.name, fd=self.arena.fd, **self._shape)
+    def arena_shape(self, columns_bytes: int) -> ArenaShape:
+        """What a new interpreter maps the arena by; ``columns_bytes``: how much may be told of the columns."""
+        identity = HandlerIdentity.of(self.handler, columns_bytes)
+        return ArenaShape(handler=identity, fd=self.arena.fd, **self._shape)
 
     def booted(self) -> bool:
         return all(self.arena.worker_facts(worker).booted for worker in range(self.workers))

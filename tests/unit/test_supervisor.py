@@ -245,3 +245,13 @@ def test_a_process_that_fails_once_it_is_up_is_no_boot_failure(worker, message):
     nursery.packets = [BootFailed(0, worker, 10, "OSError: no")]
     with pytest.raises(PoolError, match=rf"(?s){message}.*OSError: no"):
         supervisor.serve(0)
+
+
+def test_a_process_that_finds_another_app_ends_a_run_that_has_begun():
+    """Whichever it is: every one that is made from now on would find the same."""
+    for worker in (0, 1):
+        nursery, run, _, supervisor = make()
+        run.started = True
+        nursery.packets = [BootFailed(0, worker, 10, "field 'a' was int64, is float64", app_changed=True)]
+        with pytest.raises(PoolError, match="a pool process could not start:\nfield 'a' was int64, is float64"):
+            supervisor.serve(0)

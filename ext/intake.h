@@ -153,7 +153,7 @@ static int pf_publish_open(pf_intake *in, uint32_t lane) {
 /* The slot's entry for a partition; NULL when the table is full. */
 static pf_slot_partition *pf_partition_entry(pf_intake *in, pf_open_batch *open, pf_slot *slot, const pf_incoming *m) {
     pf_slot_partition *table = pf_slot_partitions(in->arena, slot);
-    uint32_t n = slot->n_partitions;
+    uint32_t n = pf_slot_partition_count(slot);
     if (open->last_partition < n && table[open->last_partition].partition == m->partition) return &table[open->last_partition];
     for (uint32_t i = 0; i < n; i++)
         if (table[i].partition == m->partition) {

@@ -24,6 +24,12 @@ static inline pf_slot_partition *pf_slot_partitions(pf_arena *arena, pf_slot *sl
     return (pf_slot_partition *)((uint8_t *)slot + arena->partitions_at);
 }
 
+/* Entries of that table; never more than it has room for, should somebody have scribbled on it. */
+static inline uint32_t pf_slot_partition_count(const pf_slot *slot) {
+    uint32_t n = pf_load(&slot->n_partitions);
+    return n < PF_SLOT_PARTITIONS ? n : PF_SLOT_PARTITIONS;
+}
+
 /* Messages of the slot; never more than it has room for, should somebody have scribbled on it. */
 static inline uint32_t pf_slot_length(const pf_arena *arena, const pf_slot *slot) {
     return slot->messages < arena->slot_capacity ? slot->messages : arena->slot_capacity;

@@ -42,6 +42,7 @@ cdef extern from "slot_decode.h" nogil:
     pf_refused *pf_slot_refusals(const pf_arena *arena, pf_slot *slot)
     uint64_t pf_rows_at(const pf_arena *arena, const pf_slot *slot)
     pf_slot_partition *pf_slot_partitions(pf_arena *arena, pf_slot *slot)
+    uint32_t pf_slot_partition_count(const pf_slot *slot)
     uint32_t pf_in_hand(pf_arena *arena, uint32_t worker)
     uint32_t pf_take(pf_arena *arena, uint32_t worker)
     void pf_worker_sleep(pf_arena *arena, uint32_t worker, int64_t timeout_ns)
@@ -305,7 +306,7 @@ cdef class Arena(ArenaMemory):
         table = pf_slot_partitions(self.arena, s)
         return [
             (table[i].partition, table[i].messages, table[i].first_offset, table[i].next_offset)
-            for i in range(pf_load(&s.n_partitions))
+            for i in range(pf_slot_partition_count(s))
         ]
 
     def live(self):
@@ -319,7 +320,7 @@ cdef class Arena(ArenaMemory):
             if pf_load(&s.state) == PF_SLOT_FREE:
                 continue
             table = pf_slot_partitions(self.arena, s)
-            for i in range(pf_load(&s.n_partitions)):
+            for i in range(pf_slot_partition_count(s)):
                 found.append((table[i].partition, table[i].first_offset))
         return found
 
@@ -335,7 +336,7 @@ cdef class Arena(ArenaMemory):
             if pf_load(&s.state) != PF_SLOT_WAITING or not s.hurried or s.due_ns <= latest:
                 continue
             table = pf_slot_partitions(self.arena, s)
-            for i in range(pf_load(&s.n_partitions)):
+            for i in range(pf_slot_partition_count(s)):
                 if table[i].partition in partitions:
                     return True
         return False

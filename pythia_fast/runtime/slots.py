@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from pythia_fast.registration import Handler
 
 
+#: Said of what is refused in a batch that a process died with.
+OVERWRITTEN = (
+    "; a process that had this batch died before, and may have written over it: the message as it came is at its "
+    "position in the source"
+)
+
+
 class SlotReader:
     """Reads slots between their completion and their release; used by the completion thread."""
 
@@ -105,9 +112,12 @@ class SlotReader:
 
     def _refused(self, slot: int, facts: SlotFacts) -> list[DeadLetter]:
         table = self._messages(slot, self._at["messages"])
-        return [self._refused_letter(slot, table[index], index, why) for index, *why in self._arena.refusals(slot)]
+        doubt = OVERWRITTEN if facts.crashes else ""
+        return [
+            self._refused_letter(slot, table[index], index, why, doubt) for index, *why in self._arena.refusals(slot)
+        ]
 
-    def _refused_letter(self, slot: int, message: Any, index: int, why: Sequence[int]) -> DeadLetter:
+    def _refused_letter(self, slot: int, message: Any, index: int, why: Sequence[int], doubt: str) -> DeadLetter:
         reason, found, column, at = why
         limit = self._handler.max_batch_bytes
         if message["payload_at"] == SPOOLED:
@@ -121,7 +131,7 @@ class SlotReader:
             text = large_row_text(limit)
         else:
             text = refusal_text(self._handler.decoding.schema, reason, found, column, at)
-        return self._letter(message, record, reason=text + _cut(message), error="DecodeError")
+        return self._letter(message, record, reason=text + _cut(message) + doubt, error="DecodeError")
 
     def _letter(
         self,

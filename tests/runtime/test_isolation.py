@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pythia_fast import RetryPolicy
@@ -38,6 +39,10 @@ class Watcher(Events):
         if self._spares_seen is not None and any(name.startswith("spare") for name in names):
             with self._spares_seen.open("a") as seen:
                 seen.write("spare\n")
+
+
+class Numbered(msgspec.Struct):
+    number: int
 
 
 def headers_of(record) -> dict[str, str]:
@@ -351,3 +356,28 @@ def test_a_memory_limit_below_what_setup_takes_ends_the_run(tmp_path):
 
     with pytest.raises(PoolError, match=r"max_memory_mb=100 is less than what a process of this handler has after"):
         memory_run.run(tmp_path, Handler, numbers(10), max_memory_mb=100)
+
+
+def test_what_a_process_wrote_over_before_it_died_is_said_of_the_rows_that_are_refused(tmp_path):
+    """Into the memory of its own batch, from a column on, as a C extension with a wrong length does."""
+
+    def handler(batch):
+        if 55 in batch["number"] and not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            ctypes.memset(batch["number"].ctypes.data, 0xFF, 4000)
+            os.abort()
+        return [b"%d" % number for number in batch["number"].tolist()]
+
+    payloads = [b'{"number":%d}' % number for number in range(100)]
+    report, sink, dead, _ = memory_run.run(
+        tmp_path, handler, payloads, schema=Numbered, decoder="json", batch_size=10, workers=1
+    )
+    assert report.crashes >= 1
+    done = sorted_ints(sink)
+    assert set(done) >= set(range(100)) - set(range(50, 60))
+    assert len(done) + len(dead.records) == 100
+    reasons = [headers_of(record)["pf-reason"] for record in dead.records]
+    assert reasons, "nothing was written over"
+    assert all(
+        "a process that had this batch died before, and may have written over it" in reason for reason in reasons
+    )

@@ -185,8 +185,8 @@ class Remainder:
 
     @property
     def behind(self) -> RowIndices:
-        """Rows that were kept from it."""
-        return _joined(self._behind)
+        """Rows that were kept from it, some of them more than once while others beside them were searched."""
+        return np.unique(_joined(self._behind))
 
 
 def _joined(rows: list[RowIndices]) -> RowIndices:

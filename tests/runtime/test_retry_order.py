@@ -17,7 +17,7 @@ from tests.support.memory_run import sorted_ints
 def in_several_calls(tmp_path, guilty, waiting, *, ordering, backoff, max_attempts=3, culprit=40):
     """One batch of two lanes, the even rows and the odd ones, in several calls because of ``culprit``.
 
-    ``guilty``: what that row does, ``waiting``: what row 10 does: (attempts) -> None.
+    ``guilty``: what that row does, ``waiting``: what row 10 does: (attempts) -> whether it is given back.
     Returns (rows sent, rows given up, {row: attempts} of each call).
     """
     journal = tmp_path / "journal"
@@ -29,8 +29,8 @@ def in_several_calls(tmp_path, guilty, waiting, *, ordering, backoff, max_attemp
             file.write(json.dumps(attempts) + "\n")
         if culprit in attempts:
             guilty()
-        if 10 in attempts:
-            waiting(attempts[10])
+        if 10 in attempts and waiting(attempts[10]):
+            batch.retry([row == 10 for row in rows])
         return [b"%d" % row for row in rows]
 
     by_partition = ordering == "partition"
@@ -106,6 +106,18 @@ def test_a_death_after_a_row_was_told_to_wait_does_not_release_its_lane(tmp_path
     assert lanes(sent) == in_order(41)
     assert dead == [41]
     assert sent.index(63) < sent.index(10)
+
+
+@ordered
+@at_once_or_later
+def test_rows_that_wait_beside_the_search_for_one_that_raises_are_handled_once(tmp_path, ordering, backoff):
+    """The calls that search for row 41 have the even rows beside it, again and again."""
+    options = {"ordering": ordering, "backoff": backoff, "culprit": 41}
+    sent, dead, calls = in_several_calls(tmp_path, raises, lambda attempts: attempts < 2, **options)
+    # Row 10 was handled together with those to 31, and only its record comes later.
+    assert lanes(sent) == [[*range(0, 10, 2), *range(12, 32, 2), 10, *range(32, 64, 2)], in_order(41)[1]]
+    assert dead == [41]
+    assert all(sum(row in call for call in calls[1:]) == 1 for row in range(32, 64, 2))
 
 
 @several_calls

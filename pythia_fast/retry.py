@@ -20,7 +20,8 @@ class RetryPolicy:
     ``max_attempts``: times a row is given to the handler before it is dead-lettered.
     ``backoff``: seconds before the second attempt, twice as many before each further one, at most ``max_backoff``.
     With 0, rows are handled again at once, by the same process. Else their batch waits in shared memory while others
-    are handled; with ordering="partition" or "key", rows that come behind them in their lane wait for them.
+    are handled. With ordering="partition" or "key", rows that come behind them in their lane wait for them, but for
+    those of the same call; that costs these no attempt.
     ``jitter``: share of the wait, 0 to 1, that is left to chance, so that those who wait do not come back together.
     ``retry_on``: an exception type, or a tuple of them: a call that raises one of these is tried again with all its
     rows, once the backoff has passed; any other exception follows ``on_error`` at once, and so does this one after the

@@ -10,6 +10,7 @@ the payloads that the slot keeps:
     cannot be encoded   is of (output_rows="same"); else as if the handler had raised, before anything is sent on
     asked for retry,    those rows, when the others are done, while attempts are left: at once, or after a backoff, and
     or retry_on=        then the batch waits in its slot while others are handled (pool/waiting.py)
+    behind such rows    in an ordered lane, where they were not of the same call: after those
     too wide            the rows' columns do not fit the slot all at once (defaults can make a row much larger than
                         its payload): in memory of their own, in halves where that exceeds 2 GiB
     raised what the     those rows, and all that were not handled yet, when the circuit breaker lets them pass
@@ -47,7 +48,7 @@ from pythia_fast.pool.outcome import Outcome
 from pythia_fast.pool.parts import Part, Suspects, convicted, parts_after
 from pythia_fast.pool.records import RecordWriter
 from pythia_fast.pool.search import Search
-from pythia_fast.pool.waiting import LanesThatWait, WaitingRows
+from pythia_fast.pool.waiting import LanesInHand, LanesThatWait, Remainder, WaitingRows
 from pythia_fast.runtime.dead_letter_form import DIED
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class _Held:
 
     slot: int
     memory: BatchMemory
+    lanes: LanesInHand
     outcome: Outcome = field(default_factory=Outcome)
     waiting: WaitingRows | None = None  #: the notes of rows that are handled again later; None: none are
     noted: list[tuple[RowIndices, int]] = field(default_factory=list)  #: rows for them, and times they were given
@@ -88,25 +90,26 @@ class RowKeeper:
         self._writer = RecordWriter(handler, arena, call, worker)
         self._parts: PartMemory | None = None  #: made when a batch is first handled in parts
         self._retry = handler.retry
-        ordered = handler.ordering != "unordered" and handler.parks
-        self._lanes = LanesThatWait(arena, by_key=handler.ordering == "key") if ordered else None
+        self._by_key = None if handler.ordering == "unordered" else handler.ordering == "key"
+        waits = handler.parks and self._by_key is not None
+        self._lanes_that_wait = LanesThatWait(arena, by_key=bool(self._by_key)) if waits else None
 
     def handle(self, slot: int) -> Outcome:
         fits = self._arena.decode(slot, self._decoder)
         rows = self._arena.rows(slot)
         if rows == 0:
             return Outcome()
-        held = _Held(slot, self._memory(slot))
+        memory = self._memory(slot)
+        held = _Held(slot, memory, LanesInHand(memory, self._by_key))
         if self._handler.parks:
             held.waiting = WaitingRows(self._arena, slot, rows)
             if self._handler.breaker is not None and held.waiting.may_wait:
                 held.calls = Calls(self._handler.breaker, self._arena)
-        behind = self._behind(held)
+        behind = self._hold_behind_earlier(held)
         if self._arena.crashes(slot) or self._arena.round(slot) > 1:
-            self._go_on(held, behind)
+            self._go_on(held)
         else:
-            every = None if fits and behind is None else held.rows(None)
-            self._handle_some(held, every, behind, 0)
+            self._handle_some(held, None if fits and not behind else held.rows(None), 0)
             if held.noted and held.waiting is not None:
                 held.waiting.settle(held.rows(None), held.noted)
         outcome = held.outcome
@@ -131,15 +134,16 @@ class RowKeeper:
             return held.behind_due_ns or 1  # a holder that died noted them: they are due
         return monotonic_ns() + int(self._retry.wait_s(int(tried.max())) * 1e9)
 
-    def _behind(self, held: _Held) -> npt.NDArray[np.bool_] | None:
-        """bool[rows]: which rows come behind others in their lane that wait to be handled again; None: none do."""
-        if self._lanes is None:
-            return None
-        found = self._lanes.behind(held.slot, held.memory, self._memory)
+    def _hold_behind_earlier(self, held: _Held) -> bool:
+        """Hold the lanes in which rows of earlier batches wait to be handled again; whether there are rows in them."""
+        if self._lanes_that_wait is None:
+            return False
+        found = self._lanes_that_wait.behind(held.slot, held.memory, self._memory)
         if found is None:
-            return None
+            return False
         behind, held.behind_due_ns = found
-        return behind
+        held.lanes.hold(np.flatnonzero(behind).astype(np.uint32))
+        return True
 
     def _detach_kept(self, held: _Held) -> list[str]:
         """Leave views that are still looked at a copy of their own, which goes with the last of them; their names."""
@@ -166,13 +170,15 @@ class RowKeeper:
 
     # -- after a death ---------------------------------------------------------------------------
 
-    def _go_on(self, held: _Held, behind: npt.NDArray[np.bool_] | None) -> None:
+    def _go_on(self, held: _Held) -> None:
         """Go on where the dead holder's journal ends, or begin a later round; what is done is written down."""
         held.journaled = True
         todo = held.rows(None) if held.waiting is None else held.waiting.takes_part
         journal = Journal(self._arena, held.slot)
         done = journal.read()
         held.outcome = Outcome.so_far(done, self._errors(held.slot, done.error_half))
+        if held.waiting is not None:
+            held.lanes.hold(held.waiting.noted(todo[: done.rows_done]))
         end = min(max(done.suspect_end, done.rows_done), len(todo))
         suspects = Suspects(done.rows_done, end, done.deaths, done.deaths_before)
         if convicted(suspects):
@@ -187,7 +193,7 @@ class RowKeeper:
             rows = todo[part.begin : part.end]
             again = (part.begin, part.end) == suspects[:2]
             journal.begin(part.end, part.deaths_before)
-            self._handle_some(held, rows, behind, part.deaths_before + (suspects.deaths if again else 0))
+            self._handle_some(held, rows, part.deaths_before + (suspects.deaths if again else 0))
             if held.outcome.notes.stop:
                 break
             self._commit(held, journal, rows, part.end)
@@ -210,47 +216,56 @@ class RowKeeper:
 
     # -- rows in the handler's hands ---------------------------------------------------------------
 
-    def _handle_some(
-        self, held: _Held, rows: RowIndices | None, behind: npt.NDArray[np.bool_] | None, deaths: int
-    ) -> None:
+    def _handle_some(self, held: _Held, rows: RowIndices | None, deaths: int) -> None:
         """Handle rows that take part in this round, but for those behind others that wait. None: all of the batch, in
-        the slot's own columns.
+        the slot's own columns, with no row that waits before them.
 
         ``deaths``: holders that died with them in hand.
         """
-        if rows is not None and behind is not None:
-            held.noted += self._grouped_by_given(held, rows[behind[rows]])
-            rows = rows[~behind[rows]]
-        if rows is None or held.waiting is None or held.waiting.first_round:
-            if rows is None or len(rows):
-                self._handle_rows(held, rows, deaths, 0)
+        if rows is None:
+            self._handle_rows(held, None, deaths, 0)
             return
-        for some, given in self._grouped_by_given(held, rows):
-            self._handle_rows(held, some, deaths, given)
+        for some, given in self._by_given(held, rows):
+            ready, behind = held.lanes.part(some)
+            if len(behind):
+                held.noted.append((behind, given))
+            if len(ready):
+                self._handle_rows(held, ready, deaths, given)
 
     @staticmethod
-    def _grouped_by_given(held: _Held, rows: RowIndices) -> list[tuple[RowIndices, int]]:
-        """The rows, by how often they were given to the handler in earlier rounds."""
-        assert held.waiting is not None
+    def _by_given(held: _Held, rows: RowIndices) -> list[tuple[RowIndices, int]]:
+        """The rows, by how often they were given to the handler in earlier rounds.
+
+        The most often first, for those are the first of their lane: a row is not given to the handler while one
+        before it waits.
+        """
+        if held.waiting is None:
+            return [(rows, 0)]
         given = held.waiting.given(rows)
-        return [(rows[given == times], int(times)) for times in np.unique(given)]
+        return [(rows[given == times], int(times)) for times in np.unique(given)[::-1]]
 
     def _handle_rows(self, held: _Held, rows: RowIndices | None, deaths: int, attempt: int) -> None:
         """Handle rows until each is done, given up, or noted for the next round. None: all of them.
 
         ``deaths``, ``attempt``: times that they were given to the handler, by holders that died and by others.
         """
-        left = self._round(held, rows, deaths, attempt + 1)
-        while len(left) and not held.outcome.notes.stop:
-            attempt += 1
-            if self._retry.waits and held.waiting is not None and held.waiting.may_wait:
-                held.noted.append((left, attempt))
+        todo = [(rows, attempt)]  # the last ones come first
+        while todo:
+            rows, attempt = todo.pop()
+            left = self._round(held, rows, deaths, attempt + 1)
+            if held.outcome.notes.stop:
                 return
-            left = self._round(held, left, deaths, attempt + 1)
+            rest = [(some, given) for some, given in ((left.behind, attempt), (left.again, attempt + 1)) if len(some)]
+            if self._retry.waits and held.waiting is not None and held.waiting.may_wait:
+                held.noted += rest
+                held.lanes.hold(left.again)
+            else:
+                left.release()
+                todo += rest
 
-    def _round(self, held: _Held, rows: RowIndices | None, deaths: int, attempt: int) -> RowIndices:
-        """Handle rows once each, as far as they do not raise; those that are to be handled again."""
-        again: list[RowIndices] = []
+    def _round(self, held: _Held, rows: RowIndices | None, deaths: int, attempt: int) -> Remainder:
+        """Handle rows once each, as far as they do not raise; what is left of them."""
+        left = Remainder(held.lanes)
         given = deaths + attempt
 
         def call(some: RowIndices | None) -> BaseException | None:
@@ -258,7 +273,7 @@ class RowKeeper:
                 spent = held.calls.spent(attempt)  # not the last one, for which they were not given to the handler
                 held.noted.append((held.rows(some), min(spent, self._retry.max_attempts - 1)))
                 return None
-            error = self._call(held, some, given, attempt, again)
+            error = self._call(held, some, given, attempt, left)
             if held.calls is not None and held.calls.ended(error):
                 spent = held.calls.spent(attempt)
                 if spent < self._retry.max_attempts:
@@ -270,23 +285,27 @@ class RowKeeper:
                 held.outcome.fail(held.rows(some), error, given)
                 return None
             if attempt < self._retry.max_attempts and is_named(error, self._retry.retry_on, RETRY_ON):
-                again.append(held.rows(some))
+                left.retry(held.rows(some))
                 return None
             if _is_no_result(error) and self._handler.on_error != "stop":
                 held.outcome.fail(held.rows(some), error, given)
                 return None
             return error
 
+        def call_ready(some: RowIndices) -> BaseException | None:
+            ready = left.ready(some)
+            return call(ready) if len(ready) else None
+
         error = call(rows)
         if error is not None:
             every = held.rows(rows)
             if self._stops(error, held):
-                return every[:0]
+                return left
             if self._handler.on_error == "dead_letter" or len(every) == 1:
                 held.outcome.fail(every, error, given)
             else:
-                self._isolate(held, every, given, call)
-        return np.concatenate(again) if again else np.empty(0, np.uint32)
+                self._isolate(held, every, given, call_ready)
+        return left
 
     def _isolate(self, held: _Held, rows: RowIndices, given: int, call: Any) -> None:
         """Find the rows that raise, and handle the others."""
@@ -301,9 +320,9 @@ class RowKeeper:
                 held.outcome.fail(rows[row : row + 1], cause, given)
 
     def _call(
-        self, held: _Held, rows: RowIndices | None, given: int, attempt: int, again: list[RowIndices]
+        self, held: _Held, rows: RowIndices | None, given: int, attempt: int, left: Remainder
     ) -> BaseException | None:
-        """Give rows to the handler once: what it raised, or None, and then they are done but for those in ``again``."""
+        """Give rows to the handler once: what it raised, or None, and then they are done but for those in ``left``."""
         try:
             memory = held.memory if rows is None else self._decode(held, rows, given - 1)
         except (ColumnTooLargeError, MemoryError) as error:
@@ -323,7 +342,7 @@ class RowKeeper:
                 leave_lacking("descriptors", error)  # the same: every call to come might fail of it
             return error
         if faults or batch.marked:
-            self._take_marks(held, held.rows(rows), batch, faults, given, attempt, again)
+            self._take_marks(held, held.rows(rows), batch, faults, given, attempt, left)
         batch.close()
         return None
 
@@ -342,7 +361,7 @@ class RowKeeper:
         faults: list[OutputValueError],
         given: int,
         attempt: int,
-        again: list[RowIndices],
+        left: Remainder,
     ) -> None:
         """Give up the rows that the handler rejected, or returned something for that cannot be sent on."""
         for same in _grouped(faults):
@@ -355,7 +374,7 @@ class RowKeeper:
         if not len(wanted):
             return
         if attempt < self._retry.max_attempts:
-            again.append(wanted)
+            left.retry(wanted)
             return
         reason = f"the handler asked for another attempt after {attempt} of {self._retry.max_attempts}"
         held.outcome.give_up("failed", wanted, reason, given)

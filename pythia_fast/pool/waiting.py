@@ -7,12 +7,14 @@
 A note is a word a row (ext/arena_layout.h): the round that the row takes part in next, and how often it was given to
 the handler. Rows of an ordered lane that come while others of it wait, in a batch of the same process, are noted as
 well without being given to the handler, so they keep their place. That is looked up in the slots themselves,
-so it outlives the process.
+so it outlives the process. So are rows of the same batch that a later call would be given, where a batch is handled
+in several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -60,10 +62,6 @@ class WaitingRows:
     def _counts(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
         return np.bitwise_and(words, np.uint32(GIVEN_MASK))
 
-    @property
-    def first_round(self) -> bool:
-        return self._round == 1
-
     def settle(self, rows: RowIndices, waiting: list[tuple[RowIndices, int]]) -> None:
         """The rows are done, but for those in ``waiting``, which take part in the next round: (rows, times given)."""
         self._words[rows] = self._round << ROUND_SHIFT
@@ -74,6 +72,10 @@ class WaitingRows:
     def left(self) -> npt.NDArray[np.uint32]:
         """How often each row noted for the next round was given to the handler, once all of this one are settled."""
         return self._counts(self._words[self._words >> ROUND_SHIFT > self._round])
+
+    def noted(self, rows: RowIndices) -> RowIndices:
+        """Those of the rows, which are settled, that are noted for the next round."""
+        return rows[self._words[rows] >> ROUND_SHIFT > self._round]
 
     @property
     def may_wait(self) -> bool:
@@ -112,3 +114,80 @@ class LanesThatWait:
         if not behind.any():
             return None
         return behind, max(monotonic_ns(), *(due_ns for _, _, due_ns in parked)) + BEHIND_NS
+
+
+class LanesInHand:
+    """The lanes of the batch in hand, and in which of them rows wait to be handled again.
+
+    ``by_key``: None: rows have no order to keep, and nothing is ever behind.
+    """
+
+    def __init__(self, memory: BatchMemory, by_key: bool | None) -> None:
+        self._memory = memory
+        self._by_key = by_key
+        self._lane_of: npt.NDArray[np.intp] | None = None  #: each row's; found out when rows wait, as few batches' do
+        self._waits: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)  #: of each lane
+
+    def hold(self, rows: RowIndices) -> None:
+        """The rows wait: those that come behind them in their lanes do so, too."""
+        if self._by_key is None or not len(rows):
+            return
+        if self._lane_of is None:
+            different, self._lane_of = np.unique(lanes(self._memory, self._by_key), return_inverse=True)
+            self._waits = np.zeros(len(different), np.bool_)
+        self._waits[self._lane_of[rows]] = True
+
+    def release(self, rows: RowIndices) -> None:
+        """The rows wait no more."""
+        if self._lane_of is not None:
+            self._waits[self._lane_of[rows]] = False
+
+    def part(self, rows: RowIndices) -> tuple[RowIndices, RowIndices]:
+        """(The rows that may be handled, those that are in lanes in which rows wait.)"""
+        if self._lane_of is None:
+            return rows, rows[:0]
+        behind = self._waits[self._lane_of[rows]]
+        return rows[~behind], rows[behind]
+
+
+@dataclass(slots=True)
+class Remainder:
+    """What is left of rows that were to be given to the handler once each."""
+
+    lanes: LanesInHand
+    _again: list[RowIndices] = field(default_factory=list)
+    _behind: list[RowIndices] = field(default_factory=list)
+    _holding: int = 0  #: of _again, those that hold their lanes
+
+    def retry(self, rows: RowIndices) -> None:
+        """The rows are to be handled again."""
+        self._again.append(rows)
+
+    def ready(self, rows: RowIndices) -> RowIndices:
+        """The rows without those that come behind others that are to be handled again, which are left as well."""
+        for some in self._again[self._holding :]:
+            self.lanes.hold(some)
+        self._holding = len(self._again)
+        rows, behind = self.lanes.part(rows)
+        if len(behind):
+            self._behind.append(behind)
+        return rows
+
+    def release(self) -> None:
+        """What is left is handled next, and in its order: the rows to be handled again hold their lanes no more."""
+        for some in self._again[: self._holding]:
+            self.lanes.release(some)
+
+    @property
+    def again(self) -> RowIndices:
+        """Rows that the handler was given in vain."""
+        return _joined(self._again)
+
+    @property
+    def behind(self) -> RowIndices:
+        """Rows that were kept from it, some of them more than once while others beside them were searched."""
+        return np.unique(_joined(self._behind))
+
+
+def _joined(rows: list[RowIndices]) -> RowIndices:
+    return np.concatenate(rows) if rows else np.empty(0, np.uint32)

@@ -52,18 +52,23 @@ def serve(handler: Handler, arena: Arena, seat: int, recycles: Callable[[str], N
 def _wait_for_place(arena: Arena, spare: int) -> int | None:
     """The place that this spare is given; None: it is to leave."""
     place = None
-    while place is None:
+    parent = os.getppid()
+    while place is None and os.getppid() == parent:
         place = wait_for_place(arena, spare, TAKE_WAIT_S)
-    return None if place < 0 else place
+    return None if place is None or place < 0 else place
 
 
 def _work(handler: Handler, arena: Arena, call: HandlerCall, worker: int) -> str:
-    """Handle batches; the limit that ended that, empty if it was told to stop."""
+    """Handle batches; the limit that ended that, empty if it was told to stop, or its parent is gone.
+
+    The kernel kills it with its parent, but not where the handler has dropped privileges: that undoes PR_SET_PDEATHSIG.
+    """
+    parent = os.getppid()
     keeper = RowKeeper(handler, arena, call, worker)
     limits = Limits(handler.max_batches_per_process, handler.max_memory_mb)
     # With a breaker it is handled all the same: it may be the probe, whose call tells of the service.
     leaves_void = handler.transactions is not None and handler.breaker is None
-    while True:
+    while os.getppid() == parent:
         slot = arena.take(worker, TAKE_WAIT_S)
         if slot is not None and leaves_void and arena.is_void(slot):
             arena.complete(worker, slot, 0, 0, 0, 0, 0, 0, 0)
@@ -72,7 +77,8 @@ def _work(handler: Handler, arena: Arena, call: HandlerCall, worker: int) -> str
             if reached := limits.reached():
                 return reached
         elif arena.stopped(worker):
-            return ""
+            break
+    return ""
 
 
 def _once(method: Callable[[], None], pid: int) -> None:

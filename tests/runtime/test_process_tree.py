@@ -132,6 +132,32 @@ def test_a_killed_parent_takes_its_children_with_it(script, method):
     assert psutil.wait_procs(tree, timeout=10)[1] == []
 
 
+def test_processes_that_the_kernel_does_not_kill_with_their_parent_leave_by_themselves(script):
+    """So it is for those that dropped privileges, which undoes PR_SET_PDEATHSIG; spares that wait, too."""
+    undone = """
+    import ctypes
+
+    class Echo:
+        def setup(self):
+            ctypes.CDLL(None).prctl(1, 0)
+
+        def __call__(self, batch):
+            print("handling", flush=True)
+            time.sleep(0.01)
+            return batch["payload"].tolist()
+
+    app.batch_handler(source=source, sink=sink, decoder="raw", batch_size=10, batch_timeout=0, name="echo")(Echo)
+    """
+    one = script(PRELUDE, undone, MAIN, OPEN="1")
+    one.read_until("handling")
+    deadline = time.monotonic() + 60
+    while len(tree := one.tree()) < 4:
+        assert time.monotonic() < deadline, "no spare"
+        time.sleep(0.01)
+    one.process.kill()
+    assert psutil.wait_procs(tree, timeout=30)[1] == []
+
+
 def nursery_of(one: Script) -> psutil.Process:
     return next(process for process in one.tree() if process.ppid() == one.process.pid)
 

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from confluent_kafka import ConsumerGroupState, KafkaException
+from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
 
 from pythia_fast.brokers.kafka_client import KafkaAccess, text_of
+from pythia_fast.brokers.kafka_partition_names import partition_names
 from pythia_fast.errors import SourceError
 
 ASK_AFTER_S = 3.0  #: without an assignment or a revocation
@@ -32,6 +34,7 @@ class Group:
     state: Literal["stable", "rebalance", "unknown"]
     members: Mapping[str, int]  #: "client id at host" -> partitions that it holds; without ourselves
     trouble: str = ""  #: why the coordinator did not say
+    unread: str = ""  #: partitions of the group's topics that no member holds
 
 
 def ask_coordinator(options: Mapping[str, str], group: str, client_id: str) -> Group:
@@ -42,6 +45,7 @@ def ask_coordinator(options: Mapping[str, str], group: str, client_id: str) -> G
         with access.failures(SourceError):
             asked = admin.describe_consumer_groups([group], request_timeout=ANSWER_S)
             found = asked[group].result(ANSWER_S)
+            unread = _unread(admin, found) if found.state == ConsumerGroupState.STABLE else ""
     except (SourceError, TimeoutError) as error:
         return Group("unknown", {}, str(error) or "it does not answer")
     except KafkaException as error:
@@ -52,9 +56,20 @@ def ask_coordinator(options: Mapping[str, str], group: str, client_id: str) -> G
         if member.client_id != client_id
     }
     if found.state == ConsumerGroupState.STABLE:
-        return Group("stable", others)
+        return Group("stable", others, unread=unread)
     empty = found.state in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD, ConsumerGroupState.UNKNOWN)
     return Group("unknown" if empty else "rebalance", others)
+
+
+def _unread(admin: AdminClient, group: ConsumerGroupDescription) -> str:
+    """Partitions that nobody holds, of the topics of which somebody holds any."""
+    held = {(part.topic, part.partition) for member in group.members for part in member.assignment.topic_partitions}
+    there = {
+        (topic, partition)
+        for topic in {topic for topic, _ in held}
+        for partition in admin.list_topics(topic, timeout=ANSWER_S).topics[topic].partitions
+    }
+    return partition_names(there - held)
 
 
 class GroupWatch:
@@ -128,6 +143,13 @@ class GroupWatch:
         return f"kafka: {subject} for {waited_s:.0f} s: {self._why(group)}; {self._advice()}"
 
     def _one_too_many(self, group: Group) -> str:
+        if group.unread:
+            return (
+                f"kafka: nobody reads {group.unread}, though group {self._group} is stable and this member has no "
+                f"partition ({_names(group, counts=True)}): the group has not given them out again after a member was "
+                "lost within a rebalance. Another rebalance does: start one more member, or stop one for longer than "
+                "its session"
+            )
         return (
             f"kafka: this member of group {self._group} has no partition, because others hold them and live "
             f"({_names(group, counts=True)}): there are more members than partitions, and it gets one when a member "

@@ -16,6 +16,7 @@ from pythia_fast._ext.kafka_reader import KafkaReaderNative
 from pythia_fast.brokers.base import MAX_PARTITIONS, Kept, Partition, Quiet, Reader, ReaderContext
 from pythia_fast.brokers.kafka_beginning import Beginning
 from pythia_fast.brokers.kafka_group_watch import GroupWatch, ask_coordinator
+from pythia_fast.brokers.kafka_partition_names import partition_names
 from pythia_fast.brokers.kafka_quiet import QuietPartitions
 from pythia_fast.errors import SourceError
 
@@ -142,7 +143,7 @@ class KafkaReader(Reader):
             return
         self.native.end_when_empty(None if self._current else EMPTY_SECONDS)
         if keys:
-            self._context.log(f"kafka: assigned {_names(keys)}")
+            self._context.log(f"kafka: assigned {partition_names(keys)}")
 
     def _free_indices(self, count: int) -> list[int]:
         """New indices whose places in the arena's table of names (index % MAX_PARTITIONS) no partition of ours has."""
@@ -159,7 +160,7 @@ class KafkaReader(Reader):
         gone = [self._current[key] for key in keys if key in self._current]
         if lost:
             self._lost.update(keys)
-            self._context.log(f"kafka: lost {_names(keys)}: the group went on without this member")
+            self._context.log(f"kafka: lost {partition_names(keys)}: the group went on without this member")
         self._last_positions.update(self.native.positions())
         self._context.listener.revoked(gone, lost=lost)
         for partition in gone:
@@ -176,7 +177,7 @@ class KafkaReader(Reader):
         if not self._current:
             self.native.end_when_empty(None)  # the assignment that follows decides
         if keys and not lost:
-            self._context.log(f"kafka: gave back {_names(keys)}")
+            self._context.log(f"kafka: gave back {partition_names(keys)}")
 
     def _begin_anew(self, keys: Sequence[Key]) -> None:
         """Their logs begin again: what is in hand of the old ones commits nothing, and positions may be lower now."""
@@ -194,8 +195,8 @@ class KafkaReader(Reader):
                 self._measure([key])
             self.native.renumber(*key, new.index, self._bounds[key][1] if self._bounded else None)
             self._context.log(
-                f"kafka: {_names([key])} begins anew before the position that was read to: the topic was made anew, or "
-                "its log was cut; it is read on from there"
+                f"kafka: {partition_names([key])} begins anew before the position that was read to: the topic was made "
+                "anew, or its log was cut; it is read on from there"
             )
 
     def rewind(self) -> None:
@@ -248,7 +249,9 @@ class KafkaReader(Reader):
         for key, position in zip(keys, committed, strict=True):
             marks = self.native.watermarks(*key, QUERY_MS)
             if marks is None:
-                self._fail(f"Kafka at {self._servers} does not tell where {_names([key])} ends; is the broker up?")
+                self._fail(
+                    f"Kafka at {self._servers} does not tell where {partition_names([key])} ends; is the broker up?"
+                )
                 marks = (0, 0)
             low, end = marks
             self._bounds[key] = (min(end, max(low, position or 0)), end)
@@ -273,7 +276,8 @@ class KafkaReader(Reader):
             if not wait or error not in PASSING_COMMIT_ERRORS or time.monotonic() >= deadline:
                 break
             time.sleep(0.05)
-        return f"kafka: could not commit {_names([offset[:2] for offset in offsets])}: {librdkafka.error_text(error)}"
+        where = partition_names([offset[:2] for offset in offsets])
+        return f"kafka: could not commit {where}: {librdkafka.error_text(error)}"
 
     def lag(self) -> Mapping[Key, int]:
         keys = [] if self._closed else list(self._current)
@@ -417,11 +421,3 @@ class KafkaReader(Reader):
             self._closed = True
             self._quiet.close()
             self.native.close(LEAVE_SECONDS)
-
-
-def _names(keys: Sequence[Key]) -> str:
-    """``orders[0, 1, 2], payments[0]``."""
-    partitions: dict[str, list[int]] = {}
-    for topic, partition in sorted(keys):
-        partitions.setdefault(topic, []).append(partition)
-    return ", ".join(f"{topic}[{', '.join(map(str, numbers))}]" for topic, numbers in partitions.items())

@@ -78,6 +78,17 @@ def test_a_member_too_many_is_told_so_once_every_session_that_could_end_has_ende
     assert coordinator.asked == 2
 
 
+def test_partitions_that_a_stable_group_gave_to_nobody_are_told() -> None:
+    coordinator = Coordinator()
+    coordinator.group = Group("stable", {"shop-1 at 10.0.0.1": 2}, unread="orders[0, 1]")
+    coordinator.later(44)
+    assert "are free when its session ends" in (coordinator.look() or "")
+    coordinator.later(AGAIN_S)
+    line = coordinator.look() or ""
+    assert "nobody reads orders[0, 1], though group g is stable and this member has no partition" in line
+    assert "more members than partitions" not in line
+
+
 def test_a_member_of_a_group_that_is_settled_asks_once() -> None:
     coordinator = Coordinator()
     coordinator.group = Group("stable", {})

@@ -38,36 +38,54 @@ static void on_rebalance(rd_kafka_t *client, int err, rd_kafka_topic_partition_l
         pf_kafka_notes_add(&self->notes, PF_NOTE_REVOKE, err, NULL, 0, partitions);
 }
 
-static void on_commit(rd_kafka_t *client, int err, rd_kafka_topic_partition_list_t *offsets, void *opaque)
-{
-    pf_kafka_source *self = source_of(opaque);
-    for (int i = 0; err == RD_KAFKA_ERR_NONE && offsets != NULL && i < offsets->cnt; i++)
-        err = offsets->elems[i].err;
-    if (err != RD_KAFKA_ERR_NONE && !self->closing)
-        pf_kafka_notes_add(&self->notes, PF_NOTE_COMMIT_FAILED, err, NULL, 0, NULL);
-}
-
 void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf)
 {
     pf_kafka_notes_configure(&self->notes, conf);
     self->api->conf_set_rebalance_cb(conf, on_rebalance);
-    self->api->conf_set_offset_commit_cb(conf, on_commit);
     pf_kafka_spent_configure(&self->spent, self->api, conf);
 }
 
-/* ---- commit that waits ---------------------------------------------------------------------------------- */
+/* ---- commits --------------------------------------------------------------------------------------------- */
+
+static int first_error(int err, const rd_kafka_topic_partition_list_t *offsets)
+{
+    for (int i = 0; err == RD_KAFKA_ERR_NONE && offsets != NULL && i < offsets->cnt; i++)
+        err = offsets->elems[i].err;
+    return err;
+}
+
+static void on_commit(rd_kafka_t *client, int err, rd_kafka_topic_partition_list_t *offsets, void *opaque)
+{
+    pf_kafka_source *self = opaque;
+    atomic_store(&self->commit_under_way, 0);
+    err = first_error(err, offsets);
+    if (err != RD_KAFKA_ERR_NONE && !self->closing)
+        pf_kafka_notes_add(&self->notes, PF_NOTE_COMMIT_FAILED, err, NULL, 0, NULL);
+}
+
+int pf_kafka_source_commit_later(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets)
+{
+    self->api->queue_poll_callback(self->commits, 0);
+    if (atomic_exchange(&self->commit_under_way, 1))
+        return RD_KAFKA_ERR_IN_PROGRESS;
+    int error = self->api->commit_queue(self->client, offsets, self->commits, on_commit, self);
+    if (error != RD_KAFKA_ERR_NONE)
+        atomic_store(&self->commit_under_way, 0);
+    return error;
+}
 
 static void on_waited_commit(rd_kafka_t *client, int err, rd_kafka_topic_partition_list_t *offsets, void *opaque)
 {
-    int *result = opaque;
-    for (int i = 0; err == RD_KAFKA_ERR_NONE && offsets != NULL && i < offsets->cnt; i++)
-        err = offsets->elems[i].err;
-    *result = err;
+    *(int *)opaque = first_error(err, offsets);
 }
 
-/* The answer comes to a queue of this call's own: after a timeout the queue goes, and with it the answer. */
+/* The answer comes to a queue of this call's own: after a timeout the queue goes, and with it the answer.  A commit before
+ * that is not answered in that time may still come after this one, which then has to be made again: better than none. */
 int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms)
 {
+    int64_t until = pf_kafka_now_ns() + timeout_ms * 1000000ll, left;
+    while (atomic_load(&self->commit_under_way) && (left = until - pf_kafka_now_ns()) > 0)
+        self->api->queue_poll_callback(self->commits, (int)(left / 1000000) + 1);
     int result = RD_KAFKA_ERR_TIMED_OUT;
     rd_kafka_queue_t *answers = self->api->queue_new(self->client);
     int error = self->api->commit_queue(self->client, offsets, answers, on_waited_commit, &result);

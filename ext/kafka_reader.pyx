@@ -18,6 +18,7 @@ from kafka_source cimport (
     pf_kafka_source,
     pf_kafka_source_attach,
     pf_kafka_source_commit,
+    pf_kafka_source_commit_later,
     pf_kafka_source_configure,
     pf_kafka_source_count,
     pf_kafka_source_forget,
@@ -232,14 +233,15 @@ cdef class KafkaReaderNative(NativeSource):
     def commit(self, offsets, timeout):
         """Commit (topic, partition, offset)s and return the error code, 0 when all is well.
 
-        ``timeout``: seconds to wait for the broker's answer; None: send only, a failure comes as a note.
+        ``timeout``: seconds to wait for the broker's answer, and for that to the commit before; None: send only, a
+        failure comes as a note. IN_PROGRESS then says that it was not sent, because the one before is not answered.
         """
         cdef rd_kafka_topic_partition_list_t *wanted = self._list(offsets)
         cdef int timeout_ms = -1 if timeout is None else <int>(timeout * 1000)
         cdef int error
         with nogil:
             if timeout_ms < 0:
-                error = self._api.commit(self._state.client, wanted, 1)
+                error = pf_kafka_source_commit_later(&self._state, wanted)
             else:
                 error = pf_kafka_source_commit(&self._state, wanted, timeout_ms)
         self._api.topic_partition_list_destroy(wanted)

@@ -254,6 +254,8 @@ static int has_room(const pf_kafka_source *self)
 static uint32_t fetch(pf_kafka_source *self)
 {
     pf_wake_wait(&self->pipe, -1, 0);
+    if (atomic_load_explicit(&self->commit_under_way, memory_order_relaxed))
+        self->api->queue_poll_callback(self->commits, 0);
     ssize_t got = self->api->consume_batch_queue(self->queue, 0, self->messages + self->count, PF_KAFKA_FETCH);
     self->count += got > 0 ? (uint32_t)got : 0;
     self->full_since_ns = 0;
@@ -395,6 +397,7 @@ void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
     self->api->poll_set_consumer(client);
     self->api->set_log_queue(client, NULL);
     self->queue = self->api->queue_get_consumer(client);
+    self->commits = self->api->queue_new(client);
     self->api->queue_io_event_enable(self->queue, self->pipe.write_fd, "m", 1);
 }
 
@@ -409,6 +412,7 @@ void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms)
         self->api->queue_io_event_enable(self->queue, -1, NULL, 0);
         int left = leave_ms > 0 && pf_kafka_source_leave(self, leave_ms);
         self->api->queue_destroy(self->queue);
+        self->api->queue_destroy(self->commits);
         self->api->destroy_flags(self->client, left ? 0 : RD_KAFKA_DESTROY_NO_CONSUMER_CLOSE);
         self->client = NULL;
     }

@@ -29,6 +29,8 @@ typedef struct {
     const pf_rdkafka *api;
     rd_kafka_t *client;
     rd_kafka_queue_t *queue;
+    rd_kafka_queue_t *commits;      /* answers to commits that nobody waits for */
+    _Atomic uint32_t commit_under_way; /* one of those is not answered yet */
     pf_wake_pipe pipe;     /* written by librdkafka when the queue is no longer empty, and by wake() */
     _Atomic uint32_t woken;
     _Atomic uint32_t want_paused;
@@ -71,7 +73,11 @@ void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause);
  * nothing and append nothing.  1: Reader.serve() must run, as after PF_SOURCE_CALL. */
 int pf_kafka_source_keep_alive(pf_kafka_source *self);
 
-/* Commit and wait for the broker's answer; an error code, RD_KAFKA_ERR_TIMED_OUT when none came. */
+/* Commit, and have a failure come as a note; an error code, RD_KAFKA_ERR_IN_PROGRESS while the commit before is not
+ * answered: librdkafka sends one again whose connection was lost, and would send it after a later one. */
+int pf_kafka_source_commit_later(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets);
+/* Commit and wait for the broker's answer, and for that of the commit before; an error code, RD_KAFKA_ERR_TIMED_OUT when
+ * none came. */
 int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms);
 
 /* Leave the group within the time: whether that was done (kafka_member.c). */

@@ -50,6 +50,7 @@ cdef extern from "kafka_source.h" nogil:
     void pf_kafka_source_forget(pf_kafka_source *self)
     void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
     int pf_kafka_source_keep_alive(pf_kafka_source *self)
+    int pf_kafka_source_commit_later(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets)
     int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms)
     int64_t pf_kafka_now_ns()
     uint64_t pf_kafka_source_count(pf_kafka_source *self, uint64_t messages, int64_t timeout_us, uint64_t *nbytes)

@@ -35,6 +35,7 @@ enum {
     RD_KAFKA_ERR_PARTITION_EOF = -191,
     RD_KAFKA_ERR_TIMED_OUT = -185,
     RD_KAFKA_ERR_QUEUE_FULL = -184,
+    RD_KAFKA_ERR_IN_PROGRESS = -178,
     RD_KAFKA_ERR_ASSIGN_PARTITIONS = -175,
     RD_KAFKA_ERR_REVOKE_PARTITIONS = -174,
 };
@@ -149,7 +150,6 @@ typedef int (*rd_kafka_on_response_fn)(rd_kafka_t *, int, const char *, int32_t,
     X(void, conf_properties_show, (FILE *))                                                                 \
     X(void, conf_set_opaque, (rd_kafka_conf_t *, void *))                                                   \
     X(void, conf_set_rebalance_cb, (rd_kafka_conf_t *, rd_kafka_rebalance_fn))                              \
-    X(void, conf_set_offset_commit_cb, (rd_kafka_conf_t *, rd_kafka_commit_fn))                             \
     X(void, conf_set_error_cb, (rd_kafka_conf_t *, rd_kafka_error_fn))                                      \
     X(void, conf_set_log_cb, (rd_kafka_conf_t *, rd_kafka_log_fn))                                          \
     X(void, conf_set_stats_cb, (rd_kafka_conf_t *, rd_kafka_stats_fn))                                      \
@@ -199,7 +199,6 @@ typedef int (*rd_kafka_on_response_fn)(rd_kafka_t *, int, const char *, int32_t,
     X(void, error_destroy, (rd_kafka_error_t *))                                                            \
     X(int, pause_partitions, (rd_kafka_t *, rd_kafka_topic_partition_list_t *))                             \
     X(int, resume_partitions, (rd_kafka_t *, rd_kafka_topic_partition_list_t *))                            \
-    X(int, commit, (rd_kafka_t *, const rd_kafka_topic_partition_list_t *, int))                            \
     X(int, commit_queue,                                                                                    \
       (rd_kafka_t *, const rd_kafka_topic_partition_list_t *, rd_kafka_queue_t *, rd_kafka_commit_fn, void *)) \
     X(int, committed, (rd_kafka_t *, rd_kafka_topic_partition_list_t *, int))                               \

@@ -103,11 +103,12 @@ class Reader(ABC):
     commit_interval_s: float = 1.0  #: between commits; shorter where what is not yet committed costs the broker memory
 
     @abstractmethod
-    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str:
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str | None:
         """Commit, per partition index, the position to go on from. Called from one thread at a time.
 
         ``wait``: return only once the commit is durable (shutdown, revocation), or some seconds have passed. Returns
-        "", or why it is not committed, where asking again can help.
+        "", or why it is not committed, where asking again can help. None, without ``wait``: nothing was sent, because
+        the commit before is not answered yet.
         """
 
     #: Whether ``settled`` is to be called.

@@ -27,6 +27,7 @@ Key = tuple[str, int]
 
 UNKNOWN_TOPIC_OR_PART = 3
 ALL_BROKERS_DOWN = -187
+IN_PROGRESS = -178
 TRANSPORT = -195
 RESOLVE = -193
 AUTHENTICATION = -169
@@ -258,7 +259,7 @@ class KafkaReader(Reader):
 
     # --- commits ------------------------------------------------------------------------------------------------
 
-    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str:
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str | None:
         offsets = []
         for index, position in positions.items():
             partition = self._by_index.get(index)
@@ -266,13 +267,15 @@ class KafkaReader(Reader):
                 offsets.append((*key, position))
         return self._commit(offsets, wait=wait) if offsets else ""
 
-    def _commit(self, offsets: Sequence[tuple[str, int, int]], *, wait: bool) -> str:
+    def _commit(self, offsets: Sequence[tuple[str, int, int]], *, wait: bool) -> str | None:
         deadline = time.monotonic() + COMMIT_SECONDS
         while True:
             error = self.native.commit(offsets, COMMIT_SECONDS if wait else None)
             if error == 0:
                 self._committed.update({(topic, partition): offset for topic, partition, offset in offsets})
                 return ""
+            if error == IN_PROGRESS:
+                return None
             if not wait or error not in PASSING_COMMIT_ERRORS or time.monotonic() >= deadline:
                 break
             time.sleep(0.05)

@@ -73,7 +73,7 @@ class MirrorReader(KafkaReader):
             self._table.begin(*key, FROM_THE_START if position is None or position < 0 else position)
         super()._assign(keys)
 
-    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str:
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str | None:
         try:
             self._table.save()
         except OSError as error:

@@ -370,6 +370,6 @@ class Completion:
         if not positions and not wait:
             return ""
         trouble = self._reader.commit(positions, wait=wait)
-        if not trouble:
+        if trouble == "":
             self._tracker.committed(positions)
-        return trouble
+        return trouble or ""

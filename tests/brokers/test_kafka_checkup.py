@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -36,7 +36,15 @@ def produce(broker: KafkaBroker, topic: str, count: int, **options: Any) -> None
 
 def commit(broker: KafkaBroker, group: str, topic: str, offset: int) -> None:
     consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": group})
-    consumer.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            consumer.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
+            break
+        except KafkaException as error:  # a broker that has just started is not yet the group's coordinator
+            if not error.args[0].retriable() or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
     consumer.close()
 
 

@@ -19,6 +19,8 @@ from pythia_fast.brokers.kafka import KafkaConsumer
 from pythia_fast.brokers.kafka_reader import KafkaReader
 from pythia_fast.testing.readers import RememberingListener, collect, drain, reader_context
 from tests.support.kafka_broker import KafkaBroker, free_ports
+from tests.support.kafka_run import committed
+from tests.support.tcp_proxy import TcpProxy
 
 NewTopic = Callable[..., str]
 
@@ -469,6 +471,27 @@ def test_no_broker_without_a_timeout_is_waited_for_and_said(member: OpenMember) 
 
 
 @pytest.mark.timeout(400)  # three starts of a JVM, on a machine that may be busy
+def test_a_commit_that_is_sent_again_does_not_overtake_a_later_one(
+    kafka: KafkaBroker, proxy: TcpProxy, new_topic: NewTopic, member: OpenMember
+) -> None:
+    """librdkafka sends one again whose connection was lost before its answer came, a moment after it has a new one."""
+    topic = new_topic()
+    produce(kafka, topic, numbers(100))
+    reader = member(topic, bootstrap_servers=proxy.address, consumer_group=topic, session_timeout_ms=30_000)
+    reader.poll_until(lambda: len(reader.values()) == 100)
+    ((index, _),) = positions(reader.sink.messages).items()
+    proxy.freeze()
+    assert reader.reader.commit({index: 10}) == ""
+    assert reader.reader.commit({index: 20}) is None  # the one before is not answered
+    time.sleep(0.3)  # it is on its way
+    proxy.cut()
+    proxy.resume()
+    assert reader.reader.commit({index: 100}, wait=True) == ""
+    answered = time.monotonic() + 2  # longer than librdkafka waits before it sends a request again
+    reader.poll_until(lambda: time.monotonic() > answered)
+    assert committed(kafka.bootstrap_servers, topic, topic, 1) == [100]
+
+
 def test_reading_goes_on_after_a_broker_restart(own_kafka: KafkaBroker, member: OpenMember) -> None:
     topic = own_kafka.create_topic("restarted", 2)
     produce(own_kafka, topic, numbers(100), partitions=2)

@@ -378,9 +378,10 @@ class Batch(Generic[T]):
         self._check_open()
         indices = marked_rows(rows, len(self), "batch.reject: rows")
         status = self._marks()
-        fresh = np.unique(indices[status[indices] != ROW_REJECTED])
+        before = status == ROW_REJECTED
+        status[indices] = ROW_REJECTED
+        fresh = np.flatnonzero((status == ROW_REJECTED) & ~before)
         if len(fresh):
-            status[fresh] = ROW_REJECTED
             self._reasons.append((fresh, str(reason)))
 
     def retry(self, rows: npt.ArrayLike) -> None:

@@ -50,8 +50,12 @@ class Decoding:
 
     def native(self) -> NativeDecoder:
         """A new compiled decoder; it belongs to one thread at a time."""
+        return self.load()(self.plan)
+
+    def load(self) -> Callable[[Plan], NativeDecoder]:
+        """Its class; the first call loads the library that it is in, which takes milliseconds."""
         module, class_name = DECODERS[self.name]
-        return cast("NativeDecoder", getattr(importlib.import_module(module), class_name)(self.plan))
+        return cast("Callable[[Plan], NativeDecoder]", getattr(importlib.import_module(module), class_name))
 
     @cached_property
     def row(self) -> Callable[[Any], Any]:

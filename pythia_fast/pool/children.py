@@ -22,6 +22,8 @@ class ForkedChildren:
 
     def __init__(self, pools: Sequence[tuple[Handler, Arena]]) -> None:
         self._pools = pools
+        for handler, _ in pools:
+            handler.decoding.load()  # once, before any child is forked, and not by each of them at its first batch
 
     def main(self, pool: int, seat: int, recycles: Callable[[str], None]) -> str:
         handler, arena = self._pools[pool]
@@ -43,6 +45,7 @@ class ImportedChildren:
             handlers = self._import()
             self._pools = []
             for handler, shape in zip(handlers, self._shapes, strict=True):
+                handler.decoding.load()  # here too
                 arena = Arena(
                     handler.decoding.plan,
                     capacity=shape.capacity,

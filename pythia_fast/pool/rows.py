@@ -242,7 +242,7 @@ class RowKeeper:
         if held.waiting is None:
             return [(rows, 0)]
         given = held.waiting.given(rows)
-        return [(rows[given == times], int(times)) for times in np.unique(given)[::-1]]
+        return [(rows[given == times], int(times)) for times in np.flatnonzero(np.bincount(given))[::-1]]
 
     def _handle_rows(self, held: _Held, rows: RowIndices | None, deaths: int, attempt: int) -> None:
         """Handle rows until each is done, given up, or noted for the next round. None: all of them.
@@ -255,11 +255,11 @@ class RowKeeper:
             left = self._round(held, rows, deaths, attempt + 1)
             if held.outcome.notes.stop:
                 return
-            rest = [(some, given) for some, given in ((left.behind, attempt), (left.again, attempt + 1)) if len(some)]
-            if self._retry.waits and held.waiting is not None and held.waiting.may_wait:
+            rest = left.rest(attempt)
+            if rest and self._retry.waits and held.waiting is not None and held.waiting.may_wait:
                 held.noted += rest
-                held.lanes.hold(left.again)
-            else:
+                left.hold()
+            elif rest:
                 left.release()
                 todo += rest
 

@@ -116,6 +116,9 @@ class LanesThatWait:
         return behind, max(monotonic_ns(), *(due_ns for _, _, due_ns in parked)) + BEHIND_NS
 
 
+_NO_LANES: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+
+
 class LanesInHand:
     """The lanes of the batch in hand, and in which of them rows wait to be handled again.
 
@@ -126,7 +129,7 @@ class LanesInHand:
         self._memory = memory
         self._by_key = by_key
         self._lane_of: npt.NDArray[np.intp] | None = None  #: each row's; found out when rows wait, as few batches' do
-        self._waits: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)  #: of each lane
+        self._waits = _NO_LANES  #: bool[lanes]
 
     def hold(self, rows: RowIndices) -> None:
         """The rows wait: those that come behind them in their lanes do so, too."""
@@ -173,21 +176,25 @@ class Remainder:
             self._behind.append(behind)
         return rows
 
+    def rest(self, given: int) -> list[tuple[RowIndices, int]]:
+        """What is left, the earlier of a lane last: (rows, times given to the handler), which were ``given`` before.
+
+        Mostly nothing, and this is asked for each batch: numpy is not asked then (np.unique imports numpy.ma first,
+        which takes a new process longer than a death costs otherwise).
+        """
+        found = []
+        if self._behind:  # some of them were kept more than once while others beside them were searched
+            found.append((np.unique(np.concatenate(self._behind)), given))
+        if self._again:
+            found.append((np.concatenate(self._again), given + 1))
+        return found
+
+    def hold(self) -> None:
+        """What is left is handled in another round."""
+        for some in self._again:
+            self.lanes.hold(some)
+
     def release(self) -> None:
         """What is left is handled next, and in its order: the rows to be handled again hold their lanes no more."""
         for some in self._again[: self._holding]:
             self.lanes.release(some)
-
-    @property
-    def again(self) -> RowIndices:
-        """Rows that the handler was given in vain."""
-        return _joined(self._again)
-
-    @property
-    def behind(self) -> RowIndices:
-        """Rows that were kept from it, some of them more than once while others beside them were searched."""
-        return np.unique(_joined(self._behind))
-
-
-def _joined(rows: list[RowIndices]) -> RowIndices:
-    return np.concatenate(rows) if rows else np.empty(0, np.uint32)

@@ -78,6 +78,4 @@ def script(tmp_path):
 
     yield start
     for one in made:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.communicate()
+        one.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -39,6 +40,7 @@ class Script:
     """A user's script, started as a user would, in a session of its own."""
 
     def __init__(self, folder: Path, *parts: str, method="auto", drain=10.0, **environment: str) -> None:
+        self._seen: set[psutil.Process] = set()
         path = folder / "orders.py"
         path.write_text("".join(textwrap.dedent(part) for part in parts))
         self.process = subprocess.Popen(
@@ -62,4 +64,17 @@ class Script:
         return self.process.returncode, out, err
 
     def tree(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        """The processes that it has made, and those that these have made."""
+        tree = psutil.Process(self.process.pid).children(recursive=True)
+        self._seen.update(tree)
+        return tree
+
+    def close(self) -> None:
+        """End what a test that failed left of it. Orphans are nobody's children any more: it is known who they were."""
+        if self.process.poll() is None:
+            self.tree()
+            self.process.kill()
+        for one in self._seen:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        self.process.communicate()

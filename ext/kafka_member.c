@@ -79,18 +79,25 @@ static void on_waited_commit(rd_kafka_t *client, int err, rd_kafka_topic_partiti
     *(int *)opaque = first_error(err, offsets);
 }
 
+static int left_ms(int64_t until)
+{
+    int64_t left = until - pf_kafka_now_ns();
+    return left > 0 ? (int)(left / 1000000) + 1 : 0;
+}
+
 /* The answer comes to a queue of this call's own: after a timeout the queue goes, and with it the answer.  A commit before
- * that is not answered in that time may still come after this one, which then has to be made again: better than none. */
+ * that is not answered in that time may still come after this one, which is sent all the same, though no time is left to
+ * wait for it: it then has to be made again, which is better than none. */
 int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms)
 {
-    int64_t until = pf_kafka_now_ns() + timeout_ms * 1000000ll, left;
-    while (atomic_load(&self->commit_under_way) && (left = until - pf_kafka_now_ns()) > 0)
-        self->api->queue_poll_callback(self->commits, (int)(left / 1000000) + 1);
+    int64_t until = pf_kafka_now_ns() + timeout_ms * 1000000ll;
+    for (int left; atomic_load(&self->commit_under_way) && (left = left_ms(until)) > 0;)
+        self->api->queue_poll_callback(self->commits, left);
     int result = RD_KAFKA_ERR_TIMED_OUT;
     rd_kafka_queue_t *answers = self->api->queue_new(self->client);
     int error = self->api->commit_queue(self->client, offsets, answers, on_waited_commit, &result);
     if (error == RD_KAFKA_ERR_NONE)
-        self->api->queue_poll_callback(answers, timeout_ms);
+        self->api->queue_poll_callback(answers, left_ms(until));
     else
         result = error;
     self->api->queue_destroy(answers);

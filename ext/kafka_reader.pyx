@@ -233,7 +233,7 @@ cdef class KafkaReaderNative(NativeSource):
     def commit(self, offsets, timeout):
         """Commit (topic, partition, offset)s and return the error code, 0 when all is well.
 
-        ``timeout``: seconds to wait for the broker's answer, and for that to the commit before; None: send only, a
+        ``timeout``: seconds to wait for the broker's answer and that to the commit before, both; None: send only, a
         failure comes as a note. IN_PROGRESS then says that it was not sent, because the one before is not answered.
         """
         cdef rd_kafka_topic_partition_list_t *wanted = self._list(offsets)

@@ -76,8 +76,8 @@ int pf_kafka_source_keep_alive(pf_kafka_source *self);
 /* Commit, and have a failure come as a note; an error code, RD_KAFKA_ERR_IN_PROGRESS while the commit before is not
  * answered: librdkafka sends one again whose connection was lost, and would send it after a later one. */
 int pf_kafka_source_commit_later(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets);
-/* Commit and wait for the broker's answer, and for that of the commit before; an error code, RD_KAFKA_ERR_TIMED_OUT when
- * none came. */
+/* Commit and wait for the broker's answer, and before it for that of the commit before, no longer than the timeout in all;
+ * an error code, RD_KAFKA_ERR_TIMED_OUT when none came. */
 int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms);
 
 /* Leave the group within the time: whether that was done (kafka_member.c). */

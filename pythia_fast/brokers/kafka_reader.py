@@ -270,7 +270,7 @@ class KafkaReader(Reader):
     def _commit(self, offsets: Sequence[tuple[str, int, int]], *, wait: bool) -> str | None:
         deadline = time.monotonic() + COMMIT_SECONDS
         while True:
-            error = self.native.commit(offsets, COMMIT_SECONDS if wait else None)
+            error = self.native.commit(offsets, max(0.0, deadline - time.monotonic()) if wait else None)
             if error == 0:
                 self._committed.update({(topic, partition): offset for topic, partition, offset in offsets})
                 return ""

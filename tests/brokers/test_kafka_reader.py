@@ -16,7 +16,7 @@ from pythia_fast._ext.collecting_sink import CALL, END, FAILED, IDLE, STALLED, C
 from pythia_fast.brokers.base import Partition, Reader
 from pythia_fast.brokers.framing import decode_headers
 from pythia_fast.brokers.kafka import KafkaConsumer
-from pythia_fast.brokers.kafka_reader import KafkaReader
+from pythia_fast.brokers.kafka_reader import COMMIT_SECONDS, KafkaReader
 from pythia_fast.testing.readers import RememberingListener, collect, drain, reader_context
 from tests.support.kafka_broker import KafkaBroker, free_ports
 from tests.support.kafka_run import committed
@@ -470,7 +470,6 @@ def test_no_broker_without_a_timeout_is_waited_for_and_said(member: OpenMember) 
     reader.poll_until(lambda: reader.log.has(f"no broker answers at 127.0.0.1:{port}"))
 
 
-@pytest.mark.timeout(400)  # three starts of a JVM, on a machine that may be busy
 def test_a_commit_that_is_sent_again_does_not_overtake_a_later_one(
     kafka: KafkaBroker, proxy: TcpProxy, new_topic: NewTopic, member: OpenMember
 ) -> None:
@@ -492,6 +491,23 @@ def test_a_commit_that_is_sent_again_does_not_overtake_a_later_one(
     assert committed(kafka.bootstrap_servers, topic, topic, 1) == [100]
 
 
+def test_a_commit_waits_no_longer_because_one_before_it_is_not_answered(
+    proxy: TcpProxy, new_topic: NewTopic, kafka: KafkaBroker, member: OpenMember
+) -> None:
+    topic = new_topic()
+    produce(kafka, topic, numbers(100))
+    reader = member(topic, bootstrap_servers=proxy.address, consumer_group=topic, session_timeout_ms=30_000)
+    reader.poll_until(lambda: len(reader.values()) == 100)
+    ((index, _),) = positions(reader.sink.messages).items()
+    proxy.freeze()
+    assert reader.reader.commit({index: 10}) == ""
+    began = time.monotonic()
+    assert "could not commit" in (reader.reader.commit({index: 100}, wait=True) or "")
+    assert COMMIT_SECONDS <= time.monotonic() - began < 2 * COMMIT_SECONDS
+    proxy.resume()
+
+
+@pytest.mark.timeout(400)  # three starts of a JVM, on a machine that may be busy
 def test_reading_goes_on_after_a_broker_restart(own_kafka: KafkaBroker, member: OpenMember) -> None:
     topic = own_kafka.create_topic("restarted", 2)
     produce(own_kafka, topic, numbers(100), partitions=2)

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from pythia_fast._ext import text_ops
 from pythia_fast.nested_columns import ListColumn, StructColumn
+from pythia_fast.offsets_column import OffsetsColumn
 from pythia_fast.schema import ColumnSpec, Kind
-from pythia_fast.selection import BoolArray, bits_at, bits_between, bits_to_mask, row_indices
+from pythia_fast.selection import BoolArray, bits_at, bits_between, row_indices
 
 if TYPE_CHECKING:
     from pythia_fast._ext.batch_memory import BatchMemory, Region
@@ -26,22 +27,20 @@ V = TypeVar("V", str, bytes)
 _FEW = 8  # values up to which isin() scans the column once for each
 
 
-class _TextColumn(Generic[V]):
-    """Values of any length, one after the other in ``data``.
+class _TextColumn(OffsetsColumn, Generic[V]):
+    """Values of any length, one after the other in ``data``: value i is ``data[offsets[i]:offsets[i + 1]]``.
 
-    ``offsets``: int32[n + 1]; value i is ``data[offsets[i]:offsets[i + 1]]``. ``data``: uint8.
-    ``validity``: uint8, a bitmap, least significant bit first, 1 = has a value; None where nothing is null.
+    ``data``: uint8.
     """
 
-    __slots__ = ("data", "offsets", "validity")
+    __slots__ = ("data",)
     _text: bool
 
     def __init__(
         self, offsets: npt.NDArray[np.int32], data: npt.NDArray[np.uint8], bits: npt.NDArray[np.uint8] | None = None
     ) -> None:
-        self.offsets = offsets
+        super().__init__(offsets, bits)
         self.data = data
-        self.validity = bits
 
     def _encode(self, value: V) -> bytes:
         raise NotImplementedError
@@ -51,19 +50,6 @@ class _TextColumn(Generic[V]):
     ) -> _TextColumn[V]:
         """A column of this kind."""
         return type(self)(offsets, data, bits)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int32]:
-        """int32[n]: bytes of each value; 0 at nulls."""
-        return np.diff(self.offsets)
-
-    @property
-    def valid(self) -> BoolArray:
-        """bool[n]: which rows have a value."""
-        return bits_to_mask(self.validity, len(self))
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> V | None: ...

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.column_tree import StructSpec
+from pythia_fast.offsets_column import OffsetsColumn
 from pythia_fast.selection import BoolArray, bits_at, bits_between, bits_to_mask, row_indices, without_nulls
 
 
@@ -85,14 +86,14 @@ class StructColumn(Mapping[str, Any]):
         return f"<StructColumn of {self._n}: {', '.join(self._fields)}>"
 
 
-class ListColumn:
+class ListColumn(OffsetsColumn):
     """Lists of any length: ``values[offsets[i]:offsets[i + 1]]`` are those of row i.
 
-    ``offsets``: int32[n + 1]. ``values``: an array, a StringColumn, BytesColumn, StructColumn or another
+    ``values``: an array, a StringColumn, BytesColumn, StructColumn or another
     ListColumn, with the values of all rows.
     """
 
-    __slots__ = ("_value_bits", "offsets", "validity", "values")
+    __slots__ = ("_value_bits", "values")
 
     def __init__(
         self,
@@ -101,28 +102,14 @@ class ListColumn:
         bits: npt.NDArray[np.uint8] | None = None,
         value_bits: npt.NDArray[np.uint8] | None = None,
     ) -> None:
-        self.offsets = offsets
+        super().__init__(offsets, bits)
         self.values = values
-        self.validity = bits
         self._value_bits = value_bits
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int32]:
-        """int32[n]: values of each row; 0 at nulls."""
-        return np.diff(self.offsets)
 
     @property
     def value_valid(self) -> BoolArray | None:
         """bool[values]: which values are no nulls, where ``values`` is an array and does not tell it itself."""
         return None if self._value_bits is None else bits_to_mask(self._value_bits, len(self.values))
-
-    @property
-    def valid(self) -> BoolArray:
-        """bool[n]: which rows have a list."""
-        return bits_to_mask(self.validity, len(self))
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Any: ...

@@ -36,8 +36,13 @@ IN_A_FUNCTION = """
 """
 OF_POLARS = IN_A_FUNCTION.replace("VIEW", "polars.DataFrame")
 OF_BATCHES = IN_A_FUNCTION.replace("VIEW", "Batch")
-HANGS = "a lock that one of them holds stays locked in the pool for ever, and a library's thread pool"
-WAY_OUT = "where the pool hangs, put the app into a module"
+
+
+def assert_told(out: str) -> None:
+    """What may happen, and the way out; the run goes on."""
+    assert "a lock that one of them holds stays locked in the pool for ever, and a library's thread pool" in out
+    assert "where the pool hangs, put the app into a module" in out
+    assert "finished done" in out
 
 
 def test_a_handler_of_polars_frames_is_not_forked_from_a_process_that_has_used_polars(script):
@@ -52,9 +57,7 @@ def test_it_is_where_a_fork_is_asked_for_and_told(script):
     code, out, _ = script(USE_POLARS, OF_POLARS, method="fork").end()
     assert code == 0
     assert "start_method='fork' forks a process with polars' threads beside" in out
-    assert HANGS in out
-    assert WAY_OUT in out
-    assert "finished done" in out
+    assert_told(out)
 
 
 @pytest.mark.parametrize("beside", [USE_POLARS, START_A_THREAD], ids=["polars", "a thread"])
@@ -62,17 +65,14 @@ def test_an_app_of_no_module_is_forked_beside_threads_and_told_what_may_happen(s
     code, out, _ = script(beside, OF_BATCHES).end()
     assert code == 0
     assert "because app 'local' is no module-level name that a new interpreter could import" in out
-    assert HANGS in out
-    assert WAY_OUT in out
-    assert "finished done" in out
+    assert_told(out)
 
 
 def test_an_app_of_no_module_is_told_the_same_where_a_fork_is_asked_for(script):
     code, out, _ = script(START_A_THREAD, OF_BATCHES, method="fork").end()
     assert code == 0
     assert "start_method='fork' forks a process with a thread beside" in out
-    assert HANGS in out
-    assert WAY_OUT in out
+    assert_told(out)
 
 
 def test_a_handler_of_polars_frames_is_forked_where_polars_was_only_imported(script):

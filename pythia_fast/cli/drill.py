@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from datetime import datetime
@@ -50,7 +51,11 @@ Rows = Annotated[
 ]
 Servers = Annotated[
     str | None,
-    typer.Option("--bootstrap-servers", metavar="HOST:PORT", help="brokers for broker-cut, slow-broker and rebalance"),
+    typer.Option(
+        "--bootstrap-servers",
+        metavar="HOST:PORT",
+        help="brokers for broker-cut, slow-broker and rebalance; else KAFKA_BOOTSTRAP_SERVERS",
+    ),
 ]
 Deadline = Annotated[
     float,
@@ -111,8 +116,10 @@ def drill(
     console = Console(file=sys.stderr, quiet=quiet)
     loaded = chosen(app, handler)
     options = kafka_options(loaded, bootstrap_servers)
-    faults, left_out = possible(faults, loaded, options is not None, all_of_them=fault == "all")
-    for sentence in left_out:
+    faults, sentences = possible(faults, loaded, options is not None, all_of_them=fault == "all")
+    if bootstrap_servers is None and options is not None and any(each.kafka for each in faults):
+        sentences.append(f"drill: topics of its own at {options['bootstrap.servers']}, of KAFKA_BOOTSTRAP_SERVERS")
+    for sentence in sentences:
         console.print(sentence, highlight=False, markup=False)
     plan = make_plan(
         app or DEMO, loaded, input_file, input_format, rows, output,
@@ -148,12 +155,17 @@ def chosen(app: str | None, handler: str | None) -> Handler:
 
 
 def kafka_options(handler: Handler, servers: str | None) -> dict[str, str] | None:
-    """How to reach the brokers: as the handler's source does, if that is Kafka; None: no broker was given."""
+    """How to reach the brokers: as the handler's source does, if that is Kafka; None: no broker was given.
+
+    Those of the environment are given, unless the source has others: these nobody named for a drill.
+    """
     from pythia_fast.brokers.kafka import KafkaConsumer
 
-    if servers is None:
-        return None
     own = handler.source.connection_options() if isinstance(handler.source, KafkaConsumer) else {}
+    if servers is None:
+        servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+        if not servers or own.get("bootstrap.servers", servers) != servers:
+            return None
     return {**own, "bootstrap.servers": servers}
 
 
@@ -165,7 +177,10 @@ def possible(
     for fault in faults:
         why = ""
         if fault.kafka and not brokers:
-            why = "it needs brokers, on which it makes topics of its own: give --bootstrap-servers HOST:PORT"
+            why = (
+                "it needs brokers, on which it makes topics of its own: give --bootstrap-servers HOST:PORT, or set "
+                "KAFKA_BOOTSTRAP_SERVERS where the handler's source does not name others"
+            )
         elif fault.name == "raise" and handler.on_error == "stop":
             why = f"handler {handler.name!r} has on_error='stop': an exception ends the run, as it was asked to"
         if not why:

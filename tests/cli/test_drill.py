@@ -46,6 +46,23 @@ def test_what_cannot_work_is_refused_before_anything_runs(project: Path, argumen
     assert finished.stdout == ""
 
 
+@pytest.mark.parametrize("app", ["shop:app", "pythia_fast.demo.orders:app"])
+def test_brokers_are_those_of_the_environment_where_no_others_are_given(project: Path, app: str) -> None:
+    arguments = ("drill", "broker-cut", "--app", app, "--input", "orders.ndjson")
+    finished = run(project, *arguments, environment={"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
+    assert finished.returncode == ExitCode.UNREACHABLE, finished.stderr
+    assert "drill: topics of its own at 127.0.0.1:1, of KAFKA_BOOTSTRAP_SERVERS" in finished.stderr
+    assert "Kafka at 127.0.0.1:1: " in finished.stderr
+
+
+def test_brokers_of_the_environment_are_left_alone_where_the_source_has_others(project: Path) -> None:
+    (project / "own.py").write_text(ECHO.replace('topic="orders"', 'topic="orders", bootstrap_servers="127.0.0.1:2"'))
+    arguments = ("drill", "broker-cut", "--app", "own:app", "--input", "orders.ndjson")
+    finished = run(project, *arguments, environment={"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
+    assert finished.returncode == ExitCode.USAGE, finished.stderr
+    assert "give --bootstrap-servers HOST:PORT" in finished.stderr
+
+
 @pytest.mark.parametrize(
     ("verdicts", "code"),
     [

@@ -299,7 +299,8 @@ class App:
 
     @named_options("App.test")
     def test(self, handler: str | Callable[..., Any], payloads: Iterable[bytes | None]) -> Trial:
-        """Run one handler over these payloads in this process: what it returned, rejected, retried, refused.
+        """Run one handler over these payloads in this process: what it returned, rejected, retried, refused, and of
+        which rows the results cannot be sent on.
 
         Raises what the handler raises, ResultError for a result whose rows a run would give up, HandlerError for one
         that would end it.

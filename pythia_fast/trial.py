@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pythia_fast import options
 from pythia_fast.batch import BadPayload, Batch
+from pythia_fast.errors import OutputValueError
+from pythia_fast.runtime.handler_run import output_bytes
 from pythia_fast.runtime.kept_rows import rows_to_send
-from pythia_fast.runtime.outputs import OutputEncoder
+from pythia_fast.runtime.outputs import OutputEncoder, faults_in
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
@@ -22,6 +26,7 @@ class Trial:
     returned: Any  #: as the handler returned it
     rejected: dict[int, str]  #: index -> reason
     retried: list[int]
+    failed: dict[int, str]  #: index -> why a run would give the row up: what was returned for it cannot be sent on
     bad: tuple[BadPayload, ...]  #: refused by the decoder; the handler never saw them
     batch: Batch[Any]  #: the batch that the handler got, still open
 
@@ -29,7 +34,8 @@ class Trial:
 def try_out(handler: Handler, payloads: Iterable[bytes | None]) -> Trial:
     """Decode ``payloads``, call the handler once with the good rows (``setup`` before, ``teardown`` after).
 
-    Whatever the handler raises is raised here, and HandlerError for a result that would end a run.
+    Whatever the handler raises is raised here; HandlerError for a result that would end a run; ResultError for one
+    whose rows a run would give up together, or search for the one at fault.
     """
     given = list(options.items("App.test", "payloads", payloads, "a sequence of payloads: [payload] for one"))
     name, source = handler.decoding.name, handler.decoding.schema.source
@@ -42,12 +48,28 @@ def try_out(handler: Handler, payloads: Iterable[bytes | None]) -> Trial:
         returned = call(batch)
     finally:
         call.teardown()
-    rows_to_send(handler, returned, len(batch), batch.given_back)
-    OutputEncoder(handler.sink.encoding() if handler.sink is not None else "json").open(returned)
+    result, kept = rows_to_send(handler, returned, len(batch), batch.given_back)
+    failed = _failed(handler, result, [index_of[row] for row in np.flatnonzero(kept)] if kept is not None else None)
     return Trial(
         returned=returned,
         rejected={index_of[row]: reason for rows, reason in batch.rejected for row in rows.tolist()},
         retried=[index_of[row] for row in batch.retried.tolist()],
+        failed=failed,
         bad=batch.bad,
         batch=batch,
     )
+
+
+def _failed(handler: Handler, result: Any, places: list[int] | None) -> dict[int, str]:
+    """Encode a result as a run does: what cannot be sent on of it, by the indices of the payloads.
+
+    ``places``: of the payloads that its records are of; None where a record may be of any. Raises ResultError.
+    """
+    records = OutputEncoder(handler.sink.encoding() if handler.sink is not None else "json").open(result)
+    failed = {}
+    for fault in faults_in(records, memoryview(np.empty(output_bytes(handler), np.uint8))):
+        if places is None or handler.on_error != "isolate":
+            raise fault
+        place = places[fault.row]
+        failed[place] = str(OutputValueError(place, fault.why, fault.column))
+    return failed

@@ -11,7 +11,7 @@ import numpy as np
 from pythia_fast.errors import OutputValueError
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.runtime.kept_rows import rows_to_send
-from pythia_fast.runtime.outputs import Encoded, OutputEncoder, Records
+from pythia_fast.runtime.outputs import Encoded, OutputEncoder, Records, faults_in
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
@@ -101,18 +101,9 @@ class RecordWriter:
             raise written.fault
         if region.bytes:
             self.spill(slot, region)
-        self._go_through(slot, records, written.resume)
+        for fault in faults_in(records, self._arena.view(slot, self._at, self._size), written.resume):
+            raise fault
         self._write_good(slot, records, region)
-
-    def _go_through(self, slot: int, records: Records, start: int) -> None:
-        """Raise OutputValueError if a record from ``start`` on cannot be sent on. The region is overwritten."""
-        whole = self._arena.view(slot, self._at, self._size)
-        done = False
-        while not done:
-            written = records.write(whole, start)
-            if written.fault is not None:
-                raise written.fault
-            start, done = written.resume, written.done
 
     def _write(self, slot: int, records: Records, start: int, region: Written) -> Encoded:
         used = region.bytes

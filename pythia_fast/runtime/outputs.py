@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 import msgspec
@@ -156,6 +156,17 @@ class Records(ABC):
     @abstractmethod
     def _measure(self, row: int, too_small: int) -> int | None:
         """Bytes of the record at ``row``; None where it cannot be measured."""
+
+
+def faults_in(records: Records, region: memoryview, start: int = 0) -> Iterator[OutputValueError]:
+    """What cannot be sent on from row ``start`` on. The records are written to know it: the region is overwritten."""
+    done = False
+    while not done:
+        written = records.write(region, start)
+        start, done = written.resume, written.done
+        if written.fault is not None:
+            yield written.fault
+            start += 1
 
 
 class _Rows(Records):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pythia_fast import App, MemoryConsumer, MemoryProducer
-from pythia_fast.errors import ConfigError, HandlerError, SchemaError, UnknownOptionError
+from pythia_fast.errors import ConfigError, HandlerError, OutputValueError, SchemaError, UnknownOptionError
 from pythia_fast.runtime.engine import share_workers
 
 
@@ -254,6 +254,32 @@ def test_app_test_refuses_what_would_end_a_run(options, returned, message):
     else:
         with pytest.raises(HandlerError, match=message):
             app.test(handler, [b"1", b"2"])
+
+
+def trial_of_bad_values(**options):
+    app = App("test")
+
+    @app.batch_handler(source=MemoryConsumer([]), sink=MemoryProducer(), schema=Order, **options)
+    def sums(batch):
+        batch.reject(batch["price"] == 4, reason="four")
+        return {"sum": [object() if price in (3, 4) else "x" * int(price) for price in batch["price"]]}
+
+    return app.test(sums, [b'{"price": 1}', b"nonsense", b'{"price": 3}', b'{"price": 4}', b'{"price": 2000000}'])
+
+
+def test_app_test_names_the_rows_that_a_run_would_give_up_for_what_was_returned():
+    trial = trial_of_bad_values(max_batch_bytes=1 << 20)
+    assert trial.rejected == {3: "four"}
+    assert sorted(trial.failed) == [2, 4]
+    assert trial.failed[2] == "column 'sum', row 2: TypeError: object has no JSON or MessagePack form"
+    assert trial.failed[4].startswith("row 4: its record takes 2000")
+    assert trial.failed[4].endswith("or raise max_batch_bytes")
+
+
+@pytest.mark.parametrize("options", [{"on_error": "dead_letter"}, {"on_error": "stop"}, {"output_rows": "any"}])
+def test_app_test_raises_for_a_value_whose_row_a_run_would_not_give_up_alone(options):
+    with pytest.raises(OutputValueError, match="column 'sum', row 1: TypeError: object has no JSON"):
+        trial_of_bad_values(**options)
 
 
 def test_a_handler_without_a_name_is_asked_for_one():

@@ -226,28 +226,6 @@ _RESTART = 'remove it, or read everything again with start="beginning"'
 _GIVE_UP = 'give it up with start="beginning", which reads every file of the run from its beginning'
 
 
-def known_position(path: str, fd: int, known: Iterable[FilePosition]) -> int | None:
-    """Where to go on in the open file, whatever its name was; None when it is none of those that are known.
-
-    Raises SourceError when it is the same file but what was read is no longer in it.
-    """
-    facts = os.fstat(fd)
-    own = identity_of(facts)
-    for entry in known:
-        if entry.identity == own:
-            same_head = entry.has_same_head(fd)
-            if facts.st_size < entry.position and (entry.path == path or same_head):
-                lost = entry.size - entry.position
-                raise SourceError(
-                    f"{path} shrank: it was read up to byte {entry.position:,} and has {facts.st_size:,} now; "
-                    + (f"{lost:,} bytes behind that, which were not read, are gone; " if lost > 0 else "")
-                    + 'if it was written anew, read it with start="beginning"'
-                )
-            if same_head and entry.has_same_tail(fd):
-                return entry.position
-    return None
-
-
 def written_anew(entry: FilePosition) -> SourceError:
     """The refusal to pass over the rows that were not read before the file got other bytes."""
     return SourceError(

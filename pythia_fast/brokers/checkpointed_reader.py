@@ -19,13 +19,13 @@ from pythia_fast.brokers.checkpoint import (
     Tail,
     identify,
     identity_of,
-    known_position,
     not_found,
     tail_of,
     written_anew,
 )
 from pythia_fast.brokers.file_place import file_place
 from pythia_fast.brokers.file_reader import FileReader
+from pythia_fast.brokers.known_files import KnownFiles, known_position
 from pythia_fast.brokers.named_files import find_in_folder, last_record_end, open_regular, record_start
 from pythia_fast.errors import SourceError
 
@@ -54,7 +54,7 @@ class CheckpointedReader(FileReader):
         forget = consumer.start != "checkpoint"
         self.checkpoint = Checkpoint(context.state_dir, consumer.group(context.app, context.handler), forget=forget)
         self.lock = threading.Lock()  #: what is below: the intake thread, and the thread that commits
-        self.known: list[FilePosition] = self.checkpoint.files
+        self.known = KnownFiles(self.checkpoint.files)
         self.positions: dict[int, FilePosition] = {}  #: by partition index
         self.waiting: list[FilePosition] = []  #: files whose turn has not come
         self.listed: AbstractSet[Identity] = frozenset()
@@ -91,15 +91,15 @@ class CheckpointedReader(FileReader):
                     f"{path} is written by a sink of the handler that would read it, which would feed itself: write to "
                     "a file that the source does not match"
                 )
-            for entry in self.known:
-                if entry.path != path or entry.identity in listed - {own}:
-                    continue
+            for entry in self.known.named(path):
                 if entry.identity == own:
                     if position is None:
                         self._pass_over(entry, "was written anew", written_anew)
+                elif entry.identity in listed:
+                    continue
                 elif (rest := self._find(entry)) is not None:
                     rests.append(rest)
-                    self._tell_between(entry, rest, listed | {own})
+                    self._tell_between(entry, rest, own, listed)
                 elif position is None and entry.position <= facts.st_size and entry.has_same_bytes(fd):
                     position = entry.position  # copied back, or another mount of the same files
                 else:
@@ -130,19 +130,20 @@ class CheckpointedReader(FileReader):
         os.close(fd)
         return None
 
-    def _tell_between(self, entry: FilePosition, rest: Planned, listed: AbstractSet[Identity]) -> None:
+    def _tell_between(self, entry: FilePosition, rest: Planned, own: Identity, listed: AbstractSet[Identity]) -> None:
         """Name the files that may have borne the name, and been renamed too, since the one that was read."""
         changed_ns = os.fstat(rest.fd).st_mtime_ns
         folder, name = os.path.split(entry.path)
         stem = name.partition(".")[0]
-        known = {other.identity for other in self.known} | listed
         between = []
         with os.scandir(folder) as siblings:
             for sibling in siblings:
                 if sibling.name.startswith(stem) and sibling.is_file(follow_symlinks=False):
                     with suppress(FileNotFoundError):  # it was removed meanwhile
                         facts = sibling.stat(follow_symlinks=False)
-                        if facts.st_mtime_ns >= changed_ns and identity_of(facts) not in known:
+                        identity = identity_of(facts)
+                        known = identity == own or identity in listed or identity in self.known
+                        if facts.st_mtime_ns >= changed_ns and not known:
                             between.append(sibling.path)
         if between:
             self.tell(
@@ -187,7 +188,7 @@ class CheckpointedReader(FileReader):
             index = self.announce(file.path)
             superseded = file.name if file.path == file.name else None
             with self.lock:
-                self.known = [old for old in self.known if old.path != superseded and old.identity != entry.identity]
+                self.known.forget(entry.identity, superseded)
                 self.positions[index] = entry
                 self.native.add(
                     file.fd, index, begin, last=last, final=file.replaced, limit=limit, handled=file.position

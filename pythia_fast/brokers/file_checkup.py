@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pythia_fast.brokers.checkpoint import (
-    FilePosition,
     Identity,
     checkpoint_path,
     identity_of,
-    known_position,
     lock_path,
     stored_positions,
 )
 from pythia_fast.brokers.checkup import CheckupContext, Finding, Findings, note, ok, problem, warning
+from pythia_fast.brokers.known_files import KnownFiles, known_position
 from pythia_fast.brokers.named_files import STDIN, is_stream, open_regular
 from pythia_fast.errors import SourceError
 
@@ -40,7 +39,7 @@ def check_consumer(consumer: FileConsumer, context: CheckupContext) -> Findings:
     if not files:
         yield problem(f"no file matches {', '.join(consumer.paths)}", "give a path that there is, or make the file")
         return
-    known: Sequence[FilePosition] = []
+    known = KnownFiles([])
     if consumer.start == "checkpoint":
         group = consumer.group(context.app, context.handler)
         path = checkpoint_path(context.state_dir, group)
@@ -50,7 +49,7 @@ def check_consumer(consumer: FileConsumer, context: CheckupContext) -> Findings:
                 "stop that run, or give this one another consumer_group or --state-dir",
             )
         try:
-            known = stored_positions(path)
+            known = KnownFiles(stored_positions(path))
         except SourceError as error:
             yield problem(str(error), "see there")
             return
@@ -59,7 +58,7 @@ def check_consumer(consumer: FileConsumer, context: CheckupContext) -> Findings:
     yield from _readable(files, known)
 
 
-def _readable(files: Sequence[str], known: Sequence[FilePosition]) -> Findings:
+def _readable(files: Sequence[str], known: KnownFiles) -> Findings:
     size = unread = 0
     for path in files[:MOST_FILES]:
         try:

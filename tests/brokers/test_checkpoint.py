@@ -334,6 +334,27 @@ def test_a_file_that_was_short_is_known_after_it_grew(tmp_path: Path) -> None:
     assert len(read(path, tmp_path)) == HEAD_BYTES
 
 
+@pytest.mark.parametrize("until", ["end", "forever"])
+def test_a_restart_does_not_look_at_every_position_for_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: str
+) -> None:
+    files = 300
+    for number in range(files):
+        (tmp_path / f"{number:03}.log").write_bytes(b"%d\n" % number)
+    read(tmp_path / "*.log", tmp_path)
+    looked = []
+    identity = FilePosition.identity.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(FilePosition, "identity", property(lambda entry: looked.append(entry) or identity(entry)))
+    consumer = FileConsumer(tmp_path / "*.log", consumer_group="g", follow=until == "forever")
+    reader = consumer.open(reader_context(tmp_path, until=until))
+    sink = CollectingSink()
+    drain(reader, sink)
+    reader.commit({}, wait=True)
+    reader.close()
+    assert sink.count == 0
+    assert files <= len(looked) < 20 * files
+
+
 def test_two_runs_of_one_group_are_refused(numbers: Path, tmp_path: Path) -> None:
     first = FileConsumer(numbers, consumer_group="g").open(reader_context(tmp_path))
     with pytest.raises(SourceError, match=rf"group 'g' is being read by process {os.getpid()} already"):

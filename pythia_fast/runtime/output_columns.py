@@ -298,6 +298,12 @@ class ColumnWriter:
             data = np.frombuffer(buffers[1], np.uint8) if buffers[1] is not None and buffers[1].size else b""
             self._rows.add_spans(prefix, rows_c.STRING if _is_text(pa, kind) else rows_c.BYTES, offsets, data)
         else:
+            twice = _field_named_twice(pa, kind)
+            if twice is not None:
+                raise ResultError(
+                    f"column {name!r} holds structs with more than one field {twice!r}; an object can hold one of that "
+                    "name: rename the others, or leave them out"
+                )
             self._objects(name, prefix, column.to_pylist())
             return
         if validity is not None:
@@ -365,3 +371,17 @@ def _is_text(pa: Any, kind: Any) -> bool:
 
 def _is_binary(pa: Any, kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _field_named_twice(pa: Any, kind: Any) -> str | None:
+    """A name that more than one field of the type's structs has, however deep these are; None where there is none."""
+    if pa.types.is_struct(kind):
+        fields = list(kind)
+        names = [str(field.name) for field in fields]
+        if len(set(names)) < len(names):
+            return next(name for name in names if names.count(name) > 1)
+    elif pa.types.is_map(kind):
+        fields = [kind.key_field, kind.item_field]
+    else:
+        fields = [kind.value_field] if hasattr(kind, "value_field") else []
+    return next((name for field in fields if (name := _field_named_twice(pa, field.type)) is not None), None)

@@ -260,6 +260,9 @@ def test_a_key_column(keys: Any, expected: list[bytes | None]) -> None:
     assert [record.payload for record in found] == [b'{"v":0}', b'{"v":1}']
 
 
+TWICE = pa.StructArray.from_arrays([[1, 2], [3, 4]], ["x", "x"])
+
+
 @pytest.mark.parametrize(
     ("result", "says"),
     [
@@ -276,6 +279,11 @@ def test_a_key_column(keys: Any, expected: list[bytes | None]) -> None:
         (pa.Table.from_arrays([[1], [2]], ["x", "x"]), r"more than one column 'x'"),
         (pa.RecordBatch.from_arrays([[1], [2], [3]], ["a", "__key__", "__key__"]), r"more than one column '__key__'"),
         (pd.DataFrame([[1, 2]], columns=["x", "x"]), r"more than one column 'x'"),
+        ({"a": TWICE}, r"column 'a' holds structs with more than one field 'x'; .* rename the others"),
+        ({"a": [1, 2], "__key__": TWICE}, r"column '__key__' holds structs with more than one field 'x'"),
+        ({"a": pa.StructArray.from_arrays([TWICE], ["b"])}, r"column 'a' holds structs with more than one field 'x'"),
+        ({"a": pa.ListArray.from_arrays([0, 2], TWICE)}, r"column 'a' holds structs with more than one field 'x'"),
+        ({"a": pa.MapArray.from_arrays([0, 2], ["k", "l"], TWICE)}, r"column 'a' holds structs with more than one"),
         ({"\ud800": [1]}, r"column name .* lone surrogate"),
         (5, r"cannot return int"),
         ("text", r"cannot return str"),

@@ -21,6 +21,7 @@ from pythia_fast._ext.intake import Intake
 from pythia_fast.brokers.base import Partition, Reader
 from pythia_fast.errors import SourceError
 from pythia_fast.runtime.completion import READ_AGAIN, Completion
+from pythia_fast.runtime.spool import SpoolTrouble
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
@@ -68,6 +69,7 @@ class Reading:
         self._completion: Completion
         self._intake: Intake
         self._spool_dir: Path
+        self._spool_trouble = SpoolTrouble()
 
     # -- other threads ---------------------------------------------------------------------------
 
@@ -118,10 +120,9 @@ class Reading:
                 self._rewind()
             elif outcome == native.SPOOL:
                 reason = os.strerror(self._intake.spool_error())
-                self._log(
-                    f"{self._handler.name}: cannot keep an oversize payload in {self._spool_dir}: {reason}; "
-                    "trying again"
-                )
+                if trying := self._spool_trouble.met(time.monotonic()):
+                    what = f"cannot keep an oversize payload in {self._spool_dir}: {reason}"
+                    self._log(f"{self._handler.name}: {what}; {trying}")
                 if self._giving_up.wait(SPOOL_RETRY_S):
                     return
             elif outcome == native.FAILED:

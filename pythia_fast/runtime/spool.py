@@ -20,8 +20,10 @@ from pathlib import Path
 
 from pythia_fast.errors import ConfigError
 from pythia_fast.private import PRIVATE_FOLDER_MODE
+from pythia_fast.runtime.stalls import Pace
 
 OWNER = "owner.lock"
+OVER_S = 10.0  #: without a failure, after which the next one is a trouble of its own
 
 
 class Spool:
@@ -52,6 +54,27 @@ class Spool:
         with contextlib.suppress(OSError), _locked(self._lock):
             _remove(self.folder)
         os.close(self._owner)
+
+
+class SpoolTrouble:
+    """What keeps payloads from being written: told at once, and at growing intervals while it lasts, as a stall is.
+
+    Pure: the caller tells the time.
+    """
+
+    def __init__(self) -> None:
+        self._since_s = self._met_s = float("-inf")
+        self._pace = Pace(OVER_S)
+
+    def met(self, now_s: float) -> str:
+        """A payload could not be written: what is to be told besides that, empty if nothing is."""
+        fresh = now_s - self._met_s > OVER_S
+        self._met_s = now_s
+        if fresh:
+            self._since_s, self._pace = now_s, Pace(OVER_S)
+            return "trying again"
+        lasted_s = now_s - self._since_s
+        return f"still trying after {lasted_s:.0f} s" if self._pace.due(now_s, lasted_s) else ""
 
 
 @contextlib.contextmanager

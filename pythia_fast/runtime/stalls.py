@@ -92,8 +92,8 @@ class Stalls:
 
     def __init__(self, handler: str, stall_s: float, late_s: float) -> None:
         self._handler = handler
-        self._stalled = _Pace(stall_s)
-        self._late = _Pace(late_s)
+        self._stalled = Pace(stall_s)
+        self._late = Pace(late_s)
         self._settled = -1
         self._since_s = 0.0  #: nothing was settled, though there was work
         self._late_place = ""  #: what was told of
@@ -130,8 +130,8 @@ class Stalls:
         return lines
 
 
-class _Pace:
-    """When a wait is worth a line."""
+class Pace:
+    """When a wait is worth a line: once it has lasted for ``first_s``, and whenever it has lasted twice as long."""
 
     def __init__(self, first_s: float) -> None:
         self._first_s = self._next_s = first_s

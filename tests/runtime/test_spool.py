@@ -15,7 +15,8 @@ from pythia_fast import App
 from pythia_fast.brokers.framing import frame_record
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryProducer
 from pythia_fast.errors import ConfigError
-from pythia_fast.runtime.spool import OWNER, Spool
+from pythia_fast.runtime import reading
+from pythia_fast.runtime.spool import OVER_S, OWNER, Spool, SpoolTrouble
 
 BIG = b"x" * 10_000
 
@@ -82,6 +83,58 @@ def test_the_next_run_removes_what_a_killed_run_left_and_nothing_of_a_live_one(t
     assert folders(state) == [spooled.parent.name]
     assert run_over(state, [BIG]).payloads == [BIG]
     assert folders(state) == []
+
+
+def test_a_folder_that_is_not_there_for_a_while_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is not, nothing is read; the payload is kept when it is there again."""
+    monkeypatch.setattr(reading, "SPOOL_RETRY_S", 0.001)
+    app, dead = App("spool"), MemoryProducer()
+
+    @app.batch_handler(source=MemoryConsumer([BIG]), dead_letter=dead, decoder="raw", max_batch_bytes=1000)
+    def handle(batch):
+        pass
+
+    class Away:
+        """Moves the folder away when the run starts, and back when it was missed for some samples."""
+
+        sample_interval_s = 0.01
+
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+            self.samples = 0
+            self.folder = self.elsewhere = tmp_path
+
+        def started(self, info: object) -> None:
+            (self.folder,) = (tmp_path / "spool").iterdir()
+            self.elsewhere = self.folder.rename(tmp_path / "elsewhere")
+
+        def sample(self, snapshot: object) -> None:
+            self.samples += bool(self.lines)
+            if self.samples == 20:
+                self.elsewhere.rename(self.folder)
+
+        def event(self, text: str) -> None:
+            self.lines += [text] if "oversize" in text else []
+
+        def finished(self, report: object) -> None:
+            pass
+
+    away = Away()
+    app.run(workers=1, until="end", state_dir=tmp_path, observer=away)
+    assert dead.payloads == [BIG]
+    (line,) = away.lines
+    assert line.endswith(f"cannot keep an oversize payload in {away.folder}: No such file or directory; trying again")
+
+
+def test_what_lasts_is_told_at_growing_intervals_with_how_long_it_has_lasted() -> None:
+    trouble = SpoolTrouble()
+    told = [(second, line) for second in range(100) if (line := trouble.met(second))]
+    assert told[:2] == [(0, "trying again"), (10, "still trying after 10 s")]
+    assert [second for second, _ in told] == [0, 10, 20, 40, 80]
+    assert trouble.met(99 + OVER_S) == ""
+    assert trouble.met(100 + 2 * OVER_S) == "trying again"
 
 
 def test_a_folder_is_kept_while_it_is_open_and_removed_when_it_is_closed(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def _failed(handler: Handler, result: Any, places: list[int] | None) -> dict[int
     """
     records = OutputEncoder(handler.sink.encoding() if handler.sink is not None else "json").open(result)
     failed = {}
-    for fault in faults_in(records, memoryview(np.empty(output_bytes(handler), np.uint8))):
+    for fault in faults_in(records, np.empty(output_bytes(handler), np.uint8).data):
         if places is None or handler.on_error != "isolate":
             raise fault
         place = places[fault.row]

@@ -82,6 +82,7 @@ class BootFailed(msgspec.Struct, tag="boot_failed"):
     worker: int
     pid: int
     traceback: str
+    cause: str  #: the exception in a line
     app_changed: bool = False  #: it imported another app than the one that runs, as every other one would
 
 

@@ -35,12 +35,13 @@ from pythia_fast.pool.messages import (
     send,
     shorten,
 )
-from pythia_fast.pool.users_frames import format_error
+from pythia_fast.pool.users_frames import cause_of, format_error
 
 #: Runs in a child: (pool, seat, to be told which limit was reached) -> the traceback of its teardown(), or nothing.
 ChildMain = Callable[[int, int, Callable[[str], None]], str]
 
 EXIT_BOOT_FAILED = 3
+CAUSE_CHARACTERS = 500
 FORK_RETRY_S = 0.5  #: until a fork that failed is tried again
 
 
@@ -207,7 +208,8 @@ def _fork_child(
 def _boot_failed(launch: Launch, error: BaseException) -> BootFailed:
     changed = isinstance(error, AppChangedError)
     text = str(error) if changed else format_error(error)
-    return BootFailed(launch.pool, launch.worker, os.getpid(), shorten(text), app_changed=changed)
+    cause = shorten(cause_of(error)[:CAUSE_CHARACTERS])
+    return BootFailed(launch.pool, launch.worker, os.getpid(), shorten(text), cause, app_changed=changed)
 
 
 def main(channel_fd: int) -> int:

@@ -61,7 +61,7 @@ class Supervisor:
         self._next_ping = 0.0
         self._silent = False  #: it was told that the nursery does not answer
         self._spare_cares = [SpareCare() for _ in runs]
-        self._spares_in_vain: dict[int, str] = {}  #: pid of one whose setup() raised -> the traceback's end
+        self._boots_failed: dict[int, BootFailed] = {}  #: by pid, until its death is told
         self._places = [Places(run.workers, run.handler.spares, run.arena.n_spares) for run in runs]
         self._changing = threading.Lock()  #: the places, between this thread and those that ask for successors
         self._spares_from_s = float("inf")
@@ -207,7 +207,7 @@ class Supervisor:
         """With the nursery."""
         run, holder = self._runs[message.pool], self._forget(message)
         self._watchdogs[message.pool].ended(message.pid)
-        self._spares_in_vain.pop(message.pid, None)
+        self._boots_failed.pop(message.pid, None)
         if holder.place is not None and not holder.leaving:
             recycled = self._reached.pop(message.pid, "") != ""
             run.died(holder.place, Obituary("went down with the pool's parent process, which was killed", "", recycled))
@@ -266,8 +266,8 @@ class Supervisor:
         if isinstance(message, BootFailed) and message.worker >= 0 and not message.app_changed:
             run = self._runs[message.pool]
             place = self._place(message.pool, message.pid, message.worker)
+            self._boots_failed[message.pid] = message
             if place is None:
-                self._spares_in_vain[message.pid] = _end_of(message.traceback)
                 return
             if run.arena.worker_facts(place).booted:
                 raise PoolError(
@@ -348,9 +348,10 @@ class Supervisor:
         how = describe_status(message.status, ended_by_us=ended is not None, lacking=message.lacking)
         how = how if ended is None else f"{ended} and {how}"
         name = run.handler.name
+        failed = self._boots_failed.pop(message.pid, None)
         if holder.place is None:
-            if message.status or message.pid in self._spares_in_vain:
-                self._spare_died(message, run, how)
+            if message.status or failed is not None:
+                self._spare_died(message, run, how, failed)
             return
         worker = holder.place
         recycled = self._reached.pop(message.pid, "") != ""
@@ -367,25 +368,24 @@ class Supervisor:
             self._setups_failed[message.pool] = 0 if booted else self._setups_failed[message.pool] + 1
         then = "its batches are handled again" if booted else "it was not up yet; another one is made"
         self._log(f"{name}: process {worker} (pid {message.pid}) {how}; {then}")
-        in_vain = self._spend_budget(message, run, worker, how)
+        in_vain = self._spend_budget(run, worker, how if failed is None else f"could not start: {failed.cause}")
         if run.started:
             run.died(worker, Obituary(how, message.said, in_vain=in_vain))
         else:  # no batch was ever queued for it
             run.arena.return_taken(worker)
             self.launch(message.pool, worker)
 
-    def _spare_died(self, message: Died, run: HandlerRun, how: str) -> None:
+    def _spare_died(self, message: Died, run: HandlerRun, how: str, failed: BootFailed | None) -> None:
         """While it waited, or in its setup(). Without spares, successors are made when they are needed."""
-        traceback = self._spares_in_vain.pop(message.pid, "")
         if not self._spare_cares[message.pool].failed(time.monotonic()):
             return
-        what = "could not start" if traceback else how
+        what, traceback = (how, "") if failed is None else ("could not start", f":\n{_end_of(failed.traceback)}")
         self._log(
             f"{run.handler.name}: a spare process (pid {message.pid}) {what}; another one is made, and again until one "
-            f"is up, at growing intervals of up to {LONGEST_WAIT_S:.0f} s" + (f":\n{traceback}" if traceback else "")
+            f"is up, at growing intervals of up to {LONGEST_WAIT_S:.0f} s{traceback}"
         )
 
-    def _spend_budget(self, message: Died, run: HandlerRun, worker: int, how: str) -> str:
+    def _spend_budget(self, run: HandlerRun, worker: int, how: str) -> str:
         """Why another process at once does not help; empty where it may.
 
         Raises PoolError before the run has begun: there is nothing yet that could go on.
@@ -393,7 +393,7 @@ class Supervisor:
         counts = run.counts
         found, handled = run.found_by_death(worker)
         death = Death(time.monotonic(), counts.rows - counts.killed, found, handled)
-        reason = self._budgets[message.pool].spend(death)
+        reason = self._budgets[run.pool].spend(death)
         if reason is None:
             return ""
         if not run.started:

@@ -6,6 +6,7 @@ import os
 import re
 import traceback
 from pathlib import Path
+from typing import TypeGuard
 
 _PACKAGE = Path(__file__).parents[1]
 #: Files that call the user's code. The demo's handler lies in the package, too.
@@ -24,7 +25,21 @@ def format_error(error: BaseException) -> str:
     frames = error.__traceback__
     while frames is not None and _calls_the_user(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+    if frames is None and not _has_place(error):
+        frames = error.__traceback__
+    return "".join(traceback.format_exception(type(error), error, frames))
+
+
+def _has_place(error: BaseException) -> TypeGuard[SyntaxError]:
+    """Whether it says itself where it is: a file that cannot be parsed has no frame."""
+    return isinstance(error, SyntaxError) and error.filename is not None
+
+
+def cause_of(error: BaseException) -> str:
+    """An exception in one line, with the place of an error of syntax."""
+    if _has_place(error):
+        return f"{type(error).__name__}: {error.msg} in {error.filename}, line {error.lineno}"
+    return "".join(traceback.format_exception_only(error)).strip().partition("\n")[0]
 
 
 def shorten_stacks(text: str) -> str:

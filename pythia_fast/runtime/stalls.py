@@ -199,7 +199,10 @@ def _why(row: Row) -> str:
     if row.stage == "starting":
         if row.trouble:
             return f"waits for the process of its place: {row.trouble}"
-        return "waits for the process of its place, which is not up yet; see what setup() of the handler does, if any"
+        return (
+            "waits for the process of its place, which is not up yet; see what setup() of the handler does, or in the "
+            "lines above why it could not start"
+        )
     if row.stage == "circuit":
         return f"waits because {row.trouble}" if row.trouble else "waits because the circuit is open"
     if row.stage == "queued":

@@ -52,6 +52,28 @@ def test_a_module_that_does_not_import_again_ends_the_run_with_its_traceback(scr
     assert "no_such_module_anywhere" in err
 
 
+def test_a_module_that_cannot_be_parsed_any_more_is_named_and_the_run_goes_on_once_it_can(script, tmp_path):
+    first_dies = """
+    @app.batch_handler(source=source, sink=sink, decoder="raw", batch_size=10, batch_timeout=0, workers=1, spares=0)
+    def echo(batch):
+        if batch["payload"].tolist()[0] == b"500" and not os.path.exists("died"):
+            open("died", "w").close()
+            open(__file__, "a").write("def (:\\n")
+            os._exit(1)
+        return batch["payload"].tolist()
+    """
+    one = script(f"import os; os.chdir({str(tmp_path)!r})\n", PRELUDE, first_dies, MAIN, method="spawn")
+    path = tmp_path / "orders.py"
+    one.read_until("the successor of process 0 could not start:")
+    number = len(path.read_text().splitlines())
+    assert next(one.process.stdout) == f'  File "{path}", line {number}\n'
+    one.read_until("SyntaxError: invalid syntax")
+    path.write_text(path.read_text().removesuffix("def (:\n"))
+    code, out, err = one.end()
+    assert (code, err) == (0, "")
+    assert "rows 1000 1000" in out
+
+
 def test_a_closed_standard_input_is_told_and_never_the_arena(tmp_path):
     (tmp_path / "closed.py").write_text(
         "from pythia_fast import App, FileConsumer\n"

@@ -165,6 +165,15 @@ def test_deaths_that_get_nowhere_are_told_to_the_handlers_run():
     assert in_vain(run)[-1].startswith("21 of its processes died within 60 s and no row was settled between (the last")
 
 
+def test_why_the_last_one_could_not_start_is_told_of_those_that_get_nowhere():
+    nursery, run, _, supervisor = make()
+    cause = "SyntaxError: invalid syntax in /srv/orders.py, line 2"
+    for _ in range(DEATHS_IN_VAIN + 1):
+        nursery.packets = [BootFailed(0, 1, 10, "...\nSyntaxError: invalid syntax", cause), Died(0, 1, 10, 3)]
+        supervisor.serve(0)
+    assert in_vain(run)[-1].endswith(f"no row was settled between (the last could not start: {cause})")
+
+
 def test_deaths_that_get_nowhere_before_the_run_has_begun_end_it():
     nursery, run, _, supervisor = make()
     run.started = False
@@ -242,7 +251,7 @@ def test_a_teardown_that_raised_is_told_with_the_end_of_its_traceback_and_is_no_
 def test_a_process_that_fails_once_it_is_up_is_no_boot_failure(worker, message):
     nursery, run, _, supervisor = make()
     run.started = False
-    nursery.packets = [BootFailed(0, worker, 10, "OSError: no")]
+    nursery.packets = [BootFailed(0, worker, 10, "OSError: no", "OSError: no")]
     with pytest.raises(PoolError, match=rf"(?s){message}.*OSError: no"):
         supervisor.serve(0)
 
@@ -252,6 +261,6 @@ def test_a_process_that_finds_another_app_ends_a_run_that_has_begun():
     for worker in (0, 1):
         nursery, run, _, supervisor = make()
         run.started = True
-        nursery.packets = [BootFailed(0, worker, 10, "field 'a' was int64, is float64", app_changed=True)]
+        nursery.packets = [BootFailed(0, worker, 10, "field 'a' was int64, is float64", "", app_changed=True)]
         with pytest.raises(PoolError, match="a pool process could not start:\nfield 'a' was int64, is float64"):
             supervisor.serve(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 import pythia_fast
 from pythia_fast.pool.process import _once
-from pythia_fast.pool.users_frames import format_error, place_of, shorten_stacks
+from pythia_fast.pool.users_frames import cause_of, format_error, place_of, shorten_stacks
 
 PACKAGE = Path(pythia_fast.__file__).parent
 ENGINE = f'  File "{PACKAGE}/pool/records.py", line 40 in call_and_write'
@@ -43,6 +44,19 @@ def test_a_traceback_of_a_setup_has_no_frame_of_ours() -> None:
     assert "process.py" not in text
     assert "in load" in text.splitlines()[1]
     assert text.endswith("OSError: no model\n")
+
+
+def test_a_file_that_cannot_be_parsed_is_named_and_no_frame_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "orders.py"
+    path.write_text("import os\ndef (:\n")
+    with pytest.raises(SyntaxError) as caught:
+        runpy.run_path(str(path))
+    assert caught.tb.tb_next is not None
+    error = caught.value.with_traceback(caught.tb.tb_next)  # as if the pool had called it
+    assert format_error(error).startswith(f'  File "{path}", line 2\n    def (:\n')
+    assert cause_of(error) == f"SyntaxError: invalid syntax in {path}, line 2"
+    assert cause_of(SyntaxError("no file")) == "SyntaxError: no file"
+    assert cause_of(OSError("no\nmodel")) == "OSError: no"
 
 
 def test_a_stack_ends_where_the_runtime_calls_the_handler() -> None:

@@ -13,6 +13,8 @@ in several.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -36,6 +38,8 @@ GIVEN_MASK = 0xFFFF
 LAST_ROUND = 0xFFFF
 #: Until rows that wait for others are looked at again once those have come back.
 BEHIND_NS = 1_000_000
+#: Until slots that were being changed are looked at again; a change takes some ten microseconds.
+LOOK_AGAIN_S = 0.00005
 
 
 class WaitingRows:
@@ -96,12 +100,31 @@ class LanesThatWait:
     def __init__(self, arena: Arena, by_key: bool) -> None:
         self._arena = arena
         self._by_key = by_key
+        self._parent = os.getppid()
 
     def behind(self, slot: int, memory: BatchMemory, memory_of: MemoryOf) -> tuple[npt.NDArray[np.bool_], int] | None:
         """(bool[rows]: which rows of the batch come behind rows that wait, when to look again); None: none do.
 
-        ``memory_of``: the memory of another slot.
+        ``memory_of``: the memory of another slot. The completion thread may move rows that wait from slot to slot
+        meanwhile: then what was found counts for nothing, and is looked for again.
         """
+        while True:
+            before = self._arena.gathers
+            try:
+                found = self._behind(slot, memory, memory_of)
+            except (IndexError, ValueError):
+                if not self._changed(before):
+                    raise
+            else:
+                if not self._changed(before):
+                    return found
+            time.sleep(LOOK_AGAIN_S)
+
+    def _changed(self, before: int) -> bool:
+        """Whether slots that wait have been changed since; not, if nobody is there any more who would."""
+        return (before % 2 == 1 or self._arena.gathers != before) and os.getppid() == self._parent
+
+    def _behind(self, slot: int, memory: BatchMemory, memory_of: MemoryOf) -> tuple[npt.NDArray[np.bool_], int] | None:
         parked = self._arena.parked_before(slot)
         if not parked:
             return None

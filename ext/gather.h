@@ -255,8 +255,8 @@ static void pf_append_rows(pf_arena *arena, pf_slot *slot, pf_slot *from) {
     pf_store(&slot->n_partitions, entries);
 }
 
-/* Have the rows of a thinned batch wait with those of another one, whose slot is returned, PARKED; theirs is free then.
- * PF_NO_SLOT: there is none that they may wait with.  `done`: see pf_batch_before. */
+/* Have the rows of a thinned batch wait with those of another one, whose slot is returned, PARKED; theirs is free then, as
+ * the intake is told when the other one goes on waiting (pf_wait_until_due).  PF_NO_SLOT: there is none that they may wait with.  `done`: see pf_batch_before. */
 static uint32_t pf_merge(pf_arena *arena, uint32_t slot_index, int ordered, const uint8_t *done) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     if (!slot->gathered || slot->hurried) return PF_NO_SLOT;
@@ -267,7 +267,6 @@ static uint32_t pf_merge(pf_arena *arena, uint32_t slot_index, int ordered, cons
     pf_append_rows(arena, pf_slot_at(arena, with), slot);
     pf_store(&slot->state, PF_SLOT_FREE); /* transition: merge PARKED -> FREE */
     pf_gather_step(arena);
-    pf_signal_room(arena);
     return with;
 }
 

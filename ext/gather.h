@@ -31,6 +31,12 @@ static inline uint32_t *pf_slot_retries(const pf_arena *arena, pf_slot *slot) {
     return (uint32_t *)((uint8_t *)slot + arena->retries_at);
 }
 
+/* The batch that each row of a slot with `gathered` came in: uint64[rows].  It has no refusals, and this stands in their
+ * table; rows of different batches that are of one lane are not given to the handler together. */
+static inline uint64_t *pf_slot_origins(const pf_arena *arena, pf_slot *slot) {
+    return (uint64_t *)((uint8_t *)slot + arena->refusals_at);
+}
+
 static inline int pf_row_waits(const pf_slot *slot, uint32_t word) {
     return word >> PF_RETRY_ROUND_SHIFT >= slot->waits_from;
 }
@@ -103,20 +109,21 @@ static uint32_t pf_thin(pf_arena *arena, uint32_t slot_index, uint32_t *first_do
     pf_slot_partition *table = pf_slot_partitions(arena, slot), left[PF_SLOT_PARTITIONS];
     uint32_t *words = pf_slot_retries(arena, slot);
     uint8_t *raw = (uint8_t *)slot + arena->raw_at;
-    uint32_t n = pf_slot_length(arena, slot), entries = pf_slot_partition_count(slot), kept = 0;
+    uint32_t n = pf_slot_length(arena, slot), refused = slot->refused, entries = pf_slot_partition_count(slot), kept = 0;
     uint64_t room, used = 0, payload_bytes = 0;
     uint32_t waiting = pf_count_waiting(arena, slot, &room);
     if (waiting == PF_LEFT_WHOLE) return waiting;
     *first_done = waiting;
     *done = n - waiting;
     if (room > arena->raw_bytes) room = arena->raw_bytes;
-    uint8_t *pieces = malloc(room ? room : 1);
-    if (pieces == NULL) return PF_LEFT_WHOLE;
+    uint64_t *origins = malloc(waiting * sizeof *origins + room);
+    if (origins == NULL) return PF_LEFT_WHOLE;
+    uint8_t *pieces = (uint8_t *)(origins + waiting);
     pf_gather_step(arena);
     uint32_t row = 0, why = 0, behind = waiting, to = 0;
     for (uint32_t i = 0; i < n; i++) {
         pf_message m = messages[i];
-        int is_row = !(why < slot->refused && refusals[why].message == i);
+        int is_row = !(why < refused && refusals[why].message == i);
         if (!is_row) why++;
         uint32_t word = is_row && row < arena->slot_capacity ? words[row++] : 0;
         if (!is_row || !pf_row_waits(slot, word) || to == waiting) {
@@ -125,6 +132,7 @@ static uint32_t pf_thin(pf_arena *arena, uint32_t slot_index, uint32_t *first_do
         }
         pf_move_message(arena, raw, &m, pieces, room, &used);
         payload_bytes += m.payload_size == PF_NO_PAYLOAD ? 0 : m.payload_size;
+        origins[to] = slot->gathered ? pf_slot_origins(arena, slot)[row - 1] : slot->batch;
         words[to] = 2u << PF_RETRY_ROUND_SHIFT | (word & PF_RETRY_GIVEN_MASK);
         parted[to++] = m;
         uint32_t entry = pf_entry_of(left, kept, m.partition), old = pf_entry_of(table, entries, m.partition);
@@ -138,8 +146,9 @@ static uint32_t pf_thin(pf_arena *arena, uint32_t slot_index, uint32_t *first_do
     }
     memcpy(messages, parted, n * sizeof *messages);
     memcpy(raw, pieces, used);
+    memcpy(pf_slot_origins(arena, slot), origins, to * sizeof *origins);
     memcpy(table, left, kept * sizeof *table);
-    free(pieces);
+    free(origins);
     slot->messages = slot->rows = to;
     slot->raw_bytes = (uint32_t)used;
     slot->payload_bytes = payload_bytes;
@@ -236,6 +245,7 @@ static void pf_append_rows(pf_arena *arena, pf_slot *slot, pf_slot *from) {
         m.headers_at += (uint32_t)base;
         messages[n + i] = m;
         words[n + i] = slot->waits_from << PF_RETRY_ROUND_SHIFT | (their_words[i] & PF_RETRY_GIVEN_MASK);
+        pf_slot_origins(arena, slot)[n + i] = pf_slot_origins(arena, from)[i];
     }
     for (uint32_t i = 0; i < pf_slot_partition_count(from); i++) {
         uint32_t entry = pf_entry_of(table, entries, other[i].partition);

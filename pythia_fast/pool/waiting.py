@@ -82,6 +82,15 @@ class WaitingRows:
         return rows[self._words[rows] >> ROUND_SHIFT > self._round]
 
     @property
+    def origins(self) -> npt.NDArray[np.uint64] | None:
+        """uint64[rows]: the batch that each row came in; None: all in this one."""
+        if not self._arena.facts(self._slot).gathered:
+            return None
+        return np.frombuffer(
+            self._arena.view(self._slot, self._arena.offsets["refusals"], 8 * len(self._words)), np.uint64
+        )
+
+    @property
     def may_wait(self) -> bool:
         """Whether there can be another round."""
         return self._round < LAST_ROUND
@@ -139,6 +148,35 @@ class LanesThatWait:
         return behind, max(monotonic_ns(), *(due_ns for _, _, due_ns in parked)) + BEHIND_NS
 
 
+def parts_that_share_no_lane(
+    rows: RowIndices, origins: npt.NDArray[np.uint64], lane_of: npt.NDArray[np.uint64]
+) -> list[RowIndices]:
+    """The rows in as few parts as have no two rows of one lane that came in different batches, in their order.
+
+    Rows that wait together would else be handled together, and one that has to wait once more be passed by the next one
+    of its lane, which it never would have been where each waited with its own batch.
+
+    Parameters:
+        rows: ascending.
+        origins: uint64[rows of the slot], the batch that each came in; ascending as well.
+        lane_of: uint64[rows of the slot].
+    """
+    bounds = np.flatnonzero(np.diff(origins[rows])) + 1
+    if not len(bounds):
+        return [rows]
+    parts: list[list[RowIndices]] = []
+    seen: set[int] = set()
+    for some in np.split(rows, bounds):
+        lanes_here = set(lane_of[some].tolist())
+        if parts and seen.isdisjoint(lanes_here):
+            parts[-1].append(some)
+            seen |= lanes_here
+        else:
+            parts.append([some])
+            seen = lanes_here
+    return [np.concatenate(part) for part in parts]
+
+
 _NO_LANES: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
 
 
@@ -167,6 +205,12 @@ class LanesInHand:
         """The rows wait no more."""
         if self._lane_of is not None:
             self._waits[self._lane_of[rows]] = False
+
+    def apart(self, rows: RowIndices, origins: npt.NDArray[np.uint64]) -> list[RowIndices]:
+        """See ``parts_that_share_no_lane``; rows without an order may all be handled together."""
+        if self._by_key is None:
+            return [rows]
+        return parts_that_share_no_lane(rows, origins, lanes(self._memory, self._by_key))
 
     def part(self, rows: RowIndices) -> tuple[RowIndices, RowIndices]:
         """(The rows that may be handled, those that are in lanes in which rows wait.)"""

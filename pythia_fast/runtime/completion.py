@@ -361,7 +361,9 @@ class Completion:
                 self._settle_positions(partitions)
                 self._acknowledge(slot, first, done)
                 size = facts.payload_bytes - self._arena.facts(slot).payload_bytes
-                came_back = [other for other, pending in self._pending.items() if not (pending.parked or pending.spilled)]
+                came_back = [
+                    other for other, pending in self._pending.items() if not (pending.parked or pending.spilled)
+                ]
                 together = self._arena.merge(slot, self._handler.ordering != "unordered", came_back)
                 waits = slot if together is None else together
             self._arena.wait_until_due(waits)

@@ -174,8 +174,8 @@ cdef class Arena(ArenaMemory):
 
     def parked_before(self, uint32_t slot):
         """[(slot, waits_from, due_ns)] of the batches of the same process that came before this one and have rows that
-        wait. Asked by the holder of ``slot``, to whose queue alone they come back: nobody writes these meanwhile, but for
-        the completion thread, which says so in ``gathers``."""
+        wait. Asked by the holder of ``slot``, to whose queue alone they come back: nobody writes these meanwhile but the
+        completion thread, which says so in ``gathers``."""
         cdef pf_slot *mine = slot_of(self, slot)
         cdef pf_slot *other
         cdef uint32_t i, state
@@ -191,7 +191,7 @@ cdef class Arena(ArenaMemory):
 
     @property
     def gathers(self):
-        """Odd while the completion thread changes slots that wait; whoever looks into them looks at it before and after."""
+        """Odd while the completion thread changes slots that wait: look at it before and after a look into them."""
         return pf_load_sc(&self.arena.gathers)
 
     def crashes(self, uint32_t slot):
@@ -297,8 +297,8 @@ cdef class Arena(ArenaMemory):
         return pf_load(&slot_of(self, slot).state) == PF_SLOT_PARKED
 
     def thin(self, uint32_t slot):
-        """Have a parked batch hold the rows that wait alone. Returns (first, messages): from where in its table the others
-        stand, until it is merged or waits, and how many; None: its tables do not agree, and it was left as it is."""
+        """Have a parked batch hold the rows that wait alone. Returns (first, messages): from where in its table the
+        others stand, until it is merged or waits, and how many; None: its tables do not agree, it was left as it is."""
         cdef uint32_t first_done = 0, done = 0
         slot_of(self, slot)
         if pf_thin(self.arena, slot, &first_done, &done) == PF_LEFT_WHOLE:
@@ -306,7 +306,7 @@ cdef class Arena(ArenaMemory):
         return first_done, done
 
     def merge(self, uint32_t slot, bint ordered, done):
-        """Have the rows of a thinned batch wait with those of another one: that one's slot, parked; None: it found none.
+        """Have the rows of a thinned batch wait with those of another one: that one's slot, parked; None: with none.
 
         ``ordered``: rows keep the order of their batches. ``done``: slots that came back and wait for deliveries only.
         """

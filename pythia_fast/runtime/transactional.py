@@ -225,7 +225,7 @@ class TransactionalCompletion(Completion):
             self._epochs.settle(partition, next_offset)
 
     def _have_wait(self, slot: int, facts: SlotFacts) -> tuple[int, int]:
-        """A batch waits whole: it is one of its epoch's, and should the transaction come to nothing, so do all its rows."""
+        """A batch waits whole: should the transaction of its epoch come to nothing, so do all its rows."""
         self._arena.wait_until_due(slot)
         return 0, 0
 

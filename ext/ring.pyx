@@ -174,8 +174,8 @@ cdef class Arena(ArenaMemory):
 
     def parked_before(self, uint32_t slot):
         """[(slot, waits_from, due_ns)] of the batches of the same process that came before this one and have rows that
-        wait. Asked by the holder of ``slot``, to whose queue alone they come back: nobody writes these meanwhile but the
-        completion thread, which says so in ``gathers``."""
+        wait. Asked by the holder of ``slot``, to whose queue alone they come back: nobody writes these meanwhile but
+        the completion thread, which says so in ``gathers``."""
         cdef pf_slot *mine = slot_of(self, slot)
         cdef pf_slot *other
         cdef uint32_t i, state

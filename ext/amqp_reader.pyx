@@ -84,18 +84,19 @@ cdef class AmqpReaderNative(NativeSource):
     def end_channel(self):
         pf_amqp_source_end_channel(&self.state)
 
-    def settled(self, Arena arena not None, uint32_t slot):
+    def settled(self, Arena arena not None, uint32_t slot, uint32_t first, uint32_t messages):
         cdef pf_slot *batch = pf_slot_at(arena.arena, slot)
-        cdef pf_message *messages = pf_slot_messages(arena.arena, batch)
-        cdef uint32_t count = batch.messages, at = 0, n, partition
+        cdef pf_message *table = pf_slot_messages(arena.arena, batch)
+        cdef uint64_t end = <uint64_t>first + messages
+        cdef uint32_t count = <uint32_t>min(end, <uint64_t>arena.arena.slot_capacity), at = first, n, partition
         cdef int64_t tags[256]
         cdef int tell = 0
         with nogil:
             while at < count:
-                partition = messages[at].partition
+                partition = table[at].partition
                 n = 0
-                while at < count and n < 256 and messages[at].partition == partition:
-                    tags[n] = messages[at].offset
+                while at < count and n < 256 and table[at].partition == partition:
+                    tags[n] = table[at].offset
                     n += 1
                     at += 1
                 tell |= pf_amqp_source_done(&self.state, partition, tags, n)

@@ -28,7 +28,9 @@
  *
  * A batch some of whose rows are to be handled again later:
  *
- *     HELD --park(W)--> PARKED --wait(D)--> WAITING --requeue(I)--> READY
+ *     HELD --park(W)--> PARKED --wait(D)--> WAITING --recall(I)--> FILLING --requeue(I)--> READY
+ *                       |    ^              |
+ *     FREE <--merge(D)--+    +--reopen(D)---+
  *
  * `return` (from HELD, OUTPUT_FULL or a DONE that was not yet counted in `completed`) happens only after
  * the kernel has told the runtime that the holder is dead.  One that holds nothing may have its place given up by a
@@ -192,8 +194,9 @@ typedef struct {
     uint32_t failed;          /*                                                W */
     uint32_t error_half;      /* of the error region: the one that error_bytes are in   W */
     uint32_t round;           /* from 1; more when rows of the batch are handled again   I */
-    uint32_t waits_from;      /* rows whose word tells this round or a later one wait    W at park */
+    uint32_t waits_from;      /* rows whose word tells this round or a later one wait; 0: none did yet   I at claim, W at park, D */
     uint64_t due_ns;          /* CLOCK_MONOTONIC when a parked batch goes on             W */
+    uint32_t gathered;        /* 1: it holds rows that wait, and their notes, alone (gather.h)   I at claim, D */
     uint32_t journal_at;      /* which progress record counts; the other one is scratch   W while HELD, D after a death */
     pf_progress journal[2];
 } pf_slot;
@@ -266,11 +269,12 @@ typedef struct {
     _Alignas(PF_CACHE_LINE)
     uint32_t free_signal;     /* futex word: releases and collections so far    D */
     uint32_t free_waiting;    /* 1 while the intake thread sleeps               I */
-    uint32_t n_waiting;       /* batches in state WAITING                D adds, I subtracts */
+    uint32_t n_waiting;       /* batches in state WAITING       D adds, I and D subtract */
     uint32_t epoch;           /* in which batches are opened now (intake.h)     I */
     _Alignas(PF_CACHE_LINE)
     uint32_t circuit;         /* PF_CIRCUIT_...; on a line that is hardly ever written     D; W takes the probe */
     uint32_t void_below;      /* batches of epochs below come to nothing: they are not handled   D; I at a rewind */
+    uint32_t gathers;         /* odd while slots that wait are changed (gather.h)       D */
 } pf_arena;
 
 _Static_assert(sizeof(pf_message) == 48, "pf_message is part of the shared layout");

@@ -64,7 +64,7 @@ cdef extern from "arena_layout.h" nogil:
         uint32_t state, worker, messages, decoded, rows, refused, raw_bytes, n_partitions, epoch, crashes, hurried
         uint64_t batch, opened_ns, published_ns, payload_bytes
         uint64_t taken_ns, completed_ns, output_bytes
-        uint32_t output_records, error_bytes, rejected, retried, failed, error_half, round, waits_from
+        uint32_t output_records, error_bytes, rejected, retried, failed, error_half, round, waits_from, gathered
         uint64_t due_ns
     ctypedef struct pf_worker:
         uint32_t tail, stop, collected, taken, completed, booted
@@ -80,4 +80,4 @@ cdef extern from "arena_layout.h" nogil:
         uint64_t slot_bytes, workers_at, spares_at, names_at, slots_at
         uint64_t partitions_at, messages_at, good_at, refusals_at, status_at, retries_at, columns_at
         uint64_t raw_at, raw_bytes, errors_at, errors_bytes, output_at, output_bytes
-        uint32_t done_signal, done_waiting, epoch, circuit, void_below
+        uint32_t done_signal, done_waiting, epoch, circuit, void_below, gathers

@@ -217,6 +217,7 @@ cdef class ArenaMemory:
         """
         return {
             "messages": self.arena.messages_at, "status": self.arena.status_at, "retries": self.arena.retries_at,
+            "refusals": self.arena.refusals_at,
             "columns": self.arena.columns_at,
             "raw": self.arena.raw_at, "errors": self.arena.errors_at, "errors_bytes": self.arena.errors_bytes,
             "output": self.arena.output_at, "output_bytes": self.arena.output_bytes,

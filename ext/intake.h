@@ -342,10 +342,10 @@ static int64_t pf_requeue_due(pf_intake *in) {
     uint64_t now = pf_now_ns();
     uint32_t slot;
     while ((slot = pf_oldest_due(in, now, &next)) != PF_NO_SLOT) {
-        /* Once: rows that are given to the handler again and again without the time between that was asked for would
-         * use up their attempts on whatever they wait for. */
-        if (pf_slot_at(in->arena, slot)->due_ns > now) pf_slot_at(in->arena, slot)->hurried = 1;
-        pf_requeue(in->arena, slot, pf_worker_for(in, pf_slot_at(in->arena, slot)->worker));
+        /* Early once: rows that are given to the handler again and again without the time between that was asked for
+         * would use up their attempts on whatever they wait for. */
+        int early = pf_slot_at(in->arena, slot)->due_ns > now;
+        pf_requeue(in->arena, slot, pf_worker_for(in, pf_slot_at(in->arena, slot)->worker), early);
     }
     return next;
 }

@@ -42,7 +42,7 @@ static inline uint32_t pf_claim(pf_arena *arena) {
     for (uint32_t i = 0; i < arena->n_slots; i++) {
         pf_slot *slot = pf_slot_at(arena, i);
         if (pf_load(&slot->state) != PF_SLOT_FREE) continue;
-        slot->messages = slot->raw_bytes = slot->crashes = slot->hurried = 0;
+        slot->messages = slot->raw_bytes = slot->crashes = slot->hurried = slot->gathered = slot->waits_from = 0;
         slot->decoded = PF_UNDECODED;
         slot->rows = slot->refused = 0;
         slot->payload_bytes = 0;
@@ -92,15 +92,19 @@ static inline void pf_publish(pf_arena *arena, uint32_t slot_index, uint32_t wor
     pf_queue_slot(arena, slot_index, worker); /* transition: publish FILLING -> READY */
 }
 
-/* Its rows that wait are handled once more, by a holder that finds no journal. */
-static inline void pf_requeue(pf_arena *arena, uint32_t slot_index, uint32_t worker) {
+/* Its rows that wait are handled once more, by a holder that finds no journal; 0: the completion thread has taken it back,
+ * and hands it over again.  `early`: it is not due yet. */
+static inline int pf_requeue(pf_arena *arena, uint32_t slot_index, uint32_t worker, int early) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
+    if (!pf_exchange_if(&slot->state, PF_SLOT_WAITING, PF_SLOT_FILLING)) return 0; /* transition: recall WAITING -> FILLING */
+    if (early) slot->hurried = 1;
     slot->round = slot->waits_from;
     slot->crashes = 0;
     slot->journal_at = 0;
     memset(slot->journal, 0, sizeof slot->journal);
     pf_add(&arena->n_waiting, (uint32_t)-1);
-    pf_queue_slot(arena, slot_index, worker); /* transition: requeue WAITING -> READY */
+    pf_queue_slot(arena, slot_index, worker); /* transition: requeue FILLING -> READY */
+    return 1;
 }
 
 /* ---- pool process -------------------------------------------------------------------------- */

@@ -28,11 +28,18 @@ from arena_layout cimport (
     pf_worker,
 )
 from atomics cimport pf_load, pf_load64, pf_load_sc, pf_now_ns, pf_store, pf_store64, pf_store_sc, pf_wait
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 
 from pythia_fast._ext.arena_memory cimport ArenaMemory, pf_slot_at, slot_of
 from pythia_fast._ext.decoder cimport NativeDecoder, pf_decoder
 from pythia_fast._ext.plan cimport pf_columns
+
+cdef extern from "gather.h" nogil:
+    enum:
+        PF_LEFT_WHOLE
+    uint32_t pf_thin(pf_arena *arena, uint32_t slot, uint32_t *first_done, uint32_t *done)
+    uint32_t pf_merge(pf_arena *arena, uint32_t slot, int ordered, const uint8_t *done)
 
 cdef extern from "slot_decode.h" nogil:
     enum:
@@ -67,7 +74,7 @@ CIRCUIT_OPEN, CIRCUIT_HALF_OPEN = PF_CIRCUIT_OPEN, PF_CIRCUIT_HALF_OPEN
 SlotFacts = namedtuple(
     "SlotFacts",
     "batch worker rows refused rejected retried failed payload_bytes output_bytes output_records error_at error_bytes "
-    "crashes round opened_ns published_ns taken_ns completed_ns",
+    "crashes round gathered opened_ns published_ns taken_ns completed_ns",
 )
 
 #: One pool process' counters (nanoseconds are of CLOCK_MONOTONIC).
@@ -167,7 +174,8 @@ cdef class Arena(ArenaMemory):
 
     def parked_before(self, uint32_t slot):
         """[(slot, waits_from, due_ns)] of the batches of the same process that came before this one and have rows that
-        wait. Asked by the holder of ``slot``, to whose queue alone they come back: nobody writes these meanwhile."""
+        wait. Asked by the holder of ``slot``, to whose queue alone they come back: nobody writes these meanwhile but
+        the completion thread, which says so in ``gathers``."""
         cdef pf_slot *mine = slot_of(self, slot)
         cdef pf_slot *other
         cdef uint32_t i, state
@@ -175,13 +183,16 @@ cdef class Arena(ArenaMemory):
         for i in range(self.arena.n_slots):
             other = pf_slot_at(self.arena, i)
             state = pf_load(&other.state)
-            if state != PF_SLOT_PARKED and state != PF_SLOT_WAITING and state != PF_SLOT_READY:
+            if state not in (PF_SLOT_PARKED, PF_SLOT_WAITING, PF_SLOT_FILLING, PF_SLOT_READY) or other.waits_from == 0:
                 continue
-            if other.worker != mine.worker or other.batch >= mine.batch:
-                continue
-            if state != PF_SLOT_READY or other.round > 1:
+            if other.worker == mine.worker and other.batch < mine.batch:
                 found.append((i, other.waits_from, other.due_ns))
         return found
+
+    @property
+    def gathers(self):
+        """Odd while the completion thread changes slots that wait: look at it before and after a look into them."""
+        return pf_load_sc(&self.arena.gathers)
 
     def crashes(self, uint32_t slot):
         """Holders that have died on the batch in this slot."""
@@ -193,7 +204,7 @@ cdef class Arena(ArenaMemory):
         return SlotFacts(
             s.batch, s.worker, s.rows, s.refused, s.rejected, s.retried, s.failed, s.payload_bytes, s.output_bytes,
             s.output_records, self.arena.errors_at + (s.error_half & 1) * self.arena.errors_bytes, s.error_bytes,
-            s.crashes, s.round, s.opened_ns, s.published_ns, s.taken_ns, s.completed_ns,
+            s.crashes, s.round, s.gathered, s.opened_ns, s.published_ns, s.taken_ns, s.completed_ns,
         )
 
     def decode(self, uint32_t slot, NativeDecoder decoder not None):
@@ -284,6 +295,33 @@ cdef class Arena(ArenaMemory):
     def parked(self, uint32_t slot):
         """Whether a collected batch has rows that wait."""
         return pf_load(&slot_of(self, slot).state) == PF_SLOT_PARKED
+
+    def thin(self, uint32_t slot):
+        """Have a parked batch hold the rows that wait alone. Returns (first, messages): from where in its table the
+        others stand, until it is merged or waits, and how many; None: its tables do not agree, it was left as it is."""
+        cdef uint32_t first_done = 0, done = 0
+        slot_of(self, slot)
+        if pf_thin(self.arena, slot, &first_done, &done) == PF_LEFT_WHOLE:
+            return None
+        return first_done, done
+
+    def merge(self, uint32_t slot, bint ordered, done):
+        """Have the rows of a thinned batch wait with those of another one: that one's slot, parked; None: with none.
+
+        ``ordered``: rows keep the order of their batches. ``done``: slots that came back and wait for deliveries only.
+        """
+        cdef uint8_t *is_done
+        cdef uint32_t at, merged
+        slot_of(self, slot)
+        is_done = <uint8_t *>calloc(self.arena.n_slots, 1)
+        if is_done == NULL:
+            raise MemoryError
+        for at in done:
+            if at < self.arena.n_slots:
+                is_done[at] = 1
+        merged = pf_merge(self.arena, slot, ordered, is_done)
+        free(is_done)
+        return None if merged == PF_NO_SLOT else merged
 
     def wait_until_due(self, uint32_t slot):
         """What the other rows of a parked batch gave rise to is durable: it goes on when it is due."""
@@ -387,7 +425,7 @@ cdef class Arena(ArenaMemory):
             state = pf_load(&s.state)
             if state == PF_SLOT_FREE or pf_load(&s.n_partitions) == 0 or not since <= s.epoch <= until:
                 continue
-            if not untaken or state == PF_SLOT_READY or state == PF_SLOT_WAITING:
+            if not untaken or state in (PF_SLOT_READY, PF_SLOT_WAITING) or (state == PF_SLOT_FILLING and s.waits_from):
                 count += 1
         return count
 
@@ -404,8 +442,10 @@ cdef class Arena(ArenaMemory):
             state = pf_load(&s.state)
             if state == PF_SLOT_FREE or pf_load(&s.n_partitions) == 0 or not since <= s.epoch <= until:
                 continue
-            if slot in slots or state == PF_SLOT_FILLING or (state == PF_SLOT_READY and s.worker in workers):
-                continue  # one that is filling may be kept from its process by those that wait
+            if slot in slots or (state == PF_SLOT_READY and s.worker in workers):
+                continue
+            if state == PF_SLOT_FILLING and s.waits_from == 0:
+                continue  # it may be kept from its process by those that wait
             if state == PF_SLOT_WAITING and s.due_ns <= now:
                 if s.worker in workers if bound else len(workers) == self.arena.n_workers:
                     continue

@@ -41,6 +41,7 @@ CONFIGURATIONS = [
     Configuration("two places, a death", {"WORKERS": 2, "SLOTS": 2, "BATCHES": 2, "CREDIT": 1, "DEATHS": 1}),
     Configuration("the circuit, a death", {"WORKERS": 2, "SLOTS": 1, "CREDIT": 1, "CIRCUIT": 1, "DEATHS": 1}),
     Configuration("spills, rounds, a death", {"SLOTS": 2, "SPILLS": 1, "PARKS": 1, "DEATHS": 1}),
+    Configuration("rounds and merges, a death", {"SLOTS": 2, "PARKS": 3, "MERGES": 1, "DEATHS": 1}),
     Configuration("two deaths, cells used again", {"SLOTS": 2, "BATCHES": 3, "DEATHS": 2}),
     Configuration("the circuit, two slots", {"WORKERS": 2, "SLOTS": 2, "CREDIT": 1, "CIRCUIT": 1, "DEATHS": 0}),
     Configuration("every run ends", {"SLOTS": 2, "SPILLS": 1, "DEATHS": 1}, cycles=True),
@@ -49,6 +50,7 @@ CONFIGURATIONS = [
 
 SMALL = {"SLOTS": 2, "BATCHES": 2, "DEATHS": 0}
 DYING = {"SLOTS": 2, "BATCHES": 2, "DEATHS": 1}
+MERGES = {"SLOTS": 2, "BATCHES": 2, "PARKS": 3, "MERGES": 1, "DEATHS": 0}
 ROUNDS = {"SLOTS": 1, "BATCHES": 2, "PARKS": 1, "DEATHS": 0}
 PAIR = {"WORKERS": 2, "SLOTS": 2, "BATCHES": 2, "CREDIT": 1, "DEATHS": 0}
 
@@ -188,6 +190,28 @@ MUTANTS = [
         ],
     ),
     Mutant("wait: not counted", ROUNDS, [("    n_waiting++;\n    MOVE(s, wait", "    MOVE(s, wait")]),
+    Mutant(
+        "requeue: without a look whether it waits still",
+        MERGES,
+        [
+            (
+                "    atomic { if :: state[s] == WAITING -> MOVE(s, recall, WAITING, FILLING) :: else -> s = NONE fi };",
+                "    MOVE(s, recall, WAITING, FILLING);",
+            ),
+        ],
+    ),
+    Mutant(
+        "reopen: without a look whether it waits still",
+        MERGES,
+        [
+            (
+                "    atomic { if :: state[s] == WAITING -> MOVE(s, reopen, WAITING, PARKED); got = 1 :: else fi };",
+                "    MOVE(s, reopen, WAITING, PARKED); got = 1;",
+            ),
+        ],
+    ),
+    Mutant("reopen: still counted", MERGES, [("    :: got -> n_waiting--\n", "    :: got\n")]),
+    Mutant("merge: rows left behind", MERGES, [("        batch[into] = batch[into] | batch[s];\n", "")]),
     Mutant(
         "return: while the holder lives",
         SMALL,

@@ -31,6 +31,9 @@
 #ifndef PARKS
 #define PARKS 0
 #endif
+#ifndef MERGES
+#define MERGES 0    /* 1: rows that wait may move into another slot in which rows wait; with two slots */
+#endif
 #ifndef CIRCUIT
 #define CIRCUIT 0   /* 1: the circuit is half open at first, so one batch is the probe */
 #endif
@@ -90,7 +93,7 @@ bit posted[WORKERS];    /* completion.py: _deaths */
 
 /* ---- what no party sees; it is for the checks ---- */
 byte holder[SLOTS];     /* 1 + the place whose process has the slot in its hands */
-byte batch[SLOTS];
+byte batch[SLOTS];      /* a bit for each batch that it has rows of */
 byte fed;
 byte handled;           /* a bit a batch */
 byte released;          /* a bit a batch */
@@ -175,13 +178,20 @@ inline pf_queue_slot(s, w) {
 }
 
 inline pf_publish(s, w) {
-    atomic { batch[s] = fed; fed++; MOVE(s, publish, FILLING, READY); CELL(w, tail[w]) = s };
+    atomic { batch[s] = 1 << fed; fed++; MOVE(s, publish, FILLING, READY); CELL(w, tail[w]) = s };
     pf_queue_slot(s, w)
 }
 
+/* `s` is NONE where the completion thread has taken it back meanwhile. */
 inline pf_requeue(s, w) {
-    atomic { n_waiting--; MOVE(s, requeue, WAITING, READY); CELL(w, tail[w]) = s };
-    pf_queue_slot(s, w)
+    atomic { if :: state[s] == WAITING -> MOVE(s, recall, WAITING, FILLING) :: else -> s = NONE fi };
+    if
+    :: s != NONE ->
+        n_waiting--;
+        atomic { MOVE(s, requeue, FILLING, READY); CELL(w, tail[w]) = s };
+        pf_queue_slot(s, w)
+    :: else
+    fi
 }
 
 /* `seen` of the code was read at `look`. */
@@ -301,7 +311,7 @@ inline pf_hand_back(w, s) {
 }
 
 /* The handler writes into the slot until here; it is the holder's alone. */
-#define HANDLED(w, s) assert(holder[s] == w + 1); handled = handled | (1 << batch[s])
+#define HANDLED(w, s) assert(holder[s] == w + 1); handled = handled | batch[s]
 
 inline pf_complete(w, s) {
     atomic { HANDLED(w, s); MOVE(s, complete, HELD, DONE) };
@@ -402,12 +412,34 @@ inline pf_wait_until_due(s) {
     pf_signal_room()
 }
 
+#if MERGES
+/* `got`: the intake was not quicker. */
+inline pf_reopen(s, got) {
+    atomic { if :: state[s] == WAITING -> MOVE(s, reopen, WAITING, PARKED); got = 1 :: else fi };
+    if
+    :: got -> n_waiting--
+    :: else
+    fi
+}
+
+/* What waits is to be handled once more: in the slot `into`, which this thread has, too. */
+inline pf_merge(s, into) {
+    atomic {
+        assert(state[into] == PARKED && !(batch[into] & batch[s]));
+        batch[into] = batch[into] | batch[s];
+        handled = handled & ~batch[into];
+        batch[s] = 0;
+        MOVE(s, merge, PARKED, FREE)
+    }
+}
+#endif
+
 inline pf_release(s) {
     atomic {
-        assert(handled & (1 << batch[s]));
-        assert(!(released & (1 << batch[s])));
-        released = released | (1 << batch[s]);
-        handled = handled & ~(1 << batch[s]);
+        assert((handled & batch[s]) == batch[s]);
+        assert(!(released & batch[s]));
+        released = released | batch[s];
+        handled = handled & ~batch[s];
         batch[s] = 0;
         MOVE(s, release, DONE, FREE)
     };
@@ -500,7 +532,19 @@ inline settle(s) {
         :: !BURIED(s) -> pf_resume(s)
         :: else
         fi
-    :: pending[s] == PARKED -> pending[s] = 0; pf_wait_until_due(s)
+    :: pending[s] == PARKED -> pending[s] = 0;
+#if MERGES
+        if
+        :: state[1 - s] == WAITING -> pf_reopen(1 - s, found)
+        :: true /* their times are too far apart */
+        fi;
+        if
+        :: found -> pf_merge(s, 1 - s); pf_wait_until_due(1 - s); found = 0
+        :: else -> pf_wait_until_due(s)
+        fi
+#else
+        pf_wait_until_due(s)
+#endif
     :: pending[s] == DONE -> pending[s] = 0; pf_release(s)
     fi
 }

@@ -14,8 +14,8 @@ class AmqpReaderNative(NativeSource):
         """Take in the deliveries of a channel, as rows of a partition, and acknowledge them."""
     def end_channel(self) -> None:
         """The channel is gone: what was delivered on it cannot be acknowledged any more."""
-    def settled(self, arena: Arena, slot: int) -> None:
-        """The batch in the slot is done: acknowledge its rows. Any thread."""
+    def settled(self, arena: Arena, slot: int, first: int, messages: int) -> None:
+        """So many messages of the slot's table, from ``first`` on, are done: acknowledge them. Any thread."""
     def done(self, partition: int, tags: Sequence[int]) -> None:
         """These deliveries are done. Any thread."""
     def wake(self) -> None: ...

@@ -114,9 +114,9 @@ class Reader(ABC):
     #: Whether ``settled`` is to be called.
     acknowledges_rows: bool = False
 
-    def settled(self, arena: Arena, slot: int) -> None:  # noqa: B027 - most brokers know one position a partition
-        """All rows of the batch in this slot are done, whatever came before them. Called on the completion thread, just
-        before the slot is released.
+    def settled(self, arena: Arena, slot: int, first: int, messages: int) -> None:  # noqa: B027 - most have positions
+        """So many messages in the table of this slot, from ``first`` on, are done, whatever came before them. Called on
+        the completion thread, just before the slot is released, or waits with its other messages alone.
 
         For a broker that is told about single messages, so that what is done need not wait for what came before it.
         """

@@ -90,8 +90,8 @@ class RabbitMqReader(Reader):
         self._failure = sentence
         self.native.fail()
 
-    def settled(self, arena: Arena, slot: int) -> None:
-        self.native.settled(arena, slot)
+    def settled(self, arena: Arena, slot: int, first: int, messages: int) -> None:
+        self.native.settled(arena, slot, first, messages)
 
     def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str:
         """What is done was told by ``settled`` and is acknowledged by the intake thread. ``wait``: the last of it.

@@ -241,8 +241,13 @@ class RowKeeper:
         """
         if held.waiting is None:
             return [(rows, 0)]
-        given = held.waiting.given(rows)
-        return [(rows[given == times], int(times)) for times in np.flatnonzero(np.bincount(given))[::-1]]
+        origins = held.waiting.origins
+        return [
+            (part[given == times], int(times))
+            for part in ([rows] if origins is None else held.lanes.apart(rows, origins))
+            for given in [held.waiting.given(part)]
+            for times in np.flatnonzero(np.bincount(given))[::-1]
+        ]
 
     def _handle_rows(self, held: _Held, rows: RowIndices | None, deaths: int, attempt: int) -> None:
         """Handle rows until each is done, given up, or noted for the next round. None: all of them.

@@ -13,6 +13,8 @@ in several.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -36,6 +38,8 @@ GIVEN_MASK = 0xFFFF
 LAST_ROUND = 0xFFFF
 #: Until rows that wait for others are looked at again once those have come back.
 BEHIND_NS = 1_000_000
+#: Until slots that were being changed are looked at again; a change takes some ten microseconds.
+LOOK_AGAIN_S = 0.00005
 
 
 class WaitingRows:
@@ -78,6 +82,15 @@ class WaitingRows:
         return rows[self._words[rows] >> ROUND_SHIFT > self._round]
 
     @property
+    def origins(self) -> npt.NDArray[np.uint64] | None:
+        """uint64[rows]: the batch that each row came in; None: all in this one."""
+        if not self._arena.facts(self._slot).gathered:
+            return None
+        return np.frombuffer(
+            self._arena.view(self._slot, self._arena.offsets["refusals"], 8 * len(self._words)), np.uint64
+        )
+
+    @property
     def may_wait(self) -> bool:
         """Whether there can be another round."""
         return self._round < LAST_ROUND
@@ -96,12 +109,31 @@ class LanesThatWait:
     def __init__(self, arena: Arena, by_key: bool) -> None:
         self._arena = arena
         self._by_key = by_key
+        self._parent = os.getppid()
 
     def behind(self, slot: int, memory: BatchMemory, memory_of: MemoryOf) -> tuple[npt.NDArray[np.bool_], int] | None:
         """(bool[rows]: which rows of the batch come behind rows that wait, when to look again); None: none do.
 
-        ``memory_of``: the memory of another slot.
+        ``memory_of``: the memory of another slot. The completion thread may move rows that wait from slot to slot
+        meanwhile: then what was found counts for nothing, and is looked for again.
         """
+        while True:
+            before = self._arena.gathers
+            try:
+                found = self._behind(slot, memory, memory_of)
+            except (IndexError, ValueError):
+                if not self._changed(before):
+                    raise
+            else:
+                if not self._changed(before):
+                    return found
+            time.sleep(LOOK_AGAIN_S)
+
+    def _changed(self, before: int) -> bool:
+        """Whether slots that wait have been changed since; not, if nobody is there any more who would."""
+        return (before % 2 == 1 or self._arena.gathers != before) and os.getppid() == self._parent
+
+    def _behind(self, slot: int, memory: BatchMemory, memory_of: MemoryOf) -> tuple[npt.NDArray[np.bool_], int] | None:
         parked = self._arena.parked_before(slot)
         if not parked:
             return None
@@ -114,6 +146,35 @@ class LanesThatWait:
         if not behind.any():
             return None
         return behind, max(monotonic_ns(), *(due_ns for _, _, due_ns in parked)) + BEHIND_NS
+
+
+def parts_that_share_no_lane(
+    rows: RowIndices, origins: npt.NDArray[np.uint64], lane_of: npt.NDArray[np.uint64]
+) -> list[RowIndices]:
+    """The rows in as few parts as have no two rows of one lane that came in different batches, in their order.
+
+    Rows that wait together would else be handled together, and one that has to wait once more be passed by the next one
+    of its lane, which it never would have been where each waited with its own batch.
+
+    Parameters:
+        rows: ascending.
+        origins: uint64[rows of the slot], the batch that each came in; ascending as well.
+        lane_of: uint64[rows of the slot].
+    """
+    bounds = np.flatnonzero(np.diff(origins[rows])) + 1
+    if not len(bounds):
+        return [rows]
+    parts: list[list[RowIndices]] = []
+    seen: set[int] = set()
+    for some in np.split(rows, bounds):
+        lanes_here = set(lane_of[some].tolist())
+        if parts and seen.isdisjoint(lanes_here):
+            parts[-1].append(some)
+            seen |= lanes_here
+        else:
+            parts.append([some])
+            seen = lanes_here
+    return [np.concatenate(part) for part in parts]
 
 
 _NO_LANES: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
@@ -144,6 +205,12 @@ class LanesInHand:
         """The rows wait no more."""
         if self._lane_of is not None:
             self._waits[self._lane_of[rows]] = False
+
+    def apart(self, rows: RowIndices, origins: npt.NDArray[np.uint64]) -> list[RowIndices]:
+        """See ``parts_that_share_no_lane``; rows without an order may all be handled together."""
+        if self._by_key is None:
+            return [rows]
+        return parts_that_share_no_lane(rows, origins, lanes(self._memory, self._by_key))
 
     def part(self, rows: RowIndices) -> tuple[RowIndices, RowIndices]:
         """(The rows that may be handled, those that are in lanes in which rows wait.)"""

@@ -25,6 +25,7 @@ from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.tracker import Tracker
 
 if TYPE_CHECKING:
+    from pythia_fast._ext.ring import SlotFacts
     from pythia_fast.registration import Handler
     from pythia_fast.runtime.dead_letter import DeadLetterWriter
     from pythia_fast.runtime.dead_letter_form import DeadLetter
@@ -322,26 +323,61 @@ class Completion:
         counts.failed += facts.failed
         counts.killed += pending.killed
         counts.retried += facts.retried
-        self._flow.settled(slot, facts, parked=pending.parked, killed=pending.killed)
         if pending.parked:
-            self._arena.wait_until_due(slot)
+            done, size = self._have_wait(slot, facts)
             self._wake_intake()
-            return
+        else:
+            done, size = self._release(slot, facts)
+        self._flow.settled(slot, facts, done=done, parked=pending.parked, killed=pending.killed)
+        if done:
+            counts.rows += done
+            counts.bytes += size
+            counts.refused += facts.refused
+            counts.last_settled = time.monotonic()
+
+    def _release(self, slot: int, facts: SlotFacts) -> tuple[int, int]:
+        """The batch is done: (messages, bytes of their payloads)."""
         self._slots.discard_spooled(slot, facts)
         with self._lock:
-            self._settled_slot(slot)
+            self._settle_positions(self._arena.partitions(slot))
+            self._acknowledge(slot, 0, facts.rows + facts.refused)
             self._arena.release(slot)
             self._lock.notify_all()
-        counts.rows += facts.rows + facts.refused
-        counts.bytes += facts.payload_bytes
-        counts.refused += facts.refused
-        counts.last_settled = time.monotonic()
+        return facts.rows + facts.refused, facts.payload_bytes
 
-    def _settled_slot(self, slot: int) -> None:
-        if self._reader.acknowledges_rows:
-            self._reader.settled(self._arena, slot)
-        for partition, _messages, _first, next_offset in self._arena.partitions(slot):
+    def _have_wait(self, slot: int, facts: SlotFacts) -> tuple[int, int]:
+        """Settle what is done of a parked batch, and have the rest of it wait, with that of others where it may.
+
+        Returns (messages that are done, bytes of their payloads).
+        """
+        self._slots.discard_spooled(slot, facts)
+        done = size = 0
+        with self._lock:
+            waits = slot
+            partitions = self._arena.partitions(slot)
+            apart = self._arena.thin(slot)
+            if apart is not None:
+                first, done = apart
+                self._settle_positions(partitions)
+                self._acknowledge(slot, first, done)
+                size = facts.payload_bytes - self._arena.facts(slot).payload_bytes
+                came_back = [
+                    other for other, pending in self._pending.items() if not (pending.parked or pending.spilled)
+                ]
+                together = self._arena.merge(slot, self._handler.ordering != "unordered", came_back)
+                waits = slot if together is None else together
+            self._arena.wait_until_due(waits)
+            self._lock.notify_all()
+        return done, size
+
+    def _settle_positions(self, partitions: Sequence[tuple[int, int, int, int]]) -> None:
+        for partition, _messages, _first, next_offset in partitions:
             self._tracker.settle(partition, next_offset)
+
+    def _acknowledge(self, slot: int, first: int, messages: int) -> None:
+        """So many messages of a batch, which stand in its table from ``first`` on, are done."""
+        if self._reader.acknowledges_rows:
+            self._reader.settled(self._arena, slot, first, messages)
 
     def _buried_slots(self) -> set[int]:
         return {slot for worker, _ in self._deaths if (slot := self._arena.slot_in_hand(worker)) is not None}

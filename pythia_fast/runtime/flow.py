@@ -87,8 +87,11 @@ class FlowControl:
         if self._arena.circuit != self._circuit.word:
             self._arena.set_circuit(self._circuit.word)
 
-    def settled(self, slot: int, facts: SlotFacts, *, parked: bool, killed: int) -> None:
-        """A round of a batch is durable; unless it is ``parked``, so is the batch. ``killed``: rows that killed."""
+    def settled(self, slot: int, facts: SlotFacts, *, done: int, parked: bool, killed: int) -> None:
+        """A round of a batch is durable; unless it is ``parked``, so is the batch.
+
+        ``done``: messages that are settled; 0 of a parked batch that waits whole. ``killed``: rows that killed.
+        """
         if self._deaths.state == "probing" and facts.rows > killed and not parked:
             self._deaths.reopen(_now_s())
             self._changed(self._deaths, "probing", "")
@@ -97,12 +100,13 @@ class FlowControl:
         if self._watch is None or self._limit is None:
             return
         given_up = facts.failed + (facts.rejected if self._limit.count_rejected else 0)
-        if parked:
-            self._given_up[slot] = self._given_up.get(slot, 0) + given_up
+        if not done:
+            if given_up:
+                self._given_up[slot] = self._given_up.get(slot, 0) + given_up
             return
         given_up += facts.refused + self._given_up.pop(slot, 0)
         before = self._watch.gate.state
-        self._watch.settled(_now_s(), facts.rows + facts.refused, given_up, facts.opened_ns * 1e-9)
+        self._watch.settled(_now_s(), done, given_up, facts.opened_ns * 1e-9)
         self._changed(self._watch.gate, before, f"a batch of at most {PROBE_ROWS} rows is tried")
 
     def dropped(self, slot: int) -> None:

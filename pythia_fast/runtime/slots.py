@@ -54,7 +54,7 @@ class SlotReader:
 
         ``deaths``: how the process ended that had it in hand, for each row that killed, in their order.
         """
-        letters = self._refused(slot, facts) if facts.refused and facts.round == 1 else []
+        letters = self._refused(slot, facts) if facts.refused and (facts.round == 1 or facts.gathered) else []
         if notes.errors:
             table = self._messages(slot, self._arena.rows_at(slot))
             obituaries = iter(deaths)

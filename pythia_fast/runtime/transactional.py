@@ -29,6 +29,7 @@ from pythia_fast.runtime.epochs import Epochs
 from pythia_fast.transactions import SHARE_OF_TIMEOUT
 
 if TYPE_CHECKING:
+    from pythia_fast._ext.ring import SlotFacts
     from pythia_fast.brokers.base import Partition
     from pythia_fast.brokers.kafka_transactions import KafkaTransactions
 
@@ -219,9 +220,14 @@ class TransactionalCompletion(Completion):
                 self._spilled_at[slot] = done.rows_done
             super()._spilled(slot)
 
-    def _settled_slot(self, slot: int) -> None:
-        for partition, _messages, _first, next_offset in self._arena.partitions(slot):
+    def _settle_positions(self, partitions: Sequence[tuple[int, int, int, int]]) -> None:
+        for partition, _messages, _first, next_offset in partitions:
             self._epochs.settle(partition, next_offset)
+
+    def _have_wait(self, slot: int, facts: SlotFacts) -> tuple[int, int]:
+        """A batch waits whole: should the transaction of its epoch come to nothing, so do all its rows."""
+        self._arena.wait_until_due(slot)
+        return 0, 0
 
     def _drop(self, slot: int) -> None:
         """Its rows are read again."""

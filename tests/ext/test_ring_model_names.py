@@ -48,6 +48,8 @@ OPERATIONS = {
     "pf_resume": "ring.h",
     "pf_wait_until_due": "ring.h",
     "pf_release": "ring.h",
+    "pf_reopen": "gather.h",
+    "pf_merge": "gather.h",
     "pf_return": "ring.h",
     "pf_wait_for_room": "intake.h",
     "wait_done": "ring.pyx",
@@ -108,7 +110,7 @@ def steps_of_the_code(operation: str) -> list[str]:
     text = inlined(operation, rf"\b({helpers})\([^;\n]*\)", body_of)
     place = r"[\w.>()\[\], -]*?(?:->|\.)"
     kinds = {
-        "state": rf"pf_store\w*\(&{place}state,",
+        "state": rf"pf_(?:store\w*|exchange_if)\(&{place}state,",
         "queue": r"\bqueue\[[^\]]*\] = ",
         "word": rf"pf_(?:store\w*|add|exchange_if)\(&{place}(?P<word>{WORDS}),\s*(?P<value>\w*)",
         "added": rf"pf_add\(&{place}(?P<added>{SIGNALS}),",

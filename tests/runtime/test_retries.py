@@ -283,10 +283,10 @@ def test_a_run_that_is_stopped_spends_one_attempt_early_and_leaves_the_row_to_th
     thread.start()
     report = app.run(workers=1, until="forever", state_dir=tmp_path / "state", observer=events, drain_timeout=1.0)
     thread.join()
-    assert (report.ending, report.dead_lettered, report.unfinished) == ("deadline", 0, 10)
+    assert (report.ending, report.dead_lettered, report.unfinished) == ("deadline", 0, 1)
     assert calls.read_text() == "10\n1\n"
     assert dead.records == []
-    assert source.committed == {0: 0}
+    assert source.committed == {0: 7}
 
 
 def test_batches_that_wait_beyond_the_slots_for_them_hold_the_source_back_and_lose_nothing(tmp_path):

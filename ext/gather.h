@@ -1,0 +1,283 @@
+/* Rows that wait to be handled again, apart from those of their batch that are done: what waits takes the room, and keeps
+ * the positions, of these rows alone, and the rows of several batches wait in one slot.
+ *
+ * The completion thread does all of it, in PARKED slots, which are its own.  The process whose batches they are may look
+ * into them meanwhile, for lanes in which rows wait (pool/waiting.py); it looks at `gathers` before and after, and looks
+ * again where that has changed or is odd.
+ *
+ * Handlers can write into slots, so each place is checked before it is used.  A slot whose tables do not agree is left
+ * as it is, and waits whole; a row that lies outside of its slot is kept as one that decoding refuses.
+ */
+#ifndef PYTHIA_GATHER_H
+#define PYTHIA_GATHER_H
+
+#include <stdlib.h>
+
+#include "slot_decode.h"
+
+#define PF_LEFT_WHOLE 0xffffffffu
+
+/* Rows whose time to be handled again differs by less than this part of their wait may wait together. */
+#define PF_GATHER_PART 8
+/* While fewer than this part of the slots is free, rows wait with others whatever their time. */
+#define PF_GATHER_FREE 4
+
+/* For whoever looks into slots that wait: odd while they change. */
+static inline void pf_gather_step(pf_arena *arena) {
+    pf_add(&arena->gathers, 1);
+}
+
+static inline uint32_t *pf_slot_retries(const pf_arena *arena, pf_slot *slot) {
+    return (uint32_t *)((uint8_t *)slot + arena->retries_at);
+}
+
+/* The batch that each row of a slot with `gathered` came in: uint64[rows].  It has no refusals, and this stands in their
+ * table; rows of different batches that are of one lane are not given to the handler together. */
+static inline uint64_t *pf_slot_origins(const pf_arena *arena, pf_slot *slot) {
+    return (uint64_t *)((uint8_t *)slot + arena->refusals_at);
+}
+
+static inline int pf_row_waits(const pf_slot *slot, uint32_t word) {
+    return word >> PF_RETRY_ROUND_SHIFT >= slot->waits_from;
+}
+
+/* Its entry in a slot's table of partitions; PF_SLOT_PARTITIONS where it has none. */
+static uint32_t pf_entry_of(const pf_slot_partition *table, uint32_t n, uint32_t partition) {
+    uint32_t at = 0;
+    while (at < n && table[at].partition != partition) at++;
+    return at < n ? at : PF_SLOT_PARTITIONS;
+}
+
+/* Copy one piece of a message behind `used`; 0 where it lies outside of the raw region, or there is no room. */
+static int pf_move_piece(const pf_arena *arena, const uint8_t *raw, uint32_t *at, uint64_t size, uint8_t *to, uint64_t room,
+                         uint64_t *used) {
+    if (size) {
+        if (size > arena->raw_bytes || *at > arena->raw_bytes - size || size > room - *used) return 0;
+        memcpy(to + *used, raw + *at, size);
+    }
+    *at = (uint32_t)*used;
+    *used += size;
+    return 1;
+}
+
+/* Copy what a message has in the raw region behind `used`, and point it there. */
+static void pf_move_message(const pf_arena *arena, const uint8_t *raw, pf_message *m, uint8_t *to, uint64_t room, uint64_t *used) {
+    uint64_t before = *used;
+    uint64_t payload = m->payload_size == PF_NO_PAYLOAD ? 0 : m->payload_size;
+    uint64_t key = m->key_size > 0 ? (uint64_t)m->key_size : 0;
+    if (pf_move_piece(arena, raw, &m->payload_at, payload, to, room, used) &&
+        pf_move_piece(arena, raw, &m->key_at, key, to, room, used) &&
+        pf_move_piece(arena, raw, &m->headers_at, m->headers_size, to, room, used))
+        return;
+    *used = before;
+    m->payload_at = (uint32_t)arena->raw_bytes; /* outside, as decoding will find */
+    m->payload_size = 1;
+    m->key_size = -1;
+    m->key_at = m->headers_at = m->headers_size = 0;
+}
+
+/* How many rows of the batch wait, and the room that they need; PF_LEFT_WHOLE where its tables do not agree. */
+static uint32_t pf_count_waiting(const pf_arena *arena, pf_slot *slot, uint64_t *bytes) {
+    const uint32_t *words = pf_slot_retries(arena, slot);
+    const pf_message *messages = pf_slot_messages(arena, slot);
+    const pf_refused *refusals = pf_slot_refusals(arena, slot);
+    uint32_t n = pf_slot_length(arena, slot), rows = slot->rows, refused = slot->refused, waiting = 0, row = 0, why = 0;
+    if (n == 0 || (uint64_t)rows + refused != n) return PF_LEFT_WHOLE;
+    *bytes = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (why < refused && refusals[why].message == i) {
+            why++;
+            continue;
+        }
+        if (row == rows) return PF_LEFT_WHOLE;
+        if (!pf_row_waits(slot, words[row++])) continue;
+        waiting++;
+        *bytes += (uint64_t)(messages[i].payload_size == PF_NO_PAYLOAD ? 0 : messages[i].payload_size) +
+                  (messages[i].key_size > 0 ? (uint32_t)messages[i].key_size : 0) + messages[i].headers_size;
+    }
+    return row == rows && waiting ? waiting : PF_LEFT_WHOLE;
+}
+
+/* Have the slot hold nothing but its rows that wait, as a batch that was published with just these and is in its first
+ * round, with its notes for the second one.  The other messages stand behind them in the table of messages, `done` of
+ * them from `first_done` on, for whoever is to be told of them.  Returns how many rows wait, or PF_LEFT_WHOLE. */
+static uint32_t pf_thin(pf_arena *arena, uint32_t slot_index, uint32_t *first_done, uint32_t *done) {
+    pf_slot *slot = pf_slot_at(arena, slot_index);
+    pf_message *messages = pf_slot_messages(arena, slot);
+    pf_message *parted = (pf_message *)((uint8_t *)slot + arena->good_at); /* a table nobody needs any more */
+    const pf_refused *refusals = pf_slot_refusals(arena, slot);
+    pf_slot_partition *table = pf_slot_partitions(arena, slot), left[PF_SLOT_PARTITIONS];
+    uint32_t *words = pf_slot_retries(arena, slot);
+    uint8_t *raw = (uint8_t *)slot + arena->raw_at;
+    uint32_t n = pf_slot_length(arena, slot), refused = slot->refused, entries = pf_slot_partition_count(slot), kept = 0;
+    uint64_t room, used = 0, payload_bytes = 0;
+    uint32_t waiting = pf_count_waiting(arena, slot, &room);
+    if (waiting == PF_LEFT_WHOLE) return waiting;
+    *first_done = waiting;
+    *done = n - waiting;
+    if (room > arena->raw_bytes) room = arena->raw_bytes;
+    uint64_t *origins = malloc(waiting * sizeof *origins + room);
+    if (origins == NULL) return PF_LEFT_WHOLE;
+    uint8_t *pieces = (uint8_t *)(origins + waiting);
+    pf_gather_step(arena);
+    uint32_t row = 0, why = 0, behind = waiting, to = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        pf_message m = messages[i];
+        int is_row = !(why < refused && refusals[why].message == i);
+        if (!is_row) why++;
+        uint32_t word = is_row && row < arena->slot_capacity ? words[row++] : 0;
+        if (!is_row || !pf_row_waits(slot, word) || to == waiting) {
+            if (behind < n) parted[behind++] = m;
+            continue;
+        }
+        pf_move_message(arena, raw, &m, pieces, room, &used);
+        payload_bytes += m.payload_size == PF_NO_PAYLOAD ? 0 : m.payload_size;
+        origins[to] = slot->gathered ? pf_slot_origins(arena, slot)[row - 1] : slot->batch;
+        words[to] = 2u << PF_RETRY_ROUND_SHIFT | (word & PF_RETRY_GIVEN_MASK);
+        parted[to++] = m;
+        uint32_t entry = pf_entry_of(left, kept, m.partition), old = pf_entry_of(table, entries, m.partition);
+        if (entry == PF_SLOT_PARTITIONS) {
+            if (old == PF_SLOT_PARTITIONS) continue; /* written over: nothing is known of such a partition */
+            entry = kept++;
+            left[entry] = (pf_slot_partition){m.partition, 0, m.offset, table[old].next_offset};
+        }
+        left[entry].messages++;
+        if (m.offset < left[entry].first_offset) left[entry].first_offset = m.offset;
+    }
+    memcpy(messages, parted, n * sizeof *messages);
+    memcpy(raw, pieces, used);
+    memcpy(pf_slot_origins(arena, slot), origins, to * sizeof *origins);
+    memcpy(table, left, kept * sizeof *table);
+    free(origins);
+    slot->messages = slot->rows = to;
+    slot->raw_bytes = (uint32_t)used;
+    slot->payload_bytes = payload_bytes;
+    slot->refused = 0;
+    slot->decoded = PF_UNDECODED;
+    slot->gathered = 1;
+    slot->round = 1; /* not one more each time: rounds are counted in 16 bits, and a slot may always have rows that wait */
+    slot->waits_from = 2;
+    if (kept) pf_store(&slot->n_partitions, kept);
+    pf_gather_step(arena);
+    return to;
+}
+
+/* Whether the rows of one thinned batch have room beside those of another. */
+static int pf_has_room_for(pf_arena *arena, pf_slot *slot, pf_slot *more) {
+    if ((uint64_t)slot->messages + more->messages > arena->slot_capacity) return 0;
+    if ((uint64_t)slot->raw_bytes + more->raw_bytes > arena->raw_bytes) return 0;
+    uint32_t n = pf_slot_partition_count(slot), both = n;
+    const pf_slot_partition *table = pf_slot_partitions(arena, slot), *other = pf_slot_partitions(arena, more);
+    for (uint32_t i = 0; i < pf_slot_partition_count(more); i++) both += pf_entry_of(table, n, other[i].partition) >= n;
+    return both <= PF_SLOT_PARTITIONS;
+}
+
+static uint64_t pf_apart_ns(const pf_slot *a, const pf_slot *b) {
+    return a->due_ns > b->due_ns ? a->due_ns - b->due_ns : b->due_ns - a->due_ns;
+}
+
+/* Whether the rows of a thinned batch may be put behind those of this one, which waits. */
+static int pf_may_take_in(pf_arena *arena, pf_slot *slot, pf_slot *more) {
+    if (pf_load(&slot->state) != PF_SLOT_WAITING || slot == more) return 0;
+    return slot->gathered && !slot->hurried && pf_has_room_for(arena, slot, more);
+}
+
+/* Lanes are ordered: the batch of the same process that comes before it and is not done; rows keep the order of their
+ * batches, so they wait with no other.  `done`: 1 for each slot that came back and only waits for deliveries. */
+static uint32_t pf_batch_before(pf_arena *arena, const pf_slot *slot, const uint8_t *done) {
+    uint32_t last = PF_NO_SLOT;
+    for (uint32_t i = 0; i < arena->n_slots; i++) {
+        pf_slot *other = pf_slot_at(arena, i);
+        uint32_t state = pf_load(&other->state);
+        if (state == PF_SLOT_FREE || (state == PF_SLOT_FILLING && other->waits_from == 0) || done[i]) continue;
+        if (other->worker != slot->worker || other->batch >= slot->batch) continue;
+        if (last == PF_NO_SLOT || other->batch > pf_slot_at(arena, last)->batch) last = i;
+    }
+    return last;
+}
+
+/* Rows have no order: of the batches that wait, the one that is due at nearly the same time. */
+static uint32_t pf_batch_beside(pf_arena *arena, pf_slot *slot) {
+    uint32_t nearest = PF_NO_SLOT;
+    for (uint32_t i = 0; i < arena->n_slots; i++) {
+        if (!pf_may_take_in(arena, pf_slot_at(arena, i), slot)) continue;
+        if (nearest == PF_NO_SLOT || pf_apart_ns(pf_slot_at(arena, i), slot) < pf_apart_ns(pf_slot_at(arena, nearest), slot))
+            nearest = i;
+    }
+    return nearest;
+}
+
+/* Whether the rows of two batches may be handled at the later of their times. */
+static int pf_may_share_a_time(pf_arena *arena, const pf_slot *a, const pf_slot *b) {
+    uint32_t free_slots = 0;
+    for (uint32_t i = 0; i < arena->n_slots; i++) free_slots += pf_load(&pf_slot_at(arena, i)->state) == PF_SLOT_FREE;
+    if (free_slots < arena->n_slots / PF_GATHER_FREE) return 1;
+    uint64_t now = pf_now_ns(), later = a->due_ns > b->due_ns ? a->due_ns : b->due_ns;
+    return later > now && pf_apart_ns(a, b) <= (later - now) / PF_GATHER_PART;
+}
+
+/* Out of the intake's reach; 0: it was quicker. */
+static inline int pf_reopen(pf_arena *arena, uint32_t slot_index) {
+    pf_slot *slot = pf_slot_at(arena, slot_index);
+    if (!pf_exchange_if(&slot->state, PF_SLOT_WAITING, PF_SLOT_PARKED)) return 0; /* transition: reopen WAITING -> PARKED */
+    pf_add(&arena->n_waiting, (uint32_t)-1);
+    return 1;
+}
+
+/* The rows of `from` behind those of `slot`, which has room for them; they are due at the later of their times. */
+static void pf_append_rows(pf_arena *arena, pf_slot *slot, pf_slot *from) {
+    pf_message *messages = pf_slot_messages(arena, slot);
+    const pf_message *more = pf_slot_messages(arena, from);
+    pf_slot_partition *table = pf_slot_partitions(arena, slot);
+    const pf_slot_partition *other = pf_slot_partitions(arena, from);
+    uint32_t *words = pf_slot_retries(arena, slot);
+    const uint32_t *their_words = pf_slot_retries(arena, from);
+    uint32_t n = pf_slot_length(arena, slot), count = pf_slot_length(arena, from), entries = pf_slot_partition_count(slot);
+    uint64_t base = slot->raw_bytes, bytes = from->raw_bytes;
+    if (base > arena->raw_bytes) base = arena->raw_bytes; /* the checks before count for what was there then */
+    if (bytes > arena->raw_bytes - base) bytes = arena->raw_bytes - base;
+    if (count > arena->slot_capacity - n) count = arena->slot_capacity - n;
+    memcpy((uint8_t *)slot + arena->raw_at + base, (uint8_t *)from + arena->raw_at, bytes);
+    for (uint32_t i = 0; i < count; i++) {
+        pf_message m = more[i];
+        if (m.payload_at < arena->raw_bytes) m.payload_at += (uint32_t)base; /* else decoding is to refuse it */
+        m.key_at += (uint32_t)base;
+        m.headers_at += (uint32_t)base;
+        messages[n + i] = m;
+        words[n + i] = slot->waits_from << PF_RETRY_ROUND_SHIFT | (their_words[i] & PF_RETRY_GIVEN_MASK);
+        pf_slot_origins(arena, slot)[n + i] = pf_slot_origins(arena, from)[i];
+    }
+    for (uint32_t i = 0; i < pf_slot_partition_count(from); i++) {
+        uint32_t entry = pf_entry_of(table, entries, other[i].partition);
+        if (entry == PF_SLOT_PARTITIONS) {
+            if (entries < PF_SLOT_PARTITIONS) table[entries++] = other[i];
+            continue;
+        }
+        table[entry].messages += other[i].messages;
+        if (other[i].first_offset < table[entry].first_offset) table[entry].first_offset = other[i].first_offset;
+        if (other[i].next_offset > table[entry].next_offset) table[entry].next_offset = other[i].next_offset;
+    }
+    slot->messages = slot->rows = n + count;
+    slot->raw_bytes = (uint32_t)(base + bytes);
+    slot->payload_bytes += from->payload_bytes;
+    if (from->due_ns > slot->due_ns) slot->due_ns = from->due_ns;
+    if (from->opened_ns < slot->opened_ns) pf_store64(&slot->opened_ns, from->opened_ns);
+    pf_store(&slot->n_partitions, entries);
+}
+
+/* Have the rows of a thinned batch wait with those of another one, whose slot is returned, PARKED; theirs is free then, as
+ * the intake is told when the other one goes on waiting (pf_wait_until_due).  PF_NO_SLOT: there is none that they may wait with.  `done`: see pf_batch_before. */
+static uint32_t pf_merge(pf_arena *arena, uint32_t slot_index, int ordered, const uint8_t *done) {
+    pf_slot *slot = pf_slot_at(arena, slot_index);
+    if (!slot->gathered || slot->hurried) return PF_NO_SLOT;
+    uint32_t with = ordered ? pf_batch_before(arena, slot, done) : pf_batch_beside(arena, slot);
+    if (with == PF_NO_SLOT || !pf_may_take_in(arena, pf_slot_at(arena, with), slot)) return PF_NO_SLOT;
+    if (!pf_may_share_a_time(arena, pf_slot_at(arena, with), slot) || !pf_reopen(arena, with)) return PF_NO_SLOT;
+    pf_gather_step(arena);
+    pf_append_rows(arena, pf_slot_at(arena, with), slot);
+    pf_store(&slot->state, PF_SLOT_FREE); /* transition: merge PARKED -> FREE */
+    pf_gather_step(arena);
+    return with;
+}
+
+#endif

@@ -13,8 +13,8 @@ the payloads that the slot keeps:
     behind such rows    in an ordered lane, where they were not of the same call: after those
     too wide            the rows' columns do not fit the slot all at once (defaults can make a row much larger than
                         its payload): in memory of their own, in halves where that exceeds 2 GiB
-    raised what the     those rows, and all that were not handled yet, when the circuit breaker lets them pass
-    breaker expects     (pool/calls.py)
+    raised what the     those rows, and all that were not handled yet, when the circuit breaker lets them pass; at their
+    breaker expects     last attempt they are searched as others that raise (pool/calls.py)
     killed its holder   in parts (pool/parts.py), each noted in the slot's journal before it is begun and when it is
                         done, so that the next holder begins there and knows which rows killed this one
 
@@ -39,12 +39,12 @@ from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
 from pythia_fast.errors import HandlerError, OutputValueError, ResultError
-from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls
+from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls, Doubt
 from pythia_fast.pool.crash_text import leave_lacking
 from pythia_fast.pool.exception_types import is_named
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.pool.limits import has_no_descriptor
-from pythia_fast.pool.outcome import Outcome
+from pythia_fast.pool.outcome import Outcome, grouped
 from pythia_fast.pool.parts import Part, Suspects, convicted, parts_after
 from pythia_fast.pool.records import RecordWriter
 from pythia_fast.pool.search import Search
@@ -54,6 +54,7 @@ from pythia_fast.runtime.dead_letter_form import DIED
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
     from pythia_fast.handlers import HandlerCall
+    from pythia_fast.pool.calls import Found
     from pythia_fast.registration import Handler
 
 RETRY_ON = "RetryPolicy(retry_on=)"
@@ -104,7 +105,7 @@ class RowKeeper:
         if self._handler.parks:
             held.waiting = WaitingRows(self._arena, slot, rows)
             if self._handler.breaker is not None and held.waiting.may_wait:
-                held.calls = Calls(self._handler.breaker, self._arena)
+                held.calls = Calls(self._handler.breaker, self._arena, self._retry.max_attempts)
         behind = self._hold_behind_earlier(held)
         if self._arena.crashes(slot) or self._arena.round(slot) > 1:
             self._go_on(held)
@@ -270,19 +271,13 @@ class RowKeeper:
 
         def call(some: RowIndices | None) -> BaseException | None:
             if held.calls is not None and held.calls.outage:
-                spent = held.calls.spent(attempt)  # not the last one, for which they were not given to the handler
-                held.noted.append((held.rows(some), min(spent, self._retry.max_attempts - 1)))
+                held.noted.append((held.rows(some), held.calls.left_out(attempt)))
                 return None
             error = self._call(held, some, given, attempt, left)
             if held.calls is not None and held.calls.ended(error):
-                spent = held.calls.spent(attempt)
-                if spent < self._retry.max_attempts:
-                    held.noted.append((held.rows(some), spent))
-                    return None
-                assert error is not None
-                if self._handler.on_error == "stop":
+                if held.calls.used_up(attempt):
                     return error
-                held.outcome.fail(held.rows(some), error, given)
+                held.noted.append((held.rows(some), held.calls.spent(attempt)))
                 return None
             if attempt < self._retry.max_attempts and is_named(error, self._retry.retry_on, RETRY_ON):
                 left.retry(held.rows(some))
@@ -304,20 +299,31 @@ class RowKeeper:
             if self._handler.on_error == "dead_letter" or len(every) == 1:
                 held.outcome.fail(every, error, given)
             else:
-                self._isolate(held, every, given, call_ready)
+                self._isolate(held, every, given, attempt, call_ready)
         return left
 
-    def _isolate(self, held: _Held, rows: RowIndices, given: int, call: Any) -> None:
+    def _isolate(self, held: _Held, rows: RowIndices, given: int, attempt: int, call: Any) -> None:
         """Find the rows that raise, and handle the others."""
         search: Search[BaseException] = Search(len(rows))
+        doubt = Doubt(held.calls, attempt) if held.calls is not None else None
         while (span := search.next()) is not None:
             error = call(rows[span[0] : span[1]])
             if error is not None and self._stops(error, held):
                 return
             found = search.tell(error)
-            if found is not None:
-                row, cause = found
-                held.outcome.fail(rows[row : row + 1], cause, given)
+            if doubt is not None:
+                self._fail_each(held, rows, doubt.told(error, found), given)
+            elif found is not None:
+                self._fail_each(held, rows, [found], given)
+        if held.calls is not None and doubt is not None:
+            self._fail_each(held, rows, doubt.ended(), given)
+            if doubt.waiting:
+                held.noted.append((rows[doubt.waiting], held.calls.left_out(attempt)))
+
+    @staticmethod
+    def _fail_each(held: _Held, rows: RowIndices, found: Iterable[Found], given: int) -> None:
+        for row, cause in found:
+            held.outcome.fail(rows[row : row + 1], cause, given)
 
     def _call(
         self, held: _Held, rows: RowIndices | None, given: int, attempt: int, left: Remainder
@@ -364,7 +370,7 @@ class RowKeeper:
         left: Remainder,
     ) -> None:
         """Give up the rows that the handler rejected, or returned something for that cannot be sent on."""
-        for same in _grouped(faults):
+        for same in grouped(faults):
             faulty = rows[[fault.row for fault in same]]
             more = f" (and {len(same) - 1} more rows of the batch)" if len(same) > 1 else ""
             held.outcome.give_up("failed", faulty, f"{same[0]}{more}", given, type(same[0]).__name__)
@@ -390,11 +396,3 @@ class RowKeeper:
 
 def _is_no_result(error: BaseException | None) -> TypeGuard[ResultError]:
     return isinstance(error, ResultError) and not isinstance(error, OutputValueError)
-
-
-def _grouped(faults: Iterable[OutputValueError]) -> Iterable[list[OutputValueError]]:
-    """Those of one column and reason together: a slot has no room for a text a row."""
-    groups: dict[tuple[str | None, str], list[OutputValueError]] = {}
-    for fault in faults:
-        groups.setdefault((fault.column, fault.why), []).append(fault)
-    return groups.values()

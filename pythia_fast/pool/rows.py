@@ -47,6 +47,7 @@ from pythia_fast.pool.limits import has_no_descriptor
 from pythia_fast.pool.outcome import Outcome, grouped
 from pythia_fast.pool.parts import Part, Suspects, convicted, parts_after
 from pythia_fast.pool.records import RecordWriter
+from pythia_fast.pool.rounds import by_given, note
 from pythia_fast.pool.search import Search
 from pythia_fast.pool.waiting import LanesInHand, LanesThatWait, Remainder, WaitingRows
 from pythia_fast.runtime.dead_letter_form import DIED
@@ -207,7 +208,7 @@ class RowKeeper:
         """The rows, up to ``rows_done``, are done, or noted for the next round."""
         outcome = held.outcome
         if held.waiting is not None:
-            held.waiting.settle(rows, held.noted)
+            note(held.waiting, self._arena.round(held.slot), rows, held.noted)
             held.noted.clear()
         outcome.write(journal, rows_done, self._errors(held.slot, 1 - outcome.error_half))
 
@@ -226,24 +227,12 @@ class RowKeeper:
         if rows is None:
             self._handle_rows(held, None, deaths, 0)
             return
-        for some, given in self._by_given(held, rows):
+        for some, given in [(rows, 0)] if held.waiting is None else by_given(held.waiting, rows):
             ready, behind = held.lanes.part(some)
             if len(behind):
                 held.noted.append((behind, given))
             if len(ready):
                 self._handle_rows(held, ready, deaths, given)
-
-    @staticmethod
-    def _by_given(held: _Held, rows: RowIndices) -> list[tuple[RowIndices, int]]:
-        """The rows, by how often they were given to the handler in earlier rounds.
-
-        The most often first, for those are the first of their lane: a row is not given to the handler while one
-        before it waits.
-        """
-        if held.waiting is None:
-            return [(rows, 0)]
-        given = held.waiting.given(rows)
-        return [(rows[given == times], int(times)) for times in np.flatnonzero(np.bincount(given))[::-1]]
 
     def _handle_rows(self, held: _Held, rows: RowIndices | None, deaths: int, attempt: int) -> None:
         """Handle rows until each is done, given up, or noted for the next round. None: all of them.

@@ -2,7 +2,16 @@
 
 import sys
 
-from pythia_fast.cli.main import main
+from pythia_fast.cli.early_stop import note_signals
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    note_signals(sys.argv[1:])
+    from pythia_fast.cli.main import main as command_line  # takes a while to import, and a stop may come meanwhile
+
+    return command_line()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,12 +3,18 @@
 A call that raises an expected exception is no fault of its rows: they are noted for the next round, and the service
 is not called again for this batch. That costs an attempt only where the batch that was told of last was answered: an
 outage does not use attempts up, while rows that make the service fail are given up in the end.
+
+At their last attempt such rows are searched by halves, as others that raise are. What is found tells less, since the
+service may have gone away meanwhile: a row that fails alone is given up once another call of the search is answered.
+Where two rows in turn fail alone and nothing was answered between, the service is taken for away, and all wait, with
+their attempts spent. So that a batch of nothing but such rows comes to an end too, its next search gives up its first
+row with no answer, as a batch of one row is given up.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pythia_fast._ext.batch_memory import ColumnTooLargeError
 from pythia_fast._ext.ring import CIRCUIT_CLOSED
@@ -19,6 +25,8 @@ from pythia_fast.runtime.notes import Notes, reason_of
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
     from pythia_fast.circuit_breaker import CircuitBreaker
+
+    Found: TypeAlias = tuple[int, BaseException]  #: a row, and what it raised
 
 #: Until rows whose call failed are handled again, while the circuit is closed.
 OUTAGE_WAIT_NS = 100_000_000
@@ -34,8 +42,10 @@ class Calls:
 
     breaker: CircuitBreaker
     arena: Arena
-    answered: bool = False
+    max_attempts: int
+    answers: int = 0  #: calls that were answered
     outage: str = ""  #: the expected exception that ended the calls
+    in_vain: bool = False  #: the rows were searched at their last attempt, and none is known to be at fault
     costs_an_attempt: bool = False  #: the outage does, and all rows of the batch alike, or they would leave their order
 
     def ended(self, error: BaseException | None) -> bool:
@@ -44,7 +54,7 @@ class Calls:
             return False
         # What is wrong with a result is no outage, even where every Exception is expected to be one.
         if isinstance(error, HandlerError) or not is_named(error, self.breaker.expected, EXPECTED):
-            self.answered = True
+            self.answers += 1
             return False
         assert error is not None
         self.outage = reason_of(error)[:REASON_CHARACTERS]
@@ -52,10 +62,75 @@ class Calls:
         return True
 
     def spent(self, attempt: int) -> int:
-        """Attempts that rows have spent whose ``attempt``-th one met the outage, or was left out for it."""
+        """Attempts that rows have spent whose ``attempt``-th one met the outage."""
         return attempt if self.costs_an_attempt else attempt - 1
+
+    def left_out(self, attempt: int) -> int:
+        """The same of rows that were not given to the handler: not the last one, unless they were searched."""
+        if self.in_vain and attempt >= self.max_attempts:
+            return self.max_attempts
+        return min(self.spent(attempt), max(self.max_attempts, attempt) - 1)
+
+    def used_up(self, attempt: int) -> bool:
+        """Whether the ``attempt``-th attempt, which met the outage, was the last one."""
+        return self.costs_an_attempt and attempt >= self.max_attempts
 
     def report(self, notes: Notes) -> None:
         """Note for the runtime what the batch tells."""
         notes.outage = self.outage
-        notes.circuit = "outage" if self.outage else "answered" if self.answered else ""
+        notes.circuit = "outage" if self.outage else "answered" if self.answers else ""
+
+
+class Doubt:
+    """Of the rows that a search finds, which make the service fail, and which may have met an outage.
+
+    ``attempt``: of the rows. One that is beyond the last says that they were searched in vain before.
+    """
+
+    def __init__(self, calls: Calls, attempt: int) -> None:
+        self.waiting: list[int] = []  #: rows that have failed alone and are to be handled again
+        self._calls = calls
+        self._why, calls.outage = calls.outage, ""  # the search goes on with calls
+        self._answers = calls.answers
+        self._answered = False  # a call of the search was
+        self._bold = attempt > calls.max_attempts
+        self._row: Found | None = None  # the one in doubt: no call was answered since it failed
+
+    def told(self, error: BaseException | None, found: Found | None) -> list[Found]:
+        """What the call of the search has raised that has just ended, and the row that it found with it; what is given
+        up now."""
+        calls, sure = self._calls, []
+        if calls.answers > self._answers:
+            self._answers, self._answered = calls.answers, True
+            sure += [self._row] if self._row is not None else []
+            self._row = None
+        away = error is not None and calls.outage != ""  # where only the latter holds, the rows are noted
+        if away:
+            self._why, calls.outage = calls.outage, ""
+        if found is None:
+            return sure
+        if not away or self._bold:
+            self._bold = self._bold and not away
+            return [*sure, found]
+        if self._row is None:
+            self._row = found
+        else:
+            self._give_in(found[0])
+        return sure
+
+    def ended(self) -> list[Found]:
+        """The search has: what is given up in the end."""
+        if self._row is None:
+            return []
+        if not self._answered or self._calls.outage:
+            self._give_in()
+            return []
+        return [self._row]
+
+    def _give_in(self, *rows: int) -> None:
+        """The service is taken for away."""
+        assert self._row is not None
+        self.waiting += [self._row[0], *rows]
+        self._row = None
+        if not self._calls.outage:
+            self._calls.outage, self._calls.in_vain = self._why, True

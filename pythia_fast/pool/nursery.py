@@ -51,6 +51,7 @@ from pythia_fast.pool.nursery_process import ChildMain, serve_nursery
 
 #: How long children of a nursery that is gone, which the kernel kills, may take to be gone too.
 BURIAL_S = 10.0
+LOOK_S = 0.1  #: between looks whether a nursery that is to end is stopped
 
 
 class NurseryGoneError(PoolError):
@@ -63,6 +64,17 @@ class _Child(NamedTuple):
     pool: int
     worker: int
     pidfd: int | None  #: None: it was gone already
+
+    def ended(self, timeout: float = 0.0) -> bool:
+        """Whether it has, within so many seconds; it may not be reaped yet."""
+        return self.pidfd is None or bool(select.select([self.pidfd], [], [], max(0.0, timeout))[0])
+
+    def kill(self, deadline: float) -> bool:
+        """Kill it and wait for its end until ``deadline`` (time.monotonic()); whether it has ended."""
+        if self.pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        return self.ended(deadline - time.monotonic())
 
 
 class Nursery:
@@ -211,14 +223,16 @@ class Nursery:
         deadline = time.monotonic() + BURIAL_S
         died = []
         for pid, child in self._children.items():
-            if child.pidfd is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
-                if not select.select([child.pidfd], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                    raise PoolError(f"{self._gone()}. Its child {pid} does not end, so nobody may take its place")
+            if not child.kill(deadline):
+                raise PoolError(f"{self._gone()}. Its child {pid} does not end, so nobody may take its place")
             died.append(Died(child.pool, child.worker, pid, -signal.SIGKILL))
         self._forget_children()
         return died
+
+    def children_ended_unseen(self) -> bool:
+        """Whether all children have ended while the nursery is stopped (SIGSTOP), so that it tells of none."""
+        watched = hasattr(os, "pidfd_open") and is_stopped(self.pid)
+        return watched and all(child.ended() for child in self._children.values())
 
     def _forget_children(self) -> None:
         for child in self._children.values():
@@ -247,21 +261,35 @@ class Nursery:
         )
 
     def close(self, timeout: float) -> None:
-        """Have it end, children included, and reap it."""
-        self._forget_children()
+        """Have it end, children included, and reap it. One that is slow is killed after ``timeout`` seconds, one that
+        is stopped, which notices nothing, at once."""
         self._channel.close()  # end of file: it kills what children are left and leaves
         if self._pidfd is not None:
+            if not self._leaves(self._pidfd, time.monotonic() + timeout):
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                deadline = time.monotonic() + BURIAL_S
+                for child in self._children.values():  # the kernel does not kill one that has dropped privileges
+                    child.kill(deadline)
             os.close(self._pidfd)
             self._pidfd = None
+        self._forget_children()
         if self._process is not None:
             try:
                 self._process.wait(timeout)
-            except subprocess.TimeoutExpired:
+            except subprocess.TimeoutExpired:  # seen only where there are no pidfds
                 self._process.kill()
                 self._process.wait()
             return
         with contextlib.suppress(ChildProcessError):
-            _wait_or_kill(self.pid, timeout)
+            os.waitpid(self.pid, 0)
+
+    def _leaves(self, pidfd: int, deadline: float) -> bool:
+        """Whether it ends by itself, until ``deadline``."""
+        while not select.select([pidfd], [], [], LOOK_S)[0]:
+            if time.monotonic() >= deadline or is_stopped(self.pid):
+                return False
+        return True
 
 
 def _open_pidfd(pid: int) -> int | None:
@@ -278,14 +306,3 @@ def is_stopped(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
     except (OSError, IndexError):
         return False
-
-
-def _wait_or_kill(pid: int, timeout: float) -> None:
-    handle = _open_pidfd(pid)
-    if handle is not None:
-        try:
-            if not select.select([handle], [], [], timeout)[0]:
-                os.kill(pid, signal.SIGKILL)
-        finally:
-            os.close(handle)
-    os.waitpid(pid, 0)

@@ -6,6 +6,7 @@ next holder. There are two halves of notes: those that count stay whole while ne
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -103,3 +104,11 @@ class Outcome:
     def stop(self, error: BaseException) -> None:
         """The exception ends the run."""
         self.notes.stop = shorten(format_error(error), TRACEBACK_CHARACTERS)
+
+
+def grouped(faults: Iterable[OutputValueError]) -> Iterable[list[OutputValueError]]:
+    """Those of one column and reason together: a slot has no room for a text a row."""
+    groups: dict[tuple[str | None, str], list[OutputValueError]] = {}
+    for fault in faults:
+        groups.setdefault((fault.column, fault.why), []).append(fault)
+    return groups.values()

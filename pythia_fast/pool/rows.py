@@ -13,8 +13,8 @@ the payloads that the slot keeps:
     behind such rows    in an ordered lane, where they were not of the same call: after those
     too wide            the rows' columns do not fit the slot all at once (defaults can make a row much larger than
                         its payload): in memory of their own, in halves where that exceeds 2 GiB
-    raised what the     those rows, and all that were not handled yet, when the circuit breaker lets them pass
-    breaker expects     (pool/calls.py)
+    raised what the     those rows, and all that were not handled yet, when the circuit breaker lets them pass; at their
+    breaker expects     last attempt they are searched as others that raise (pool/calls.py)
     killed its holder   in parts (pool/parts.py), each noted in the slot's journal before it is begun and when it is
                         done, so that the next holder begins there and knows which rows killed this one
 
@@ -39,14 +39,15 @@ from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
 from pythia_fast.errors import HandlerError, OutputValueError, ResultError
-from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls
+from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls, Doubt
 from pythia_fast.pool.crash_text import leave_lacking
 from pythia_fast.pool.exception_types import is_named
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.pool.limits import has_no_descriptor
-from pythia_fast.pool.outcome import Outcome
+from pythia_fast.pool.outcome import Outcome, grouped
 from pythia_fast.pool.parts import Part, Suspects, convicted, parts_after
 from pythia_fast.pool.records import RecordWriter
+from pythia_fast.pool.rounds import by_given, note
 from pythia_fast.pool.search import Search
 from pythia_fast.pool.waiting import LanesInHand, LanesThatWait, Remainder, WaitingRows
 from pythia_fast.runtime.dead_letter_form import DIED
@@ -54,6 +55,7 @@ from pythia_fast.runtime.dead_letter_form import DIED
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
     from pythia_fast.handlers import HandlerCall
+    from pythia_fast.pool.calls import Found
     from pythia_fast.registration import Handler
 
 RETRY_ON = "RetryPolicy(retry_on=)"
@@ -104,7 +106,7 @@ class RowKeeper:
         if self._handler.parks:
             held.waiting = WaitingRows(self._arena, slot, rows)
             if self._handler.breaker is not None and held.waiting.may_wait:
-                held.calls = Calls(self._handler.breaker, self._arena)
+                held.calls = Calls(self._handler.breaker, self._arena, self._retry.max_attempts)
         behind = self._hold_behind_earlier(held)
         if self._arena.crashes(slot) or self._arena.round(slot) > 1:
             self._go_on(held)
@@ -206,7 +208,7 @@ class RowKeeper:
         """The rows, up to ``rows_done``, are done, or noted for the next round."""
         outcome = held.outcome
         if held.waiting is not None:
-            held.waiting.settle(rows, held.noted)
+            note(held.waiting, self._arena.round(held.slot), rows, held.noted)
             held.noted.clear()
         outcome.write(journal, rows_done, self._errors(held.slot, 1 - outcome.error_half))
 
@@ -225,29 +227,12 @@ class RowKeeper:
         if rows is None:
             self._handle_rows(held, None, deaths, 0)
             return
-        for some, given in self._by_given(held, rows):
+        for some, given in [(rows, 0)] if held.waiting is None else by_given(held.waiting, held.lanes, rows):
             ready, behind = held.lanes.part(some)
             if len(behind):
                 held.noted.append((behind, given))
             if len(ready):
                 self._handle_rows(held, ready, deaths, given)
-
-    @staticmethod
-    def _by_given(held: _Held, rows: RowIndices) -> list[tuple[RowIndices, int]]:
-        """The rows, by how often they were given to the handler in earlier rounds.
-
-        The most often first, for those are the first of their lane: a row is not given to the handler while one
-        before it waits.
-        """
-        if held.waiting is None:
-            return [(rows, 0)]
-        origins = held.waiting.origins
-        return [
-            (part[given == times], int(times))
-            for part in ([rows] if origins is None else held.lanes.apart(rows, origins))
-            for given in [held.waiting.given(part)]
-            for times in np.flatnonzero(np.bincount(given))[::-1]
-        ]
 
     def _handle_rows(self, held: _Held, rows: RowIndices | None, deaths: int, attempt: int) -> None:
         """Handle rows until each is done, given up, or noted for the next round. None: all of them.
@@ -275,19 +260,13 @@ class RowKeeper:
 
         def call(some: RowIndices | None) -> BaseException | None:
             if held.calls is not None and held.calls.outage:
-                spent = held.calls.spent(attempt)  # not the last one, for which they were not given to the handler
-                held.noted.append((held.rows(some), min(spent, self._retry.max_attempts - 1)))
+                held.noted.append((held.rows(some), held.calls.left_out(attempt)))
                 return None
             error = self._call(held, some, given, attempt, left)
             if held.calls is not None and held.calls.ended(error):
-                spent = held.calls.spent(attempt)
-                if spent < self._retry.max_attempts:
-                    held.noted.append((held.rows(some), spent))
-                    return None
-                assert error is not None
-                if self._handler.on_error == "stop":
+                if held.calls.used_up(attempt):
                     return error
-                held.outcome.fail(held.rows(some), error, given)
+                held.noted.append((held.rows(some), held.calls.spent(attempt)))
                 return None
             if attempt < self._retry.max_attempts and is_named(error, self._retry.retry_on, RETRY_ON):
                 left.retry(held.rows(some))
@@ -309,20 +288,31 @@ class RowKeeper:
             if self._handler.on_error == "dead_letter" or len(every) == 1:
                 held.outcome.fail(every, error, given)
             else:
-                self._isolate(held, every, given, call_ready)
+                self._isolate(held, every, given, attempt, call_ready)
         return left
 
-    def _isolate(self, held: _Held, rows: RowIndices, given: int, call: Any) -> None:
+    def _isolate(self, held: _Held, rows: RowIndices, given: int, attempt: int, call: Any) -> None:
         """Find the rows that raise, and handle the others."""
         search: Search[BaseException] = Search(len(rows))
+        doubt = Doubt(held.calls, attempt) if held.calls is not None else None
         while (span := search.next()) is not None:
             error = call(rows[span[0] : span[1]])
             if error is not None and self._stops(error, held):
                 return
             found = search.tell(error)
-            if found is not None:
-                row, cause = found
-                held.outcome.fail(rows[row : row + 1], cause, given)
+            if doubt is not None:
+                self._fail_each(held, rows, doubt.told(error, found), given)
+            elif found is not None:
+                self._fail_each(held, rows, [found], given)
+        if held.calls is not None and doubt is not None:
+            self._fail_each(held, rows, doubt.ended(), given)
+            if doubt.waiting:
+                held.noted.append((rows[doubt.waiting], held.calls.left_out(attempt)))
+
+    @staticmethod
+    def _fail_each(held: _Held, rows: RowIndices, found: Iterable[Found], given: int) -> None:
+        for row, cause in found:
+            held.outcome.fail(rows[row : row + 1], cause, given)
 
     def _call(
         self, held: _Held, rows: RowIndices | None, given: int, attempt: int, left: Remainder
@@ -369,7 +359,7 @@ class RowKeeper:
         left: Remainder,
     ) -> None:
         """Give up the rows that the handler rejected, or returned something for that cannot be sent on."""
-        for same in _grouped(faults):
+        for same in grouped(faults):
             faulty = rows[[fault.row for fault in same]]
             more = f" (and {len(same) - 1} more rows of the batch)" if len(same) > 1 else ""
             held.outcome.give_up("failed", faulty, f"{same[0]}{more}", given, type(same[0]).__name__)
@@ -395,11 +385,3 @@ class RowKeeper:
 
 def _is_no_result(error: BaseException | None) -> TypeGuard[ResultError]:
     return isinstance(error, ResultError) and not isinstance(error, OutputValueError)
-
-
-def _grouped(faults: Iterable[OutputValueError]) -> Iterable[list[OutputValueError]]:
-    """Those of one column and reason together: a slot has no room for a text a row."""
-    groups: dict[tuple[str | None, str], list[OutputValueError]] = {}
-    for fault in faults:
-        groups.setdefault((fault.column, fault.why), []).append(fault)
-    return groups.values()

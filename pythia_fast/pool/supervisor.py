@@ -238,9 +238,10 @@ class Supervisor:
                 run.arena.stop_worker(worker)
             for spare in range(run.arena.n_spares):
                 spare_words.dismiss(run.arena, spare)
-        deadline = time.monotonic() + timeout
+        deadline, unseen = time.monotonic() + timeout, False
         try:
-            while any(self._places) and time.monotonic() < deadline and not stop.killed:
+            while any(self._places) and time.monotonic() < deadline and not stop.killed and not unseen:
+                unseen = self._nursery.children_ended_unseen()  # and what they have said comes next
                 for message in self._nursery.receive(0.05):
                     if isinstance(message, Launched):
                         self._launched(message)
@@ -251,11 +252,14 @@ class Supervisor:
         except NurseryGoneError:
             self._log("the pool's parent process is gone, so teardown() was cut short; all batches were done before")
             return
+        if unseen:
+            pid = self._nursery.pid
+            self._log(f"the pool's parent process {pid} was stopped, so it is killed; its children have left")
+            return
         why = "a second signal asked for the end" if stop.killed else f"{timeout:.0f} s have passed"
-        where = "the pool's parent process, which reaps them, is stopped" if is_stopped(self._nursery.pid) else ""
+        why += " and its teardown() (or a setup() that was under way) is not back"
         for name, pid in self.processes()[1:]:
-            at = where or "its teardown() (or a setup() that was under way) is not back"
-            self._log(f"{name} (pid {pid}) is killed, for {why} and {at}; all batches were done before")
+            self._log(f"{name} (pid {pid}) is killed, for {why}; all batches were done before")
 
     @staticmethod
     def raise_if_boot_failed(message: Message) -> None:

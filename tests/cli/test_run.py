@@ -1,6 +1,7 @@
 """``python -m pythia_fast run`` as a user types it: in a process of its own, with real pool processes."""
 
 import json
+import os
 import signal
 import socket
 import struct
@@ -13,7 +14,7 @@ import pytest
 
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.report import RunReport
-from tests.support.command_line import HEAD, TWO_HANDLERS, processes_in, run, running
+from tests.support.command_line import ENVIRONMENT, HEAD, TWO_HANDLERS, processes_in, run, running
 
 #: A handler that says that it runs and then waits for a file that never comes, unless told to go on.
 WAITING = (
@@ -195,6 +196,55 @@ def test_a_signal_while_the_app_is_imported_ends_as_a_drained_run_does(project: 
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (ExitCode.DONE, f"{number.name}: stopped before anything was read\n")
+
+
+#: Found by Python as it starts: the process signals itself when it begins to import the command line's library.
+SIGNALS_ITSELF = """
+import os, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            for number in map(int, os.environ["SIGNALS"].split()):
+                os.kill(os.getpid(), number)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def signalling(project: Path, *numbers: signal.Signals) -> dict[str, str]:
+    """The environment of a command that signals itself while it is imported."""
+    (project / "sitecustomize.py").write_text(SIGNALS_ITSELF)
+    path = os.pathsep.join([str(project), ENVIRONMENT["PYTHONPATH"]])
+    return {"PYTHONPATH": path, "SIGNALS": " ".join(str(int(number)) for number in numbers)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", ["run", "record", "mirror"])
+def test_a_signal_while_the_command_line_is_imported_does_so_too(
+    project: Path, number: signal.Signals, command: str
+) -> None:
+    (project / "shop.py").write_text("raise RuntimeError('imported')")
+    arguments = {
+        "run": ["shop:app"],
+        "record": ["topic", "rows"],
+        "mirror": ["--from", "a:9", "--to", "b:9", "--topics", "t"],
+    }
+    finished = run(project, command, *arguments[command], environment=signalling(project, number))
+    assert (finished.returncode, finished.stderr) == (
+        ExitCode.DONE,
+        f"{number.name}: stopped before anything was read\n",
+    )
+
+
+def test_a_second_signal_while_the_command_line_is_imported_ends_it_at_once(project: Path) -> None:
+    environment = signalling(project, signal.SIGTERM, signal.SIGTERM)
+    assert run(project, "run", "shop:app", environment=environment).returncode == -signal.SIGTERM
+
+
+def test_a_signal_ends_a_command_that_drains_nothing(project: Path) -> None:
+    finished = run(project, "doctor", "shop:app", environment=signalling(project, signal.SIGTERM))
+    assert finished.returncode == -signal.SIGTERM
 
 
 def test_a_signal_that_the_apps_module_swallows_is_obeyed_later(project: Path) -> None:

@@ -294,11 +294,58 @@ def test_rows_that_make_the_service_fail_are_given_up_while_it_answers_others(tm
         breaker=CircuitBreaker(),
         retry=RetryPolicy(max_attempts=3),
     )
-    assert 555 in [int(payload) for payload in dead.payloads]
-    assert len(dead.records) <= 10
+    assert dead.payloads == [b"555"]
     assert dict(dead.records[0].headers)["pf-error"] == b"TimeoutError"
-    assert len(sink.payloads) + len(dead.records) == 10_000
+    assert sorted_ints(sink) == [row for row in range(10_000) if row != 555]
     assert (report.pauses, source.committed) == (0, {0: 10_000})
+
+
+@pytest.mark.parametrize("ordering", ["unordered", "key"])
+def test_an_outage_at_the_last_attempt_gives_up_no_row(tmp_path, ordering):
+    """The only attempt is the last one, and the circuit is closed when the outage begins."""
+    away, calls = tmp_path / "away", tmp_path / "calls"
+    away.touch()
+    events = Watcher(when=says("the circuit is open"), then=away.unlink)
+    _, sink, dead, source = memory_run.run(
+        tmp_path / "state",
+        call_service(away, calls),
+        [MemoryMessage(b"%d" % i, key=b"%d" % (i % 7)) for i in range(2000)],
+        batch_size=100,
+        batch_timeout=60,
+        ordering=ordering,
+        breaker=CircuitBreaker(failure_threshold=3, recovery_timeout=0.05),
+        retry=RetryPolicy(max_attempts=1),
+        observer=events,
+    )
+    assert dead.records == []
+    assert sorted_ints(sink) == list(range(2000))
+    assert source.committed == {0: 2000}
+    if ordering == "key":
+        for key in range(7):
+            assert [n for n in map(int, sink.payloads) if n % 7 == key] == list(range(key, 2000, 7))
+
+
+def test_rows_that_all_make_the_service_fail_are_given_up_one_after_the_other(tmp_path):
+    guilty = set(range(500, 506))
+
+    def handler(batch):
+        if guilty & set(rows_of(batch)):
+            raise TimeoutError("these take too long")
+        return echo(batch)
+
+    _, sink, dead, source = memory_run.run(
+        tmp_path,
+        handler,
+        numbers(5000),
+        batch_size=3,
+        workers=1,
+        rate_limit=1000,  # so that others are handled between its attempts
+        breaker=CircuitBreaker(failure_threshold=100),
+        retry=RetryPolicy(max_attempts=1),
+    )
+    assert {int(payload) for payload in dead.payloads} == guilty
+    assert sorted_ints(sink) == [row for row in range(5000) if row not in guilty]
+    assert source.committed == {0: 5000}
 
 
 def test_other_exceptions_are_faults_of_their_rows(tmp_path):

@@ -272,6 +272,41 @@ def test_a_stopped_nursery_is_told_of(script):
     assert "finished drained" in out
 
 
+@pytest.mark.parametrize("ending", ["drained", "killed"])
+def test_a_stopped_nursery_delays_no_end_of_a_run(script, tmp_path, ending):
+    patient = """
+    from pythia_fast.runtime import engine
+    engine.CLOSE_TIMEOUT_S = 1000.0
+    """
+    tears_down = f"""
+    @app.batch_handler(source=source, sink=sink, decoder="raw", batch_size=10, batch_timeout=0, spares=0)
+    class Echo:
+        def __call__(self, batch):
+            if {ending == "killed"}:
+                print("handling", flush=True)
+                time.sleep(1000)
+            return batch["payload"].tolist()
+        def teardown(self):
+            open({str(tmp_path)!r} + f"/torn-down-{{os.getpid()}}", "w").close()
+    """
+    one = script(PRELUDE, patient, tears_down, MAIN, OPEN="1")
+    one.read_until("started" if ending == "drained" else "handling")
+    tree, nursery = one.tree(), nursery_of(one)
+    workers = [process.pid for process in tree if process != nursery]
+    nursery.suspend()
+    one.process.terminate()
+    one.read_until("draining")
+    if ending == "killed":
+        one.process.terminate()
+    code, out, err = one.end()
+    assert (code, err) == (0, "")
+    assert f"finished {ending}" in out
+    if ending == "drained":
+        assert f"the pool's parent process {nursery.pid} was stopped, so it is killed; its children have left" in out
+        assert {f"torn-down-{pid}" for pid in workers} == {path.name for path in tmp_path.glob("torn-down-*")}
+    assert psutil.wait_procs(tree, timeout=10)[1] == []
+
+
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_a_nursery_that_imports_the_app_ends_with_the_runtime(script, tmp_path, method):
     slow_import = f"""

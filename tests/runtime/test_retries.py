@@ -14,6 +14,7 @@ import pytest
 
 from pythia_fast import App, MemoryConsumer, RetryPolicy
 from pythia_fast.brokers.memory import MemoryMessage, MemoryProducer
+from pythia_fast.pool.outcome import Outcome
 from tests.support import memory_run
 from tests.support.memory_run import Events, numbers, sorted_ints
 
@@ -206,6 +207,59 @@ def test_rows_that_wait_outlive_the_processes_that_handled_them(tmp_path):
     for key in range(10):
         rows = [int(payload) for payload in sink.payloads if int(payload) % 10 == key]
         assert sorted(rows) == list(range(key, 300, 10))
+
+
+@pytest.fixture
+def dies_before_it_commits(tmp_path, monkeypatch):
+    """The first process that has handled rows of a second round dies when they are noted, and not yet written down as
+    done; whether it has is said by the file that this returns."""
+    died = tmp_path / "died"
+    write = Outcome.write
+
+    def die_once(self, journal, rows_done, errors):
+        if not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(self, journal, rows_done, errors)
+
+    monkeypatch.setattr(Outcome, "write", die_once)
+    return died
+
+
+def test_a_death_before_rows_of_a_later_round_are_written_down_changes_no_count_of_attempts(
+    tmp_path, dies_before_it_commits
+):
+    """Row 0 was done then, row 1 was to be handled again; afterwards, neither ever goes well."""
+    calls = Journal(tmp_path / "calls")
+
+    def handler(batch):
+        rows = rows_of(batch)
+        for row in rows:
+            calls.add(row)
+        second = not dies_before_it_commits.exists() and batch.attempts[0] == 1
+        batch.retry([row == 1 or (row == 0 and not second) for row in rows])
+        return [b"%d" % row for row in rows]
+
+    policy = RetryPolicy(max_attempts=4, backoff=0.01)
+    report, sink, dead, source = memory_run.run(tmp_path, handler, numbers(10), retry=policy, workers=1)
+    assert (report.crashes, source.committed) == (1, {0: 10})
+    assert sorted_ints(dead) == [0, 1]
+    assert sorted_ints(sink) == list(range(2, 10))
+    # Four times each, and once more because a process died; the others were done in the first round.
+    assert sorted(row for (row,) in calls.lines) == sorted([*"23456789", *"0" * 5, *"1" * 5])
+
+
+def test_a_death_before_rows_of_a_later_round_are_written_down_keeps_their_order(tmp_path, dies_before_it_commits):
+    def handler(batch):
+        rows = rows_of(batch)
+        second = not dies_before_it_commits.exists() and batch.attempts[0] == 1
+        batch.retry([not batch.attempts[0] or (second and row % 10 == 5) for row in rows])
+        return [b"%d" % row for row in rows]
+
+    options = {"ordering": "partition", "retry": RetryPolicy(max_attempts=4, backoff=0.01), "workers": 1}
+    report, sink, dead, _ = memory_run.run(tmp_path, handler, numbers(640), batch_size=640, batch_timeout=60, **options)
+    assert (report.crashes, dead.records) == (1, [])
+    assert [int(payload) for payload in sink.payloads] == list(range(640))
 
 
 def test_a_killer_among_rows_that_wait_is_found(tmp_path):

@@ -9,15 +9,18 @@ from pythia_fast._ext.batch_memory import ColumnTooLargeError
 from pythia_fast._ext.plan import Plan
 from pythia_fast._ext.ring import CIRCUIT_CLOSED, CIRCUIT_FAILING, CIRCUIT_HALF_OPEN, CIRCUIT_OPEN
 from pythia_fast.errors import HandlerError, OutputValueError
-from pythia_fast.pool.calls import Calls
+from pythia_fast.pool.calls import Calls, Doubt
+from pythia_fast.pool.search import Search
 from pythia_fast.runtime.notes import Notes
 from tests.support.ring_feed import make_arena
+
+MAX_ATTEMPTS = 3
 
 
 def make(circuit=CIRCUIT_CLOSED, **options):
     arena = make_arena(Plan(None))
     arena.set_circuit(circuit)
-    return Calls(CircuitBreaker(**options), arena)
+    return Calls(CircuitBreaker(**options), arena, MAX_ATTEMPTS)
 
 
 def told(calls):
@@ -77,3 +80,100 @@ def test_an_outage_costs_an_attempt_only_where_the_batch_before_was_answered(cir
     calls = make(circuit)
     calls.ended(ConnectionError())
     assert calls.spent(2) == spent
+
+
+def test_rows_that_were_left_out_keep_their_last_attempt():
+    calls = make()
+    calls.ended(ConnectionError())
+    assert [calls.left_out(attempt) for attempt in (1, 2, 3, 4)] == [1, 2, 2, 3]
+
+
+class Service:
+    """Answers calls without ``guilty`` rows, until it has been called so often."""
+
+    def __init__(self, guilty=(), until=10**6):
+        self.guilty, self.until, self.calls = set(guilty), until, 0
+
+    def call(self, rows):
+        self.calls += 1
+        return ConnectionError("no") if self.calls > self.until or self.guilty & set(rows) else None
+
+
+def search(service, rows, attempt=MAX_ATTEMPTS):
+    """As pool/rows.py searches rows whose attempts are used up: (given up, handled again, Calls)."""
+    calls = make()
+    assert calls.ended(service.call(range(rows)))
+    assert calls.used_up(attempt)
+    found, left, rows_searched = [], [], Search(rows)
+    doubt = Doubt(calls, attempt)
+    while (span := rows_searched.next()) is not None:
+        error = None
+        if calls.outage:
+            left += range(*span)
+        else:
+            error = service.call(range(*span))
+            calls.ended(error)
+        found += [row for row, _ in doubt.told(error, rows_searched.tell(error))]
+    found += [row for row, _ in doubt.ended()]
+    return found, sorted([*left, *doubt.waiting]), calls
+
+
+@pytest.mark.parametrize("guilty", [0, 1, 31, 62, 63])
+def test_at_the_last_attempt_the_row_that_makes_the_service_fail_is_found(guilty):
+    found, left, calls = search(Service([guilty]), 64)
+    assert (found, left, told(calls)) == ([guilty], [], ("answered", ""))
+
+
+def test_several_are_found_where_others_are_answered_between():
+    found, left, _ = search(Service([3, 20, 41]), 64)
+    assert (found, left) == ([3, 20, 41], [])
+
+
+@pytest.mark.parametrize("rows", [2, 3, 64, 1000])
+def test_a_service_that_is_away_at_the_last_attempt_costs_no_row_and_few_calls(rows):
+    service = Service(until=0)
+    found, left, calls = search(service, rows)
+    assert (found, left) == ([], list(range(rows)))
+    assert told(calls) == ("outage", "ConnectionError: no")
+    assert calls.left_out(MAX_ATTEMPTS) == MAX_ATTEMPTS
+    assert calls.left_out(1) == 1  # rows of the batch that were not searched
+    assert service.calls <= 2 * rows.bit_length() + 2
+
+
+@pytest.mark.parametrize("until", range(1, 9))
+def test_one_that_goes_away_during_the_search_costs_no_row_that_it_would_have_answered(until):
+    guilty = 20
+    found, left, _ = search(Service([guilty], until), 64)
+    assert set(found) <= {guilty}
+    answered = set(range(64)) - set(found) - set(left)
+    assert not answered & {guilty}
+
+
+@pytest.mark.parametrize("rows", [2, 3, 8])
+def test_a_batch_of_nothing_but_such_rows_is_given_up_row_by_row_once_it_was_searched_in_vain(rows):
+    found, left, _ = search(Service(range(rows)), rows, attempt=MAX_ATTEMPTS + 1)
+    assert (found, left) == ([0], list(range(1, rows)))
+
+
+def test_another_exception_is_an_answer_and_costs_its_row():
+    calls = make()
+    calls.ended(ConnectionError("no"))
+    doubt = Doubt(calls, MAX_ATTEMPTS)
+    calls.ended(away := ConnectionError("no"))
+    assert doubt.told(away, (0, away)) == []
+    calls.ended(bad := ValueError("bad row"))
+    assert doubt.told(bad, (1, bad)) == [(0, away), (1, bad)]
+
+
+def test_a_circuit_that_is_no_more_closed_ends_the_search():
+    calls = make()
+    calls.ended(ConnectionError("no"))
+    doubt = Doubt(calls, MAX_ATTEMPTS)
+    calls.ended(away := ConnectionError("no"))
+    assert doubt.told(away, (0, away)) == []
+    calls.arena.set_circuit(CIRCUIT_OPEN)  # other processes have said so
+    calls.ended(away)
+    assert not calls.used_up(MAX_ATTEMPTS)
+    assert doubt.told(None, None) == []  # for the rows are noted
+    assert (doubt.ended(), doubt.waiting) == ([], [0])
+    assert calls.left_out(MAX_ATTEMPTS) == calls.spent(MAX_ATTEMPTS) == MAX_ATTEMPTS - 1

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pythia_fast.errors import PoolError
 from pythia_fast.pool import crash_text
-from pythia_fast.pool.messages import BootFailed, Died, Launched, Message
-from pythia_fast.pool.nursery import Nursery
+from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, Recycles
+from pythia_fast.pool.nursery import Nursery, is_stopped
 from pythia_fast.pool.nursery_process import ChildMain
 
 LAUNCHES = 700  #: more than fit into both directions of the channel together
@@ -36,6 +39,13 @@ def leave(pool: int, worker: int, recycles: Callable[[str], None]) -> str:
 
 def fail(pool: int, worker: int, recycles: Callable[[str], None]) -> str:
     raise RuntimeError("no model")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def receive_until(nursery: Nursery, kind: type[Message], count: int) -> list[Message]:
@@ -95,6 +105,41 @@ def test_a_nursery_that_is_killed_is_told_to_be_gone() -> None:
         os.kill(nursery.pid, signal.SIGKILL)
         with pytest.raises(PoolError, match="the pool's parent process"):
             receive_until(nursery, Died, 1)
+
+
+def test_one_that_is_stopped_is_closed_without_waiting_for_it() -> None:
+    def stay(pool: int, worker: int, recycles: Callable[[str], None]) -> str:
+        ctypes.CDLL(None).prctl(1, 0)  # as of one that dropped privileges, the kernel does not see to its end
+        recycles("it is up")
+        signal.pause()
+        return ""
+
+    nursery = Nursery.fork(stay)
+    nursery.launch(0, 0)
+    found = receive_until(nursery, Launched, 1)
+    while not any(isinstance(message, Recycles) for message in found):
+        found += nursery.receive(10)
+    (child,) = [message.pid for message in found if isinstance(message, Launched)]
+    os.kill(nursery.pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(nursery.pid))
+    assert not nursery.children_ended_unseen()
+    began = time.monotonic()
+    nursery.close(60)
+    assert time.monotonic() - began < 50
+    wait_until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie")
+
+
+def test_children_that_end_beside_one_that_is_stopped_are_seen() -> None:
+    with nursery_of(leave) as nursery:
+        os.kill(nursery.pid, signal.SIGSTOP)
+        wait_until(lambda: is_stopped(nursery.pid))
+        nursery.launch(0, 0)
+        assert nursery.receive(0) == []
+        os.kill(nursery.pid, signal.SIGCONT)
+        receive_until(nursery, Launched, 1)
+        assert not nursery.children_ended_unseen()  # it tells of them itself
+        os.kill(nursery.pid, signal.SIGSTOP)
+        wait_until(nursery.children_ended_unseen)
 
 
 def test_its_end_is_told_while_a_process_that_a_handler_forked_holds_the_channel() -> None:

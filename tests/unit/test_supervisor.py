@@ -49,6 +49,9 @@ class FakeNursery:
     def signal(self, pid, number):
         raise AssertionError("nobody is to be ended")
 
+    def children_ended_unseen(self):
+        return False
+
     def receive(self, timeout):
         packets, self.packets = self.packets, []
         return packets

@@ -7,13 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import pika
-from pika import exceptions
-from pika.adapters.utils.connection_workflow import AMQPConnectorException
-
 from pythia_fast.brokers.checkup import CheckupContext, Findings, note, ok, problem, warning
 from pythia_fast.brokers.rabbitmq_asking import ASKING_QUEUE, BLOCKED_S, Asking, Queue, Refused
-from pythia_fast.brokers.rabbitmq_errors import NOT_FOUND, connection_refusal
+from pythia_fast.brokers.rabbitmq_blocking import NoConnection, blocking_connection
+from pythia_fast.brokers.rabbitmq_errors import NOT_FOUND
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.rabbitmq import RabbitMQConsumer, RabbitMQProducer
@@ -150,18 +147,19 @@ def _check_target(asking: Asking, producer: RabbitMQProducer, context: CheckupCo
 
 def _connect(address: Address, context: CheckupContext) -> Any:
     """Yields findings; returns an Asking, or None where there is no way in."""
-    parameters = address.parameters(f"{context.app}-{context.handler}-doctor")
-    parameters.connection_attempts = 1
-    parameters.socket_timeout = parameters.stack_timeout = patience_s = context.left_s()
-    parameters.blocked_connection_timeout = BLOCKED_S  # a server with an alarm does not read goodbyes
-    if address.tls is not None:
-        parameters.ssl_options = pika.SSLOptions(address.tls, address.host)
     begun = time.monotonic()
     try:
-        connection = pika.BlockingConnection(parameters)
-    except (exceptions.AMQPError, AMQPConnectorException, OSError) as error:
-        sentence, change = _why_no_connection(error, address, patience_s)
-        yield problem(sentence, change)
+        connection = blocking_connection(
+            address,
+            f"{context.app}-{context.handler}-doctor",
+            context.left_s(),
+            # A server with an alarm does not read goodbyes.
+            blocked_connection_timeout=BLOCKED_S,
+        )
+    except NoConnection as error:
+        yield problem(
+            str(error), "see that the server is up and the address and login are right (url= or RABBITMQ_URL)"
+        )
         return None
     asking = Asking(connection)
     yield ok(
@@ -174,17 +172,6 @@ def _connect(address: Address, context: CheckupContext) -> Any:
             f"{asking.server_version}"
         )
     return asking
-
-
-def _why_no_connection(error: Exception, address: Address, patience_s: float) -> tuple[str, str]:
-    within: Any = error
-    while isinstance(nested := getattr(within, "exception", None) or next(iter(within.args), None), Exception):
-        within = nested  # pika wraps what the socket said
-    if "imeout" in f"{type(within).__name__}{within}":
-        sentence = f"RabbitMQ at {address} did not answer within {patience_s:.1f} s"
-    else:
-        sentence = connection_refusal(within, address).sentence
-    return sentence, "see that the server is up and the address and login are right (url= or RABBITMQ_URL)"
 
 
 def _exchange(asking: Asking, name: str, place: str) -> Any:

@@ -17,7 +17,6 @@ from pythia_fast.errors import ConfigError
 
 if TYPE_CHECKING:
     from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
-    from pythia_fast.dlq.target import RequeueTarget
     from pythia_fast.dlq.work import Outcome
 
 AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
@@ -53,6 +52,7 @@ def list_letters(
       python -m pythia_fast dlq list .pythia/orders/dead-letters/score.ndjson
       python -m pythia_fast dlq list --app orders:app --handler score --since 2h
       python -m pythia_fast dlq list --kafka orders-dead --bootstrap-servers kafka:9092 --by error --json
+      python -m pythia_fast dlq list --rabbitmq orders-dead --rabbitmq-url amqp://user:password@rabbitmq/%2F
     """
     from rich.console import Console
 
@@ -88,6 +88,7 @@ def show(
     Examples:
       python -m pythia_fast dlq show .pythia/orders/dead-letters/score.ndjson --limit 1
       python -m pythia_fast dlq show --app orders:app --error ValueError
+      python -m pythia_fast dlq show --redis orders-dead --entry 1526919030474-0
       python -m pythia_fast dlq show --kafka orders-dead --topic orders --partition 3 --offset 41..43 --json
     """
     from pythia_fast.cli.letter_view import letter_json, letter_lines
@@ -110,12 +111,22 @@ def requeue(
     to_topic: Annotated[
         str | None, typer.Option("--to-topic", metavar="TOPIC", help="send all to this Kafka topic instead")
     ] = None,
+    to_redis: Annotated[
+        str | None, typer.Option("--to-redis", metavar="STREAM", help="send all to this Redis stream instead")
+    ] = None,
+    to_rabbitmq: Annotated[
+        str | None, typer.Option("--to-rabbitmq", metavar="QUEUE", help="send all to this RabbitMQ queue instead")
+    ] = None,
     to_file: Annotated[
         Path | None, typer.Option("--to-file", metavar="FILE", help="append the payloads to this file instead")
     ] = None,
     to_format: Annotated[
         Literal["ndjson", "msgpack-frames"], typer.Option("--to-format", help="of --to-file")
     ] = "ndjson",
+    origin: Annotated[
+        Literal["kafka", "redis", "rabbitmq"] | None,
+        typer.Option("--origin", help="what they came from, where neither --app nor the letters tell"),
+    ] = None,
     same_partition: Annotated[
         bool, typer.Option("--same-partition", help="the letter's own partition, not the one that the key chooses")
     ] = False,
@@ -129,42 +140,29 @@ def requeue(
     no_archive: NoArchive = False,
     dry_run: DryRunOnly = False,
 ) -> int:
-    """Send the messages of dead letters again, by default to the Kafka topic that each came from.
+    """Send the messages of dead letters again, by default to the Kafka topic, Redis stream or queue each came from.
 
     A message keeps key, headers and payload, and gets a header pf-requeued: how often it was sent again. A letter
-    counts as dealt with once its message is durable where it was sent.
+    counts as dealt with once its message is durable where it was sent, and never before: where the command is killed
+    in between, a message may be sent twice, and none is lost.
 
     \b
     Examples:
       python -m pythia_fast dlq requeue --app orders:app --handler score --error TimeoutError
       python -m pythia_fast dlq requeue --kafka orders-dead --since 2h --dry-run
+      python -m pythia_fast dlq requeue --redis orders-dead --redis-url redis://redis:6379/0 --limit 10
+      python -m pythia_fast dlq requeue --rabbitmq orders-dead --to-rabbitmq orders-retry
       python -m pythia_fast dlq requeue dead.ndjson --to-topic orders-retry
       python -m pythia_fast dlq requeue dead.ndjson --to-file again.ndjson
     """
+    from pythia_fast.cli.dlq_targets import Destination
     from pythia_fast.cli.letter_progress import letter_progress
     from pythia_fast.dlq import work
     from pythia_fast.dlq.target import DryRun
 
-    if to_topic is not None and to_file is not None:
-        raise ConfigError("--to-topic and --to-file: give one of the two")
-    if results and to_topic is None and to_file is None:
+    destination = Destination(to_topic, to_redis, to_rabbitmq, to_file, to_format, same_partition, origin)
+    if not destination.is_named and results:
         raise ConfigError("--results needs --to-topic or --to-file: the sink that refused them would do so again")
-
-    def open_target() -> RequeueTarget:
-        if to_file is not None:
-            from pythia_fast.dlq.file_target import FileTarget
-
-            return FileTarget(to_file, to_format)
-        from pythia_fast.dlq.kafka_target import KafkaTarget
-        from pythia_fast.dlq.origin_target import OriginTarget
-
-        access = selection.target_access()
-
-        def open_kafka() -> KafkaTarget:
-            return KafkaTarget(access, topic=to_topic, same_partition=same_partition)
-
-        return OriginTarget(open_kafka) if to_topic is None else open_kafka()
-
     outcome = work.Outcome()
     try:
         for store in selection.stores:
@@ -172,7 +170,7 @@ def requeue(
             if left == 0:
                 break
             terms = work.Terms(selection.chosen, max_requeues, results, left, archive=not no_archive)
-            target = open_target()
+            target = destination.open(selection, store)
             with letter_progress(store) as step, _closed([store]):
                 work.requeue(store, DryRun(target) if dry_run else target, terms, outcome, step)
     finally:
@@ -193,12 +191,17 @@ def drop(
 ) -> int:
     """Deal with dead letters without sending their messages.
 
+    Those of a Redis stream or a RabbitMQ queue are removed for good: show --json first gives lines to keep.
+
     \b
     Examples:
       python -m pythia_fast dlq drop dead.ndjson --reason implausible
       python -m pythia_fast dlq drop --kafka orders-dead --until 30d --yes
+      python -m pythia_fast dlq drop --redis orders-dead --entry 1526919030474-0
       python -m pythia_fast dlq drop --app orders:app --handler score --dry-run
     """
+    from pythia_fast.dlq.work import PART
+
     if not yes and not dry_run and not sys.stdin.isatty():
         raise ConfigError("drop asks before it does so, and there is no terminal to ask on: give --yes or --dry-run")
     with contextlib.ExitStack() as claimed, _closed(selection.stores):
@@ -206,9 +209,21 @@ def drop(
             for store in selection.stores:
                 claimed.enter_context(store.claim())
         places: dict[DeadLetterStore, list[Place]] = {store: [] for store in selection.stores}
-        for store, entry in _letters(selection, limit, close=False):
-            places[store].append(entry.place)
-        count = sum(map(len, places.values()))
+        count = dropped = 0
+        try:
+            for store, entry in _letters(selection, limit, close=False):
+                count += 1
+                some = places[store]
+                some.append(entry.place)
+                # What nobody is asked about need not be kept until all is read.
+                if yes and not dry_run and store.settles_in_parts and len(some) >= PART:
+                    store.settle(some, archive=not no_archive)
+                    dropped += len(some)
+                    some.clear()
+        except BaseException:
+            if dropped:
+                print(f"{_letter_count(dropped)} of {selection.where} dropped", flush=True)
+            raise
         _tell_foreign(selection.stores)
         if count == 0:
             print(f"no dead letters match in {selection.where}")
@@ -219,7 +234,7 @@ def drop(
         if not yes and not typer.confirm(f"drop {_letter_count(count)} of {selection.where}?", err=True):
             print("nothing was dropped", file=sys.stderr)
             return ExitCode.FAILED
-        told = [line for store, dropped in places.items() for line in store.settle(dropped, archive=not no_archive)]
+        told = [line for store, some in places.items() for line in store.settle(some, archive=not no_archive)]
         print("\n".join([f"{_letter_count(count)} of {selection.where} dropped", *told]))
     return ExitCode.DONE
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, cast
 
 import typer
 
+from pythia_fast.cli.dlq_reach import Reach
 from pythia_fast.cli.run import StateDir
 from pythia_fast.cli.running import seconds_value
 from pythia_fast.cli.target import load_app
@@ -20,8 +21,10 @@ from pythia_fast.errors import ConfigError
 
 if TYPE_CHECKING:
     from pythia_fast.app import App
-    from pythia_fast.brokers.kafka import KafkaProducer
-    from pythia_fast.brokers.kafka_client import KafkaAccess
+    from pythia_fast.brokers.base import Source
+    from pythia_fast.brokers.rabbitmq_address import Address
+    from pythia_fast.brokers.redis_client import RedisServer
+    from pythia_fast.dlq.fields import Fields
     from pythia_fast.dlq.filters import Filter
     from pythia_fast.dlq.store import DeadLetterStore
 
@@ -29,6 +32,8 @@ Own = ParamSpec("Own")
 
 File = Annotated[Path | None, typer.Argument(metavar="PATH", help="a file of dead letters")]
 Topic = Annotated[str | None, typer.Option("--kafka", metavar="TOPIC", help="a Kafka topic of dead letters")]
+Stream = Annotated[str | None, typer.Option("--redis", metavar="STREAM", help="a Redis stream of dead letters")]
+Queue = Annotated[str | None, typer.Option("--rabbitmq", metavar="QUEUE", help="a RabbitMQ queue of dead letters")]
 AppName = Annotated[
     str | None, typer.Option("--app", metavar="MODULE:APP", help="wherever this app's handlers send their dead letters")
 ]
@@ -55,6 +60,18 @@ KafkaOptions = Annotated[
     list[str] | None,
     typer.Option("--kafka-option", metavar="NAME=VALUE", help="an option of librdkafka; may be given again"),
 ]
+EntryId = Annotated[str | None, typer.Option("--entry", metavar="ID", help="the one with this id, in --redis STREAM")]
+RedisUrl = Annotated[
+    str | None, typer.Option("--redis-url", metavar="URL", help="of Redis: redis://...; else the app's or REDIS_URL")
+]
+RabbitMqUrl = Annotated[
+    str | None,
+    typer.Option("--rabbitmq-url", metavar="URL", help="of RabbitMQ: amqp://...; else the app's or RABBITMQ_URL"),
+]
+PayloadField = Annotated[
+    str, typer.Option("--payload-field", metavar="NAME", help="field of a Redis entry that is the payload")
+]
+KeyField = Annotated[str, typer.Option("--key-field", metavar="NAME", help="field of a Redis entry that is the key")]
 Group = Annotated[
     str, typer.Option("--group", metavar="NAME", help="consumer group whose position says what was dealt with")
 ]
@@ -71,30 +88,20 @@ class Selection:
     where: str  #: for a person
     chosen: Filter
     app: App | None
-    servers: str | None
-    kafka_options: dict[str, str]
-    timeout_s: float
+    reach: Reach
+    fields: Fields  #: of Redis entries
 
-    def target_access(self) -> KafkaAccess:
-        """The brokers that messages go back to: those of the handlers' sources, as far as an app tells."""
-        from pythia_fast.brokers.kafka import KafkaConsumer
-
+    def sources(self) -> dict[str, Source]:
+        """Of the handlers that are meant, as far as an app tells."""
         handlers = self.app.handlers.values() if self.app is not None else ()
-        sources = [each.source for each in handlers if self.chosen.handler in (None, each.name)]
-        reached = {
-            tuple(sorted(each.connection_options().items())) for each in sources if isinstance(each, KafkaConsumer)
-        }
-        if len(reached) > 1 and self.servers is None:
-            raise ConfigError(
-                "the handlers read from several Kafka clusters: choose one with --handler, or give --bootstrap-servers"
-            )
-        known = dict(reached.pop()) if len(reached) == 1 else {}
-        return kafka_access(known, self.servers, self.kafka_options, self.timeout_s)
+        return {each.name: each.source for each in handlers if self.chosen.handler in (None, each.name)}
 
 
 def selection(
     path: File = None,
     kafka: Topic = None,
+    redis: Stream = None,
+    rabbitmq: Queue = None,
     app: AppName = None,
     handler: Handler = None,
     reason: Reason = None,
@@ -105,18 +112,30 @@ def selection(
     key: Key = None,
     since: Since = None,
     until: Until = None,
+    entry: EntryId = None,
     bootstrap_servers: Servers = None,
     kafka_option: KafkaOptions = None,
+    redis_url: RedisUrl = None,
+    rabbitmq_url: RabbitMqUrl = None,
+    payload_field: PayloadField = "data",
+    key_field: KeyField = "key",
     group: Group = "pythia-dlq",
     timeout: Timeout = 10.0,
     state_dir: StateDir = None,
 ) -> Selection:
     """Read the options. Raises ConfigError, AppImportError."""
+    from pythia_fast.brokers.client_logs import quieten_clients
+    from pythia_fast.dlq.fields import Fields
     from pythia_fast.dlq.filters import Filter, parse_offsets
     from pythia_fast.moments import parse_moment
 
-    if sum(place is not None for place in (path, kafka, app)) != 1:
-        raise ConfigError("say where the dead letters are: PATH, --kafka TOPIC or --app MODULE:APP, one of the three")
+    if sum(place is not None for place in (path, kafka, redis, rabbitmq, app)) != 1:
+        raise ConfigError(
+            "say where the dead letters are: PATH, --kafka TOPIC, --redis STREAM, --rabbitmq QUEUE "
+            "or --app MODULE:APP, one of the five"
+        )
+    if entry is not None and redis is None:
+        raise ConfigError("--entry is the id of an entry of a Redis stream: give --redis STREAM with it")
     now = datetime.now(UTC)
     chosen = Filter(
         reason=reason,
@@ -129,19 +148,27 @@ def selection(
         until=parse_moment("--until", until, now) if until is not None else None,
         key=key,
     )
-    given = parse_options(kafka_option or [])
     loaded = load_app(app) if app is not None else None
     folder = state_dir or Path(".pythia")
+    reach = Reach(bootstrap_servers, parse_options(kafka_option or []), redis_url, rabbitmq_url, timeout)
+    fields = Fields(payload_field, key_field)
+    quieten_clients()
 
     def open_topic(name: str, connection: dict[str, str]) -> DeadLetterStore:
         from pythia_fast.dlq.kafka_store import KafkaStore
 
-        return KafkaStore(
-            name, kafka_access(connection, bootstrap_servers, given, timeout), group=group, state_dir=folder
-        )
+        return KafkaStore(name, reach.kafka(connection), group=group, state_dir=folder)
 
-    def open_sink(sink: KafkaProducer) -> DeadLetterStore:
-        return open_topic(sink.topic, sink.connection_options())
+    def open_stream(name: str, server: RedisServer | None, fields: Fields, *, may_lack: bool) -> DeadLetterStore:
+        from pythia_fast.dlq.redis_store import RedisStore
+
+        at = reach.redis(server)
+        return RedisStore(name, at, fields=fields, entry=entry, may_lack=may_lack, state_dir=folder)
+
+    def open_queue(name: str, address: Address | None) -> DeadLetterStore:
+        from pythia_fast.dlq.rabbitmq_store import RabbitMqStore
+
+        return RabbitMqStore(name, reach.rabbitmq(address), timeout_s=timeout)
 
     stores: list[DeadLetterStore]
     if path is not None:
@@ -152,13 +179,24 @@ def selection(
         stores, where = [FileStore(path)], f"file {path}"
     elif kafka is not None:
         stores, where = [open_topic(kafka, {})], f"kafka topic {kafka}"
+    elif redis is not None:
+        stores, where = [open_stream(redis, None, fields, may_lack=False)], f"redis stream {redis}"
+    elif rabbitmq is not None:
+        stores, where = [open_queue(rabbitmq, None)], f"rabbitmq queue {rabbitmq}"
     else:
-        from pythia_fast.dlq.places import stores_of
+        from pythia_fast.dlq.places import Openers, stores_of
 
         assert loaded is not None
-        stores = stores_of(loaded, handler, state_dir or Path(".pythia") / loaded.name, open_sink)
+        openers = Openers(
+            topic=lambda sink: open_topic(sink.topic, sink.connection_options()),
+            stream=lambda sink: open_stream(
+                sink.stream, sink.server, Fields(sink.payload_field, sink.key_field), may_lack=True
+            ),
+            queue=lambda sink: open_queue(sink.routing_key or "", sink.address),
+        )
+        stores = stores_of(loaded, handler, state_dir or Path(".pythia") / loaded.name, openers)
         where = f"handler {handler} of app {loaded.name}" if handler is not None else f"app {loaded.name}"
-    return Selection(stores, where, chosen, loaded, bootstrap_servers, given, timeout)
+    return Selection(stores, where, chosen, loaded, reach, fields)
 
 
 def selecting(command: Callable[Concatenate[Selection, Own], int]) -> Callable[..., int]:
@@ -191,15 +229,3 @@ def parse_options(given: list[str]) -> dict[str, str]:
 
         KafkaConsumer("any", options=options)  # checks names and values
     return options
-
-
-def kafka_access(
-    connection: dict[str, str], servers: str | None, given: dict[str, str], timeout_s: float
-) -> KafkaAccess:
-    """What an app says of its brokers, overruled by what was typed."""
-    from pythia_fast.brokers.kafka import KafkaConsumer
-    from pythia_fast.brokers.kafka_client import KafkaAccess
-
-    typed = {"bootstrap.servers": servers} if servers is not None else {}
-    plain = KafkaConsumer("any").connection_options()
-    return KafkaAccess({**plain, **connection, **given, **typed}, timeout_s)

@@ -6,18 +6,17 @@ with, so that no two commands send the same ones.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
 
-from pythia_fast.brokers.file_sink import FileLockedError, open_locked
+from pythia_fast.dlq.claims import FOLDER, one_command
 from pythia_fast.dlq.ranges import Ranges
 from pythia_fast.errors import SinkError, SourceError
-from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
+from pythia_fast.private import PRIVATE_MODE
 
 
 class _Stored(msgspec.Struct):
@@ -32,10 +31,9 @@ class Handled:
     """Offsets per partition, of one topic and group."""
 
     def __init__(self, state_dir: Path, group: str, topic: str) -> None:
-        self._folder = state_dir / "dlq"
-        name = f"{quote(group, safe='')}@{quote(topic, safe='')}"
-        self.path = self._folder / f"{name}.json"
-        self._lock_path = self._folder / f"{name}.lock"
+        self._state_dir = state_dir
+        self._name = f"{group}@{topic}"
+        self.path = state_dir / FOLDER / f"{quote(group, safe='')}@{quote(topic, safe='')}.json"
         self._group = group
         self._topic = topic
 
@@ -72,23 +70,6 @@ class Handled:
         except OSError as error:
             raise SinkError(f"cannot record the letters dealt with in {self.path}: {error.strerror}") from None
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keep other commands out. Raises SinkError when one is at it."""
-        try:
-            self._folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
-            fd = open_locked(str(self._lock_path), PRIVATE_MODE)
-        except FileLockedError:
-            raise SinkError(
-                f"another dlq command deals with letters of Kafka topic {self._topic} as group {self._group} "
-                f"({self._lock_path} is locked): wait for its end"
-            ) from None
-        except OSError as error:
-            raise SinkError(
-                f"cannot record letters dealt with in {self._folder}: {error.strerror}; choose another folder with "
-                "--state-dir"
-            ) from None
-        try:
-            yield
-        finally:
-            os.close(fd)
+        return one_command(self._state_dir, self._name, f"Kafka topic {self._topic} as group {self._group}")

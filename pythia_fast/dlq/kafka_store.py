@@ -29,6 +29,8 @@ POLL_S = 0.2
 class KafkaStore(DeadLetterStore):
     """One topic, read from the group's position to the ends that its partitions have when reading begins."""
 
+    kind = "kafka"
+
     def __init__(self, topic: str, access: KafkaAccess, *, group: str, state_dir: Path) -> None:
         self._topic = topic
         self._access = access

@@ -10,6 +10,8 @@ from pythia_fast.runtime.dead_letter_form import OUR_HEADERS, StoredLetter
 
 #: Header of a message that was sent again: how many times.
 REQUEUED = "pf-requeued"
+#: Header that a Redis source gives every row: the entry's id.
+REDIS_ID = "redis-id"
 _OURS = frozenset({*OUR_HEADERS, REQUEUED})
 
 
@@ -21,6 +23,7 @@ class Message(NamedTuple):
     key: bytes | None
     headers: Headers
     payload: bytes | None
+    handler: str = ""  #: that had given it up
 
 
 def times_requeued(headers: Headers) -> int:
@@ -48,4 +51,4 @@ def message_of(stored: StoredLetter) -> Message:
     letter = stored.letter()
     count = (REQUEUED, b"%d" % (times_requeued(headers) + 1))
     kept = [(name, value) for name, value in headers if name not in _OURS]
-    return Message(letter.topic, letter.partition, letter.key, [*kept, count], letter.payload)
+    return Message(letter.topic, letter.partition, letter.key, [*kept, count], letter.payload, stored.handler)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from pythia_fast.runtime.dead_letter_form import StoredLetter
 
@@ -26,8 +26,13 @@ class Entry(NamedTuple):
 
 
 class DeadLetterStore(ABC):
-    """A file or topic of dead letters. Made cheaply; nothing is opened before it is read or claimed."""
+    """A file, topic, stream or queue of dead letters. Made cheaply; nothing is opened before it is read or claimed."""
 
+    #: What it lies in: a file, or the broker's kind.
+    kind: ClassVar[str] = "file"
+    #: Whether ``settle()`` may be called again and again while ``entries()`` is read: the fewer letters are sent twice
+    #: when the command dies, and the fewer places are kept.
+    settles_in_parts = False
     #: Records met by ``entries()`` that are no dead letters; they are left alone.
     foreign = 0
 
@@ -56,7 +61,8 @@ class DeadLetterStore(ABC):
 
     @abstractmethod
     def claim(self) -> AbstractContextManager[None]:
-        """Have the store to oneself: inside, ``entries()`` and then ``settle()`` may be called, once each.
+        """Have the store to oneself: inside, ``entries()`` and then ``settle()`` may be called, once each (but see
+        ``settles_in_parts``).
 
         Raises SinkError when somebody else writes it.
         """
@@ -65,7 +71,7 @@ class DeadLetterStore(ABC):
     def settle(self, places: Iterable[Place], *, archive: bool) -> list[str]:
         """Mark these letters of the last ``entries()`` as dealt with; durable on return.
 
-        ``archive``: keep them somewhere, where the store would lose them. Returns what a person should be told.
+        ``archive``: keep them beside it, where the store is a file. Returns what a person should be told.
         Raises SinkError; the letters then count as not dealt with.
         """
 

@@ -14,6 +14,7 @@ from pythia_fast.dlq.target import Answer, DryRun, RequeueTarget
 from pythia_fast.runtime.dead_letter_form import StoredLetter
 
 WAIT_S = 1.0
+PART = 500  #: letters that are dealt with together, in a store that takes them in parts
 Step = Callable[[], None]  #: called for every letter that is read
 
 
@@ -53,12 +54,18 @@ def requeue(store: DeadLetterStore, target: RequeueTarget, terms: Terms, outcome
     """
     with contextlib.closing(target):
         if isinstance(target, DryRun):
-            _Sending(store, target, terms, outcome).run(step)
+            _Sending(store, target, terms, outcome).run(step, lambda sending: None)
             return
+
+        def settle_part(sending: _Sending) -> None:
+            if store.settles_in_parts and len(sending.arrived) >= PART:
+                outcome.told += store.settle(sending.arrived, archive=terms.archive)
+                sending.arrived = []
+
         with store.claim():
             sending = _Sending(store, target, terms, outcome)
             try:
-                sending.run(step)
+                sending.run(step, settle_part)
             finally:
                 # What has arrived must not be sent a second time, whatever it is that ends this.
                 sending.take([answer for answer in target.close() if not answer.refused])
@@ -76,8 +83,8 @@ class _Sending:
         self._waiting: dict[Place, str] = {}  # their destinations
         self.arrived: list[Place] = []
 
-    def run(self, step: Step) -> None:
-        """Send, and wait for every answer."""
+    def run(self, step: Step, part: Callable[[_Sending], None]) -> None:
+        """Send, and wait for every answer. ``part``: called whenever answers were taken in."""
         sent = 0
         for entry in chosen_entries(self._store, self._terms.chosen, step):
             message = message_of(entry.stored)
@@ -88,11 +95,13 @@ class _Sending:
             self._waiting[entry.place] = self._target.destination(message)
             self._target.send(message, entry.place)
             self.take(self._target.answers())
+            part(self)
             sent += 1
             if sent == self._terms.limit:
                 break
         while self._waiting:
             self.take(self._target.answers(WAIT_S))
+            part(self)
 
     def take(self, answers: list[Answer]) -> None:
         """Count what became of them."""

@@ -6,7 +6,6 @@ left to itself, and ends with the process.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pythia_fast.brokers.base import Sink, Source
 from pythia_fast.brokers.checkup import CheckupContext, Finding, ok, problem
+from pythia_fast.brokers.client_logs import quieten_clients
 from pythia_fast.brokers.file_checkup import check_folder
 from pythia_fast.doctor.machine_checkup import Machine, machine_findings, plan_of, version_findings, versions
 from pythia_fast.errors import PythiaError
@@ -117,11 +117,3 @@ class _Checkup:
         elif not found:
             found.append(ok("there is nothing to ask"))
         return Subject(self._where, found)
-
-
-def quieten_clients() -> None:
-    """What a client library has to say about failures is in the findings."""
-    for name in ("pika", "redis"):
-        logger = logging.getLogger(name)
-        logger.addHandler(logging.NullHandler())
-        logger.propagate = False

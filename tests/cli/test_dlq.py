@@ -68,7 +68,10 @@ def test_every_command_has_help_with_examples_and_the_shared_filters(
         (["list", "dead.ndjson", "--reson", "x"], "No such option --reson; did you mean --reason?"),
         (["requeue", "dead.ndjson", "--max-requeue", "1"], "did you mean --max-requeues?"),
         (["lst"], "No such command 'lst'. Did you mean 'list'?"),
-        (["list", "--reason", "x"], "say where the dead letters are: PATH, --kafka TOPIC or --app MODULE:APP"),
+        (
+            ["list", "--reason", "x"],
+            "say where the dead letters are: PATH, --kafka TOPIC, --redis STREAM, --rabbitmq QUEUE or",
+        ),
         (["show", "dead.ndjson", "--kafka", "dead"], "say where the dead letters are"),
         (["list", "none.ndjson"], "there is no file none.ndjson"),
         (["list", "dead.ndjson", "--since", "soon"], "--since 'soon': write a time"),
@@ -77,6 +80,12 @@ def test_every_command_has_help_with_examples_and_the_shared_filters(
         (["list", "dead.ndjson", "--by", "rason"], "'rason'"),
         (["drop", "dead.ndjson"], "there is no terminal to ask on: give --yes or --dry-run"),
         (["requeue", "dead.ndjson", "--to-topic", "x", "--to-file", "y"], "--to-topic and --to-file: give one"),
+        (["requeue", "dead.ndjson", "--to-redis", "x", "--to-rabbitmq", "y"], "--to-redis and --to-rabbitmq: give one"),
+        (["requeue", "dead.ndjson", "--to-redis", "x", "--origin", "redis"], "--origin says what messages go back to"),
+        (["list", "dead.ndjson", "--entry", "1-1"], "--entry is the id of an entry of a Redis stream"),
+        (["list", "--redis", "dead", "--entry", "x"], "--entry 'x': write the id of an entry"),
+        (["list", "--redis", "dead", "--redis-url", "http://x"], "url= takes redis://"),
+        (["list", "--rabbitmq", "dead", "--rabbitmq-url", "http://x"], "url begins with 'http://'"),
         (["requeue", "dead.ndjson", "--results"], "--results needs --to-topic or --to-file"),
         (["list", "--kafka", "dead", "--kafka-option", "sasl"], "--kafka-option 'sasl': write NAME=VALUE"),
         (["list", "--kafka", "dead", "--kafka-option", "sasl.mechanisms.=x"], "did you mean 'sasl.mechanisms'?"),
@@ -249,7 +258,7 @@ def test_messages_that_came_from_files_have_nowhere_to_go_back_to(
     write_letters(project / "files", *rows)
     code, out, err = dlq(capsys, "requeue", "files", "--bootstrap-servers", "127.0.0.1:1")
     assert (code, out) == (ExitCode.FAILED, "")
-    where = "not from a Kafka topic: say where to with --to-file FILE or --to-topic TOPIC"
+    where = "which takes no messages back: say where to with --to-file, --to-topic, --to-redis or --to-rabbitmq"
     assert err.splitlines() == [
         f"2 dead letters left out: they came from file /data/orders.ndjson, {where}",
         f"1 dead letter left out: they came from standard input, {where}",
@@ -379,7 +388,7 @@ def test_a_sink_that_cannot_be_read_is_told(capsys: pytest.CaptureFixture[str], 
 def test_nothing_heavy_is_imported_for_help() -> None:
     code = (
         "import sys; from pythia_fast.cli.main import main; main(['dlq', 'requeue', '--help']);"
-        "print([m for m in ('numpy', 'confluent_kafka', 'rich.table') if m in sys.modules])"
+        "print([m for m in ('numpy', 'confluent_kafka', 'pika', 'redis', 'rich.table') if m in sys.modules])"
     )
     python = command()[0]
     finished = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT)

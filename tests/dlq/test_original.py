@@ -19,8 +19,8 @@ def stored(**fields: object) -> StoredLetter:
 
 def test_a_message_has_what_it_came_with_and_a_count() -> None:
     message = message_of(stored(key=b"\xff"))
-    assert message == ("orders", 3, b"\xff", [*OWN, ("pf-requeued", b"1")], LETTER.payload)
-    assert message_of(stored(payload=None, key=None))[2::2] == (None, None)
+    assert message == ("orders", 3, b"\xff", [*OWN, ("pf-requeued", b"1")], LETTER.payload, "score")
+    assert message_of(stored(payload=None, key=None))[2:5:2] == (None, None)
 
 
 def test_the_count_goes_up_and_our_other_headers_go() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
+from pythia_fast.brokers.base import PublisherContext, Sink
 from pythia_fast.brokers.framing import decode_headers, encode_headers
+from pythia_fast.runtime.dead_letter import DeadLetterWriter
 from pythia_fast.runtime.dead_letter_form import DeadLetter, broker_headers, stored_letter
 
 TIME = "2026-01-01T00:00:00.000Z"
@@ -54,6 +56,17 @@ def produce_letters(servers: str, topic: str, *letters: DeadLetter, partition: i
         headers = decode_headers(broker_headers(each, "shop", handler, TIME))
         producer.produce(topic, each.payload, each.key, partition=partition, headers=list(headers))
     assert producer.flush(30) == 0
+
+
+def send_letters(sink: Sink, folder: Path, *letters: DeadLetter, handler: str = "score") -> None:
+    """The same to any sink, by what a run sends them with."""
+    context = PublisherContext(app="shop", handler=handler, state_dir=folder, log=print, connect_timeout=60.0)
+    writer = DeadLetterWriter(sink, context)
+    writer.publish(letters, 1)
+    while not writer.deliveries(1.0):
+        pass  # ends by the test's time limit
+    writer.close(30.0)
+    assert not (folder / "dead-letters" / f"{handler}.ndjson").exists()  # where it keeps what the sink refuses
 
 
 def messages_of(servers: str, topic: str, partitions: int = 1) -> list[Any]:

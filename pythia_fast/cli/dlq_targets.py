@@ -1,0 +1,75 @@
+"""Where ``dlq requeue`` sends: where messages came from, or the one place that its options name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pythia_fast.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pythia_fast.cli.dlq_selection import Selection
+    from pythia_fast.dlq.store import DeadLetterStore
+    from pythia_fast.dlq.target import RequeueTarget
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What was typed."""
+
+    topic: str | None
+    stream: str | None
+    queue: str | None
+    file: Path | None
+    form: Literal["ndjson", "msgpack-frames"]
+    same_partition: bool
+    origin: str | None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether all go to one place. Raises ConfigError where several were named."""
+        options = ("--to-topic", "--to-redis", "--to-rabbitmq", "--to-file")
+        values = (self.topic, self.stream, self.queue, self.file)
+        given = [option for option, value in zip(options, values, strict=True) if value is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)}: give one of them")
+        if given and self.origin is not None:
+            raise ConfigError(f"--origin says what messages go back to, and {given[0]} sends them elsewhere")
+        return bool(given)
+
+    def open(self, selection: Selection, store: DeadLetterStore) -> RequeueTarget:
+        """The target for the letters of this store. Raises ConfigError, SinkError."""
+        if self.file is not None:
+            from pythia_fast.dlq.file_target import FileTarget
+
+            return FileTarget(self.file, self.form)
+        reach, sources = selection.reach, selection.sources()
+
+        def open_kafka() -> RequeueTarget:
+            from pythia_fast.dlq.kafka_target import KafkaTarget
+
+            return KafkaTarget(reach.kafka_of(sources.values()), topic=self.topic, same_partition=self.same_partition)
+
+        def open_redis() -> RequeueTarget:
+            from pythia_fast.dlq.redis_target import RedisTarget, fields_of
+
+            server = reach.redis_of(sources.values())
+            fields = fields_of(sources.values(), selection.fields)
+            return RedisTarget(server, self.stream, fields=fields, timeout_s=reach.timeout_s)
+
+        def open_rabbitmq() -> RequeueTarget:
+            from pythia_fast.dlq.rabbitmq_target import RabbitMqTarget
+
+            return RabbitMqTarget(reach.rabbitmq_of(sources.values()), self.queue, timeout_s=reach.timeout_s)
+
+        if self.topic is not None:
+            return open_kafka()
+        if self.stream is not None:
+            return open_redis()
+        if self.queue is not None:
+            return open_rabbitmq()
+        from pythia_fast.dlq.origin_target import KAFKA, RABBITMQ, REDIS, OriginTarget
+
+        openers = {KAFKA: open_kafka, REDIS: open_redis, RABBITMQ: open_rabbitmq}
+        return OriginTarget(openers, sources=sources, lie_in=store.kind, origin=self.origin)

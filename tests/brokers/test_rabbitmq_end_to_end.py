@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pythia_fast import App, Batch, RabbitMQConsumer
+from pythia_fast import App, Batch, RabbitMQConsumer, RetryPolicy
 from pythia_fast.brokers.memory import MemoryProducer
 from pythia_fast.errors import SourceError
 from tests.support.memory_run import Events
@@ -236,3 +236,31 @@ def test_what_the_server_refuses_ends_the_run_by_a_sentence(
     assert says in str(refused.value)
     assert "127.0.0.1" in str(refused.value)
     assert "fast" not in str(refused.value)
+
+
+def test_what_is_done_is_acknowledged_while_rows_beside_it_wait(queue: Queue, tmp_path: Path) -> None:
+    """A row of every tenth batch waits. With all of their batches unacknowledged no more would be delivered."""
+    queue.publish(numbers(1000))
+    source = RabbitMQConsumer(queue.name, url=queue.server.url, prefetch_count=50)
+    app, sink, served = App("waits"), MemoryProducer(), tmp_path / "served"
+
+    @app.batch_handler(
+        source=source,
+        sink=sink,
+        decoder="raw",
+        batch_size=10,
+        batch_timeout=0.05,
+        retry=RetryPolicy(max_attempts=1000, backoff=0.2, max_backoff=0.2),
+    )
+    def handler(batch: Batch[Any]) -> list[bytes]:
+        payloads: list[bytes] = batch["payload"].tolist()
+        batch.retry([int(payload) % 100 == 7 and not served.exists() for payload in payloads])
+        return payloads
+
+    running = Running(app, until="end", state_dir=tmp_path / "state")
+    wait_for(lambda: len(sink.payloads) == 990, "all but those that wait are handled")
+    served.touch()
+    running.join()
+    assert running.error is None
+    assert sorted(int(payload or b"") for payload in sink.payloads) == list(range(1000))
+    assert queue.count() == 0

@@ -33,6 +33,7 @@ from pythia_fast.columns import BytesColumn, RawColumn, StringColumn
 from pythia_fast.errors import OutputValueError, ResultError
 from pythia_fast.nested_columns import ListColumn, StructColumn
 from pythia_fast.runtime.notes import reason_of
+from pythia_fast.runtime.plain_values import OUT_OF_RANGE, to_microseconds
 
 _KINDS = {
     ("b", 1): rows_c.BOOL,
@@ -151,7 +152,7 @@ class ColumnWriter:
     def _array(
         self, name: str, prefix: bytes | None, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None = None
     ) -> None:
-        if isinstance(values, np.ma.MaskedArray):
+        if isinstance(values, np.ma.MaskedArray) and values.ndim == 1:
             mask = np.ma.getmaskarray(values)
             values, valid = np.asarray(values.data), ~mask if valid is None else valid & ~mask
         dtype = values.dtype
@@ -170,7 +171,7 @@ class ColumnWriter:
                 values = values.astype(dtype.newbyteorder("="))
             self._values(name, prefix, _KINDS[values.dtype.kind, values.dtype.itemsize], values, valid)
         else:
-            objects = values.tolist()
+            objects = list(values) if dtype.kind == "M" else values.tolist()  # of which a mask makes None
             self._objects(name, prefix, objects if valid is None else _with_none(objects, valid))
 
     def _values(
@@ -188,16 +189,10 @@ class ColumnWriter:
     def _microseconds(
         self, name: str, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None
     ) -> npt.NDArray[np.int64]:
-        """datetime64 of any unit as int64 microseconds; NaT stays the smallest int64.
-
-        NumPy wraps silently where a coarse unit reaches further than microseconds do; the way back shows it.
-        """
-        values = values.astype(values.dtype.newbyteorder("="), copy=False)
-        converted = values.astype("datetime64[us]")
-        if np.datetime_data(values.dtype)[0] not in ("us", "ns", "ps", "fs", "as", "generic"):
-            wrapped = converted.astype(values.dtype).view(np.int64) != values.view(np.int64)
-            for row in np.flatnonzero(wrapped if valid is None else wrapped & valid).tolist():
-                self._fault(name, row, "the datetime lies outside the years 1 to 9999")
+        """datetime64 of any unit as int64 microseconds; NaT stays the smallest int64."""
+        converted, wrapped = to_microseconds(values)
+        for row in np.flatnonzero(wrapped if valid is None else wrapped & valid).tolist():
+            self._fault(name, row, OUT_OF_RANGE)
         return converted.view(np.int64)
 
     # -- Python objects

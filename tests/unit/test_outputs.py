@@ -98,6 +98,10 @@ def test_more_columns_than_a_short_map_can_count() -> None:
     assert msgspec.msgpack.decode(record.payload or b"") == {f"{i:05}": i for i in range(1 << 16)}
 
 
+NIGHT = "2020-01-01T00:00:00Z"
+NIGHTS = np.array([["2020-01-01", "2020-01-01"], ["NaT", "2020-01-01"]], "datetime64[ns]")
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -107,11 +111,18 @@ def test_more_columns_than_a_short_map_can_count() -> None:
         (np.array([0.1], np.float32), [float(np.float32(0.1))]),
         (np.ma.array([1, 2, 3], mask=[0, 1, 0]), [1, None, 3]),
         (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (np.ma.array([[1.5, 2], [3, 4]], mask=[[1, 0], [0, 1]]), [[None, 2.0], [3.0, None]]),
+        (np.ma.array([[[1], [2]]], mask=[[[0], [1]]]), [[[1], [None]]]),
+        (np.ma.array(NIGHTS, mask=[[0, 1], [0, 0]]), [[NIGHT, None], [None, NIGHT]]),
         (np.array(["a", "bc"]), ["a", "bc"]),
         (np.array([b"a", b"bc"]), ["YQ==", "YmM="]),
         (np.array(["a", None, "b"], object), ["a", None, "b"]),
         (np.array(["2026-01-31", "NaT"], "datetime64[D]"), ["2026-01-31T00:00:00Z", None]),
         (np.array([1500, -1], "datetime64[ns]"), ["1970-01-01T00:00:00.000001Z", "1969-12-31T23:59:59.999999Z"]),
+        (NIGHTS, [[NIGHT, NIGHT], [None, NIGHT]]),
+        (list(NIGHTS[1]), [None, NIGHT]),
+        ([{"a": NIGHTS[0, 0]}, [NIGHTS[0]], np.array(NIGHTS[0, 0])], [{"a": NIGHT}, [[NIGHT, NIGHT]], NIGHT]),
+        ([np.datetime64("2020-01-01"), np.datetime64(-1, "ns")], [NIGHT, "1969-12-31T23:59:59.999999Z"]),
         ([1, 2.5, None, "x", [1], {"a": 1}], [1, 2.5, None, "x", [1], {"a": 1}]),
         ([np.int64(5), np.float64(2)], [5, 2.0]),
         (["x", 5], ["x", 5]),
@@ -234,6 +245,15 @@ def test_structured_arrays() -> None:
     assert rows(table) == [{"a": 1, "b": 0.5}, {"a": 2, "b": 1.5}]
 
 
+@pytest.mark.parametrize("night", [NIGHTS[0, 0], pd.Timestamp("2020-01-01"), pd.Timestamp("2020-01-01T01", tz="CET")])
+def test_an_instant_in_a_row_is_one_of_utc(night: Any) -> None:
+    assert [record.payload for record in records([{"a": night, "b": [night]}])] == [
+        f'{{"a":"{NIGHT}","b":["{NIGHT}"]}}'.encode()
+    ]
+    instant = datetime.datetime(2020, 1, 1, tzinfo=UTC)
+    assert column([night, [night]], "msgpack") == [instant, [instant]]
+
+
 def test_a_list_is_one_payload_an_element() -> None:
     result = [b"raw", "text", bytearray(b"array"), Scored(1, 0.5), {"a": [1]}]
     payloads = [record.payload for record in records(result)]
@@ -320,6 +340,9 @@ BROKEN_TEXT = pa.Array.from_buffers(
         ({"a": [1, Unspeakable(), 3]}, "column 'a', row 1: "),
         ({"a": np.array([0, 253402300800, 1], "datetime64[s]")}, "column 'a', row 1: the datetime lies outside"),
         ({"a": np.array([0, 300_000, 1], "datetime64[Y]")}, "column 'a', row 1: the datetime lies outside"),
+        ({"a": [1, np.datetime64(300_000, "Y"), 1]}, "column 'a', row 1: ValueError: the datetime lies outside"),
+        ({"a": [1, [np.datetime64(2**62, "us")], 1]}, "column 'a', row 1: ValueError: the datetime lies outside"),
+        ({"a": np.array([[0], [300_000], [1]], "datetime64[Y]")}, "column 'a', row 1: ValueError: the datetime lies"),
         ({"a": BROKEN_TEXT}, "column 'a', row 1: the string is not valid UTF-8"),
         ({"a": [1, 2, 3], "__key__": ["x", 0.5, 7]}, "column '__key__', row 1: a key is bytes, str or an integer"),
         ({"a": [1, 2, 3], "__key__": ["x", "\ud800", "z"]}, "column '__key__', row 1: a lone surrogate"),

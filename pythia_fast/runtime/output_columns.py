@@ -19,7 +19,6 @@ A numeric column of a batch is a plain array: to send its nulls on as nulls, ret
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -323,12 +322,17 @@ class ColumnWriter:
 
         ``panic``: what else than an Exception the library raises for it.
         """
-        with contextlib.suppress(Exception, panic):
+        try:
             return listed(column)
-        values: list[Any] = []
+        except MemoryError:  # no fault of a row
+            raise
+        except (Exception, panic):
+            values: list[Any] = []
         for row in range(len(column)):
             try:
                 values += listed(column.slice(row, 1))
+            except MemoryError:
+                raise
             except (Exception, panic) as error:
                 values.append(None)
                 self._fault(name, row, reason_of(error))

@@ -174,3 +174,12 @@ def test_pandas_keys() -> None:
 def test_a_frame_is_no_column() -> None:
     with pytest.raises(ResultError, match="column 'v' is a DataFrame; give its columns one by one"):
         column(pd.DataFrame({"a": [1]}))
+
+
+def test_a_lack_of_memory_is_no_fault_of_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(self: pl.Series) -> list[Any]:
+        raise MemoryError
+
+    monkeypatch.setattr(pl.Series, "to_list", lacking)
+    with pytest.raises(MemoryError):
+        column(pl.Series(["a", "b"]))

@@ -7,7 +7,8 @@ PythiaError
 ├── UnknownColumnError (KeyError) names the nearest right column
 ├── HandlerError                  the handler is wrong as a whole: ends the run, whatever on_error says, but for
 │   └── ResultError               what it returned for a batch is no result: costs these rows, unless on_error="stop"
-│       └── OutputValueError      one row of what it returned cannot be sent on: costs that row
+│       ├── OutputValueError      one row of what it returned cannot be sent on: costs that row
+│       └── MarkError (TypeError) what it gave to batch.reject or batch.retry names no rows
 ├── SourceError                   a source cannot go on
 │   ├── UnknownTopicError         names the nearest topic that there is
 │   └── UnknownGroupError         names the nearest consumer group that there is
@@ -77,6 +78,13 @@ class OutputValueError(ResultError):
         self.why = why
         self.column = column
         super().__init__(f"{'' if column is None else f'column {column!r}, '}row {row}: {why}")
+
+
+class MarkError(ResultError, TypeError):
+    """What batch.reject or batch.retry got is neither a mask nor row indices.
+
+    It costs the rows of the call, as a wrong result: with fewer of them the same values may look like indices.
+    """
 
 
 class SourceError(PythiaError):

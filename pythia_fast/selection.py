@@ -7,6 +7,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from pythia_fast.errors import MarkError
+
 BoolArray = npt.NDArray[np.bool_]
 L = TypeVar("L")
 
@@ -65,15 +67,20 @@ def row_indices(rows: npt.ArrayLike, n: int, what: str = "a mask") -> npt.NDArra
 def marked_rows(rows: npt.ArrayLike, n: int, what: str) -> npt.NDArray[np.int64]:
     """``row_indices`` for rows that are given up or put off: numbers that look like a mask are none of the two.
 
-    Raises IndexError, TypeError.
+    Indices that name each row once, as [0] does in a batch of one row, are taken for indices. Raises IndexError;
+    MarkError for anything else, in place of TypeError.
     """
     array = np.asarray(rows)
-    if n > 2 and array.shape == (n,) and array.dtype.kind in "iu" and ((array == 0) | (array == 1)).all():
-        raise TypeError(
+    numbers = array.shape == (n,) and array.dtype.kind in "iu"
+    if numbers and ((array == 0) | (array == 1)).all() and not np.array_equal(np.sort(array), np.arange(n)):
+        raise MarkError(
             f"{what} is {_shape(array)} of nothing but 0 and 1, which reads as a mask but would name rows 0 and 1: "
             "give bool values (.astype(bool)) for a mask, and each row once for indices"
         )
-    return row_indices(array, n, what)
+    try:
+        return row_indices(array, n, what)
+    except TypeError as error:
+        raise MarkError(*error.args) from None
 
 
 def _shape(array: npt.NDArray[Any]) -> str:

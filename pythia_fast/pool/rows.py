@@ -4,8 +4,9 @@ The batch is given to the handler whole. What then is not done is handled in par
 the payloads that the slot keeps:
 
     raised              on_error="isolate": the rows that raise are searched by halves, in their order
-    returned what is    no table, columns of unequal length, more or fewer rows than it got: those rows are given up
-    no result           together, since with fewer of them the same code may return what only looks right
+    returned what is    no table, columns of unequal length, more or fewer rows than it got, or marked rows by what is
+    no result           no mask: those rows are given up together, since with fewer of them the same code may return
+                        what only looks right
     returned what       on_error="isolate": that row is left out of what is sent on, if it is known which row a record
     cannot be encoded   is of (output_rows="same"); else as if the handler had raised, before anything is sent on
     asked for retry,    those rows, when the others are done, while attempts are left: at once, or after a backoff, and

@@ -32,7 +32,9 @@ from pythia_fast._ext.row_encoder import RowEncoder
 from pythia_fast.columns import BytesColumn, RawColumn, StringColumn
 from pythia_fast.errors import OutputValueError, ResultError
 from pythia_fast.nested_columns import ListColumn, StructColumn
+from pythia_fast.runtime.arrow_types import field_named_twice, is_binary, is_text
 from pythia_fast.runtime.notes import reason_of
+from pythia_fast.runtime.plain_values import OUT_OF_RANGE, to_microseconds
 
 _KINDS = {
     ("b", 1): rows_c.BOOL,
@@ -151,7 +153,7 @@ class ColumnWriter:
     def _array(
         self, name: str, prefix: bytes | None, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None = None
     ) -> None:
-        if isinstance(values, np.ma.MaskedArray):
+        if isinstance(values, np.ma.MaskedArray) and values.ndim == 1:
             mask = np.ma.getmaskarray(values)
             values, valid = np.asarray(values.data), ~mask if valid is None else valid & ~mask
         dtype = values.dtype
@@ -170,7 +172,7 @@ class ColumnWriter:
                 values = values.astype(dtype.newbyteorder("="))
             self._values(name, prefix, _KINDS[values.dtype.kind, values.dtype.itemsize], values, valid)
         else:
-            objects = values.tolist()
+            objects = list(values) if dtype.kind == "M" else values.tolist()  # of which a mask makes None
             self._objects(name, prefix, objects if valid is None else _with_none(objects, valid))
 
     def _values(
@@ -188,16 +190,10 @@ class ColumnWriter:
     def _microseconds(
         self, name: str, values: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None
     ) -> npt.NDArray[np.int64]:
-        """datetime64 of any unit as int64 microseconds; NaT stays the smallest int64.
-
-        NumPy wraps silently where a coarse unit reaches further than microseconds do; the way back shows it.
-        """
-        values = values.astype(values.dtype.newbyteorder("="), copy=False)
-        converted = values.astype("datetime64[us]")
-        if np.datetime_data(values.dtype)[0] not in ("us", "ns", "ps", "fs", "as", "generic"):
-            wrapped = converted.astype(values.dtype).view(np.int64) != values.view(np.int64)
-            for row in np.flatnonzero(wrapped if valid is None else wrapped & valid).tolist():
-                self._fault(name, row, "the datetime lies outside the years 1 to 9999")
+        """datetime64 of any unit as int64 microseconds; NaT stays the smallest int64."""
+        converted, wrapped = to_microseconds(values)
+        for row in np.flatnonzero(wrapped if valid is None else wrapped & valid).tolist():
+            self._fault(name, row, OUT_OF_RANGE)
         return converted.view(np.int64)
 
     # -- Python objects
@@ -274,13 +270,14 @@ class ColumnWriter:
         if pa.types.is_float16(kind):
             column = column.cast(pa.float32())
         elif pa.types.is_timestamp(kind):
-            # Sub-microsecond digits are cut off, as for NumPy; a time zone only says how to show an instant.
-            column = column.cast(pa.timestamp("us", kind.tz), safe=False).view(pa.int64())
+            valid = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
+            self._instants(name, prefix, column.view(pa.int64()).fill_null(0).to_numpy(), kind.unit, valid)
+            return
         elif kind in (pa.string_view(), pa.binary_view()):
             column = column.cast(pa.large_string() if kind == pa.string_view() else pa.large_binary())
-        self._arrow_buffers(name, prefix, column, is_datetime=pa.types.is_timestamp(kind))
+        self._arrow_buffers(name, prefix, column)
 
-    def _arrow_buffers(self, name: str, prefix: bytes | None, column: Any, *, is_datetime: bool) -> None:
+    def _arrow_buffers(self, name: str, prefix: bytes | None, column: Any) -> None:
         pa = sys.modules["pyarrow"]
         kind, offset, length = column.type, column.offset, len(column)
         validity, *buffers = column.buffers() if kind.num_fields == 0 else (None,)
@@ -289,45 +286,83 @@ class ColumnWriter:
         elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
             dtype = np.dtype(kind.to_pandas_dtype())
             values = np.frombuffer(buffers[0], dtype)[offset : offset + length]
-            self._values(
-                name, prefix, rows_c.DATETIME if is_datetime else _KINDS[dtype.kind, dtype.itemsize], values, None
-            )
-        elif buffers and (_is_text(pa, kind) or _is_binary(pa, kind)):
+            self._values(name, prefix, _KINDS[dtype.kind, dtype.itemsize], values, None)
+        elif buffers and (is_text(pa, kind) or is_binary(pa, kind)):
             wide = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
             offsets = np.frombuffer(buffers[0], np.int64 if wide else np.int32)[offset : offset + length + 1]
             data = np.frombuffer(buffers[1], np.uint8) if buffers[1] is not None and buffers[1].size else b""
-            self._rows.add_spans(prefix, rows_c.STRING if _is_text(pa, kind) else rows_c.BYTES, offsets, data)
+            self._rows.add_spans(prefix, rows_c.STRING if is_text(pa, kind) else rows_c.BYTES, offsets, data)
         else:
-            twice = _field_named_twice(pa, kind)
+            twice = field_named_twice(pa, kind)
             if twice is not None:
                 raise ResultError(
                     f"column {name!r} holds structs with more than one field {twice!r}; an object can hold one of that "
                     "name: rename the others, or leave them out"
                 )
-            self._objects(name, prefix, column.to_pylist())
+            self._objects(name, prefix, self._tried(name, column, lambda some: some.to_pylist()))
             return
         if validity is not None:
             self._rows.set_valid_bits(validity, offset, key=prefix is None)
+
+    def _instants(
+        self,
+        name: str,
+        prefix: bytes | None,
+        values: npt.NDArray[np.int64],
+        unit: str,
+        valid: npt.NDArray[np.bool_] | None,
+    ) -> None:
+        """Integers since the epoch. A time zone, which they may have, only says how to show an instant."""
+        self._array(name, prefix, values.view(f"datetime64[{unit}]"), valid)
+
+    def _tried(
+        self, name: str, column: Any, listed: Callable[[Any], list[Any]], panic: type[BaseException] = Exception
+    ) -> list[Any]:
+        """A column of Arrow or polars as Python values; a row for which there is none, a far date say, is at fault.
+
+        ``panic``: what else than an Exception the library raises for it.
+        """
+        try:
+            return listed(column)
+        except MemoryError:  # no fault of a row
+            raise
+        except (Exception, panic):
+            values: list[Any] = []
+        for row in range(len(column)):
+            try:
+                values += listed(column.slice(row, 1))
+            except MemoryError:
+                raise
+            except (Exception, panic) as error:
+                values.append(None)
+                self._fault(name, row, reason_of(error))
+        return values
 
     # -- data frame columns
 
     def _polars(self, name: str, prefix: bytes | None, column: Any) -> None:
         pl = sys.modules["polars"]
-        if not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Datetime)) or column.dtype.is_decimal():
-            self._objects(name, prefix, column.to_list())
+        has_array = column.dtype.is_numeric() and not column.dtype.is_decimal() and "128" not in str(column.dtype)
+        if not has_array and column.dtype not in (pl.Boolean, pl.Datetime):
+            self._objects(name, prefix, self._tried(name, column, pl.Series.to_list, pl.exceptions.PanicException))
             return
         valid = column.is_not_null().to_numpy() if column.null_count() else None
         if column.dtype == pl.Datetime:
-            values = column.dt.cast_time_unit("us").to_physical().fill_null(0).to_numpy()
-            self._values(name, prefix, rows_c.DATETIME, values, valid)
+            self._instants(name, prefix, column.to_physical().fill_null(0).to_numpy(), column.dtype.time_unit, valid)
         else:
             filled = column if valid is None else column.fill_null(False if column.dtype == pl.Boolean else 0)
             self._array(name, prefix, filled.to_numpy(), valid)
 
     def _pandas(self, name: str, prefix: bytes | None, column: Any) -> None:
         pd = sys.modules["pandas"]
+        if column.ndim != 1:
+            raise ResultError(f"column {name!r} is a {type(column).__name__}; give its columns one by one")
+        if not isinstance(column, pd.Series):  # an index, or an extension array
+            column = pd.Series(column.to_flat_index() if isinstance(column, pd.MultiIndex) else column)
         dtype = column.dtype
-        if isinstance(dtype, pd.DatetimeTZDtype):
+        if isinstance(dtype, pd.ArrowDtype) and dtype.kind == "M":
+            self._arrow(name, prefix, column.array.__arrow_array__())
+        elif isinstance(dtype, pd.DatetimeTZDtype):
             self._array(name, prefix, column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy())
         elif isinstance(dtype, np.dtype) and dtype.kind != "O":
             self._array(name, prefix, column.to_numpy())
@@ -363,25 +398,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _is_text(pa: Any, kind: Any) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_binary(pa: Any, kind: Any) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _field_named_twice(pa: Any, kind: Any) -> str | None:
-    """A name that more than one field of the type's structs has, however deep these are; None where there is none."""
-    if pa.types.is_struct(kind):
-        fields = list(kind)
-        names = [str(field.name) for field in fields]
-        if len(set(names)) < len(names):
-            return next(name for name in names if names.count(name) > 1)
-    elif pa.types.is_map(kind):
-        fields = [kind.key_field, kind.item_field]
-    else:
-        fields = [kind.value_field] if hasattr(kind, "value_field") else []
-    return next((name for field in fields if (name := _field_named_twice(pa, field.type)) is not None), None)

@@ -39,6 +39,7 @@ from pythia_fast.nested_columns import StructColumn
 from pythia_fast.runtime.forwarding import Forwarded
 from pythia_fast.runtime.notes import reason_of
 from pythia_fast.runtime.output_columns import ColumnWriter, columns_in
+from pythia_fast.runtime.plain_values import OUT_OF_RANGE, plain
 from pythia_fast.selection import BoolArray
 
 KEY_COLUMN = "__key__"
@@ -65,7 +66,7 @@ class OutputEncoder:
     def __init__(self, encoding: Literal["json", "msgpack"] = "json") -> None:
         self._msgpack = encoding == "msgpack"
         encoder = msgspec.msgpack.Encoder if self._msgpack else msgspec.json.Encoder
-        self._encode_value: Callable[[Any], bytes] = encoder(enc_hook=_plain).encode
+        self._encode_value: Callable[[Any], bytes] = encoder(enc_hook=plain).encode
 
     def open(self, result: Any) -> Records:
         """The records of ``result``, which looks at the result's memory as long as it lives.
@@ -243,7 +244,7 @@ class _Messages(Records):
 
 _FAILURES = {
     rows_c.BAD_UTF8: "the string is not valid UTF-8",
-    rows_c.BAD_DATETIME: "the datetime lies outside the years 1 to 9999",
+    rows_c.BAD_DATETIME: OUT_OF_RANGE,
     rows_c.TOO_LARGE: "larger than the 4 GiB that a record may have",
 }
 
@@ -345,10 +346,3 @@ def _is_column(value: Any) -> bool:
     if isinstance(value, (str, bytes, Mapping)):
         return isinstance(value, StructColumn)
     return hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0
-
-
-def _plain(value: Any) -> Any:
-    """What msgspec does not know: NumPy scalars and arrays as Python values."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no JSON or MessagePack form")

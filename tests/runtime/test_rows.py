@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from pythia_fast import App
+from pythia_fast import App, Batch
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryProducer
 from pythia_fast.errors import HandlerError
 from tests.support import memory_run
@@ -206,6 +206,22 @@ def test_a_wrong_result_costs_the_rows_of_its_call(tmp_path, result, message):
         if record.payload != b"50":
             assert headers["pf-error"] == b"ResultError"
             assert re.search(message, headers["pf-reason"].decode())
+
+
+@pytest.mark.parametrize("kind", [int, float])
+@pytest.mark.parametrize("mark", [lambda batch, rows: batch.reject(rows, reason="bad"), Batch.retry])
+def test_numbers_instead_of_a_mask_cost_the_rows_of_their_call(tmp_path, mark, kind):
+    def handler(batch):
+        rows = np.array(list(map(int, batch["payload"].tolist())))
+        if 17 in rows:
+            mark(batch, (rows == 17).astype(kind))
+        return batch.raw
+
+    _, sink, dead, source = run(tmp_path, handler, numbers(100), batch_size=32)
+    assert sorted(map(int, dead.payloads)) == list(range(32))
+    assert sorted_ints(sink) == list(range(32, 100))
+    assert source.committed == {0: 100}
+    assert {dict(record.headers)["pf-error"] for record in dead.records} == {b"MarkError"}
 
 
 @WRONG_RESULTS

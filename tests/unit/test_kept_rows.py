@@ -51,6 +51,7 @@ def sent(result: Any) -> bytes:
         lambda rows: {"a": np.array(rows), "b": np.array(rows) / 2},
         lambda rows: {"a": rows, "b": [row / 2 for row in rows]},
         lambda rows: {"a": pa.array(rows), "b": pa.chunked_array([[row / 2 for row in rows]])},
+        lambda rows: {"a": pd.Index(rows), "b": pd.array([row / 2 for row in rows], "Float64")},
         lambda rows: {"a": pl.Series(rows), "b": pd.Series([row / 2 for row in rows])},
         lambda rows: pa.table({"a": rows, "b": [row / 2 for row in rows]}),
         lambda rows: pa.record_batch({"a": rows, "b": [row / 2 for row in rows]}),

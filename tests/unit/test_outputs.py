@@ -10,7 +10,6 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -20,6 +19,7 @@ from pythia_fast.batch import Batch
 from pythia_fast.brokers.framing import FramedRecord, iterate_records
 from pythia_fast.errors import HandlerError, OutputValueError
 from pythia_fast.runtime.outputs import OutputEncoder
+from tests.support.sent_rows import column, records, rows
 
 UTC = datetime.UTC
 
@@ -27,24 +27,6 @@ UTC = datetime.UTC
 class Scored(msgspec.Struct):
     order_id: int
     score: float
-
-
-def records(result: Any, encoding: Literal["json", "msgpack"] = "json") -> list[FramedRecord]:
-    region = memoryview(bytearray(1 << 16))
-    encoded = OutputEncoder(encoding).open(result).write(region)
-    assert encoded.done
-    found = list(iterate_records(region[: encoded.bytes]))
-    assert len(found) == encoded.records
-    return found
-
-
-def rows(result: Any, encoding: Literal["json", "msgpack"] = "json") -> list[Any]:
-    decode = msgspec.json.decode if encoding == "json" else msgspec.msgpack.decode
-    return [decode(record.payload or b"") for record in records(result, encoding)]
-
-
-def column(values: Any, encoding: Literal["json", "msgpack"] = "json") -> list[Any]:
-    return [row["v"] for row in rows({"v": values}, encoding)]
 
 
 def test_nothing_is_sent_for_none_and_for_no_rows() -> None:
@@ -98,6 +80,10 @@ def test_more_columns_than_a_short_map_can_count() -> None:
     assert msgspec.msgpack.decode(record.payload or b"") == {f"{i:05}": i for i in range(1 << 16)}
 
 
+NIGHT = "2020-01-01T00:00:00Z"
+NIGHTS = np.array([["2020-01-01", "2020-01-01"], ["NaT", "2020-01-01"]], "datetime64[ns]")
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -107,11 +93,18 @@ def test_more_columns_than_a_short_map_can_count() -> None:
         (np.array([0.1], np.float32), [float(np.float32(0.1))]),
         (np.ma.array([1, 2, 3], mask=[0, 1, 0]), [1, None, 3]),
         (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (np.ma.array([[1.5, 2], [3, 4]], mask=[[1, 0], [0, 1]]), [[None, 2.0], [3.0, None]]),
+        (np.ma.array([[[1], [2]]], mask=[[[0], [1]]]), [[[1], [None]]]),
+        (np.ma.array(NIGHTS, mask=[[0, 1], [0, 0]]), [[NIGHT, None], [None, NIGHT]]),
         (np.array(["a", "bc"]), ["a", "bc"]),
         (np.array([b"a", b"bc"]), ["YQ==", "YmM="]),
         (np.array(["a", None, "b"], object), ["a", None, "b"]),
         (np.array(["2026-01-31", "NaT"], "datetime64[D]"), ["2026-01-31T00:00:00Z", None]),
         (np.array([1500, -1], "datetime64[ns]"), ["1970-01-01T00:00:00.000001Z", "1969-12-31T23:59:59.999999Z"]),
+        (NIGHTS, [[NIGHT, NIGHT], [None, NIGHT]]),
+        (list(NIGHTS[1]), [None, NIGHT]),
+        ([{"a": NIGHTS[0, 0]}, [NIGHTS[0]], np.array(NIGHTS[0, 0])], [{"a": NIGHT}, [[NIGHT, NIGHT]], NIGHT]),
+        ([np.datetime64("2020-01-01"), np.datetime64(-1, "ns")], [NIGHT, "1969-12-31T23:59:59.999999Z"]),
         ([1, 2.5, None, "x", [1], {"a": 1}], [1, 2.5, None, "x", [1], {"a": 1}]),
         ([np.int64(5), np.float64(2)], [5, 2.0]),
         (["x", 5], ["x", 5]),
@@ -124,32 +117,6 @@ def test_more_columns_than_a_short_map_can_count() -> None:
 )
 def test_what_a_column_may_be(values: Any, expected: list[Any]) -> None:
     assert column(values) == expected
-
-
-ARROW = [
-    (pa.array([1, None, 3], pa.int16()), [1, None, 3]),
-    (pa.array([1.5, None, 2.5], pa.float16()), [1.5, None, 2.5]),
-    (pa.array([True, None, False]), [True, None, False]),
-    (pa.array(["a", None, "bé"]), ["a", None, "bé"]),
-    (pa.array(["a", None, "bé"], pa.large_string()), ["a", None, "bé"]),
-    (pa.array(["a", None, "b" * 40], pa.string_view()), ["a", None, "b" * 40]),
-    (pa.array([b"a", None, b""], pa.binary()), ["YQ==", None, ""]),
-    (pa.array([b"a", None, b""], pa.binary_view()), ["YQ==", None, ""]),
-    (pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"]),
-    (pa.array([[1], None, []]), [[1], None, []]),
-    (pa.array([1, None], pa.timestamp("s", "Europe/Berlin")), ["1970-01-01T00:00:01Z", None]),
-    (pa.array([1999, None, 2], pa.timestamp("ns")), ["1970-01-01T00:00:00.000001Z", None, "1970-01-01T00:00:00Z"]),
-    (pa.array([1, None, 2], pa.date32()), ["1970-01-02", None, "1970-01-03"]),
-    (pa.array([None, None, None]), [None, None, None]),
-    (pa.chunked_array([["a"], ["b", None]]), ["a", "b", None]),
-]
-
-
-@pytest.mark.parametrize(("values", "expected"), ARROW, ids=lambda value: str(getattr(value, "type", "")))
-def test_arrow_columns(values: Any, expected: list[Any]) -> None:
-    assert column(values) == expected
-    assert column(values.slice(1, 2)) == expected[1:]
-    assert [row["v"] for row in rows(pa.table({"v": values}))] == expected
 
 
 def test_columns_of_a_batch() -> None:
@@ -172,66 +139,18 @@ def test_columns_of_a_batch() -> None:
     assert [row["name"] for row in rows({"name": batch["name"][np.array([True, False, True])]})] == ["é", ""]
 
 
-def test_arrow_holders() -> None:
-    batch = pa.record_batch({"a": [1, 2], "b": ["x", None]})
-    expected = [{"a": 1, "b": "x"}, {"a": 2, "b": None}]
-
-    class Holder:
-        def __arrow_c_array__(self, requested_schema: object = None) -> object:
-            return batch.__arrow_c_array__(requested_schema)
-
-    assert rows(batch) == expected
-    assert rows(Holder()) == expected
-
-
-def test_polars_frames() -> None:
-    stamp = datetime.datetime(2026, 1, 31, 12, 0, 0, 5000)
-    frame = pl.DataFrame(
-        {
-            "i": pl.Series([1, None], dtype=pl.Int32),
-            "f": [0.5, None],
-            "b": [True, None],
-            "s": ["é", None],
-            "t": [stamp, None],
-            "z": pl.Series([stamp, None], dtype=pl.Datetime("ns", "Europe/Berlin")),
-            "d": [datetime.date(2026, 1, 31), None],
-            "l": [[1, 2], None],
-        }
-    )
-    assert rows(frame) == [
-        {
-            "i": 1, "f": 0.5, "b": True, "s": "é", "t": "2026-01-31T12:00:00.005000Z",
-            "z": frame["z"].dt.convert_time_zone("UTC").dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")[0],
-            "d": "2026-01-31", "l": [1, 2],
-        },
-        dict.fromkeys(frame.columns),
-    ]  # fmt: skip
-
-
-def test_pandas_frames() -> None:
-    frame = pd.DataFrame(
-        {
-            "i": [1, 2],
-            "I": pd.array([1, None], "Int64"),
-            "B": pd.array([True, None], "boolean"),
-            "s": ["é", None],
-            "c": pd.Categorical(["x", None]),
-            "t": pd.to_datetime(["2026-01-31", None]),
-            "z": pd.to_datetime(["2026-01-31T00:00:00+01:00", None], utc=True).tz_convert("Europe/Berlin"),
-        },
-        index=[7, 9],
-    )
-    assert rows(frame) == [
-        {
-            "i": 1, "I": 1, "B": True, "s": "é", "c": "x", "t": "2026-01-31T00:00:00Z", "z": "2026-01-30T23:00:00Z",
-        },
-        {"i": 2, "I": None, "B": None, "s": None, "c": None, "t": None, "z": None},
-    ]  # fmt: skip
-
-
 def test_structured_arrays() -> None:
     table = np.array([(1, 0.5), (2, 1.5)], [("a", "i4"), ("b", "f8")])
     assert rows(table) == [{"a": 1, "b": 0.5}, {"a": 2, "b": 1.5}]
+
+
+@pytest.mark.parametrize("night", [NIGHTS[0, 0], pd.Timestamp("2020-01-01"), pd.Timestamp("2020-01-01T01", tz="CET")])
+def test_an_instant_in_a_row_is_one_of_utc(night: Any) -> None:
+    assert [record.payload for record in records([{"a": night, "b": [night]}])] == [
+        f'{{"a":"{NIGHT}","b":["{NIGHT}"]}}'.encode()
+    ]
+    instant = datetime.datetime(2020, 1, 1, tzinfo=UTC)
+    assert column([night, [night]], "msgpack") == [instant, [instant]]
 
 
 def test_a_list_is_one_payload_an_element() -> None:
@@ -320,6 +239,9 @@ BROKEN_TEXT = pa.Array.from_buffers(
         ({"a": [1, Unspeakable(), 3]}, "column 'a', row 1: "),
         ({"a": np.array([0, 253402300800, 1], "datetime64[s]")}, "column 'a', row 1: the datetime lies outside"),
         ({"a": np.array([0, 300_000, 1], "datetime64[Y]")}, "column 'a', row 1: the datetime lies outside"),
+        ({"a": [1, np.datetime64(300_000, "Y"), 1]}, "column 'a', row 1: ValueError: the datetime lies outside"),
+        ({"a": [1, [np.datetime64(2**62, "us")], 1]}, "column 'a', row 1: ValueError: the datetime lies outside"),
+        ({"a": np.array([[0], [300_000], [1]], "datetime64[Y]")}, "column 'a', row 1: ValueError: the datetime lies"),
         ({"a": BROKEN_TEXT}, "column 'a', row 1: the string is not valid UTF-8"),
         ({"a": [1, 2, 3], "__key__": ["x", 0.5, 7]}, "column '__key__', row 1: a key is bytes, str or an integer"),
         ({"a": [1, 2, 3], "__key__": ["x", "\ud800", "z"]}, "column '__key__', row 1: a lone surrogate"),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pythia_fast.errors import MarkError
 from pythia_fast.selection import bits_at, bits_between, bits_to_mask, marked_rows, row_indices
 
 
@@ -22,12 +23,19 @@ def test_row_indices(rows: Any, expected: list[int]) -> None:
     assert indices.dtype == np.int64
 
 
-@pytest.mark.parametrize("mask", [[0, 1, 0], np.array([1, 1, 1], np.uint8), [0, 0, 0, 1]])
+@pytest.mark.parametrize(
+    "mask", [[0, 1, 0], np.array([1, 1, 1], np.uint8), [0, 0, 0, 1], [0, 0], np.array([1, 1]), [1]], ids=str
+)
 def test_numbers_that_look_like_a_mask_are_no_rows(mask: Any) -> None:
-    with pytest.raises(TypeError, match=r"rows is .* of nothing but 0 and 1.*astype\(bool\)"):
+    with pytest.raises(MarkError, match=r"rows is .* of nothing but 0 and 1.*astype\(bool\)"):
         marked_rows(mask, len(mask), "rows")
     assert marked_rows(mask, 10, "rows").tolist() == list(mask)
     assert marked_rows(np.array(mask, bool), len(mask), "rows").tolist() == np.flatnonzero(mask).tolist()
+
+
+@pytest.mark.parametrize("indices", [[], [0], [0, 1], [1, 0]], ids=str)
+def test_indices_of_each_row_are_no_mask(indices: list[int]) -> None:
+    assert marked_rows(np.array(indices, np.int64), len(indices), "rows").tolist() == indices
 
 
 @given(st.lists(st.booleans(), max_size=40), st.data())

@@ -92,7 +92,8 @@ class ReaderContext:
     rows_in_hand: int = 1 << 14  #: what the pool can have in hand: batches of all its processes, and the open one
     written: frozenset[tuple[int, int]] = (
         frozenset()
-    )  #: (device, inode) of the files that the handler's own sinks write
+    )  #: (device, inode) of the files that the handler's own sinks write, that of dead letters too
+    letters: tuple[Path, ...] = ()  #: where dead letters of the handler may be in the state folder, resolved
 
 
 class Reader(ABC):

@@ -90,8 +90,8 @@ class CheckpointedReader(FileReader):
             own = identity_of(facts)
             if own in self.context.written:
                 raise SourceError(
-                    f"{path} is written by a sink of the handler that would read it, be it for results or dead letters, "
-                    "which would feed itself: write to a file that the source does not match"
+                    f"{path} is written by a sink of the handler that would read it, for results or dead letters: it "
+                    "would feed itself: write to a file that the source does not match"
                 )
             for entry in self.known.named(path):
                 if entry.identity == own:

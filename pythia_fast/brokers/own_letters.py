@@ -1,4 +1,4 @@
-"""Dead letters in the state folder, where a glob of the source matches them: left out, or they would feed themselves."""
+"""Dead letters in the state folder that a glob of the source matches: left out, or they would feed themselves."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pythia_fast.errors import SourceError
 class OwnLetters:
     """Which of the files that the source's paths match are no messages for it.
 
-    That is what this handler writes to, and what others of the same state folder do, whose rows would come round through
-    this one; but those are read where a path names their folder, for then somebody wants them. A file may be made at any
-    time, also between two looks, so they are known by their names.
+    That is what this handler writes to, and what others of the same state folder do, whose rows would come round
+    through this one; but those are read where a path names their folder, for then somebody wants them. A file may be
+    made at any time, also between two looks, so they are known by their names.
     """
 
     def __init__(self, paths: Sequence[str], files: Sequence[Path]) -> None:

@@ -222,6 +222,7 @@ class App:
             SourceError, SinkError: a broker that cannot be used.
         """
         from pythia_fast import pool
+        from pythia_fast.handler_checks import check_handlers
         from pythia_fast.observer import LogObserver, check_observer
         from pythia_fast.runtime.engine import Engine
 
@@ -232,8 +233,7 @@ class App:
             )
         where = "App.run"
         chosen = self._chosen(handlers)
-        self._check_groups(chosen)
-        self._check_sinks(chosen)
+        check_handlers(self.name, chosen)
         if not isinstance(workers, str) or workers != "auto":
             workers = options.whole(where, "workers", workers, 1, options.MAX_WORKERS, "processes", ", or 'auto'")
         drain_timeout = options.seconds(where, "drain_timeout", drain_timeout)
@@ -268,34 +268,6 @@ class App:
         if not given or len(chosen) < len(given):
             raise options.refusal("App.run", "handlers", names, takes)
         return list(chosen.values())
-
-    def _check_groups(self, handlers: Sequence[Handler]) -> None:
-        """Raise ConfigError where two handlers would keep their positions under one name in the state folder."""
-        owners: dict[str, str] = {}
-        for handler in handlers:
-            group = handler.source.checkpoint_group(self.name, handler.name)
-            if group is None:
-                continue
-            owner = owners.setdefault(group, handler.name)
-            if owner != handler.name:
-                raise ConfigError(
-                    f"handlers {owner!r} and {handler.name!r} both read files as consumer group {group!r}, whose "
-                    "positions can be those of one handler only; give each a consumer_group of its own, or none"
-                )
-
-    def _check_sinks(self, handlers: Sequence[Handler]) -> None:
-        """Raise ConfigError where two handlers would write one file."""
-        owners: dict[str, str] = {}
-        for handler in handlers:
-            path = handler.sink.file() if handler.sink is not None else None
-            if path is None:
-                continue
-            owner = owners.setdefault(os.path.realpath(path), handler.name)
-            if owner != handler.name:
-                raise ConfigError(
-                    f"handlers {owner!r} and {handler.name!r} both write {path}, which one of them can; give each a "
-                    "sink of its own"
-                )
 
     @named_options("App.test")
     def test(self, handler: str | Callable[..., Any], payloads: Iterable[bytes | None]) -> Trial:

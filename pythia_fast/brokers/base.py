@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pythia_fast._ext.message_limit import MessageLimit
     from pythia_fast._ext.ring import Arena
     from pythia_fast._ext.source import NativeSource
+    from pythia_fast.brokers.group_share import GroupShare
 
 #: Partitions that a reader may have at once: the arena keeps that many names (PF_PARTITION_NAMES).
 MAX_PARTITIONS = 4096
@@ -92,7 +93,8 @@ class ReaderContext:
     rows_in_hand: int = 1 << 14  #: what the pool can have in hand: batches of all its processes, and the open one
     written: frozenset[tuple[int, int]] = (
         frozenset()
-    )  #: (device, inode) of the files that the handler's own sinks write
+    )  #: (device, inode) of the files that the handler's own sinks write, that of dead letters too
+    letters: tuple[Path, ...] = ()  #: where dead letters of the handler may be in the state folder, resolved
 
 
 class Reader(ABC):
@@ -213,6 +215,15 @@ class Source(ABC):
 
     def checkpoint_group(self, app: str, handler: str) -> str | None:
         """The group whose positions it keeps in the state folder; None: it keeps none there."""
+        return None
+
+    def share(self, app: str, handler: str) -> GroupShare | None:
+        """What its group deals out among its members; None: it knows no groups, or each reader gets everything."""
+        return None
+
+    def reads_what(self, sink: Sink) -> str | None:
+        """Where the sink writes to, if this reads it: ``Kafka topic orders``; None: it does not, as far as can be told
+        without asking a broker. Files are told by ``files``."""
         return None
 
     def files(self) -> list[str]:

@@ -27,6 +27,7 @@ from pythia_fast.brokers.file_place import file_place
 from pythia_fast.brokers.file_reader import FileReader
 from pythia_fast.brokers.known_files import KnownFiles, known_position
 from pythia_fast.brokers.named_files import find_in_folder, last_record_end, open_regular, record_start
+from pythia_fast.brokers.own_letters import OwnLetters
 from pythia_fast.errors import SourceError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class CheckpointedReader(FileReader):
         self.listed: AbstractSet[Identity] = frozenset()
         self.last_tails: dict[int, Tail | None] = {}  #: of files that were closed: before the end of the last record
         self.told: set[str] = set()
+        self._own_letters = OwnLetters(consumer.paths, context.letters)
         self._unsaved = False
         self._save_fails = False
 
@@ -88,8 +90,8 @@ class CheckpointedReader(FileReader):
             own = identity_of(facts)
             if own in self.context.written:
                 raise SourceError(
-                    f"{path} is written by a sink of the handler that would read it, which would feed itself: write to "
-                    "a file that the source does not match"
+                    f"{path} is written by a sink of the handler that would read it, for results or dead letters: it "
+                    "would feed itself: write to a file that the source does not match"
                 )
             for entry in self.known.named(path):
                 if entry.identity == own:
@@ -156,6 +158,9 @@ class CheckpointedReader(FileReader):
         found: dict[str, Identity] = {}
         names: dict[Identity, str] = {}
         for path in self.consumer.files():
+            if path in self._own_letters:
+                self.tell(f"{path} is left out: dead letters of this app are written there, and would feed themselves")
+                continue
             try:
                 facts = os.stat(path)
             except OSError:

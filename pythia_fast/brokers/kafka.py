@@ -13,22 +13,31 @@ from __future__ import annotations
 
 import copy
 import os
-import re
-import socket
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pythia_fast import options as options_  # the word is taken here by librdkafka's
 from pythia_fast.brokers.base import Publisher, PublisherContext, Reader, ReaderContext, Sink, Source
 from pythia_fast.brokers.checkup import CheckupContext, Findings
-from pythia_fast.errors import ConfigError, UnknownOptionError
+from pythia_fast.brokers.group_share import GroupShare, is_among
+from pythia_fast.brokers.kafka_options import (
+    Strategy,
+    check_options,
+    client_id,
+    connecting,
+    joined_servers,
+    option_values,
+    server_names,
+    topic_names,
+    topic_phrase,
+    with_strategy,
+)
+from pythia_fast.errors import ConfigError
 from pythia_fast.moments import parse_moment
 from pythia_fast.options import named_options
 
 DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
-
-Strategy = Literal["range", "roundrobin", "cooperative-sticky"]
 
 #: What we ask of librdkafka where the user does not say otherwise, and why.
 CONSUMER_DEFAULTS: Mapping[str, str] = {
@@ -72,9 +81,6 @@ PRODUCER_RESERVED: Mapping[str, str] = {
     "log.queue": "log lines go to the run's own log",
 }
 
-_CONNECTION = ("security.", "sasl.", "ssl.", "enable.ssl.", "enable.sasl.", "https.", "client.dns.", "broker.address.")
-_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-
 
 class KafkaConsumer(Source):
     """Reads topics as a member of a consumer group.
@@ -108,7 +114,7 @@ class KafkaConsumer(Source):
         **librdkafka_options: object,
     ) -> None:
         where = "KafkaConsumer"
-        self.topics = _topics(where, topic, topics)
+        self.topics = topic_names(where, topic, topics)
         for option, value in (("consumer_group", consumer_group), ("group_id", group_id)):
             if value is not None:
                 options_.text(where, option, value, "the name of a group, 1 to 249 characters", longest=249)
@@ -116,16 +122,16 @@ class KafkaConsumer(Source):
             raise ConfigError(
                 f"KafkaConsumer: consumer_group={consumer_group!r} and group_id={group_id!r} mean the same; give one"
             )
-        named = _option_values("KafkaConsumer", options, librdkafka_options, CONSUMER_RESERVED)
+        named = option_values("KafkaConsumer", options, librdkafka_options, CONSUMER_RESERVED)
         self._group = consumer_group or group_id or named.pop("group.id", None)
-        self._servers = _servers(where, bootstrap_servers) or named.pop("bootstrap.servers", None)
+        self._servers = joined_servers(where, bootstrap_servers) or named.pop("bootstrap.servers", None)
         self._start_at = start_at
         self.start_at(datetime.now(UTC))  # what is no moment is told now
         strategy: str | None = partition_assignment_strategy
         if strategy is None:
             strategy = named.pop("partition.assignment.strategy", None)
-        self._options = _with_strategy(strategy, named)
-        _check(self._options if named else {})
+        self._options = with_strategy(strategy, named)
+        check_options(self._options if named else {})
 
     @property
     def bootstrap_servers(self) -> str:
@@ -134,6 +140,17 @@ class KafkaConsumer(Source):
     def group(self, app: str, handler: str) -> str:
         """The consumer group as which a handler reads."""
         return self._group or os.environ.get("CONSUMER_GROUP") or f"{app}-{handler}"
+
+    def share(self, app: str, handler: str) -> GroupShare:
+        servers = server_names(self.bootstrap_servers)
+        group, given = self.group(app, handler), self._group is not None
+        return GroupShare("Kafka topic", self.topics, servers, group, given, patterns=True)
+
+    def reads_what(self, sink: Sink) -> str | None:
+        if not isinstance(sink, KafkaProducer) or not is_among(sink.topic, self.topics):
+            return None
+        same = server_names(self.bootstrap_servers) & server_names(sink.bootstrap_servers)
+        return f"Kafka topic {sink.topic}" if same else None
 
     def start_at(self, now: datetime) -> datetime | None:
         """From when on a group without a position reads; None: from where ``auto.offset.reset`` says."""
@@ -164,7 +181,7 @@ class KafkaConsumer(Source):
     def librdkafka_options(self, context: ReaderContext) -> dict[str, str]:
         """Everything that the consumer is configured with."""
         return {
-            "client.id": _client_id(context.app, context.handler),
+            "client.id": client_id(context.app, context.handler),
             **CONSUMER_DEFAULTS,
             **self._options,
             "bootstrap.servers": self.bootstrap_servers,
@@ -187,7 +204,7 @@ class KafkaConsumer(Source):
 
     def connection_options(self) -> dict[str, str]:
         """What another client needs to reach the same brokers: addresses and credentials."""
-        return {**_connection(self._options), "bootstrap.servers": self.bootstrap_servers}
+        return {**connecting(self._options), "bootstrap.servers": self.bootstrap_servers}
 
     def checkup(self, context: CheckupContext) -> Findings:
         from pythia_fast.brokers.kafka_checkup import check_consumer
@@ -196,7 +213,7 @@ class KafkaConsumer(Source):
 
     def describe(self) -> str:
         group = self._group or os.environ.get("CONSUMER_GROUP")
-        return f"kafka {_topic_phrase(self.topics)}" + (f" as group {group}" if group else "")
+        return f"kafka {topic_phrase(self.topics)}" + (f" as group {group}" if group else "")
 
 
 class KafkaProducer(Sink):
@@ -220,13 +237,13 @@ class KafkaProducer(Sink):
         options: Mapping[str, object] | None = None,
         **librdkafka_options: object,
     ) -> None:
-        (self.topic,) = _topics("KafkaProducer", topic, None)
+        (self.topic,) = topic_names("KafkaProducer", topic, None)
         if self.topic.startswith("^"):
             raise ConfigError(f"KafkaProducer: topic={topic!r} is a pattern; a sink writes to one topic")
-        named = _option_values("KafkaProducer", options, librdkafka_options, PRODUCER_RESERVED)
-        self._servers = _servers("KafkaProducer", bootstrap_servers) or named.pop("bootstrap.servers", None)
+        named = option_values("KafkaProducer", options, librdkafka_options, PRODUCER_RESERVED)
+        self._servers = joined_servers("KafkaProducer", bootstrap_servers) or named.pop("bootstrap.servers", None)
         self._options = named
-        _check(named)
+        check_options(named)
         acks = named.get("acks", named.get("request.required.acks", "all"))
         if acks not in ("all", "-1") and named.get("enable.idempotence", "true") == "true":
             raise ConfigError(
@@ -241,7 +258,7 @@ class KafkaProducer(Sink):
     def librdkafka_options(self, context: PublisherContext) -> dict[str, str]:
         """Everything that the producer is configured with."""
         return {
-            "client.id": _client_id(context.app, context.handler),
+            "client.id": client_id(context.app, context.handler),
             **PRODUCER_DEFAULTS,
             **self._options,
             "bootstrap.servers": self.bootstrap_servers,
@@ -256,7 +273,7 @@ class KafkaProducer(Sink):
     def transactional_options(self, context: PublisherContext, transactional_id: str) -> dict[str, str]:
         """The same for a producer of transactions."""
         return {
-            "client.id": _client_id(context.app, context.handler),
+            "client.id": client_id(context.app, context.handler),
             **TRANSACTIONAL_DEFAULTS,
             **self._options,
             "bootstrap.servers": self.bootstrap_servers,
@@ -276,7 +293,7 @@ class KafkaProducer(Sink):
 
     def connection_options(self) -> dict[str, str]:
         """What another client needs to reach the same brokers: addresses and credentials."""
-        return {**_connection(self._options), "bootstrap.servers": self.bootstrap_servers}
+        return {**connecting(self._options), "bootstrap.servers": self.bootstrap_servers}
 
     def checkup(self, context: CheckupContext) -> Findings:
         from pythia_fast.brokers.kafka_checkup import check_producer
@@ -294,9 +311,9 @@ def admin_options(
     keywords: Mapping[str, object],
 ) -> dict[str, str]:
     """librdkafka's options, ``bootstrap.servers`` among them, of a client that reads and writes nothing."""
-    named = _option_values(where, options, keywords, {})
-    given = _servers(where, bootstrap_servers) or named.pop("bootstrap.servers", None)
-    _check(named)
+    named = option_values(where, options, keywords, {})
+    given = joined_servers(where, bootstrap_servers) or named.pop("bootstrap.servers", None)
+    check_options(named)
     return {
         **named,
         "bootstrap.servers": given or os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or DEFAULT_BOOTSTRAP_SERVERS,
@@ -310,105 +327,3 @@ def __getattr__(name: str) -> Any:
 
         return KafkaAdmin
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _topics(where: str, topic: str | None, topics: Iterable[str] | None) -> tuple[str, ...]:
-    if (topic is None) == (topics is None):
-        raise ConfigError(f"{where}: give topic='name' or topics=['name', ...], one of the two")
-    if isinstance(topics, str):
-        raise ConfigError(f"{where}: topics={topics!r} is one name; write topic={topics!r} or topics=[{topics!r}]")
-    names = tuple(options_.items(where, "topics", [topic] if topics is None else topics, "a list of topics' names"))
-    if not names:
-        raise ConfigError(f"{where}: topics=[] names no topic")
-    for name in names:
-        if not isinstance(name, str):
-            raise ConfigError(f"{where}: a topic is named by a string, not {options_.spell(name)}")
-        if not name.startswith("^") and (not _TOPIC.fullmatch(name) or name in (".", "..")):
-            raise ConfigError(
-                f"{where}: {name!r} cannot be a topic: 1 to 249 of the characters A-Z a-z 0-9 . _ -, "
-                "or a regular expression that begins with ^"
-            )
-    return tuple(dict.fromkeys(names))
-
-
-def _servers(where: str, servers: str | Iterable[str] | None) -> str | None:
-    if servers is None:
-        return None
-    takes = "host:port, several separated by commas or in a list"
-    names = [servers] if isinstance(servers, str) else list(options_.items(where, "bootstrap_servers", servers, takes))
-    if not names or not all(isinstance(name, str) and name.strip() and "\0" not in name for name in names):
-        raise options_.refusal(where, "bootstrap_servers", servers, takes)
-    return ",".join(names)
-
-
-def _option_values(
-    where: str, options: Mapping[str, object] | None, keywords: Mapping[str, object], reserved: Mapping[str, str]
-) -> dict[str, str]:
-    """librdkafka's names and texts of what the user gave, unknown names refused."""
-    values: dict[str, str] = {}
-    if options is not None and not isinstance(options, Mapping):
-        raise options_.refusal(where, "options", options, "a mapping of librdkafka's options to their values")
-    for given, value in [*(options or {}).items(), *keywords.items()]:
-        name = _option_name(where, given, as_keyword=given in keywords)
-        if name in reserved:
-            raise ConfigError(f"{where}: {given} is set by the runtime: {reserved[name]}")
-        if value is None:
-            continue
-        if name in values:
-            raise ConfigError(f"{where}: {name} is given twice")
-        if not isinstance(value, str | int | float):
-            raise options_.refusal(where, given, value, "it must be a string, a number or a bool")
-        if "\0" in str(value):
-            raise options_.refusal(where, given, value, "no option of librdkafka holds a NUL")
-        values[name] = str(value).lower() if isinstance(value, bool) else str(value)
-        try:
-            values[name].encode()
-        except UnicodeEncodeError as error:
-            raise ConfigError(f"{where}: {given}={value!r} is no text: {error.reason}") from None
-    return values
-
-
-def _option_name(where: str, given: str, *, as_keyword: bool) -> str:
-    from pythia_fast._ext import librdkafka
-
-    known = librdkafka.option_names()
-    if not isinstance(given, str):
-        raise ConfigError(f"{where}: options={{{options_.spell(given)}: ...}}: options are named by strings")
-    for name in (given, given.replace("_", ".")):
-        if name in known:
-            return name
-    usable = [name for name in known if "." in name]
-    raise UnknownOptionError(where, given, [name.replace(".", "_") for name in usable] if as_keyword else usable)
-
-
-def _with_strategy(strategy: str | None, options: dict[str, str]) -> dict[str, str]:
-    if strategy is not None:
-        options_.choice("KafkaConsumer", "partition_assignment_strategy", strategy, get_args(Strategy))
-    if options.get("group.protocol") == "consumer":
-        if strategy is not None:
-            raise ConfigError(
-                "KafkaConsumer: with group.protocol=consumer the broker assigns partitions: "
-                "leave partition_assignment_strategy out and set group.remote.assignor if needed"
-            )
-        return options
-    return {"partition.assignment.strategy": strategy or "cooperative-sticky", **options}
-
-
-def _check(options: Mapping[str, str]) -> None:
-    if options:
-        from pythia_fast._ext import librdkafka
-
-        librdkafka.check_options(options)
-
-
-def _connection(options: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in options.items() if name.startswith(_CONNECTION)}
-
-
-def _client_id(app: str, handler: str) -> str:
-    """Another name for every process: brokers' logs and metrics can tell members of a group apart."""
-    return f"{app}-{handler}-{socket.gethostname()}-{os.getpid()}"
-
-
-def _topic_phrase(topics: tuple[str, ...]) -> str:
-    return f"topic {topics[0]}" if len(topics) == 1 else f"topics {', '.join(topics)}"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pythia_fast import options
 from pythia_fast.brokers.base import Reader, ReaderContext, Source
 from pythia_fast.brokers.checkup import CheckupContext, Findings
+from pythia_fast.brokers.group_share import GroupShare
 from pythia_fast.brokers.rabbitmq_address import STREAM, Address, Login
 from pythia_fast.brokers.rabbitmq_stream_wire import Start
 from pythia_fast.errors import ConfigError
@@ -115,6 +116,13 @@ class RabbitMQStreamConsumer(Source):
 
     def group(self, app: str, handler: str) -> str:
         return self.consumer_group or os.environ.get("CONSUMER_GROUP") or f"{app}-{handler}"
+
+    def share(self, app: str, handler: str) -> GroupShare:
+        address, given = self.address, self.consumer_group is not None
+        servers = frozenset([f"{address.host}:{address.port}/{address.virtual_host}"])
+        name = self.stream or self.super_stream or ""
+        kind = "RabbitMQ stream" if self.stream is not None else "RabbitMQ super stream"
+        return GroupShare(kind, (name,), servers, self.group(app, handler), given)
 
     def open(self, context: ReaderContext) -> Reader:
         from pythia_fast.brokers.rabbitmq_stream_reader import RabbitMqStreamReader

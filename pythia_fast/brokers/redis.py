@@ -25,6 +25,7 @@ from pythia_fast.brokers.base import (
     Source,
 )
 from pythia_fast.brokers.checkup import CheckupContext, Findings
+from pythia_fast.brokers.group_share import GroupShare
 from pythia_fast.brokers.redis_client import RedisServer
 from pythia_fast.errors import ConfigError, SchemaError
 from pythia_fast.options import named_options
@@ -122,6 +123,15 @@ class RedisStreamsConsumer(Source):
 
     def group(self, app: str, handler: str) -> str:
         return self.consumer_group or os.environ.get("CONSUMER_GROUP") or f"{app}-{handler}"
+
+    def share(self, app: str, handler: str) -> GroupShare:
+        servers, given = frozenset([self.server.database]), self.consumer_group is not None
+        return GroupShare("Redis stream", tuple(self.streams), servers, self.group(app, handler), given)
+
+    def reads_what(self, sink: Sink) -> str | None:
+        if not isinstance(sink, RedisStreamsProducer) or sink.stream not in self.streams:
+            return None
+        return f"Redis stream {sink.stream}" if sink.server.database == self.server.database else None
 
     def as_group(self, group: str) -> RedisStreamsConsumer:
         other = copy.copy(self)

@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pythia_fast import options
 from pythia_fast.errors import ConfigError, UnknownOptionError
@@ -93,6 +93,13 @@ class RedisServer:
         if found.scheme == "unix":
             return found.path
         return f"{found.hostname or 'localhost'}:{found.port or 6379}"
+
+    @property
+    def database(self) -> str:
+        """The server, and which of its databases: ``localhost:6379/0``."""
+        found = urlsplit(self.url or "")
+        in_url = parse_qs(found.query).get("db", [""])[0] or ("" if found.scheme == "unix" else found.path.strip("/"))
+        return f"{self.name}/{in_url or self._parts.get('db', 0)}"
 
     def client(self, keys: Sequence[str], timeout: float | None = None) -> Client:
         """redis-py's client of the node that has these keys. May ask Sentinel or the cluster where that is.

@@ -218,6 +218,10 @@ class DeadLetterWriter:
         """Where letters of this run were sent."""
         return tuple(self._places)
 
+    def files(self) -> frozenset[tuple[int, int]]:
+        """As a publisher has it; without the file in the state folder, which is made when the first letter comes."""
+        return self._publisher.files() if self._publisher is not None else frozenset()
+
     def trouble(self) -> str | None:
         """What it is waiting for right now, as a sentence, or None when all is well."""
         for publisher in (self._publisher, self._file):

@@ -22,7 +22,7 @@ from pythia_fast.pool.parts import Suspects, convicts_next
 from pythia_fast.pool.restart_budget import Found
 from pythia_fast.report import Flow, HandlerReport
 from pythia_fast.runtime.completion import READ_AGAIN, Counts
-from pythia_fast.runtime.dead_letter import DeadLetterWriter
+from pythia_fast.runtime.dead_letter import DeadLetterWriter, default_files
 from pythia_fast.runtime.flow import FlowControl
 from pythia_fast.runtime.reading import Reading
 from pythia_fast.runtime.slot_plan import plan_slots, slot_bytes
@@ -153,7 +153,8 @@ class HandlerRun:
                 log=self._log,
                 connect_timeout=self._connect_timeout,
                 rows_in_hand=self.arena.capacity * (self._shape["credit"] * self.workers + 1),
-                written=self._sink.files() if self._sink is not None else frozenset(),
+                written=self._dead_letters.files() | (self._sink.files() if self._sink is not None else frozenset()),
+                letters=tuple(default_files(self._state_dir, handler.name)),
             )
         )
         opened.callback(self._reader.close)

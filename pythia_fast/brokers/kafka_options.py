@@ -1,0 +1,125 @@
+"""What Kafka's consumers and producers are given: topics, servers and options of librdkafka, checked."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Literal, get_args
+
+from pythia_fast import options as options_  # the word is taken here by librdkafka's
+from pythia_fast.errors import ConfigError, UnknownOptionError
+
+Strategy = Literal["range", "roundrobin", "cooperative-sticky"]
+
+_CONNECTION = ("security.", "sasl.", "ssl.", "enable.ssl.", "enable.sasl.", "https.", "client.dns.", "broker.address.")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+def topic_names(where: str, topic: str | None, topics: Iterable[str] | None) -> tuple[str, ...]:
+    if (topic is None) == (topics is None):
+        raise ConfigError(f"{where}: give topic='name' or topics=['name', ...], one of the two")
+    if isinstance(topics, str):
+        raise ConfigError(f"{where}: topics={topics!r} is one name; write topic={topics!r} or topics=[{topics!r}]")
+    names = tuple(options_.items(where, "topics", [topic] if topics is None else topics, "a list of topics' names"))
+    if not names:
+        raise ConfigError(f"{where}: topics=[] names no topic")
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"{where}: a topic is named by a string, not {options_.spell(name)}")
+        if not name.startswith("^") and (not _TOPIC.fullmatch(name) or name in (".", "..")):
+            raise ConfigError(
+                f"{where}: {name!r} cannot be a topic: 1 to 249 of the characters A-Z a-z 0-9 . _ -, "
+                "or a regular expression that begins with ^"
+            )
+    return tuple(dict.fromkeys(names))
+
+
+def joined_servers(where: str, servers: str | Iterable[str] | None) -> str | None:
+    if servers is None:
+        return None
+    takes = "host:port, several separated by commas or in a list"
+    names = [servers] if isinstance(servers, str) else list(options_.items(where, "bootstrap_servers", servers, takes))
+    if not names or not all(isinstance(name, str) and name.strip() and "\0" not in name for name in names):
+        raise options_.refusal(where, "bootstrap_servers", servers, takes)
+    return ",".join(names)
+
+
+def server_names(servers: str) -> frozenset[str]:
+    """``bootstrap.servers``, each as ``host:port``: two lists that have one in common lead to the same brokers."""
+    hosts = [server.strip().lower().rpartition("//")[2] for server in servers.split(",")]
+    return frozenset(host if re.search(r":\d+$", host) else f"{host}:9092" for host in hosts if host)
+
+
+def option_values(
+    where: str, options: Mapping[str, object] | None, keywords: Mapping[str, object], reserved: Mapping[str, str]
+) -> dict[str, str]:
+    """librdkafka's names and texts of what the user gave, unknown names refused."""
+    values: dict[str, str] = {}
+    if options is not None and not isinstance(options, Mapping):
+        raise options_.refusal(where, "options", options, "a mapping of librdkafka's options to their values")
+    for given, value in [*(options or {}).items(), *keywords.items()]:
+        name = _option_name(where, given, as_keyword=given in keywords)
+        if name in reserved:
+            raise ConfigError(f"{where}: {given} is set by the runtime: {reserved[name]}")
+        if value is None:
+            continue
+        if name in values:
+            raise ConfigError(f"{where}: {name} is given twice")
+        if not isinstance(value, str | int | float):
+            raise options_.refusal(where, given, value, "it must be a string, a number or a bool")
+        if "\0" in str(value):
+            raise options_.refusal(where, given, value, "no option of librdkafka holds a NUL")
+        values[name] = str(value).lower() if isinstance(value, bool) else str(value)
+        try:
+            values[name].encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{where}: {given}={value!r} is no text: {error.reason}") from None
+    return values
+
+
+def _option_name(where: str, given: str, *, as_keyword: bool) -> str:
+    from pythia_fast._ext import librdkafka
+
+    known = librdkafka.option_names()
+    if not isinstance(given, str):
+        raise ConfigError(f"{where}: options={{{options_.spell(given)}: ...}}: options are named by strings")
+    for name in (given, given.replace("_", ".")):
+        if name in known:
+            return name
+    usable = [name for name in known if "." in name]
+    raise UnknownOptionError(where, given, [name.replace(".", "_") for name in usable] if as_keyword else usable)
+
+
+def with_strategy(strategy: str | None, options: dict[str, str]) -> dict[str, str]:
+    if strategy is not None:
+        options_.choice("KafkaConsumer", "partition_assignment_strategy", strategy, get_args(Strategy))
+    if options.get("group.protocol") == "consumer":
+        if strategy is not None:
+            raise ConfigError(
+                "KafkaConsumer: with group.protocol=consumer the broker assigns partitions: "
+                "leave partition_assignment_strategy out and set group.remote.assignor if needed"
+            )
+        return options
+    return {"partition.assignment.strategy": strategy or "cooperative-sticky", **options}
+
+
+def check_options(options: Mapping[str, str]) -> None:
+    if options:
+        from pythia_fast._ext import librdkafka
+
+        librdkafka.check_options(options)
+
+
+def connecting(options: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in options.items() if name.startswith(_CONNECTION)}
+
+
+def client_id(app: str, handler: str) -> str:
+    """Another name for every process: brokers' logs and metrics can tell members of a group apart."""
+    return f"{app}-{handler}-{socket.gethostname()}-{os.getpid()}"
+
+
+def topic_phrase(topics: tuple[str, ...]) -> str:
+    return f"topic {topics[0]}" if len(topics) == 1 else f"topics {', '.join(topics)}"

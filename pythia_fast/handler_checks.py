@@ -1,0 +1,78 @@
+"""What is wrong with the handlers of a run taken together, or with what they read and write: told before it begins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from pythia_fast.brokers.group_share import GROUP_VARIABLE
+from pythia_fast.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pythia_fast.registration import Handler
+
+
+def check_handlers(app: str, handlers: Sequence[Handler]) -> None:
+    """Raise ConfigError for handlers that cannot run, or not beside each other."""
+    _check_checkpoints(app, handlers)
+    _check_shares(app, handlers)
+    _check_sinks(handlers)
+    for handler in handlers:
+        _check_feeding(handler)
+
+
+def _check_checkpoints(app: str, handlers: Sequence[Handler]) -> None:
+    """Raise ConfigError where two handlers would keep their positions under one name in the state folder."""
+    owners: dict[str, str] = {}
+    for handler in handlers:
+        group = handler.source.checkpoint_group(app, handler.name)
+        if group is None:
+            continue
+        owner = owners.setdefault(group, handler.name)
+        if owner != handler.name:
+            raise ConfigError(
+                f"handlers {owner!r} and {handler.name!r} both read files as consumer group {group!r}, whose "
+                "positions can be those of one handler only; give each a consumer_group of its own, or none"
+            )
+
+
+def _check_shares(app: str, handlers: Sequence[Handler]) -> None:
+    """Raise ConfigError where a broker would give each message to one of two handlers, whichever that is."""
+    shares = [(each.name, share) for each in handlers if (share := each.source.share(app, each.name)) is not None]
+    for (first, mine), (second, theirs) in combinations(shares, 2):
+        if (name := mine.in_common(theirs)) is not None:
+            by = mine.by_variable or theirs.by_variable
+            whence = (
+                f", which the environment variable {GROUP_VARIABLE} gives to every handler without one" if by else ""
+            )
+            raise ConfigError(
+                f"handlers {first!r} and {second!r} both read {mine.kind} {name} as consumer group {mine.group!r}"
+                f"{whence}: each message would reach one of them only; give each a consumer_group= of its own"
+            )
+
+
+def _check_sinks(handlers: Sequence[Handler]) -> None:
+    """Raise ConfigError where two handlers would write one file."""
+    owners: dict[str, str] = {}
+    for handler in handlers:
+        path = handler.sink.file() if handler.sink is not None else None
+        if path is None:
+            continue
+        owner = owners.setdefault(os.path.realpath(path), handler.name)
+        if owner != handler.name:
+            raise ConfigError(
+                f"handlers {owner!r} and {handler.name!r} both write {path}, which one of them can; give each a "
+                "sink of its own"
+            )
+
+
+def _check_feeding(handler: Handler) -> None:
+    """Raise ConfigError where what a handler writes to a broker comes back to it. Of files its run knows more."""
+    for option, sink in (("sink", handler.sink), ("dead_letter", handler.dead_letter)):
+        if sink is not None and (place := handler.source.reads_what(sink)) is not None:
+            raise ConfigError(
+                f"handler {handler.name!r}: its {option} is {place}, which its source reads, so that it would feed "
+                "itself without an end: give it another one"
+            )

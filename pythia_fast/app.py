@@ -223,6 +223,7 @@ class App:
         """
         from pythia_fast import pool
         from pythia_fast.observer import LogObserver, check_observer
+        from pythia_fast.outlet import hold_standard_streams
         from pythia_fast.runtime.engine import Engine
 
         if pool.in_pool:
@@ -243,6 +244,7 @@ class App:
         options.choice(where, "start_method", start_method, get_args(StartMethod))
         folder = Path(".pythia") / self.name if state_dir is None else Path(options.path(where, "state_dir", state_dir))
         check_observer(observer)
+        hold_standard_streams()
         engine = Engine(
             self,
             chosen,

@@ -211,8 +211,8 @@ class App:
             connect_timeout: seconds without any broker before the run fails; None: try for ever.
             handlers: names of those to run; None: all.
             observer: one who is told what happens, see ``pythia_fast.observer.Observer``; None: what is worth a line
-                (a process replaced, a broker away, a view that was kept) goes to the logger ``pythia_fast``, and to
-                stderr where logging was not set up.
+                (a process replaced, a broker away, a view that was kept) goes to the logger ``pythia_fast``, as WARNING
+                where it is trouble, and to stderr where logging was not set up.
             start_method: how pool processes are born; see docs/architecture.md. "auto" forks where this process has
                 one thread, and else goes through a new interpreter.
 

@@ -19,6 +19,7 @@ from pythia_fast.brokers.kafka_group_watch import GroupWatch, ask_coordinator
 from pythia_fast.brokers.kafka_partition_names import partition_names
 from pythia_fast.brokers.kafka_quiet import QuietPartitions
 from pythia_fast.errors import SourceError
+from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.kafka import KafkaConsumer
@@ -92,8 +93,10 @@ class KafkaReader(Reader):
         self.native.subscribe(self._topics)
         self.native.check_after(CHECK_SECONDS)
         context.log(
-            f"kafka: reading {', '.join(self._topics)} at {self._servers} as group {self._group}; "
-            f"where the group has no position, from {self._beginning or f'the {reset} message'}"
+            Routine(
+                f"kafka: reading {', '.join(self._topics)} at {self._servers} as group {self._group}; "
+                f"where the group has no position, from {self._beginning or f'the {reset} message'}"
+            )
         )
 
     def serve(self) -> None:
@@ -113,7 +116,7 @@ class KafkaReader(Reader):
             elif kind == "commit_failed":
                 self._tell(code, f"kafka: a commit failed, a later one will do: {librdkafka.error_text(code)}")
             elif kind == "statistics":
-                self._context.log(f"kafka: statistics {text}")
+                self._context.log(Routine(f"kafka: statistics {text}"))
             elif code <= WARNING:
                 self._tell(text, f"kafka: {text}")
         self._look_around()
@@ -144,7 +147,7 @@ class KafkaReader(Reader):
             return
         self.native.end_when_empty(None if self._current else EMPTY_SECONDS)
         if keys:
-            self._context.log(f"kafka: assigned {partition_names(keys)}")
+            self._context.log(Routine(f"kafka: assigned {partition_names(keys)}"))
 
     def _free_indices(self, count: int) -> list[int]:
         """New indices whose places in the arena's table of names (index % MAX_PARTITIONS) no partition of ours has."""
@@ -178,7 +181,7 @@ class KafkaReader(Reader):
         if not self._current:
             self.native.end_when_empty(None)  # the assignment that follows decides
         if keys and not lost:
-            self._context.log(f"kafka: gave back {partition_names(keys)}")
+            self._context.log(Routine(f"kafka: gave back {partition_names(keys)}"))
 
     def _begin_anew(self, keys: Sequence[Key]) -> None:
         """Their logs begin again: what is in hand of the old ones commits nothing, and positions may be lower now."""
@@ -232,7 +235,7 @@ class KafkaReader(Reader):
             self._fail(trouble)
             return False
         if positions:
-            self._context.log(beginning.told(positions))
+            self._context.log(Routine(beginning.told(positions)))
         return True
 
     def _measure(self, assigned: Sequence[Key]) -> None:
@@ -363,7 +366,7 @@ class KafkaReader(Reader):
                 self._missing.setdefault(topic, time.monotonic())
                 self._tell(("missing", topic), f"kafka: topic {topic} does not exist at {self._servers}; waiting")
             elif error == 0 and self._missing.pop(topic, None) is not None:
-                self._context.log(f"kafka: topic {topic} exists now")
+                self._context.log(Routine(f"kafka: topic {topic} exists now"))
 
     def _look_around(self) -> None:
         """Is a broker there, and every topic? Says so once in a while, and gives up at ``connect_timeout``."""
@@ -398,7 +401,7 @@ class KafkaReader(Reader):
 
     def _reached(self) -> None:
         if self._away_since is not None and "away" in self._told:
-            self._context.log(f"kafka: {self._servers} answers")
+            self._context.log(Routine(f"kafka: {self._servers} answers"))
         if self._away_since is not None:
             self._group_watch.changed()
         self._told.pop("away", None)

@@ -208,7 +208,8 @@ class App:
             until: "end" stops at the end of the sources as it was when the run began.
             state_dir: checkpoints and dead letters; default ``.pythia/NAME`` in the working folder.
             drain_timeout: seconds that work in hand gets after a signal.
-            connect_timeout: seconds without any broker before the run fails; None: try for ever.
+            connect_timeout: seconds without any broker, or any topic that is named or matches, before the run fails;
+                None: try for ever.
             handlers: names of those to run; None: all.
             observer: one who is told what happens, see ``pythia_fast.observer.Observer``; None: what is worth a line
                 (a process replaced, a broker away, a view that was kept) goes to the logger ``pythia_fast``, as WARNING

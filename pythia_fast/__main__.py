@@ -3,11 +3,13 @@
 import sys
 
 from pythia_fast.cli.early_stop import note_signals
+from pythia_fast.outlet import hold_standard_streams
 
 
 def main() -> int:
     """Run the command line and return its exit code."""
     note_signals(sys.argv[1:])
+    hold_standard_streams()
     from pythia_fast.cli.main import main as command_line  # takes a while to import, and a stop may come meanwhile
 
     return command_line()

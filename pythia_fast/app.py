@@ -208,11 +208,12 @@ class App:
             until: "end" stops at the end of the sources as it was when the run began.
             state_dir: checkpoints and dead letters; default ``.pythia/NAME`` in the working folder.
             drain_timeout: seconds that work in hand gets after a signal.
-            connect_timeout: seconds without any broker before the run fails; None: try for ever.
+            connect_timeout: seconds without any broker, or any topic that is named or matches, before the run fails;
+                None: try for ever.
             handlers: names of those to run; None: all.
             observer: one who is told what happens, see ``pythia_fast.observer.Observer``; None: what is worth a line
-                (a process replaced, a broker away, a view that was kept) goes to the logger ``pythia_fast``, and to
-                stderr where logging was not set up.
+                (a process replaced, a broker away, a view that was kept) goes to the logger ``pythia_fast``, as WARNING
+                where it is trouble, and to stderr where logging was not set up.
             start_method: how pool processes are born; see docs/architecture.md. "auto" forks where this process has
                 one thread, and else goes through a new interpreter.
 
@@ -224,6 +225,7 @@ class App:
         from pythia_fast import pool
         from pythia_fast.handler_checks import check_handlers
         from pythia_fast.observer import LogObserver, check_observer
+        from pythia_fast.outlet import hold_standard_streams
         from pythia_fast.runtime.engine import Engine
 
         if pool.in_pool:
@@ -243,6 +245,7 @@ class App:
         options.choice(where, "start_method", start_method, get_args(StartMethod))
         folder = Path(".pythia") / self.name if state_dir is None else Path(options.path(where, "state_dir", state_dir))
         check_observer(observer)
+        hold_standard_streams()
         engine = Engine(
             self,
             chosen,

@@ -80,7 +80,10 @@ SAMPLE_INTERVAL_S = 0.2
 
 
 class Observer(Protocol):
-    """One who watches a run. ``event()`` may be called on any thread, the others on the main thread only."""
+    """One who watches a run. ``event()`` may be called on any thread, the others on the main thread only.
+
+    What is no trouble goes to ``routine_event(text)`` instead of ``event()``, where there is such a method.
+    """
 
     def started(self, info: RunInfo) -> None:
         """The pool is up and the sources are about to be read."""
@@ -133,7 +136,11 @@ class LogObserver:
         self._trouble = snapshot.trouble
 
     def event(self, text: str) -> None:
-        """Tell it."""
+        """Tell it to whoever listens to warnings."""
+        self._tell(logging.WARNING, text)
+
+    def routine_event(self, text: str) -> None:
+        """Tell it to whoever wants to know everything."""
         self._tell(logging.INFO, text)
 
     def finished(self, report: RunReport) -> None:

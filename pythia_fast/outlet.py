@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import stat
+import sys
 import threading
 import time
 from collections import deque
@@ -151,6 +152,28 @@ def say_last(stream: TextIO, text: str, timeout: float = LAST_WORDS_S) -> None:
     outlet.write(text)
     outlet.flush()
     outlet.close(timeout)
+
+
+def hold_standard_streams() -> None:
+    """Have standard input, output and error that are closed lead nowhere.
+
+    Left closed, the next file, socket or arena gets the number of one, and a library's complaint or a crash's stacks
+    are written into it. Pool processes inherit what is opened here.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != fd:
+                os.dup2(nowhere, fd)
+                os.close(nowhere)
+            os.set_inheritable(fd, True)
+    # Python has no stream for one that was closed when it started, and print() writes nothing then.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def unread() -> str:

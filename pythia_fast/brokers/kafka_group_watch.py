@@ -4,6 +4,9 @@ A member that was killed has left nobody a word: its group waits for it until it
 others get its partitions, and a successor gets any, only then, and nothing that librdkafka calls back with says so. So
 a few seconds after the last assignment or revocation the group's coordinator is asked, beside the reading, how the
 group stands: once where all is well, and now and then while there is something to wait for.
+
+A member whose patterns match no topic does not join its group at all, and one that the group refuses tries for ever.
+The coordinator knows neither of them, so both are given up where what is not there is to be given up.
 """
 
 from __future__ import annotations
@@ -35,6 +38,12 @@ class Group:
     members: Mapping[str, int]  #: "client id at host" -> partitions that it holds; without ourselves
     trouble: str = ""  #: why the coordinator did not say
     unread: str = ""  #: partitions of the group's topics that no member holds
+    joined: bool = True  #: whether we are a member
+
+    @property
+    def is_without_us(self) -> bool:
+        """It goes on, or is empty, and we are not in it. A rebalance may be the one that takes us in."""
+        return not self.joined and not self.trouble and self.state != "rebalance"
 
 
 def ask_coordinator(options: Mapping[str, str], group: str, client_id: str) -> Group:
@@ -55,10 +64,11 @@ def ask_coordinator(options: Mapping[str, str], group: str, client_id: str) -> G
         for member in found.members
         if member.client_id != client_id
     }
+    joined = any(member.client_id == client_id for member in found.members)
     if found.state == ConsumerGroupState.STABLE:
-        return Group("stable", others, unread=unread)
+        return Group("stable", others, unread=unread, joined=joined)
     empty = found.state in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD, ConsumerGroupState.UNKNOWN)
-    return Group("unknown" if empty else "rebalance", others)
+    return Group("unknown" if empty else "rebalance", others, joined=joined)
 
 
 def _unread(admin: AdminClient, group: ConsumerGroupDescription) -> str:
@@ -79,6 +89,7 @@ class GroupWatch:
         group: its name.
         session_s: after which a member that is silent is no member any more.
         static: whether this member has a ``group.instance.id``.
+        patterns: of topics, and where; empty where a topic is named, too.
         ask: the coordinator; called on a thread of its own.
         clock: seconds.
     """
@@ -89,18 +100,23 @@ class GroupWatch:
         session_s: float,
         *,
         static: bool,
+        patterns: str = "",
         ask: Callable[[], Group],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._group = group
         self._session_s = session_s
         self._static = static
+        self._patterns = patterns
         self._ask = ask
         self._clock = clock
         self._since_s = self._next_s = 0.0
         self._answer: Group | None = None
         self._asker: threading.Thread | None = None
         self._asked = False
+        self._refusal = ""
+        self._outside = False  #: when the coordinator was last asked
+        self._tell_outside_s = 0.0
         self.waits = False  #: ``look`` is to be called about once a second
         self.changed()
 
@@ -109,7 +125,24 @@ class GroupWatch:
         self._since_s = self._clock()
         self._next_s = self._since_s + ASK_AFTER_S
         self._asked = False
+        self._refusal = ""
+        self._outside = False
         self.waits = True
+
+    def refused(self, why: str) -> None:
+        """The group did not let this member in."""
+        self._refusal = why
+
+    def failure(self, limit_s: float | None) -> str | None:
+        """Why the run is to end, once this member has been outside its group for so long; None: it is not to end."""
+        if limit_s is None or not self._outside or self._clock() - self._since_s < limit_s:
+            return None
+        if self._refusal:
+            return f"group {self._group} did not let this member in within {limit_s:g} s: {self._refusal}"
+        return (
+            f"no topic matches {self._patterns}, and nobody created one within {limit_s:g} s: check the pattern, a "
+            "POSIX extended regular expression ([0-9], not \\d), or create the topic (kafka-topics.sh --create)"
+        )
 
     def look(self, held: int) -> str | None:
         """A sentence, where one is due. ``held``: partitions that this member has."""
@@ -122,6 +155,9 @@ class GroupWatch:
             return None
         answer, self._asked = self._answer, False
         assert answer is not None
+        self._outside = not held and answer.is_without_us and bool(self._refusal or self._patterns)
+        if self._outside:
+            return self._tell_outside()
         if held and answer.state != "rebalance":
             self.waits = False
             return None
@@ -133,6 +169,16 @@ class GroupWatch:
 
     def _ask_and_keep(self) -> None:
         self._answer = self._ask()
+
+    def _tell_outside(self) -> str | None:
+        now = self._clock()
+        self._next_s = now + ASK_AFTER_S  # a topic that is made now takes us in
+        if now < self._tell_outside_s:
+            return None
+        self._tell_outside_s = now + AGAIN_S
+        if self._refusal:
+            return f"kafka: group {self._group} does not let this member in ({self._refusal}); trying on"
+        return f"kafka: no topic matches {self._patterns}; waiting for one"
 
     def _sentence(self, group: Group, held: int) -> str:
         waited_s = self._clock() - self._since_s

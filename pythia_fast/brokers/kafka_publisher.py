@@ -16,6 +16,7 @@ from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_publisher import KafkaPublisherNative
 from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext
 from pythia_fast.errors import SinkError
+from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.kafka import KafkaProducer
@@ -77,7 +78,7 @@ class KafkaPublisher(Publisher):
             if kind == "error":
                 self._hear_error(code, text)
             elif kind == "statistics":
-                self._context.log(f"kafka: statistics {text}")
+                self._context.log(Routine(f"kafka: statistics {text}"))
             elif code <= WARNING:
                 self._tell(NUMBER.sub("#", text), f"kafka: {text}")
         self._tell_of_groups()

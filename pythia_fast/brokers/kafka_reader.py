@@ -16,16 +16,17 @@ from pythia_fast._ext.kafka_reader import KafkaReaderNative
 from pythia_fast.brokers.base import MAX_PARTITIONS, Kept, Partition, Quiet, Reader, ReaderContext
 from pythia_fast.brokers.kafka_beginning import Beginning
 from pythia_fast.brokers.kafka_group_watch import GroupWatch, ask_coordinator
+from pythia_fast.brokers.kafka_missing_topics import ANSWER_MS, UNKNOWN_TOPIC_OR_PART, MissingTopics
 from pythia_fast.brokers.kafka_partition_names import partition_names
 from pythia_fast.brokers.kafka_quiet import QuietPartitions
 from pythia_fast.errors import SourceError
+from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.kafka import KafkaConsumer
 
 Key = tuple[str, int]
 
-UNKNOWN_TOPIC_OR_PART = 3
 ALL_BROKERS_DOWN = -187
 IN_PROGRESS = -178
 TRANSPORT = -195
@@ -34,6 +35,7 @@ AUTHENTICATION = -169
 FATAL = -150
 MAX_POLL_EXCEEDED = -147
 AUTO_OFFSET_RESET = -140
+INVALID_SESSION_TIMEOUT = 26
 #: Connection trouble of one broker: told as one sentence once no broker is left.
 CONNECTION_ERRORS = frozenset({TRANSPORT, RESOLVE, ALL_BROKERS_DOWN, -185, -181})
 #: Commit errors that end by themselves: the coordinator moves or loads, a rebalance is under way.
@@ -43,7 +45,6 @@ WARNING = 4  #: syslog level
 CHECK_SECONDS = 1.0  #: between looks at a broker or topic that is not there
 QUIET_SECONDS = 30.0  #: before the same trouble is told again
 FIRST_COMPLAINT_SECONDS = 3.0
-ANSWER_MS = 1000
 QUERY_MS = 10_000
 COMMIT_SECONDS = 5.0
 #: Until a group is left without its coordinator having said so.
@@ -75,16 +76,19 @@ class KafkaReader(Reader):
         self._away_reason = ""
         self._ever_reached = False
         self._closed = False
-        self._missing: dict[str, float] = {}
         options = consumer.librdkafka_options(context)
         self.native: KafkaReaderNative = KafkaReaderNative(options, self._bounded)
         self._quiet = QuietPartitions(self.native, self._topics)
+        self._missing = MissingTopics(self.native, self._topics, self._servers, tell=self._tell, log=context.log)
         access, client_id = consumer.connection_options(), options["client.id"]
         start_at = consumer.start_at(datetime.now(UTC))
         self._beginning = None if start_at is None else Beginning(start_at, self._group, access)
+        self._session_ms = int(options.get("session.timeout.ms", SESSION_TIMEOUT_MS))
+        patterns_only = all(topic.startswith("^") for topic in self._topics)
         self._group_watch = GroupWatch(
             self._group,
-            int(options.get("session.timeout.ms", SESSION_TIMEOUT_MS)) / 1000,
+            self._session_ms / 1000,
+            patterns=f"{', '.join(self._topics)} at {self._servers}" if patterns_only else "",
             static=consumer.instance_id is not None,
             ask=lambda: ask_coordinator(access, self._group, client_id),
         )
@@ -92,8 +96,10 @@ class KafkaReader(Reader):
         self.native.subscribe(self._topics)
         self.native.check_after(CHECK_SECONDS)
         context.log(
-            f"kafka: reading {', '.join(self._topics)} at {self._servers} as group {self._group}; "
-            f"where the group has no position, from {self._beginning or f'the {reset} message'}"
+            Routine(
+                f"kafka: reading {', '.join(self._topics)} at {self._servers} as group {self._group}; "
+                f"where the group has no position, from {self._beginning or f'the {reset} message'}"
+            )
         )
 
     def serve(self) -> None:
@@ -113,7 +119,7 @@ class KafkaReader(Reader):
             elif kind == "commit_failed":
                 self._tell(code, f"kafka: a commit failed, a later one will do: {librdkafka.error_text(code)}")
             elif kind == "statistics":
-                self._context.log(f"kafka: statistics {text}")
+                self._context.log(Routine(f"kafka: statistics {text}"))
             elif code <= WARNING:
                 self._tell(text, f"kafka: {text}")
         self._look_around()
@@ -144,7 +150,7 @@ class KafkaReader(Reader):
             return
         self.native.end_when_empty(None if self._current else EMPTY_SECONDS)
         if keys:
-            self._context.log(f"kafka: assigned {partition_names(keys)}")
+            self._context.log(Routine(f"kafka: assigned {partition_names(keys)}"))
 
     def _free_indices(self, count: int) -> list[int]:
         """New indices whose places in the arena's table of names (index % MAX_PARTITIONS) no partition of ours has."""
@@ -178,7 +184,7 @@ class KafkaReader(Reader):
         if not self._current:
             self.native.end_when_empty(None)  # the assignment that follows decides
         if keys and not lost:
-            self._context.log(f"kafka: gave back {partition_names(keys)}")
+            self._context.log(Routine(f"kafka: gave back {partition_names(keys)}"))
 
     def _begin_anew(self, keys: Sequence[Key]) -> None:
         """Their logs begin again: what is in hand of the old ones commits nothing, and positions may be lower now."""
@@ -232,7 +238,7 @@ class KafkaReader(Reader):
             self._fail(trouble)
             return False
         if positions:
-            self._context.log(beginning.told(positions))
+            self._context.log(Routine(beginning.told(positions)))
         return True
 
     def _measure(self, assigned: Sequence[Key]) -> None:
@@ -346,24 +352,21 @@ class KafkaReader(Reader):
 
     def _hear_consumer_error(self, code: int, text: str) -> None:
         if code == UNKNOWN_TOPIC_OR_PART:
-            self._look_for_topics()
+            self._missing.look()
+        elif code == INVALID_SESSION_TIMEOUT:
+            self._fail(
+                f"Kafka at {self._servers} does not take session_timeout_ms={self._session_ms}: it lies between the "
+                "brokers' group.min.session.timeout.ms and group.max.session.timeout.ms, which are 6000 and 1800000 "
+                "unless somebody changed them"
+            )
         elif code == AUTO_OFFSET_RESET:
             self._fail(f"Kafka has no position to start from ({text}); set auto_offset_reset='earliest' or 'latest'")
         elif code == MAX_POLL_EXCEEDED:
             self._tell(code, "kafka: no poll for max.poll.interval.ms, so the group goes on without this member")
         else:
+            if text.startswith("JoinGroup failed"):
+                self._group_watch.refused(text)
             self._tell(code, f"kafka: {text or librdkafka.error_text(code)}")
-
-    def _look_for_topics(self) -> None:
-        for topic in self._topics:
-            if topic.startswith("^"):
-                continue
-            _, error = self.native.partition_count(topic, ANSWER_MS)
-            if error == UNKNOWN_TOPIC_OR_PART:
-                self._missing.setdefault(topic, time.monotonic())
-                self._tell(("missing", topic), f"kafka: topic {topic} does not exist at {self._servers}; waiting")
-            elif error == 0 and self._missing.pop(topic, None) is not None:
-                self._context.log(f"kafka: topic {topic} exists now")
 
     def _look_around(self) -> None:
         """Is a broker there, and every topic? Says so once in a while, and gives up at ``connect_timeout``."""
@@ -372,7 +375,7 @@ class KafkaReader(Reader):
             if answers:
                 self._reached()
         if self._missing:
-            self._look_for_topics()
+            self._missing.look()
         now = time.monotonic()
         limit = self._context.connect_timeout
         if self._away_since is not None:
@@ -385,12 +388,8 @@ class KafkaReader(Reader):
                 )
             elif away >= FIRST_COMPLAINT_SECONDS:
                 self._tell("away", f"kafka: no broker answers at {self._servers}{reason}; trying on")
-        for topic, since in self._missing.items():
-            if limit is not None and now - since >= limit:
-                self._fail(
-                    f"topic {topic} does not exist at {self._servers}, and nobody created it within {limit:g} s: "
-                    "check its name, or create it (kafka-topics.sh --create)"
-                )
+        if given_up := self._missing.failure(limit) or self._group_watch.failure(limit):
+            self._fail(given_up)
         waiting = self._away_since is not None or bool(self._missing) or self._group_watch.waits
         if self._away_since is None and not self._missing and (line := self._group_watch.look(len(self._current))):
             self._context.log(line)
@@ -398,7 +397,7 @@ class KafkaReader(Reader):
 
     def _reached(self) -> None:
         if self._away_since is not None and "away" in self._told:
-            self._context.log(f"kafka: {self._servers} answers")
+            self._context.log(Routine(f"kafka: {self._servers} answers"))
         if self._away_since is not None:
             self._group_watch.changed()
         self._told.pop("away", None)

@@ -22,6 +22,7 @@ from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, Publishe
 from pythia_fast.brokers.rabbitmq_errors import channel_refusal
 from pythia_fast.brokers.rabbitmq_session import Backoff, Session
 from pythia_fast.errors import SinkError
+from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
     from pika.channel import Channel
@@ -193,7 +194,7 @@ class RabbitMqPublisher(Publisher):
             reason = reason.decode(errors="replace")
         self._blocked = reason
         if reason is None:
-            self._session.tell("unblocked", f"rabbitmq: {self._session.address} takes records again")
+            self._session.tell("unblocked", Routine(f"rabbitmq: {self._session.address} takes records again"))
         else:
             self._session.tell("blocked", f"rabbitmq: {self._session.address} takes nothing from publishers: {reason}")
 

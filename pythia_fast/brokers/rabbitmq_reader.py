@@ -20,6 +20,7 @@ from pythia_fast._ext.amqp_reader import AmqpReaderNative
 from pythia_fast.brokers.base import Partition, Reader, ReaderContext
 from pythia_fast.brokers.rabbitmq_errors import NOT_FOUND, channel_refusal
 from pythia_fast.brokers.rabbitmq_session import Backoff, Session
+from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
     from pika.channel import Channel
@@ -70,7 +71,7 @@ class RabbitMqReader(Reader):
             connect_timeout=context.connect_timeout,
         )
         self._place = f"queue {self._queue!r} at {consumer.address.place}"
-        context.log(f"rabbitmq: reading {self._place}, with up to {self._prefetch:,} messages in hand")
+        context.log(Routine(f"rabbitmq: reading {self._place}, with up to {self._prefetch:,} messages in hand"))
 
     # -- what the runtime calls ----------------------------------------------------------------
 
@@ -242,7 +243,7 @@ class RabbitMqReader(Reader):
         code, text = reason.reply_code, reason.reply_text
         if code == NOT_FOUND and not before and not self._declare_first and self._doing.startswith("look at"):
             self._declare_first = True
-            self._context.log(f"rabbitmq: {self._place} does not exist; declaring it")
+            self._context.log(Routine(f"rabbitmq: {self._place} does not exist; declaring it"))
             self._open_channel()
             return
         refusal = channel_refusal(code, text, self._session.address, self._doing)

@@ -19,6 +19,7 @@ from pika.exceptions import AMQPConnectionError, AMQPError
 from pythia_fast.brokers.rabbitmq_address import Address
 from pythia_fast.brokers.rabbitmq_errors import Refusal, connection_refusal
 from pythia_fast.brokers.rabbitmq_link import Connecting, Link, Timers
+from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
     from pythia_fast._ext.amqp_stream import AmqpStream
@@ -153,7 +154,7 @@ class Session:
 
     def _open(self) -> None:
         if self._away_since is not None and "away" in self._told:
-            self._log(f"rabbitmq: {self.address} answers")
+            self._log(Routine(f"rabbitmq: {self.address} answers"))
         self._told.pop("away", None)
         self._away_since = None
         self._ever_open = True

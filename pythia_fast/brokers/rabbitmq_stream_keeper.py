@@ -16,6 +16,7 @@ from pythia_fast.brokers.rabbitmq_session import QUIET_S, Backoff
 from pythia_fast.brokers.rabbitmq_stream_connection import Chunk, StreamConnection
 from pythia_fast.brokers.rabbitmq_stream_trouble import CannotRead, Refused, Trouble, of_error
 from pythia_fast.brokers.rabbitmq_stream_wire import Code, ProtocolError, Start
+from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.rabbitmq_stream import RabbitMQStreamConsumer
@@ -209,7 +210,7 @@ class Keeper:
         """Messages come."""
         self._received = self._native.counters[1]
         if self._told:
-            self._log(f"rabbitmq: {self.address} answers")
+            self._log(Routine(f"rabbitmq: {self.address} answers"))
         self._told.clear()
         self._backoff.reset()
 

@@ -15,6 +15,7 @@ from pythia_fast.brokers.rabbitmq_stream_connection import closing_reason
 from pythia_fast.brokers.rabbitmq_stream_keeper import Keeper
 from pythia_fast.brokers.rabbitmq_stream_trouble import Trouble, name_of, of_broken
 from pythia_fast.brokers.rabbitmq_stream_wire import RESPONSE, Key, Parts, ProtocolError
+from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.rabbitmq_stream import RabbitMQStreamConsumer
@@ -49,7 +50,7 @@ class RabbitMqStreamReader(Reader):
             known=self._known,
             fail=self._fail,
         )
-        context.log(f"rabbitmq: reading {consumer.what} at {self._address.place} as group {group}")
+        context.log(Routine(f"rabbitmq: reading {consumer.what} at {self._address.place} as group {group}"))
         self._keeper.start()
 
     def _known(self, streams: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pythia_fast._ext.redis_reader import MOST_IDS
 from pythia_fast.brokers.redis_client import Client, Connection
 from pythia_fast.errors import SourceError
+from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.redis import RedisStreamsConsumer
@@ -89,8 +90,9 @@ class RedisGroup:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
             else:
-                again = "again " if self._seen else ""
-                lines.append(f"redis: created group {self.name} of stream {stream} {again}at {self.start}")
+                made = f"redis: created group {self.name} of stream {stream}"
+                at = f"at {self.start}"
+                lines.append(f"{made} again {at}" if self._seen else Routine(f"{made} {at}"))
         self._seen = True
         return lines
 

@@ -18,6 +18,7 @@ from pythia_fast.brokers.redis_client import Client, Connection, encode_command,
 from pythia_fast.brokers.redis_group import RedisGroup
 from pythia_fast.brokers.redis_trouble import Trouble, of_error
 from pythia_fast.errors import PythiaError
+from pythia_fast.routine import Routine
 
 TURN_S = 0.05  #: between two looks at what is under way
 LOOK_S = 1.0  #: between two looks at the group
@@ -261,7 +262,7 @@ class Keeper:
         """The connection has brought a whole reply: it serves."""
         self._replies = self._native.counters[3]
         if self._failures:
-            self._log(f"redis: {self.group.server.name} answers")
+            self._log(Routine(f"redis: {self.group.server.name} answers"))
         self._failures = self._garbage = 0
         self._told.clear()
 
@@ -308,15 +309,21 @@ class Keeper:
         for index, stream in enumerate(group.streams):
             came = yield from self._claim_pages(index, consumer=group.consumer, min_idle_ms=0)
             if came:
-                self._log(f"redis: {came:,} entries of {stream} were pending for {group.consumer}; they are read again")
+                self._log(
+                    Routine(
+                        f"redis: {came:,} entries of {stream} were pending for {group.consumer}; they are read again"
+                    )
+                )
         self._native.hold_reads(False)
         while True:
             for index, stream in enumerate(group.streams):
                 came = yield from self._claim_pages(index, consumer=None, min_idle_ms=round(group.min_idle * 1000))
                 if came:
                     self._log(
-                        f"redis: reclaimed {came:,} entries of {stream} that other consumers of group {group.name} had "
-                        f"left for {group.min_idle:g} s"
+                        Routine(
+                            f"redis: reclaimed {came:,} entries of {stream} that other consumers of group {group.name} "
+                            f"had left for {group.min_idle:g} s"
+                        )
                     )
             self._native.hold_end(self._bounded and self._others_left_entries())
             pause_s = group.min_idle / 2
@@ -337,7 +344,9 @@ class Keeper:
                 f"once they were reclaimed, which is {group.min_idle:g} s after it got them"
             )
         for name in left.keys() - set(waited_for):
-            self._tell(f"redis: consumer {name} of group {group.name} is at work on entries, which are left to it")
+            self._tell(
+                Routine(f"redis: consumer {name} of group {group.name} is at work on entries, which are left to it")
+            )
         return bool(waited_for)
 
     def _claim_pages(self, index: int, consumer: str | None, min_idle_ms: int) -> Generator[None, None, int]:

@@ -15,6 +15,7 @@ from pythia_fast.brokers.redis_client import encode_command, encode_string
 from pythia_fast.brokers.redis_group import RedisGroup
 from pythia_fast.brokers.redis_keeper import Keeper
 from pythia_fast.brokers.redis_trouble import of_broken
+from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.redis import RedisStreamsConsumer
@@ -60,8 +61,10 @@ class RedisReader(Reader):
             fail=self._fail,
         )
         context.log(
-            f"redis: reading {', '.join(group.streams)} at {group.server.name} as consumer {group.consumer} of group "
-            f"{group.name}"
+            Routine(
+                f"redis: reading {', '.join(group.streams)} at {group.server.name} as consumer {group.consumer} of "
+                f"group {group.name}"
+            )
         )
         self._keeper.start()
 

@@ -25,6 +25,7 @@ from pythia_fast.brokers.checkpoint import FilePosition, Identity, identify, ide
 from pythia_fast.brokers.checkpointed_reader import CheckpointedReader, Planned
 from pythia_fast.brokers.named_files import open_regular
 from pythia_fast.errors import SourceError
+from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.file import FileConsumer, Start
@@ -180,7 +181,7 @@ class TailReader(CheckpointedReader):
         self.told.discard(f"waiting for {planned.path}")
 
     def missing(self, path: str) -> None:
-        self.tell(f"waiting for {path}")
+        self.tell(Routine(f"waiting for {path}"))
 
     def _recognise(self, found: dict[str, Identity]) -> None:
         """Files that were renamed within the list keep their place under the new name."""
@@ -216,7 +217,9 @@ class TailReader(CheckpointedReader):
     def _read_again(self, index: int, position: int) -> None:
         """The file was truncated and written anew."""
         file = self._followed.pop(index)
-        self.context.log(f"{file.path} was truncated after byte {position:,} was read; reading it from its beginning")
+        self.context.log(
+            Routine(f"{file.path} was truncated after byte {position:,} was read; reading it from its beginning")
+        )
         fd = os.dup(self.native.fd(index))
         with self.lock:
             self.native.remove(index)

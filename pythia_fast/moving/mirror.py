@@ -23,6 +23,7 @@ from pythia_fast.brokers.kafka_reader import QUERY_MS, KafkaReader
 from pythia_fast.errors import ConfigError, SourceError
 from pythia_fast.moving.mirror_topics import MirrorTopics
 from pythia_fast.moving.offset_table import FROM_THE_START, OffsetTable
+from pythia_fast.routine import Routine
 
 Key = tuple[str, int]
 
@@ -60,7 +61,7 @@ class MirrorReader(KafkaReader):
             for made in self._mirrored.ensure(
                 topic for topic, part in keys if part >= self._mirrored.partitions(topic)
             ):
-                self._context.log(f"made {made}")
+                self._context.log(Routine(f"made {made}"))
         except (ConfigError, SourceError) as error:
             self._fail(str(error))
             return

@@ -96,8 +96,9 @@ class Nursery:
     def fork(cls, child_main: ChildMain) -> Nursery:
         """Fork the calling process."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # the app may have closed it, or given it to nobody who reads
+                stream.flush()
         with warnings.catch_warnings():
             # The caller has judged the threads that there are (see Engine._make_nursery).
             warnings.simplefilter("ignore", DeprecationWarning)

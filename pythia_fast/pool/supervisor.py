@@ -23,6 +23,7 @@ from pythia_fast.pool.places import Holder, Places
 from pythia_fast.pool.restart_budget import Death, RestartBudget
 from pythia_fast.pool.spare_care import LONGEST_WAIT_S, SpareCare
 from pythia_fast.pool.watchdog import Watchdog
+from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
     from pythia_fast.runtime.handler_run import HandlerRun
@@ -157,7 +158,7 @@ class Supervisor:
                 watchdog.look(now, run.arena, places)
                 spare_is_up = any(spare_words.is_up(run.arena, spare) for spare, _ in places.waiting_spares())
             if spare_is_up and self._spare_cares[run.pool].up():
-                self._log(f"{run.handler.name}: a spare process is up again")
+                self._log(Routine(f"{run.handler.name}: a spare process is up again"))
 
     # -- the pool's parent ---------------------------------------------------------------------
 
@@ -181,7 +182,7 @@ class Supervisor:
             )
         elif silent_s < SILENCE_S and self._silent:
             self._silent = False
-            self._log(f"the pool's parent process {pid} answers again")
+            self._log(Routine(f"the pool's parent process {pid} answers again"))
 
     def _follow_nursery(self, gone: NurseryGoneError) -> None:
         """Make a new nursery, and hand on what the processes held that went with the old one."""
@@ -336,7 +337,7 @@ class Supervisor:
         now = time.monotonic()
         line = self._recycled[message.pool].line(now, f"process {worker} (pid {message.pid})", message.why)
         if line:
-            self._log(f"{run.handler.name}: {line}")
+            self._log(Routine(f"{run.handler.name}: {line}"))
         self._watchdogs[message.pool].tears_down(message.pid, now)
         with self._changing:
             gives_up = self._places[message.pool].leaves(message.pid, worker)

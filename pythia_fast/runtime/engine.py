@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -31,6 +31,7 @@ from pythia_fast.pool.nursery import Nursery, NurseryGoneError
 from pythia_fast.pool.supervisor import Supervisor
 from pythia_fast.process_stats import ProcessSampler
 from pythia_fast.report import Ending, RunReport
+from pythia_fast.routine import Routine
 from pythia_fast.runtime.control import ControlServer
 from pythia_fast.runtime.handler_run import HandlerRun
 from pythia_fast.runtime.orders import Orders
@@ -177,7 +178,7 @@ class Engine:
         nursery, threads = self._spawn_nursery(target, import_first=method == "forkserver")
         if method == "forkserver" and threads > 1:
             nursery.close(CLOSE_TIMEOUT_S)
-            self._event(f"importing {target[1]} starts threads: each pool process imports it by itself")
+            self._event(Routine(f"importing {target[1]} starts threads: each pool process imports it by itself"))
             nursery, _ = self._spawn_nursery(target, import_first=False)
         return nursery
 
@@ -283,7 +284,11 @@ class Engine:
         self._observer.started(info)
 
     def _event(self, text: str) -> None:
-        self._observer.event(text)
+        if isinstance(text, Routine):
+            tell: Callable[[str], None] = getattr(self._observer, "routine_event", self._observer.event)
+            tell(str(text))
+        else:
+            self._observer.event(text)
 
     def _sample(self) -> None:
         whole = time.monotonic() >= self._next_memory

@@ -19,6 +19,7 @@ from pythia_fast._ext.intake import GATE_OPEN
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.dead_letter_limit import DeadLetterLimit
 from pythia_fast.errors import HandlerError
+from pythia_fast.routine import Routine
 from pythia_fast.runtime.dead_letter_watch import DeadLetterWatch
 from pythia_fast.runtime.gate import Gate
 
@@ -172,10 +173,14 @@ class FlowControl:
             return
         if self._wanted_by_hand:
             self._hand.close(now_s, BY_HAND)
-            self._log(f"{self._handler.name}: reading is paused {BY_HAND}")
+            self._log(Routine(f"{self._handler.name}: reading is paused {BY_HAND}"))
         else:
             self._hand.reopen(now_s)
-            self._log(f"{self._handler.name}: reading goes on{'' if self.state == 'open' else ' when its pauses end'}")
+            self._log(
+                Routine(
+                    f"{self._handler.name}: reading goes on{'' if self.state == 'open' else ' when its pauses end'}"
+                )
+            )
         self._set_gate()
 
     def _in_vain(self, gate: Gate, advice: str) -> HandlerError:
@@ -204,7 +209,7 @@ class FlowControl:
             self._told_s[id(gate)] = now_s
             self._log(f"{self._handler.name}: reading is paused: {gate.why}; {again}")
         elif self.state == "open":
-            self._log(f"{self._handler.name}: reading goes on")
+            self._log(Routine(f"{self._handler.name}: reading goes on"))
 
     def _set_gate(self) -> None:
         state = self.state

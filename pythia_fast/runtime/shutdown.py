@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from pythia_fast.routine import Routine
+
 
 class StopRequest:
     """What SIGINT and SIGTERM have asked for so far."""
@@ -28,7 +30,7 @@ class StopRequest:
                 self.killed = True
             else:
                 self.asked = True
-                log(f"{signal.Signals(number).name}: draining; the same again stops at once")
+                log(Routine(f"{signal.Signals(number).name}: draining; the same again stops at once"))
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -456,6 +456,12 @@ def test_a_topic_that_does_not_exist_ends_the_run_at_the_connect_timeout(member:
     assert "topic never-created does not exist" in reader.reader.failure()
 
 
+def test_a_session_timeout_that_the_broker_does_not_take_ends_the_run(new_topic: NewTopic, member: OpenMember) -> None:
+    reader = member(new_topic(), BOUNDED, session_timeout_ms=100, heartbeat_interval_ms=30)
+    assert reader.drain() == FAILED
+    assert "does not take session_timeout_ms=100: it lies between" in reader.reader.failure()
+
+
 def test_no_broker_fails_at_the_connect_timeout(member: OpenMember) -> None:
     (port,) = free_ports(1)
     reader = member("orders", {"connect_timeout": 2.0}, bootstrap_servers=f"127.0.0.1:{port}")

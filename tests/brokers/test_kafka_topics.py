@@ -7,7 +7,7 @@ import time
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from pythia_fast._ext.collecting_sink import END
+from pythia_fast._ext.collecting_sink import END, FAILED
 from tests.brokers.test_kafka_reader import BOUNDED, NewTopic, OpenMember, member, numbers, produce
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_run import committed
@@ -29,6 +29,28 @@ def test_a_pattern_reads_the_topics_that_match_and_those_made_later(
     reader.poll_until(lambda: reader.sink.count >= 6)
     assert sorted(reader.values(), key=lambda v: v or b"") == numbers(6)
     assert {p.topic for p in reader.listener.table.values()} == {first, second}
+
+
+def test_a_pattern_that_no_topic_matches_is_said_and_read_once_one_does(
+    kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember
+) -> None:
+    prefix = new_topic()
+    pattern = f"^{prefix}-later-.*"
+    reader = member(pattern, {**BOUNDED, "connect_timeout": 60.0}, topic_metadata_refresh_interval_ms=500)
+    reader.poll_until(lambda: reader.log.has(f"no topic matches {pattern} at {kafka.bootstrap_servers}; waiting"))
+    produce(kafka, kafka.create_topic(f"{prefix}-later-a"), numbers(3))
+    assert reader.drain() == END
+    assert reader.values() == numbers(3)
+
+
+def test_a_pattern_that_no_topic_matches_ends_the_run_at_the_connect_timeout(
+    new_topic: NewTopic, member: OpenMember
+) -> None:
+    pattern = f"^{new_topic()}-never-.*"
+    reader = member([pattern], {**BOUNDED, "connect_timeout": 4.0})
+    assert reader.drain() == FAILED
+    assert reader.reader.failure().startswith(f"no topic matches {pattern} at ")
+    assert "POSIX" in reader.reader.failure()
 
 
 def test_a_message_has_the_time_at_which_the_broker_took_it_where_the_topic_says_so(

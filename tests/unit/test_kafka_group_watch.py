@@ -8,11 +8,11 @@ from pythia_fast.brokers.kafka_group_watch import AGAIN_S, ASK_AFTER_S, Group, G
 class Coordinator:
     """Stands for the group's coordinator, and for time."""
 
-    def __init__(self, *, static: bool = False) -> None:
+    def __init__(self, *, static: bool = False, patterns: str = "") -> None:
         self.now_s = 100.0
         self.asked = 0
         self.group = Group("rebalance", {"shop-1 at 10.0.0.1": 0})
-        self.watch = GroupWatch("g", 45, static=static, ask=self.answer, clock=lambda: self.now_s)
+        self.watch = GroupWatch("g", 45, static=static, patterns=patterns, ask=self.answer, clock=lambda: self.now_s)
 
     def answer(self) -> Group:
         self.asked += 1
@@ -136,3 +136,45 @@ def test_a_large_group_is_named_in_part() -> None:
     coordinator.group = Group("rebalance", {f"member {n}": 0 for n in range(9)})
     coordinator.later(ASK_AFTER_S)
     assert "(member 0, member 1, member 2, member 3 and 5 more)" in (coordinator.look() or "")
+
+
+def test_patterns_that_no_topic_matches_are_told_and_given_up() -> None:
+    coordinator = Coordinator(patterns="^zzz.* at kafka:9092")
+    coordinator.group = Group("unknown", {}, joined=False)
+    coordinator.later(ASK_AFTER_S)
+    assert coordinator.watch.failure(3) is None  # nobody was asked yet
+    assert coordinator.look() == "kafka: no topic matches ^zzz.* at kafka:9092; waiting for one"
+    assert (coordinator.watch.failure(6), coordinator.watch.failure(None)) == (None, None)
+    coordinator.later(ASK_AFTER_S)
+    assert coordinator.look() is None  # told already
+    failure = coordinator.watch.failure(6)
+    assert failure is not None
+    assert failure.startswith("no topic matches ^zzz.* at kafka:9092, and nobody created one within 6 s")
+    coordinator.later(AGAIN_S)
+    assert "waiting for one" in (coordinator.look() or "")
+    coordinator.watch.changed()  # a topic came
+    assert coordinator.watch.failure(6) is None
+
+
+def test_a_member_that_joined_or_may_be_joining_is_not_given_up() -> None:
+    coordinator = Coordinator(patterns="^zzz.* at kafka:9092")
+    for group in (
+        Group("rebalance", {}, joined=False),
+        Group("unknown", {}, "timed out", joined=False),
+        Group("stable", {"shop-1 at 10.0.0.1": 4}),
+    ):
+        coordinator.group = group
+        coordinator.later(AGAIN_S)
+        assert "matches" not in (coordinator.look() or "matches")
+        assert coordinator.watch.failure(1) is None
+
+
+def test_a_member_that_the_group_refuses_is_told_so_and_given_up() -> None:
+    coordinator = Coordinator()
+    coordinator.group = Group("stable", {"shop-1 at 10.0.0.1": 4}, joined=False)
+    coordinator.watch.refused("JoinGroup failed: Broker: Inconsistent group protocol")
+    coordinator.later(60)
+    assert coordinator.look() == (
+        "kafka: group g does not let this member in (JoinGroup failed: Broker: Inconsistent group protocol); trying on"
+    )
+    assert "did not let this member in within 6 s: JoinGroup failed" in (coordinator.watch.failure(6) or "")

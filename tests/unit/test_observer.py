@@ -14,13 +14,15 @@ def test_lines_go_to_the_logger(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "pythia_fast")
     observer = LogObserver()
     observer.event("a process died, 100 % of one")
+    observer.routine_event("a partition was assigned")
     observer.sample(Snapshot(trouble=["no broker answers"]))
     observer.sample(Snapshot(trouble=["no broker answers"]))
     observer.sample(Snapshot())
     observer.sample(Snapshot(trouble=["no broker answers"]))
     waiting = ("pythia_fast", logging.WARNING, "waiting: no broker answers")
     assert caplog.record_tuples == [
-        ("pythia_fast", logging.INFO, "a process died, 100 % of one"),
+        ("pythia_fast", logging.WARNING, "a process died, 100 % of one"),
+        ("pythia_fast", logging.INFO, "a partition was assigned"),
         waiting,
         waiting,  # once as long as it lasts
     ]

@@ -1,0 +1,69 @@
+"""Topics that a consumer names and that do not exist: said while they are waited for, and given up in time.
+
+What matches a pattern is the group's business: see kafka_group_watch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from pythia_fast.routine import Routine
+
+if TYPE_CHECKING:
+    from pythia_fast._ext.kafka_reader import KafkaReaderNative
+
+UNKNOWN_TOPIC_OR_PART = 3
+ANSWER_MS = 1000
+
+
+class MissingTopics:
+    """Of one reader, on the thread that serves it; true while there is one.
+
+    Parameters:
+        servers: for messages.
+        tell: takes a subject and a line, which is not to be told over and over.
+        log: takes a line.
+    """
+
+    def __init__(
+        self,
+        native: KafkaReaderNative,
+        topics: Sequence[str],
+        servers: str,
+        *,
+        tell: Callable[[object, str], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self._native = native
+        self._names = [topic for topic in topics if not topic.startswith("^")]
+        self._servers = servers
+        self._tell = tell
+        self._log = log
+        self._since: dict[str, float] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._since)
+
+    def look(self) -> None:
+        """Ask the broker which of them exist."""
+        for topic in self._names:
+            _, error = self._native.partition_count(topic, ANSWER_MS)
+            if error == UNKNOWN_TOPIC_OR_PART:
+                self._since.setdefault(topic, time.monotonic())
+                self._tell(("missing", topic), f"kafka: topic {topic} does not exist at {self._servers}; waiting")
+            elif error == 0 and self._since.pop(topic, None) is not None:
+                self._log(Routine(f"kafka: topic {topic} exists now"))
+
+    def failure(self, limit_s: float | None) -> str | None:
+        """Why the run is to end, once one has been missing for so long; None: it is not, or there is no limit."""
+        if limit_s is None:
+            return None
+        for topic, since in self._since.items():
+            if time.monotonic() - since >= limit_s:
+                return (
+                    f"topic {topic} does not exist at {self._servers}, and nobody created it within {limit_s:g} s: "
+                    "check its name, or create it (kafka-topics.sh --create)"
+                )
+        return None

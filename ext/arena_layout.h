@@ -195,7 +195,9 @@ typedef struct {
     uint32_t error_half;      /* of the error region: the one that error_bytes are in   W */
     uint32_t round;           /* from 1; more when rows of the batch are handled again   I */
     uint32_t waits_from;      /* rows whose word tells this round or a later one wait; 0: none did yet   I at claim, W at park, D */
-    uint64_t due_ns;          /* CLOCK_MONOTONIC when a parked batch goes on             W */
+    uint64_t due_ns;          /* CLOCK_MONOTONIC when a parked batch goes on             W, D */
+    uint64_t first_due_ns;    /* when the first of its rows was to go on; so are the next: once it is gathered   D */
+    uint64_t wait_ns;         /* the shortest time that any of its rows was to wait      D */
     uint32_t gathered;        /* 1: it holds rows that wait, and their notes, alone (gather.h)   I at claim, D */
     uint32_t journal_at;      /* which progress record counts; the other one is scratch   W while HELD, D after a death */
     pf_progress journal[2];

@@ -17,9 +17,9 @@
 
 #define PF_LEFT_WHOLE 0xffffffffu
 
-/* Rows whose time to be handled again differs by less than this part of their wait may wait together. */
+/* Rows wait together where that makes none of them later than by this part of its wait. */
 #define PF_GATHER_PART 8
-/* While fewer than this part of the slots is free, rows wait with others whatever their time. */
+/* While fewer than this part of the slots is free, than by the whole of it. */
 #define PF_GATHER_FREE 4
 
 /* For whoever looks into slots that wait: odd while they change. */
@@ -157,6 +157,9 @@ static uint32_t pf_thin(pf_arena *arena, uint32_t slot_index, uint32_t *first_do
     slot->gathered = 1;
     slot->round = 1; /* not one more each time: rounds are counted in 16 bits, and a slot may always have rows that wait */
     slot->waits_from = 2;
+    uint64_t now = pf_now_ns();
+    slot->first_due_ns = slot->due_ns;
+    slot->wait_ns = slot->due_ns > now ? slot->due_ns - now : 0;
     if (kept) pf_store(&slot->n_partitions, kept);
     pf_gather_step(arena);
     return to;
@@ -182,6 +185,22 @@ static int pf_may_take_in(pf_arena *arena, pf_slot *slot, pf_slot *more) {
     return slot->gathered && !slot->hurried && pf_has_room_for(arena, slot, more);
 }
 
+/* By which part of its wait a row may be late for that it waits with others. */
+static uint64_t pf_lateness_part(pf_arena *arena) {
+    uint32_t free_slots = 0;
+    for (uint32_t i = 0; i < arena->n_slots; i++) free_slots += pf_load(&pf_slot_at(arena, i)->state) == PF_SLOT_FREE;
+    return free_slots < arena->n_slots / PF_GATHER_FREE ? 1 : PF_GATHER_PART;
+}
+
+/* Whether the rows of two batches may be handled at the later of their times.  What counts is by how much the first of them
+ * is late then, however often others have joined it: else those that keep coming would put it off for ever. */
+static int pf_may_share_a_time(const pf_slot *a, const pf_slot *b, uint64_t part) {
+    uint64_t due = a->due_ns > b->due_ns ? a->due_ns : b->due_ns;
+    uint64_t first = a->first_due_ns < b->first_due_ns ? a->first_due_ns : b->first_due_ns;
+    uint64_t wait_ns = a->wait_ns < b->wait_ns ? a->wait_ns : b->wait_ns;
+    return due - first <= wait_ns / part;
+}
+
 /* Lanes are ordered: the batch of the same process that comes before it and is not done; rows keep the order of their
  * batches, so they wait with no other.  `done`: 1 for each slot that came back and only waits for deliveries. */
 static uint32_t pf_batch_before(pf_arena *arena, const pf_slot *slot, const uint8_t *done) {
@@ -197,23 +216,14 @@ static uint32_t pf_batch_before(pf_arena *arena, const pf_slot *slot, const uint
 }
 
 /* Rows have no order: of the batches that wait, the one that is due at nearly the same time. */
-static uint32_t pf_batch_beside(pf_arena *arena, pf_slot *slot) {
+static uint32_t pf_batch_beside(pf_arena *arena, pf_slot *slot, uint64_t part) {
     uint32_t nearest = PF_NO_SLOT;
     for (uint32_t i = 0; i < arena->n_slots; i++) {
-        if (!pf_may_take_in(arena, pf_slot_at(arena, i), slot)) continue;
+        if (!pf_may_take_in(arena, pf_slot_at(arena, i), slot) || !pf_may_share_a_time(pf_slot_at(arena, i), slot, part)) continue;
         if (nearest == PF_NO_SLOT || pf_apart_ns(pf_slot_at(arena, i), slot) < pf_apart_ns(pf_slot_at(arena, nearest), slot))
             nearest = i;
     }
     return nearest;
-}
-
-/* Whether the rows of two batches may be handled at the later of their times. */
-static int pf_may_share_a_time(pf_arena *arena, const pf_slot *a, const pf_slot *b) {
-    uint32_t free_slots = 0;
-    for (uint32_t i = 0; i < arena->n_slots; i++) free_slots += pf_load(&pf_slot_at(arena, i)->state) == PF_SLOT_FREE;
-    if (free_slots < arena->n_slots / PF_GATHER_FREE) return 1;
-    uint64_t now = pf_now_ns(), later = a->due_ns > b->due_ns ? a->due_ns : b->due_ns;
-    return later > now && pf_apart_ns(a, b) <= (later - now) / PF_GATHER_PART;
 }
 
 /* Out of the intake's reach; 0: it was quicker. */
@@ -261,6 +271,8 @@ static void pf_append_rows(pf_arena *arena, pf_slot *slot, pf_slot *from) {
     slot->raw_bytes = (uint32_t)(base + bytes);
     slot->payload_bytes += from->payload_bytes;
     if (from->due_ns > slot->due_ns) slot->due_ns = from->due_ns;
+    if (from->first_due_ns < slot->first_due_ns) slot->first_due_ns = from->first_due_ns;
+    if (from->wait_ns < slot->wait_ns) slot->wait_ns = from->wait_ns;
     if (from->opened_ns < slot->opened_ns) pf_store64(&slot->opened_ns, from->opened_ns);
     pf_store(&slot->n_partitions, entries);
 }
@@ -270,9 +282,10 @@ static void pf_append_rows(pf_arena *arena, pf_slot *slot, pf_slot *from) {
 static uint32_t pf_merge(pf_arena *arena, uint32_t slot_index, int ordered, const uint8_t *done) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     if (!slot->gathered || slot->hurried) return PF_NO_SLOT;
-    uint32_t with = ordered ? pf_batch_before(arena, slot, done) : pf_batch_beside(arena, slot);
+    uint64_t part = pf_lateness_part(arena);
+    uint32_t with = ordered ? pf_batch_before(arena, slot, done) : pf_batch_beside(arena, slot, part);
     if (with == PF_NO_SLOT || !pf_may_take_in(arena, pf_slot_at(arena, with), slot)) return PF_NO_SLOT;
-    if (!pf_may_share_a_time(arena, pf_slot_at(arena, with), slot) || !pf_reopen(arena, with)) return PF_NO_SLOT;
+    if (!pf_may_share_a_time(pf_slot_at(arena, with), slot, part) || !pf_reopen(arena, with)) return PF_NO_SLOT;
     pf_gather_step(arena);
     pf_append_rows(arena, pf_slot_at(arena, with), slot);
     pf_store(&slot->state, PF_SLOT_FREE); /* transition: merge PARKED -> FREE */

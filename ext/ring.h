@@ -122,7 +122,8 @@ static inline int pf_circuit_admits(pf_arena *arena) {
     return circuit != PF_CIRCUIT_OPEN;
 }
 
-/* PF_NO_SLOT when the queue is empty, or the circuit open. */
+/* PF_NO_SLOT when the queue is empty, or the circuit open.  The rows' marks are still those of whoever held the slot
+ * before; the process clears them where it has the slot mapped, which need not be here (Arena.detach_slot). */
 static inline uint32_t pf_take(pf_arena *arena, uint32_t worker) {
     pf_worker *w = pf_worker_at(arena, worker);
     if (pf_load_sc(&w->tail) == w->taken || !pf_circuit_admits(arena)) return PF_NO_SLOT;
@@ -130,7 +131,6 @@ static inline uint32_t pf_take(pf_arena *arena, uint32_t worker) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     slot->output_bytes = 0;
     slot->output_records = slot->error_bytes = slot->rejected = slot->retried = slot->failed = 0;
-    memset((uint8_t *)slot + arena->status_at, PF_ROW_UNMARKED, pf_slot_length(arena, slot));
     slot->taken_ns = pf_now_ns();
     pf_store(&slot->state, PF_SLOT_HELD); /* transition: take READY -> HELD */
     pf_store(&w->taken, w->taken + 1);

@@ -13,6 +13,7 @@ from arena_layout cimport (
     PF_CIRCUIT_HALF_OPEN,
     PF_CIRCUIT_OPEN,
     PF_QUEUE_CAPACITY,
+    PF_ROW_UNMARKED,
     PF_SIFTED,
     PF_SLOT_FILLING,
     PF_SLOT_FREE,
@@ -30,6 +31,7 @@ from arena_layout cimport (
 from atomics cimport pf_load, pf_load64, pf_load_sc, pf_now_ns, pf_store, pf_store64, pf_store_sc, pf_wait
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from pythia_fast._ext.arena_memory cimport ArenaMemory, pf_slot_at, slot_of
 from pythia_fast._ext.decoder cimport NativeDecoder, pf_decoder
@@ -50,6 +52,7 @@ cdef extern from "slot_decode.h" nogil:
     uint64_t pf_rows_at(const pf_arena *arena, const pf_slot *slot)
     pf_slot_partition *pf_slot_partitions(pf_arena *arena, pf_slot *slot)
     uint32_t pf_slot_partition_count(const pf_slot *slot)
+    uint32_t pf_slot_length(const pf_arena *arena, const pf_slot *slot)
     uint32_t pf_in_hand(pf_arena *arena, uint32_t worker)
     uint32_t pf_take(pf_arena *arena, uint32_t worker)
     void pf_worker_sleep(pf_arena *arena, uint32_t worker, int64_t timeout_ns)
@@ -123,7 +126,12 @@ cdef class Arena(ArenaMemory):
                     slot = pf_take(self.arena, worker)
                     now = pf_now_ns()
         pf_store64(&w.heartbeat_ns, pf_now_ns())
-        return None if slot == PF_NO_SLOT else slot
+        if slot == PF_NO_SLOT:
+            return None
+        # Not where the arena lies: once detached, those bytes are the private ones of a view that was kept.
+        memset(self._slot_address[slot] + self.arena.status_at, PF_ROW_UNMARKED,
+               pf_slot_length(self.arena, pf_slot_at(self.arena, slot)))
+        return slot
 
     def call_begins(self, uint32_t worker):
         """The handler is called now: the clock of batch_deadline starts."""

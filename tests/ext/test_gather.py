@@ -69,6 +69,11 @@ def park(one, wanted, *, due_ns):
     return slot
 
 
+def first_row(batch):
+    """Of batches of 12."""
+    return next(row for row in range(12 * batch, 12 * batch + 12) if message(row).payload is not None)
+
+
 def fed(feed, rows, **sizes):
     one = feed(
         [message(row) for row in range(rows)], partitions=3, **{"capacity": 12, "credit": 8, "slots": 9, **sizes}
@@ -138,13 +143,26 @@ def test_rows_whose_times_are_far_apart_wait_apart_while_there_are_slots(feed, s
     one = fed(feed, 96, slots=slots)
     now = monotonic_ns()
     for batch in range(8):
-        slot = park(one, {batch * 12 + 1: 1}, due_ns=now + (10 + 100 * batch) * SECOND)
+        slot = park(one, {first_row(batch): 1}, due_ns=now + int(1000 * 1.5**batch) * SECOND)
         one.arena.thin(slot)
         together = one.arena.merge(slot, False, [])
         one.arena.wait_until_due(slot if together is None else together)
         if batch == 0:
             assert one.arena.states().count(FREE) == slots - 8
     assert one.arena.states().count(WAITING) in apart
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_rows_that_keep_coming_put_off_none_that_came_before(feed, ordered):
+    """Each is due a tenth of the wait after the one before it: two may wait together, a third would be too late."""
+    one = fed(feed, 96, slots=32)
+    now = monotonic_ns()
+    for batch in range(8):
+        slot = park(one, {first_row(batch): 1}, due_ns=now + (1000 + 100 * batch) * SECOND)
+        one.arena.thin(slot)
+        together = one.arena.merge(slot, ordered, [])
+        one.arena.wait_until_due(slot if together is None else together)
+    assert one.arena.states().count(WAITING) == 4
 
 
 def test_rows_in_order_wait_only_behind_the_batch_before_theirs(feed):

@@ -310,7 +310,10 @@ class Batch(Generic[T]):
 
     @property
     def attempts(self) -> npt.NDArray[np.uint32]:
-        """uint32[rows], a copy: how often each row has been given to a handler before."""
+        """uint32[rows], a copy: how often each row has been given to a handler before.
+
+        Calls that ended with the death of their process count until the row has waited for a retry, not beyond it.
+        """
         return self._table()["attempts"].astype(np.uint32)
 
     @property

@@ -38,6 +38,7 @@ MODULES: dict[str, list[str]] = {
     "journal": [],
     "spare": [],
     "oldest": [],
+    "gather": [],
     "intake": [],
     "source": [],
     "message_limit": [],

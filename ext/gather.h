@@ -5,6 +5,15 @@
  * into them meanwhile, for lanes in which rows wait (pool/waiting.py); it looks at `gathers` before and after, and looks
  * again where that has changed or is odd.
  *
+ * What the regions of a slot hold then (beside arena_layout.h):
+ *
+ *     messages    rows that wait, in the order of their batches; right after pf_thin, behind them the others
+ *     good        nothing (pf_thin has put the table of messages together there)
+ *     refusals    the batch that each row came in, until the rows are decoded again: 8 bytes a row
+ *     retries     a word a row: PF_GATHERED_ROUND, and how often it was given to the handler
+ *     raw         what these rows have, without gaps
+ *     columns     nothing
+ *
  * Handlers can write into slots, so each place is checked before it is used.  A slot whose tables do not agree is left
  * as it is, and waits whole; a row that lies outside of its slot is kept as one that decoding refuses.
  */
@@ -21,6 +30,10 @@
 #define PF_GATHER_PART 8
 /* While fewer than this part of the slots is free, than by the whole of it. */
 #define PF_GATHER_FREE 4
+
+/* The round that the rows of such a slot take part in next.  Not one more each time: rounds are counted in 16 bits, and a slot
+ * may always have rows that wait. */
+#define PF_GATHERED_ROUND 2u
 
 /* For whoever looks into slots that wait: odd while they change. */
 static inline void pf_gather_step(pf_arena *arena) {
@@ -98,71 +111,97 @@ static uint32_t pf_count_waiting(const pf_arena *arena, pf_slot *slot, uint64_t 
     return row == rows && waiting ? waiting : PF_LEFT_WHOLE;
 }
 
-/* Have the slot hold nothing but its rows that wait, as a batch that was published with just these and is in its first
- * round, with its notes for the second one.  The other messages stand behind them in the table of messages, `done` of
- * them from `first_done` on, for whoever is to be told of them.  Returns how many rows wait, or PF_LEFT_WHOLE. */
-static uint32_t pf_thin(pf_arena *arena, uint32_t slot_index, uint32_t *first_done, uint32_t *done) {
-    pf_slot *slot = pf_slot_at(arena, slot_index);
-    pf_message *messages = pf_slot_messages(arena, slot);
-    pf_message *parted = (pf_message *)((uint8_t *)slot + arena->good_at); /* a table nobody needs any more */
-    const pf_refused *refusals = pf_slot_refusals(arena, slot);
-    pf_slot_partition *table = pf_slot_partitions(arena, slot), left[PF_SLOT_PARTITIONS];
-    uint32_t *words = pf_slot_retries(arena, slot);
-    uint8_t *raw = (uint8_t *)slot + arena->raw_at;
-    uint32_t n = pf_slot_length(arena, slot), refused = slot->refused, entries = pf_slot_partition_count(slot), kept = 0;
-    uint64_t room, used = 0, payload_bytes = 0;
-    uint32_t waiting = pf_count_waiting(arena, slot, &room);
-    if (waiting == PF_LEFT_WHOLE) return waiting;
-    *first_done = waiting;
-    *done = n - waiting;
-    if (room > arena->raw_bytes) room = arena->raw_bytes;
-    uint64_t *origins = malloc(waiting * sizeof *origins + room);
-    if (origins == NULL) return PF_LEFT_WHOLE;
-    uint8_t *pieces = (uint8_t *)(origins + waiting);
-    pf_gather_step(arena);
-    uint32_t row = 0, why = 0, behind = waiting, to = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        pf_message m = messages[i];
-        int is_row = !(why < refused && refusals[why].message == i);
-        if (!is_row) why++;
-        uint32_t word = is_row && row < arena->slot_capacity ? words[row++] : 0;
-        if (!is_row || !pf_row_waits(slot, word) || to == waiting) {
-            if (behind < n) parted[behind++] = m;
-            continue;
-        }
-        pf_move_message(arena, raw, &m, pieces, room, &used);
-        payload_bytes += m.payload_size == PF_NO_PAYLOAD ? 0 : m.payload_size;
-        origins[to] = slot->gathered ? pf_slot_origins(arena, slot)[row - 1] : slot->batch;
-        words[to] = 2u << PF_RETRY_ROUND_SHIFT | (word & PF_RETRY_GIVEN_MASK);
-        parted[to++] = m;
-        uint32_t entry = pf_entry_of(left, kept, m.partition), old = pf_entry_of(table, entries, m.partition);
-        if (entry == PF_SLOT_PARTITIONS) {
-            if (old == PF_SLOT_PARTITIONS) continue; /* written over: nothing is known of such a partition */
-            entry = kept++;
-            left[entry] = (pf_slot_partition){m.partition, 0, m.offset, table[old].next_offset};
-        }
-        left[entry].messages++;
-        if (m.offset < left[entry].first_offset) left[entry].first_offset = m.offset;
+/* What a slot keeps of its batch, while it is put together. */
+typedef struct {
+    pf_message *messages; /* in the table of good rows, which nobody needs any more */
+    uint64_t *origins;
+    uint8_t *raw;
+    uint64_t room, used;  /* of raw */
+    uint64_t payload_bytes;
+    uint32_t rows, entries;
+    pf_slot_partition partitions[PF_SLOT_PARTITIONS];
+} pf_kept;
+
+/* Keep a row that waits.  Its word and its message are copies: the slot may be written over meanwhile. */
+static void pf_keep_row(const pf_arena *arena, pf_slot *slot, pf_kept *kept, pf_message m, uint32_t word, uint64_t origin) {
+    pf_move_message(arena, (uint8_t *)slot + arena->raw_at, &m, kept->raw, kept->room, &kept->used);
+    kept->payload_bytes += m.payload_size == PF_NO_PAYLOAD ? 0 : m.payload_size;
+    kept->origins[kept->rows] = origin;
+    kept->messages[kept->rows] = m;
+    /* Never before a word that is still to be read: no more rows are kept than were looked at. */
+    pf_slot_retries(arena, slot)[kept->rows++] = PF_GATHERED_ROUND << PF_RETRY_ROUND_SHIFT | (word & PF_RETRY_GIVEN_MASK);
+}
+
+/* Count a row that is kept in the entry of its partition.  Of a partition that the batch's table does not have, because it
+ * was written over, nothing is known. */
+static void pf_keep_position(pf_kept *kept, const pf_slot_partition *table, uint32_t entries, const pf_message *m) {
+    uint32_t entry = pf_entry_of(kept->partitions, kept->entries, m->partition);
+    if (entry == PF_SLOT_PARTITIONS) {
+        uint32_t old = pf_entry_of(table, entries, m->partition);
+        if (old == PF_SLOT_PARTITIONS) return;
+        entry = kept->entries++;
+        kept->partitions[entry] = (pf_slot_partition){m->partition, 0, m->offset, table[old].next_offset};
     }
-    memcpy(messages, parted, n * sizeof *messages);
-    memcpy(raw, pieces, used);
-    memcpy(pf_slot_origins(arena, slot), origins, to * sizeof *origins);
-    memcpy(table, left, kept * sizeof *table);
-    free(origins);
-    slot->messages = slot->rows = to;
-    slot->raw_bytes = (uint32_t)used;
-    slot->payload_bytes = payload_bytes;
+    kept->partitions[entry].messages++;
+    if (m->offset < kept->partitions[entry].first_offset) kept->partitions[entry].first_offset = m->offset;
+}
+
+/* The slot's batch is what was kept, as if it had been published so, in its first round and with notes for the next. */
+static void pf_become(const pf_arena *arena, pf_slot *slot, const pf_kept *kept) {
+    uint64_t now = pf_now_ns();
+    memcpy((uint8_t *)slot + arena->raw_at, kept->raw, kept->used);
+    memcpy(pf_slot_origins(arena, slot), kept->origins, kept->rows * sizeof *kept->origins);
+    slot->messages = slot->rows = kept->rows;
+    slot->raw_bytes = (uint32_t)kept->used;
+    slot->payload_bytes = kept->payload_bytes;
     slot->refused = 0;
     slot->decoded = PF_UNDECODED;
     slot->gathered = 1;
-    slot->round = 1; /* not one more each time: rounds are counted in 16 bits, and a slot may always have rows that wait */
-    slot->waits_from = 2;
-    uint64_t now = pf_now_ns();
+    slot->round = PF_GATHERED_ROUND - 1;
+    slot->waits_from = PF_GATHERED_ROUND;
     slot->first_due_ns = slot->due_ns;
     slot->wait_ns = slot->due_ns > now ? slot->due_ns - now : 0;
-    if (kept) pf_store(&slot->n_partitions, kept);
+}
+
+/* Have the slot hold nothing but its rows that wait.  The other messages stand behind them in the table of messages, `done`
+ * of them from `first_done` on, for whoever is to be told of them.  Returns how many rows wait, or PF_LEFT_WHOLE. */
+static uint32_t pf_thin(pf_arena *arena, uint32_t slot_index, uint32_t *first_done, uint32_t *done) {
+    pf_slot *slot = pf_slot_at(arena, slot_index);
+    pf_message *messages = pf_slot_messages(arena, slot);
+    pf_slot_partition *table = pf_slot_partitions(arena, slot);
+    const pf_refused *refusals = pf_slot_refusals(arena, slot);
+    const uint32_t *words = pf_slot_retries(arena, slot);
+    uint32_t n = pf_slot_length(arena, slot), refused = slot->refused, entries = pf_slot_partition_count(slot);
+    pf_kept kept = {.messages = (pf_message *)((uint8_t *)slot + arena->good_at)};
+    uint32_t waiting = pf_count_waiting(arena, slot, &kept.room);
+    if (waiting == PF_LEFT_WHOLE) return waiting;
+    if (kept.room > arena->raw_bytes) kept.room = arena->raw_bytes;
+    kept.origins = malloc(waiting * sizeof *kept.origins + kept.room);
+    if (kept.origins == NULL) return PF_LEFT_WHOLE;
+    kept.raw = (uint8_t *)(kept.origins + waiting);
     pf_gather_step(arena);
-    return to;
+    uint32_t row = 0, why = 0, behind = waiting;
+    for (uint32_t i = 0; i < n; i++) {
+        int is_row = !(why < refused && refusals[why].message == i);
+        if (!is_row) why++;
+        uint32_t word = is_row ? words[row] : 0;
+        if (is_row && kept.rows < waiting && pf_row_waits(slot, word)) {
+            pf_keep_row(arena, slot, &kept, messages[i], word, slot->gathered ? pf_slot_origins(arena, slot)[row] : slot->batch);
+            pf_keep_position(&kept, table, entries, &kept.messages[kept.rows - 1]);
+        } else if (behind < n) {
+            kept.messages[behind++] = messages[i];
+        }
+        row += is_row;
+    }
+    memcpy(messages, kept.messages, n * sizeof *messages);
+    memcpy(table, kept.partitions, kept.entries * sizeof *table);
+    pf_become(arena, slot, &kept);
+    free(kept.origins);
+    if (kept.entries) pf_store(&slot->n_partitions, kept.entries);
+    pf_gather_step(arena);
+    *first_done = waiting;
+    *done = n - waiting;
+    return kept.rows;
 }
 
 /* Whether the rows of one thinned batch have room beside those of another. */
@@ -278,7 +317,8 @@ static void pf_append_rows(pf_arena *arena, pf_slot *slot, pf_slot *from) {
 }
 
 /* Have the rows of a thinned batch wait with those of another one, whose slot is returned, PARKED; theirs is free then, as
- * the intake is told when the other one goes on waiting (pf_wait_until_due).  PF_NO_SLOT: there is none that they may wait with.  `done`: see pf_batch_before. */
+ * the intake is told when the other one goes on waiting (pf_wait_until_due).  PF_NO_SLOT: there is none that they may
+ * wait with.  `done`: see pf_batch_before.  Never with transactions: the epoch of one of the two would be forgotten. */
 static uint32_t pf_merge(pf_arena *arena, uint32_t slot_index, int ordered, const uint8_t *done) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     if (!slot->gathered || slot->hurried) return PF_NO_SLOT;

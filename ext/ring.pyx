@@ -29,19 +29,12 @@ from arena_layout cimport (
     pf_worker,
 )
 from atomics cimport pf_load, pf_load64, pf_load_sc, pf_now_ns, pf_store, pf_store64, pf_store_sc, pf_wait
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pythia_fast._ext.arena_memory cimport ArenaMemory, pf_slot_at, slot_of
 from pythia_fast._ext.decoder cimport NativeDecoder, pf_decoder
 from pythia_fast._ext.plan cimport pf_columns
-
-cdef extern from "gather.h" nogil:
-    enum:
-        PF_LEFT_WHOLE
-    uint32_t pf_thin(pf_arena *arena, uint32_t slot, uint32_t *first_done, uint32_t *done)
-    uint32_t pf_merge(pf_arena *arena, uint32_t slot, int ordered, const uint8_t *done)
 
 cdef extern from "slot_decode.h" nogil:
     enum:
@@ -183,7 +176,7 @@ cdef class Arena(ArenaMemory):
     def parked_before(self, uint32_t slot):
         """[(slot, waits_from, due_ns)] of the batches of the same process that came before this one and have rows that
         wait. Asked by the holder of ``slot``, to whose queue alone they come back: nobody writes these meanwhile but
-        the completion thread, which says so in ``gathers``."""
+        the completion thread, which says so (gather.changes)."""
         cdef pf_slot *mine = slot_of(self, slot)
         cdef pf_slot *other
         cdef uint32_t i, state
@@ -196,11 +189,6 @@ cdef class Arena(ArenaMemory):
             if other.worker == mine.worker and other.batch < mine.batch:
                 found.append((i, other.waits_from, other.due_ns))
         return found
-
-    @property
-    def gathers(self):
-        """Odd while the completion thread changes slots that wait: look at it before and after a look into them."""
-        return pf_load_sc(&self.arena.gathers)
 
     def crashes(self, uint32_t slot):
         """Holders that have died on the batch in this slot."""
@@ -303,33 +291,6 @@ cdef class Arena(ArenaMemory):
     def parked(self, uint32_t slot):
         """Whether a collected batch has rows that wait."""
         return pf_load(&slot_of(self, slot).state) == PF_SLOT_PARKED
-
-    def thin(self, uint32_t slot):
-        """Have a parked batch hold the rows that wait alone. Returns (first, messages): from where in its table the
-        others stand, until it is merged or waits, and how many; None: its tables do not agree, it was left as it is."""
-        cdef uint32_t first_done = 0, done = 0
-        slot_of(self, slot)
-        if pf_thin(self.arena, slot, &first_done, &done) == PF_LEFT_WHOLE:
-            return None
-        return first_done, done
-
-    def merge(self, uint32_t slot, bint ordered, done):
-        """Have the rows of a thinned batch wait with those of another one: that one's slot, parked; None: with none.
-
-        ``ordered``: rows keep the order of their batches. ``done``: slots that came back and wait for deliveries only.
-        """
-        cdef uint8_t *is_done
-        cdef uint32_t at, merged
-        slot_of(self, slot)
-        is_done = <uint8_t *>calloc(self.arena.n_slots, 1)
-        if is_done == NULL:
-            raise MemoryError
-        for at in done:
-            if at < self.arena.n_slots:
-                is_done[at] = 1
-        merged = pf_merge(self.arena, slot, ordered, is_done)
-        free(is_done)
-        return None if merged == PF_NO_SLOT else merged
 
     def wait_until_due(self, uint32_t slot):
         """What the other rows of a parked batch gave rise to is durable: it goes on when it is due."""

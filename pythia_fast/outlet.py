@@ -158,13 +158,14 @@ def hold_standard_streams() -> None:
     """Have standard input, output and error that are closed lead nowhere.
 
     Left closed, the next file, socket or arena gets the number of one, and a library's complaint or a crash's stacks
-    are written into it. Pool processes inherit what is opened here.
+    are written into it, or who reads standard input reads the arena. Pool processes inherit what is opened here.
+    Reading from standard input goes on being an error, as with none: it is no empty one.
     """
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            nowhere = os.open(os.devnull, os.O_RDWR)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
             if nowhere != fd:
                 os.dup2(nowhere, fd)
                 os.close(nowhere)

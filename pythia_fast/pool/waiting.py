@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pythia_fast._ext import gather
 from pythia_fast._ext.lanes import lanes_of
 from pythia_fast._ext.ring import monotonic_ns
 
@@ -118,7 +119,7 @@ class LanesThatWait:
         meanwhile: then what was found counts for nothing, and is looked for again.
         """
         while True:
-            before = self._arena.gathers
+            before = gather.changes(self._arena)
             try:
                 found = self._behind(slot, memory, memory_of)
             except (IndexError, ValueError):
@@ -131,7 +132,7 @@ class LanesThatWait:
 
     def _changed(self, before: int) -> bool:
         """Whether slots that wait have been changed since; not, if nobody is there any more who would."""
-        return (before % 2 == 1 or self._arena.gathers != before) and os.getppid() == self._parent
+        return (before % 2 == 1 or gather.changes(self._arena) != before) and os.getppid() == self._parent
 
     def _behind(self, slot: int, memory: BatchMemory, memory_of: MemoryOf) -> tuple[npt.NDArray[np.bool_], int] | None:
         parked = self._arena.parked_before(slot)

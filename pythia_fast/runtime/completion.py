@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pythia_fast._ext import gather
 from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.base import Delivery, Publisher, Reader
@@ -355,7 +356,7 @@ class Completion:
         with self._lock:
             waits = slot
             partitions = self._arena.partitions(slot)
-            apart = self._arena.thin(slot)
+            apart = gather.thin(self._arena, slot)
             if apart is not None:
                 first, done = apart
                 self._settle_positions(partitions)
@@ -364,7 +365,7 @@ class Completion:
                 came_back = [
                     other for other, pending in self._pending.items() if not (pending.parked or pending.spilled)
                 ]
-                together = self._arena.merge(slot, self._handler.ordering != "unordered", came_back)
+                together = gather.merge(self._arena, slot, self._handler.ordering != "unordered", came_back)
                 waits = slot if together is None else together
             self._arena.wait_until_due(waits)
             self._lock.notify_all()

@@ -78,7 +78,6 @@ class Engine:
         self._watched_until = 0.0  #: time.monotonic() when the run was over, but for closing
         self._next_memory = 0.0
         self._latest = Snapshot()
-        occupy_standard_descriptors()
         state_dir = prepare_folder(state_dir, "checkpoints and dead letters", "--state-dir (state_dir= of App.run)")
         self._state_dir = state_dir
         memory_bytes = int(memory_limit_bytes() * SHARE_OF_MEMORY) // max(1, len(handlers))
@@ -352,16 +351,6 @@ class Engine:
             workers=sum(run.workers for run in self._runs),
             handlers=parts,
         )
-
-
-def occupy_standard_descriptors() -> None:
-    """Where standard input or output was closed, put something there that cannot be read.
-
-    Else the arena would get its number, and who reads standard input would read the arena.
-    """
-    while (fd := os.open(os.devnull, os.O_WRONLY)) <= 2:
-        continue
-    os.close(fd)
 
 
 def share_workers(handlers: Sequence[Handler], workers: int | Literal["auto"]) -> list[int]:

@@ -94,7 +94,7 @@ CONVICTS_THE_INNOCENT = (
     + """
 from pythia_fast.pool.rows import RowKeeper
 
-def all_of_them(self, held, rows, given, call):
+def all_of_them(self, held, rows, given, attempt, call):
     held.outcome.fail(rows, call(rows) or ValueError(), given)
 
 RowKeeper._isolate = all_of_them

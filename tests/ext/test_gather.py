@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 
+from pythia_fast._ext.gather import changes, merge, thin
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import MESSAGE
 from pythia_fast.brokers.memory import MemoryMessage
@@ -90,7 +91,7 @@ def test_a_thinned_batch_holds_its_rows_that_wait_and_lists_the_others(feed, see
     chosen = sorted(random.Random(seed).sample(rows, random.Random(seed).randrange(1, len(rows) + 1)))
     wanted = {row: row % 5 for row in chosen}
     slot = park(one, wanted, due_ns=monotonic_ns() + 3600 * SECOND)
-    first, done = one.arena.thin(slot)
+    first, done = thin(one.arena, slot)
     assert (first, done) == (len(chosen), 12 - len(chosen))
     assert contents(one.arena, slot, len(chosen)) == [expected(row, row % 5) for row in chosen]
     assert set((words(one.arena, slot, len(chosen)) >> 16).tolist()) == {2}
@@ -104,8 +105,8 @@ def test_a_thinned_batch_holds_its_rows_that_wait_and_lists_the_others(feed, see
         p: (sum(row % 3 == p for row in chosen), low) for p, low in lowest.items()
     }
     assert {p: after for p, _, _, after in one.arena.partitions(slot)} == dict.fromkeys(lowest, 4)
-    assert one.arena.gathers % 2 == 0
-    assert one.arena.thin(slot) == (len(chosen), 0)  # once more changes nothing
+    assert changes(one.arena) % 2 == 0
+    assert thin(one.arena, slot) == (len(chosen), 0)  # once more changes nothing
     assert contents(one.arena, slot, len(chosen)) == [expected(row, row % 5) for row in chosen]
     one.arena.wait_until_due(slot)
     one.intake.hurry(True)
@@ -122,8 +123,8 @@ def test_rows_of_several_batches_wait_in_one_slot(feed, ordered):
     for batch in range(5):
         wanted = {row: 1 + batch for row in chosen if row // 12 == batch}
         slot = park(one, wanted, due_ns=due_ns + batch * SECOND)
-        assert one.arena.thin(slot)[0] == len(wanted)
-        together = one.arena.merge(slot, ordered, [])
+        assert thin(one.arena, slot)[0] == len(wanted)
+        together = merge(one.arena, slot, ordered, [])
         assert together == (slots[0] if batch else None)
         slots.append(slot)
         assert one.arena.states()[slots[0]] == PARKED
@@ -144,8 +145,8 @@ def test_rows_whose_times_are_far_apart_wait_apart_while_there_are_slots(feed, s
     now = monotonic_ns()
     for batch in range(8):
         slot = park(one, {first_row(batch): 1}, due_ns=now + int(1000 * 1.5**batch) * SECOND)
-        one.arena.thin(slot)
-        together = one.arena.merge(slot, False, [])
+        thin(one.arena, slot)
+        together = merge(one.arena, slot, False, [])
         one.arena.wait_until_due(slot if together is None else together)
         if batch == 0:
             assert one.arena.states().count(FREE) == slots - 8
@@ -159,8 +160,8 @@ def test_rows_that_keep_coming_put_off_none_that_came_before(feed, ordered):
     now = monotonic_ns()
     for batch in range(8):
         slot = park(one, {first_row(batch): 1}, due_ns=now + (1000 + 100 * batch) * SECOND)
-        one.arena.thin(slot)
-        together = one.arena.merge(slot, ordered, [])
+        thin(one.arena, slot)
+        together = merge(one.arena, slot, ordered, [])
         one.arena.wait_until_due(slot if together is None else together)
     assert one.arena.states().count(WAITING) == 4
 
@@ -171,18 +172,18 @@ def test_rows_in_order_wait_only_behind_the_batch_before_theirs(feed):
     first = park(one, {1: 1}, due_ns=due_ns)
     second = park(one, {13: 1}, due_ns=due_ns)
     third = park(one, {25: 1}, due_ns=due_ns)
-    one.arena.thin(first)
+    thin(one.arena, first)
     one.arena.wait_until_due(first)
-    one.arena.thin(third)  # the second one's deliveries are not confirmed yet
-    assert one.arena.merge(third, True, []) is None
-    assert one.arena.merge(third, True, [second]) == first  # it came back, and is done
+    thin(one.arena, third)  # the second one's deliveries are not confirmed yet
+    assert merge(one.arena, third, True, []) is None
+    assert merge(one.arena, third, True, [second]) == first  # it came back, and is done
 
 
 def test_a_batch_that_had_its_early_round_waits_alone(feed):
     one = fed(feed, 24)
     due_ns = monotonic_ns() + 3600 * SECOND
     first = park(one, {1: 1}, due_ns=due_ns)
-    one.arena.thin(first)
+    thin(one.arena, first)
     one.arena.wait_until_due(first)
     second = one.take()
     one.intake.hurry(True)
@@ -196,9 +197,9 @@ def test_a_batch_that_had_its_early_round_waits_alone(feed):
     one.arena.complete(0, first, 0, 0, 0, 0, 0, 1, 0, due_ns)
     assert one.arena.collect() == [second, first]
     for slot in (first, second):
-        assert one.arena.thin(slot) is not None
+        assert thin(one.arena, slot) is not None
     one.arena.wait_until_due(first)
-    assert one.arena.merge(second, False, []) is None
+    assert merge(one.arena, second, False, []) is None
 
 
 @pytest.mark.parametrize("field", ["payload_at", "payload_size", "key_at", "key_size", "headers_at", "headers_size"])
@@ -213,7 +214,7 @@ def test_places_that_a_handler_has_written_over_are_never_followed(feed, field):
     m = table(one.arena, slot, 12)
     m["key_size"][index] = m["headers_size"][index] = m["payload_size"][index] = 1  # so that each place is looked at
     m[field][index] = 0x7FFFFFFF
-    one.arena.thin(slot)
+    thin(one.arena, slot)
     one.arena.wait_until_due(slot)
     one.intake.hurry(True)
     assert one.intake.flush(1.0)
@@ -234,7 +235,7 @@ def test_a_slot_whose_counts_do_not_agree_is_left_whole(feed, counts):
     header_words = np.frombuffer(one.arena.view(slot, at, 8), np.uint32)
     assert header_words.tolist() == [facts.rows, facts.refused]
     header_words[:] = counts
-    assert one.arena.thin(slot) is None
-    assert one.arena.merge(slot, False, []) is None
+    assert thin(one.arena, slot) is None
+    assert merge(one.arena, slot, False, []) is None
     header_words[:] = facts.rows, facts.refused
     assert bytes(one.arena.view(slot, 0, one.arena.offsets["slot_bytes"])) == before

@@ -228,6 +228,10 @@ class KafkaBroker:
             self._format(java, jars, properties)
         options = [f"-Xms{self._heap}", f"-Xmx{self._heap}", *GARBAGE_COLLECTION, *self._compiler]
         options += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=info"]
+        # What the JVM unpacks (libraries for lz4 and zstd) stays there when it is killed, so it goes with the folder.
+        temporary = self.folder / "tmp"
+        temporary.mkdir(exist_ok=True)
+        options += [f"-Djava.io.tmpdir={temporary}", "-XX:-UsePerfData"]
         self._log_begin = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(

@@ -43,6 +43,7 @@ MESSAGE = np.dtype(
         ("headers_at", "<u4"), ("headers_size", "<u4"), ("attempts", "<u2"), ("deliveries", "<u2"),
     ]
 )  # fmt: skip
+NO_REASON = "rejected without a reason"
 POSITION = np.dtype([("partition", np.int32), ("offset", np.int64)])
 
 #: partition index of an assignment -> (topic, partition number)
@@ -372,7 +373,7 @@ class Batch(Generic[T]):
     # -- what becomes of the rows
 
     def reject(self, rows: npt.ArrayLike, *, reason: str) -> None:
-        """Give up rows: they go to the dead letters with ``reason``.
+        """Give up rows: they go to the dead letters with ``reason``; without one, they say so.
 
         ``rows``: bool[rows], or integer row indices. A row rejected twice keeps its first reason; one that is
         also marked for retry is rejected. Raises IndexError for a mask of another length or an index out
@@ -385,7 +386,7 @@ class Batch(Generic[T]):
         status[indices] = ROW_REJECTED
         fresh = np.flatnonzero((status == ROW_REJECTED) & ~before)
         if len(fresh):
-            self._reasons.append((fresh, str(reason)))
+            self._reasons.append((fresh, str(reason or NO_REASON)))
 
     def retry(self, rows: npt.ArrayLike) -> None:
         """Have rows handled again later. ``rows`` as for ``reject``."""

@@ -54,18 +54,20 @@ def _check_shares(app: str, handlers: Sequence[Handler]) -> None:
 
 
 def _check_sinks(handlers: Sequence[Handler]) -> None:
-    """Raise ConfigError where two handlers would write one file."""
+    """Raise ConfigError where results or dead letters would be written to one file from two sides."""
     owners: dict[str, str] = {}
     for handler in handlers:
-        path = handler.sink.file() if handler.sink is not None else None
-        if path is None:
-            continue
-        owner = owners.setdefault(os.path.realpath(path), handler.name)
-        if owner != handler.name:
-            raise ConfigError(
-                f"handlers {owner!r} and {handler.name!r} both write {path}, which one of them can; give each a "
-                "sink of its own"
-            )
+        for option, sink in (("sink", handler.sink), ("dead_letter", handler.dead_letter)):
+            path = sink.file() if sink is not None else None
+            if path is None:
+                continue
+            mine = f"the {option} of handler {handler.name!r}"
+            owner = owners.setdefault(os.path.realpath(path), mine)
+            if owner != mine:
+                raise ConfigError(
+                    f"{owner} and {mine} are both the file {path}, which one of them can write: "
+                    "give each a file of its own"
+                )
 
 
 def _check_feeding(handler: Handler) -> None:

@@ -84,4 +84,6 @@ def marked_rows(rows: npt.ArrayLike, n: int, what: str) -> npt.NDArray[np.int64]
 
 
 def _shape(array: npt.NDArray[Any]) -> str:
-    return f"{array.dtype}[{', '.join(map(str, array.shape))}]" if array.ndim else f"one {array.dtype}"
+    if array.ndim:
+        return f"{array.dtype}[{', '.join(map(str, array.shape))}]"
+    return type(array.item()).__name__ if array.dtype == object else f"one {array.dtype}"

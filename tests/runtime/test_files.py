@@ -172,8 +172,18 @@ def test_two_handlers_that_write_one_file_are_refused_before_the_run(tmp_path: P
         app.batch_handler(source=source, sink=FileProducer(tmp_path / path), decoder="raw", name=name)(
             lambda batch: None
         )
-    with pytest.raises(ConfigError, match=r"'first' and 'second' both write .*link.*a sink of its own"):
+    with pytest.raises(ConfigError, match=r"sink of handler 'first' and the sink of handler 'second' are both .*link"):
         app.run(workers=2, until="end", state_dir=tmp_path / "state")
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_handler_whose_results_and_dead_letters_are_one_file_is_refused_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"a row\n")
+    app = App("files")
+    sinks = {"sink": FileProducer(tmp_path / "out"), "dead_letter": FileProducer(tmp_path / "." / "out")}
+    app.batch_handler(source=FileConsumer(tmp_path / "in"), decoder="raw", name="one", **sinks)(lambda batch: None)
+    with pytest.raises(ConfigError, match=r"the sink of handler 'one' and the dead_letter of handler 'one' are both"):
+        app.run(workers=1, until="end", state_dir=tmp_path / "state")
     assert not (tmp_path / "state").exists()
 
 

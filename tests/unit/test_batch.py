@@ -14,7 +14,7 @@ from pythia_fast._ext.batch_memory import ROW_REJECTED, ROW_RETRY
 from pythia_fast.batch import Batch
 from pythia_fast.columns import BytesColumn, StringColumn
 from pythia_fast.decoders import choose_decoder
-from pythia_fast.errors import ConfigError, HandlerError, SchemaError, UnknownColumnError, UnknownOptionError
+from pythia_fast.errors import ConfigError, HandlerError, MarkError, SchemaError, UnknownColumnError, UnknownOptionError
 from pythia_fast.nested_columns import ListColumn, StructColumn
 from tests.support.batch_status import settled
 
@@ -182,6 +182,17 @@ def test_reject_by_mask_then_by_index_keeps_the_first_reason(batch: Batch[Any]) 
     batch.reject([-1, 0, 0], reason="late")
     assert [(rows.tolist(), reason) for rows, reason in batch.rejected] == [([2], "implausible"), ([0], "late")]
     assert settled(batch._memory) == (1, 2, 0)
+
+
+@pytest.mark.parametrize("reason", ["", None])
+def test_rows_that_are_rejected_without_a_reason_say_so(batch: Batch[Any], reason: Any) -> None:
+    batch.reject([0], reason=reason)
+    assert [text for _, text in batch.rejected] == ["rejected without a reason"]
+
+
+def test_what_is_no_mask_is_named(batch: Batch[Any]) -> None:
+    with pytest.raises(MarkError, match=r"batch.retry: rows must be bool\[.*, not NoneType"):
+        batch.retry(None)  # type: ignore[arg-type]
 
 
 def test_a_row_both_rejected_and_retried_is_rejected(batch: Batch[Any]) -> None:

@@ -11,7 +11,7 @@ from pythia_fast._ext.ring import CIRCUIT_CLOSED, CIRCUIT_FAILING, CIRCUIT_HALF_
 from pythia_fast.errors import HandlerError, OutputValueError
 from pythia_fast.pool.calls import Calls, Doubt
 from pythia_fast.pool.search import Search
-from pythia_fast.runtime.notes import Notes
+from pythia_fast.runtime.notes import Notes, write_notes
 from tests.support.ring_feed import make_arena
 
 MAX_ATTEMPTS = 3
@@ -39,6 +39,15 @@ def test_an_outage_outweighs_what_was_answered_before():
     assert told(calls) == ("answered", "")
     assert calls.ended(TimeoutError("too late"))
     assert told(calls) == ("outage", "TimeoutError: too late")
+
+
+def test_an_exception_whose_text_is_no_unicode_is_told_all_the_same():
+    calls = make()
+    assert calls.ended(ConnectionError("upload of caf\udce9.csv"))
+    notes = Notes()
+    calls.report(notes)
+    assert notes.outage == r"ConnectionError: upload of caf\udce9.csv"
+    assert write_notes(notes, memoryview(bytearray(1000)))
 
 
 @pytest.mark.parametrize("error", [HandlerError("no table"), OutputValueError(3, "too large")])

@@ -119,12 +119,12 @@ int pf_kafka_source_leave(pf_kafka_source *self, int64_t leave_ms)
         self->api->error_destroy(error);
         return 0;
     }
-    while (!self->api->consumer_closed(self->client)) {
-        if (pf_kafka_now_ns() >= deadline)
-            return 0;
+    do { /* once at least: a rebalance that waits for its answer would hold the destruction up without end */
         ssize_t got = self->api->consume_batch_queue(self->queue, LEAVE_POLL_MS, self->messages, PF_KAFKA_FETCH);
         for (ssize_t i = 0; i < got; i++)
             self->api->message_destroy(self->messages[i]);
-    }
-    return 1;
+        if (self->api->consumer_closed(self->client))
+            return 1;
+    } while (pf_kafka_now_ns() < deadline);
+    return 0;
 }

@@ -65,6 +65,7 @@ cdef extern from "kafka_headers.h" nogil:
 # kafka_headers.h says what it knows of librdkafka 2, whose versions read 0xMMmmrrpp.
 cdef enum:
     NEXT_MAJOR_VERSION = 0x03000000
+    FORGOTTEN_LEAVE_MS = 1000  # for a reader that nobody has closed
 
 
 def surely_has_no_headers(const uint8_t[::1] record not None, size_t at, size_t size):
@@ -105,15 +106,16 @@ cdef class KafkaReaderNative(NativeSource):
         self.source = <pf_source *>&self._state
 
     def __dealloc__(self):
-        # In a forked child librdkafka's threads do not exist: there is nothing that could be closed.
+        # In a forked child librdkafka's threads do not exist: there is nothing that could be closed. Here a group that was
+        # not left has to be: librdkafka waits without end for the answer to a rebalance that nobody has been told of.
         if self._open and self._pid == os.getpid():
-            pf_kafka_source_release(&self._state, 0)
+            pf_kafka_source_release(&self._state, FORGOTTEN_LEAVE_MS)
 
     def close(self, double leave_s):
         """Leave the group, which may take so many seconds, and close the connections.
 
-        The source must not be polled any more. With 0, or where no broker answers in time, the group finds out by
-        itself when the session has timed out.
+        The source must not be polled any more. Where no broker answers in time, the group finds out by itself when the
+        session has timed out.
         """
         if not self._open:
             return

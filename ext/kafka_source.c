@@ -410,7 +410,7 @@ void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms)
     pf_kafka_spent_free_all(&self->spent);
     if (self->client != NULL) {
         self->api->queue_io_event_enable(self->queue, -1, NULL, 0);
-        int left = leave_ms > 0 && pf_kafka_source_leave(self, leave_ms);
+        int left = pf_kafka_source_leave(self, leave_ms);
         self->api->queue_destroy(self->queue);
         self->api->queue_destroy(self->commits);
         self->api->destroy_flags(self->client, left ? 0 : RD_KAFKA_DESTROY_NO_CONSUMER_CLOSE);

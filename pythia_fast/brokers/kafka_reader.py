@@ -61,6 +61,7 @@ class KafkaReader(Reader):
         self._topics = consumer.topics
         self._servers = consumer.bootstrap_servers
         self._group = consumer.group(context.app, context.handler)
+        self._static = consumer.instance_id is not None
         self._bounded = context.until == "end"
         self._next_index = 0
         self._current: dict[Key, Partition] = {}
@@ -89,18 +90,18 @@ class KafkaReader(Reader):
             self._group,
             self._session_ms / 1000,
             patterns=f"{', '.join(self._topics)} at {self._servers}" if patterns_only else "",
-            static=consumer.instance_id is not None,
+            static=self._static,
             ask=lambda: ask_coordinator(access, self._group, client_id),
         )
         reset = options["auto.offset.reset"]
-        self.native.subscribe(self._topics)
-        self.native.check_after(CHECK_SECONDS)
         context.log(
             Routine(
                 f"kafka: reading {', '.join(self._topics)} at {self._servers} as group {self._group}; "
                 f"where the group has no position, from {self._beginning or f'the {reset} message'}"
             )
         )
+        self.native.check_after(CHECK_SECONDS)
+        self.native.subscribe(self._topics)  # the last step: a member that is not closed holds librdkafka up
 
     def serve(self) -> None:
         for kind, code, text, partitions in self.native.take_notes():
@@ -332,9 +333,7 @@ class KafkaReader(Reader):
         self.native.fail()
 
     def _hear_error(self, code: int, text: str) -> None:
-        if code == FATAL:
-            self._fail(f"Kafka consumer of group {self._group}: {self.native.fatal_error or text}")
-        elif code in CONNECTION_ERRORS:
+        if code in CONNECTION_ERRORS:
             self._away_reason = text if code != ALL_BROKERS_DOWN or not self._away_reason else self._away_reason
             if code == ALL_BROKERS_DOWN and self._away_since is None:
                 self._away_since = time.monotonic()
@@ -346,7 +345,12 @@ class KafkaReader(Reader):
             self._troubles.tell(f"kafka: {text}", code)
 
     def _hear_consumer_error(self, code: int, text: str) -> None:
-        if code == UNKNOWN_TOPIC_OR_PART:
+        if code == FATAL:  # librdkafka tells a consumer's so, and a producer's as an error
+            advice = ""
+            if self._static:
+                advice = "; every copy of the handler needs a group_instance_id of its own, and only one may have it"
+            self._fail(f"Kafka consumer of group {self._group}: {self.native.fatal_error or text}{advice}")
+        elif code == UNKNOWN_TOPIC_OR_PART:
             self._missing.look()
         elif code == INVALID_SESSION_TIMEOUT:
             self._fail(

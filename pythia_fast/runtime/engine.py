@@ -70,6 +70,7 @@ class Engine:
         self._until = until
         self._drain_timeout = drain_timeout
         self._observer = observer
+        self._observer_failure: Exception | None = None
         self._start_method = start_method
         self._sampler = ProcessSampler()
         self._stop = StopRequest()
@@ -107,6 +108,8 @@ class Engine:
         """Run to the end. The observer gets the report of a run that fails as well."""
         try:
             self._run()
+            if self._observer_failure is not None:
+                raise self._observer_failure
         except Exception as error:
             self._ending = "failed"
             self._finish(str(error) or type(error).__name__)
@@ -283,11 +286,17 @@ class Engine:
         self._observer.started(info)
 
     def _event(self, text: str) -> None:
-        if isinstance(text, Routine):
-            tell: Callable[[str], None] = getattr(self._observer, "routine_event", self._observer.event)
-            tell(str(text))
-        else:
-            self._observer.event(text)
+        """Tell the observer. Where it raises the run is stopped, and ends with that exception: whoever tells may be
+        about to open a broker, or to commit."""
+        try:
+            if isinstance(text, Routine):
+                tell: Callable[[str], None] = getattr(self._observer, "routine_event", self._observer.event)
+                tell(str(text))
+            else:
+                self._observer.event(text)
+        except Exception as error:
+            self._observer_failure = self._observer_failure or error
+            self._stop.asked = True
 
     def _sample(self) -> None:
         whole = time.monotonic() >= self._next_memory

@@ -55,6 +55,24 @@ def test_a_successor_of_a_killed_runtime_says_what_it_waits_for(
     assert second.stop()["ending"] == "drained"
 
 
+def test_a_static_member_whose_name_another_one_takes_ends(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    options = {"group.instance.id": "me"}
+    first = start(options=options)
+    first.wait_for(f"assigned {topics[0]}[")
+    second = start(options=options)
+    assert first.process.wait(60) == 4
+    first.assert_gone()
+    assert "fenced" in first.log
+    assert "needs a group_instance_id of its own" in first.log
+    produce(kafka.bootstrap_servers, topics[0], range(100))
+    second.wait_for(f"assigned {topics[0]}[")
+    with Sink(kafka.bootstrap_servers, topics[1]) as sink:
+        assert sorted(sink.read_ids(100, [second])) == list(range(100))
+    second.stop()
+
+
 def test_a_member_too_many_says_who_has_the_partitions(
     kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
 ) -> None:

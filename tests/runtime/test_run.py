@@ -569,6 +569,26 @@ def test_a_batch_kept_by_a_handler_that_raised_cannot_be_read_later(tmp_path):
     assert set(sink.payloads) == {b"this batch is over; copy what is to be kept while the handler runs"}
 
 
+def test_an_observer_that_raises_stops_the_run_in_order(tmp_path):
+    class Refusing(Events):
+        def event(self, text):
+            super().event(text)
+            if "exit code 7" in text:
+                raise RuntimeError("cannot tell")
+
+    def dies_once(batch):
+        if not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            os._exit(7)
+        return batch["payload"].tolist()
+
+    observer = Refusing()
+    with pytest.raises(RuntimeError, match="cannot tell"):
+        run(tmp_path / "state", dies_once, numbers(100), workers=1, observer=observer)
+    assert (observer.report.ending, observer.report.error) == ("failed", "cannot tell")
+    assert observer.report.unfinished == 0
+
+
 def test_a_batch_that_is_over_and_used_again_costs_the_rows_that_used_it(tmp_path):
     held = []
 

@@ -295,6 +295,8 @@ class TransactionalCompletion(Completion):
         # The membership first: should partitions be lost from here on, it is an old one, and the broker refuses it.
         group = self._reader.group_metadata()
         with self._lock:
+            if self._to_abort:  # asked for meanwhile, under this lock: the next turn aborts
+                return
             self._phase = "committing"
             self._epochs.close()
             positions = self._epochs.positions()

@@ -41,9 +41,9 @@ UNABLE = {"raise": "ValueError: guilty", "memory": "MemoryError", "hang": "was n
 def table() -> list[tuple[str, str, str, str]]:
     """The cells to run.
 
-    A pool that is forked imports nothing; an import that fails does so in any ordering. Only the user's code raises; and
-    only where that runs, or its results are encoded, is a MemoryError one batch's matter. What the kernel does for want
-    of memory is "kill". A process that hangs is ended where there is a deadline.
+    A pool that is forked imports nothing; an import that fails does so in any ordering. Only the user's code raises;
+    and only where that runs, or its results are encoded, is a MemoryError one batch's matter. What the kernel does for
+    want of memory is "kill". A process that hangs is ended where there is a deadline.
     """
     cells = [
         cell

@@ -141,6 +141,20 @@ cdef class KafkaReaderNative(NativeSource):
         if error != RD_KAFKA_ERR_NONE:
             raise SourceError(f"cannot subscribe to {', '.join(topics)}: {self._api.err2str(error).decode()}")
 
+    def rejoin(self, topics):
+        """Leave the group, once all partitions are given back as in any rebalance, and join it again for these topics.
+
+        To subscribe once more is not enough: librdkafka does nothing about a subscription that it has already, and a
+        broker may answer a member that joins again with the assignment that it has. A leave makes it rebalance.
+        """
+        self._check_open()
+        cdef int error
+        with nogil:
+            error = self._api.unsubscribe(self._state.client)
+        if error != RD_KAFKA_ERR_NONE:
+            raise SourceError(f"cannot leave the group: {self._api.err2str(error).decode()}")
+        self.subscribe(topics)  # librdkafka keeps it until the partitions are given back
+
     def take_notes(self):
         """What librdkafka has told since the last call: (kind, error code or log level, text, partitions)."""
         self._check_open()

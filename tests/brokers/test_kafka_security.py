@@ -15,7 +15,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from cryptography.hazmat.primitives import serialization
 
 from pythia_fast.cli.exit_codes import ExitCode
-from tests.support.kafka_broker import ROOT, KafkaBroker, free_ports
+from tests.support.kafka_broker import KafkaBroker, free_ports
+from tests.support.kafka_libraries import ROOT
 from tests.support.kafka_run import Sink
 
 PASSWORD = "correct-horse-battery-staple"

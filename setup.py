@@ -34,7 +34,7 @@ elif OPTIMIZE:
 else:
     COMPILE += ["-O3", "-g1"]
 
-#: Modules that do little more than hand things on, once a batch or less often: optimised lightly, they are built in half
+#: Modules that do little more than hand things on, once a batch or less often: optimised lightly they are built in half
 #: the time, which is a tenth of the whole.
 ONCE_A_BATCH = {
     "arena_memory", "batch_memory", "collecting_sink", "decoder", "decoder_probe", "gather", "journal", "kafka_client",

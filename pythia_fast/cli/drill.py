@@ -159,14 +159,13 @@ def kafka_options(handler: Handler, servers: str | None) -> dict[str, str] | Non
 
     Those of the environment are given, unless the source has others: these nobody named for a drill.
     """
-    from pythia_fast.brokers.kafka import KafkaConsumer
+    from pythia_fast.drill.brokers import options_at, source_options
 
-    own = handler.source.connection_options() if isinstance(handler.source, KafkaConsumer) else {}
     if servers is None:
         servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-        if not servers or own.get("bootstrap.servers", servers) != servers:
+        if not servers or source_options(handler).get("bootstrap.servers", servers) != servers:
             return None
-    return {**own, "bootstrap.servers": servers}
+    return options_at(handler, servers)
 
 
 def possible(

@@ -21,6 +21,7 @@ from pythia_fast.drill.rows import batch_size_for, repeated, write_input
 from pythia_fast.drill.settings import FileEnds, InputFormat, KafkaEnds, Settings
 from pythia_fast.drill.topics import DrillTopics, Results
 from pythia_fast.errors import PythiaError
+from pythia_fast.private import PRIVATE_FOLDER_MODE, private_opener
 from pythia_fast.registration import Handler
 from pythia_fast.runtime.dead_letter_form import StoredLetter
 from pythia_fast.runtime.slot_plan import plan_slots
@@ -121,6 +122,8 @@ class Drill:
             self.results = Results(self.topics)
         else:
             self.inputs = write_input(self._input, self.plan.payloads, self.plan.rows, self.plan.input_format)
+            with open(self.output, "xb", opener=private_opener):
+                pass  # a sink that makes its file makes it for readers; this one holds what the app made of payloads
 
     @property
     def _input(self) -> Path:
@@ -231,7 +234,7 @@ def run_drill(
     Raises PythiaError where the drill cannot even begin: no broker, say.
     """
     begun = time.monotonic()
-    folder.mkdir(parents=True)
+    folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True)
     drill = Drill(plan, fault, folder.resolve(), show)
     try:
         try:

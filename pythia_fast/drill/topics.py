@@ -73,8 +73,7 @@ class DrillTopics:
 
     def ends(self, run: int) -> KafkaEnds:
         """What a run is given."""
-        options = dict(self._access.options)
-        return KafkaEnds(options, self.source, self.name, self.results[run], self.brokers)
+        return KafkaEnds(self._access.servers, self.source, self.name, self.results[run], self.brokers)
 
     def fill(self, payloads: Iterable[bytes]) -> Keys:
         """Send the rows, in turn to each partition; their positions."""

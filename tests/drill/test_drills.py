@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,14 @@ def test_files_of_the_app_itself_are_its_messages(tmp_path: Path) -> None:
         path.name for path in (tmp_path / result.folder).iterdir()
     }
     assert not (tmp_path / ".pythia").exists()
+
+
+def test_what_a_drill_keeps_is_its_users_alone(tmp_path: Path) -> None:
+    result = drilled_app(tmp_path, ECHO, "kill", "--keep")
+    folder = tmp_path / result.folder
+    kept = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
+    assert {"input", "results.ndjson", "run.log", "run-settings.json", "hits", "poison"} <= set(kept)
+    assert {name: oct(mode) for name, mode in kept.items() if mode & 0o077} == {}
 
 
 def test_a_handler_that_retries_gives_up_the_guilty_row_alone(tmp_path: Path) -> None:

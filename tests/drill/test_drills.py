@@ -40,6 +40,7 @@ def test_disk_full_is_told_and_waited_out(tmp_path: Path) -> None:
     assert result.broken == []
     assert (result.rows_in, result.lost, result.dead_lettered) == (ROWS, 0, 0)
     assert "File too large; trying again" in result.notes[0]
+    assert result.notes[1].endswith(f"of those that were in hand, {result.may_duplicate:,} at most may come twice")
     assert len(result.recovered_ms) == 1
 
 
@@ -86,6 +87,15 @@ def test_a_handler_that_gives_up_whole_batches_may_do_so(tmp_path: Path) -> None
     assert result.broken == []
     assert result.dead_lettered > 1
     assert result.rows_out + result.dead_lettered == 4000
+
+
+def test_a_handler_of_single_rows_cannot_raise_for_another_row(tmp_path: Path) -> None:
+    single = ECHO.replace("schema=Order)", "schema=Order, batch_size=1)")
+    result = drilled_app(tmp_path, single, "raise", "--rows", "500")
+    assert result.broken == []
+    (sentence,) = result.inconclusive
+    assert sentence.endswith("came to 0 batches only: with batch_size=1 each row that raises is the guilty one")
+    assert (result.rows_out, result.dead_lettered) == (500, 0)
 
 
 def test_files_of_the_app_itself_are_its_messages(tmp_path: Path) -> None:

@@ -48,6 +48,14 @@ def seconds_value(text: str | float) -> float:
     return value
 
 
+def some_seconds_value(text: str | float) -> float:
+    """The same where none at all would be no time for anything."""
+    value = seconds_value(text)
+    if not value:
+        raise typer.BadParameter("it is 0; write a number of seconds above that")
+    return value
+
+
 def rows_value(text: str | int) -> int:
     """The number of rows that was typed."""
     digits = str(text)

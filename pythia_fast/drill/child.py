@@ -22,6 +22,7 @@ from pythia_fast.brokers.file import FileConsumer, FileProducer
 from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
 from pythia_fast.cli.exit_codes import code_of_error, code_of_report
 from pythia_fast.cli.target import load_app
+from pythia_fast.drill.brokers import options_at
 from pythia_fast.drill.faults import FAULTS
 from pythia_fast.drill.injection import DrilledAdapter, Injection
 from pythia_fast.drill.outage import Outage
@@ -81,7 +82,7 @@ def ends(handler: Handler, settings: Settings) -> tuple[Source, Sink]:
             FileConsumer(given.input, format=given.format, consumer_group=GROUP),
             FileProducer(given.output, fsync=fsync),
         )
-    own = dict(given.options)
+    own = options_at(handler, given.servers)
     source = KafkaConsumer(given.topic, consumer_group=given.group, options={**own, **FETCHED_AHEAD})
     return source, KafkaProducer(given.results, options=own)
 

@@ -35,6 +35,7 @@ from pythia_fast.nested_columns import ListColumn, StructColumn
 from pythia_fast.runtime.arrow_types import field_named_twice, is_binary, is_text
 from pythia_fast.runtime.notes import reason_of
 from pythia_fast.runtime.plain_values import OUT_OF_RANGE, to_microseconds
+from pythia_fast.runtime.raw_values import raw_writer
 
 _KINDS = {
     ("b", 1): rows_c.BOOL,
@@ -123,16 +124,12 @@ class ColumnWriter:
 
     def _raw(self, name: str, prefix: bytes, column: RawColumn) -> None:
         """Values that stand in payloads, as they stand there; in JSON on one line, which they may not be."""
-        if (column.encoding == "msgpack") != self._msgpack:
-            decode = msgspec.json.decode if self._msgpack else msgspec.msgpack.decode
-            self._encoded_again(name, prefix, column, lambda value: self._encode_value(decode(value)))
-        elif not self._msgpack and (column.data == ord("\n")).any():
-            self._encoded_again(name, prefix, column, lambda value: msgspec.json.format(value, indent=-1))
-        else:
+        encoding = "msgpack" if self._msgpack else "json"
+        if column.encoding == encoding and (self._msgpack or not (column.data == ord("\n")).any()):
             self._rows.add_spans(prefix, rows_c.ENCODED, column.offsets, column.data, _valid_bytes(column))
-
-    def _encoded_again(self, name: str, prefix: bytes, column: RawColumn, encode: Callable[[bytes], bytes]) -> None:
-        encoded = self._encode_all(name, column.tolist(), lambda value: value and encode(value))
+            return
+        write = raw_writer(column.encoding, encoding, self._encode_value)
+        encoded = self._encode_all(name, column.tolist(), lambda value: value and write(value))
         self._rows.add_objects(prefix, rows_c.ENCODED, tuple(encoded))
 
     def _list(self, name: str, prefix: bytes, column: ListColumn) -> None:

@@ -376,8 +376,8 @@ class Batch(Generic[T]):
         """Give up rows: they go to the dead letters with ``reason``; without one, they say so.
 
         ``rows``: bool[rows], or integer row indices. A row rejected twice keeps its first reason; one that is
-        also marked for retry is rejected. Raises IndexError for a mask of another length or an index out
-        of range, MarkError (a TypeError) for numbers that look like a mask, and other types.
+        also marked for retry is rejected. Raises MarkIndexError (an IndexError) for a mask of another
+        length or an index out of range, MarkError (a TypeError) for numbers that look like a mask, and other types.
         """
         self._check_open()
         indices = marked_rows(rows, len(self), "batch.reject: rows")

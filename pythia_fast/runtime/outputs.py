@@ -359,6 +359,8 @@ def length_of(columns: Mapping[str, Any]) -> int:
                 f"column {name!r} is one {type(column).__name__}, not an array with a value a row; "
                 "np.full(len(batch), value) repeats a value"
             )
+        if isinstance(column, (set, frozenset)):
+            raise ResultError(f"column {name!r} is a {type(column).__name__}, which has no order: give a list")
         lengths[name] = len(column)
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())

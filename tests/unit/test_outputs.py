@@ -191,6 +191,8 @@ TWICE = pa.StructArray.from_arrays([[1, 2], [3, 4]], ["x", "x"])
         ({"a": np.arange(3), "b": 1.0}, r"column 'b' is one float"),
         ({"a": np.array(5)}, r"column 'a' is one ndarray"),
         ({"a": "text"}, r"column 'a' is one str"),
+        ({"a": [1, 2], "b": {1, 2}}, r"column 'b' is a set, which has no order"),
+        ({"a": frozenset([1])}, r"column 'a' is a frozenset"),
         ({"a": np.arange(3) * 1j}, r"complex128"),
         ({"a": np.array([1], "timedelta64[s]")}, r"timedelta64"),
         ({"a": [1], "__key__": np.array([0.5])}, r"__key__.* bytes, str or integers"),

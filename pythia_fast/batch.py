@@ -207,7 +207,7 @@ class Batch(Generic[T]):
         )
         batch: Batch[Any] = Batch(memory, decoding)
         batch._bad = tuple(
-            BadPayload(index, at, refusal_text(decoding.schema, reason, found, column, at), given[index])
+            BadPayload(index, at, refusal_text(decoding.schema, reason, found, column, at, given[index]), given[index])
             for index, reason, found, column, at in refusals
         )
         return batch

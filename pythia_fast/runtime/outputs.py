@@ -40,7 +40,7 @@ from pythia_fast.runtime.forwarding import Forwarded
 from pythia_fast.runtime.notes import reason_of
 from pythia_fast.runtime.output_columns import ColumnWriter, columns_in
 from pythia_fast.runtime.plain_values import OUT_OF_RANGE, plain
-from pythia_fast.runtime.raw_values import RawValues, raw_writer
+from pythia_fast.runtime.raw_values import MOST_TYPES, RawValues, raw_writer
 from pythia_fast.selection import BoolArray
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ class OutputEncoder:
         if not payload:
             raise TypeError("a msgspec.Raw without bytes is no record")
         if self._raws.in_none_of(type(item)):
+            if len(self._direct) > MOST_TYPES:
+                self._direct.clear()
             self._direct.add(type(item))
         return payload
 

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Raw, inspect
 
+MOST_TYPES = 1000  #: kept in mind: a handler may make a class for each of its calls
 Walk = Callable[[Any], Any]
 
 
@@ -58,6 +59,9 @@ class RawValues:
         return kind in self._plain
 
     def _walk_of(self, kind: type) -> Walk | None:
+        if len(self._plain) + len(self._walks) > MOST_TYPES:
+            self._plain.clear()
+            self._walks = {Raw: self._raw}
         walk: Walk | None = None
         if issubclass(kind, dict):
             walk = self._mapping

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any, Generic, Literal, TypeVar
 
@@ -15,6 +17,7 @@ from pythia_fast.batch import Batch
 from pythia_fast.brokers.framing import iterate_records
 from pythia_fast.errors import OutputValueError
 from pythia_fast.runtime.outputs import OutputEncoder
+from pythia_fast.runtime.raw_values import MOST_TYPES
 
 Encoding = Literal["json", "msgpack"]
 ENCODINGS: tuple[Encoding, ...] = ("json", "msgpack")
@@ -172,6 +175,18 @@ def test_an_absent_raw_is_left_out_of_its_row_and_is_no_record() -> None:
         payloads([ONE, Raw()], "json", "json")
     with pytest.raises(OutputValueError, match="UnsetType"):
         payloads({"v": [msgspec.UNSET]}, "json", "json")
+
+
+def test_classes_that_a_handler_makes_for_each_call_are_not_kept() -> None:
+    encoder = OutputEncoder("json", "json")
+    made = []
+    for number in range(MOST_TYPES + 100):
+        kind = msgspec.defstruct("Out", [("id", int), ("raw", Raw if number % 2 else int)])
+        encoder.open([kind(1, Raw(b"2") if number % 2 else 2)])
+        made.append(weakref.ref(kind))
+    del kind
+    gc.collect()
+    assert sum(each() is not None for each in made) < MOST_TYPES
 
 
 def test_a_raw_without_a_form_in_the_other_encoding_costs_its_row() -> None:

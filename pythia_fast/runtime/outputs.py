@@ -105,13 +105,14 @@ class OutputEncoder:
         faults: dict[int, OutputValueError] = {}
         for row, item in enumerate(items):
             try:
-                payloads.append(self._payload(item))
+                payloads.append(self.payload(item))
             except Exception as error:  # of the user's own objects too
                 payloads.append(b"")
                 faults[row] = OutputValueError(row, reason_of(error))
         return _Payloads(payloads, faults)
 
-    def _payload(self, item: Any) -> bytes:
+    def payload(self, item: Any) -> bytes:
+        """One element of a list as a payload. Raises whatever says that it has none."""
         if type(item) in self._direct:
             return self._encode(item)
         if isinstance(item, bytes):

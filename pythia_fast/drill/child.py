@@ -55,7 +55,11 @@ def drilled(handler: Handler, settings: Settings) -> Handler:
     """The handler, with all that the drill puts in its place."""
     deadline = handler.batch_deadline or settings.batch_deadline
     injection = Injection(
-        FAULTS.get(settings.fault), Path(settings.folder), deadline or 0.0, handler.output_rows == "any"
+        FAULTS.get(settings.fault),
+        Path(settings.folder),
+        deadline or 0.0,
+        any_rows=handler.output_rows == "any",
+        decoder=handler.decoding.name,
     )
     user = handler.adapter
     source, sink = ends(handler, settings)

@@ -65,6 +65,7 @@ class Injection:
     folder: Path
     batch_deadline: float
     any_rows: bool  #: output_rows of the handler is "any"
+    decoder: str  #: name of the handler's
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ class DrilledCall(HandlerCall):
         self._calls += 1
         if number is not None and number % 2 == 0:
             self._fail(number, keys)
-        result = with_receipts(self._inner(batch), keys, any_rows=self._injection.any_rows)
+        injection = self._injection
+        result = with_receipts(self._inner(batch), keys, any_rows=injection.any_rows, decoder=injection.decoder)
         if number is not None:  # every other time the handler has done its work already
             self._fail(number, keys)
         if self._fault is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from pythia_fast.errors import OutputValueError
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.runtime.kept_rows import rows_to_send
-from pythia_fast.runtime.outputs import Encoded, OutputEncoder, Records, faults_in
+from pythia_fast.runtime.outputs import Encoded, Records, faults_in, output_encoder
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
@@ -39,7 +39,7 @@ class RecordWriter:
         self._pid = os.getpid()
         self._at = arena.offsets["output"]
         self._size = arena.offsets["output_bytes"]
-        self._encoder = OutputEncoder(handler.sink.encoding() if handler.sink is not None else "json")
+        self._encoder = output_encoder(handler)
 
     def call_and_write(self, slot: int, batch: Batch[Any], region: Written) -> list[OutputValueError]:
         """Call the handler and encode what it returned; the rows of the batch whose records cannot be sent on.

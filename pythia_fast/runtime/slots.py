@@ -130,7 +130,7 @@ class SlotReader:
         elif reason == Reason.ROW_TOO_LARGE:
             text = large_row_text(limit)
         else:
-            text = refusal_text(self._handler.decoding.schema, reason, found, column, at)
+            text = refusal_text(self._handler.decoding.schema, reason, found, column, at, record.payload)
         return self._letter(message, record, reason=text + _cut(message) + doubt, error="DecodeError")
 
     def _letter(

@@ -137,7 +137,7 @@ class _Launches:
             said = crash_text.make_file()
             others = [*self._own_fds, *(child.said_fd for child in self._children.values())]
             try:
-                pid = _fork_child(self._channel, self._child_main, launch, others, said)
+                pid, gate = _fork_child(self._channel, self._child_main, launch, others, said)
             except OSError as error:
                 if said != crash_text.NO_FILE:
                     os.close(said)
@@ -151,7 +151,11 @@ class _Launches:
                 return
             self._asked.popleft()
             self._children[pid] = _Child(launch.pool, launch.worker, said)
-            send(self._channel, Launched(launch.pool, launch.worker, pid))
+            try:
+                send(self._channel, Launched(launch.pool, launch.worker, pid))
+                os.write(gate, b"!")
+            finally:
+                os.close(gate)
         self.retry_s = None
 
 
@@ -168,16 +172,30 @@ def _reap(channel: socket.socket, children: dict[int, _Child]) -> None:
 
 def _fork_child(
     channel: socket.socket, child_main: ChildMain, launch: Launch, others: Sequence[int], said_fd: int
-) -> int:
-    """``others``: descriptors that are none of the child's business."""
+) -> tuple[int, int]:
+    """(pid, gate): the child waits at the gate until something is written there, once the runtime was told of it.
+
+    A child that takes a batch, or runs the user's code, and brings the nursery down before it was told of would be
+    known to nobody: its batch would never be handed on, and the next process of its place would be taken for it.
+
+    ``others``: descriptors that are none of the child's business.
+    """
     nursery = os.getpid()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
+    gate_of_child, gate = os.pipe()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+    except OSError:
+        os.close(gate)
+        os.close(gate_of_child)
+        raise
     if pid:
-        return pid
+        os.close(gate_of_child)
+        return pid, gate
     status = EXIT_BOOT_FAILED
     try:
+        os.close(gate)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for fd in others:
@@ -186,7 +204,9 @@ def _fork_child(
         crash_text.keep_in(said_fd)
         die_with_parent()
         lead_own_group()
-        if os.getppid() == nursery:
+        told_of = os.read(gate_of_child, 1) != b""  # else the nursery is gone
+        os.close(gate_of_child)
+        if told_of and os.getppid() == nursery:
             trouble = child_main(
                 launch.pool,
                 launch.worker,

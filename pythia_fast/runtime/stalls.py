@@ -23,10 +23,11 @@ FORGET_S = 600.0  #: without a line, after which the next stall is told of as th
 
 #: Where the oldest row is.
 #:
-#: "filling": in a batch that is not published. "queued": for a process. "starting": for one that is not up. "circuit":
-#: the circuit keeps the processes from it. "called": in the hands of the handler. "held": of a process, outside the
-#: handler. "results", "dead letters": until those of its batch are durable. "done": nothing is left but to release it.
-#: "retry": until it is handled again. "kept": by the source, because its lane has no room.
+#: "filling": in a batch that is not published. "queued": for a process. "starting": for one that is not up.
+#: "circuit": the circuit keeps the processes from it. "called": in the hands of the handler, or what it returned or
+#: raised is. "held": of a process that is between two calls. "results", "dead letters": until those of its batch are
+#: durable. "done": nothing is left but to release it. "retry": until it is handled again. "kept": by the source,
+#: because its lane has no room.
 Stage = Literal[
     "filling", "queued", "starting", "circuit", "called", "held", "results", "dead letters", "done", "retry", "kept"
 ]
@@ -211,8 +212,7 @@ def _why(row: Row) -> str:
         return f"is in the handler in {process}{_call(row)}"
     if row.stage == "held":
         return (
-            f"is in {process}, outside the handler, which decodes rows or writes results; see what it does "
-            f"(py-spy dump --pid {row.pid})"
+            f"is in {process}, outside the handler, which decodes rows; see what it does (py-spy dump --pid {row.pid})"
         )
     if row.stage == "retry":
         if row.due_in_s > 0:

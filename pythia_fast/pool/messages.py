@@ -84,6 +84,7 @@ class BootFailed(msgspec.Struct, tag="boot_failed"):
     traceback: str
     cause: str  #: the exception in a line
     app_changed: bool = False  #: it imported another app than the one that runs, as every other one would
+    misconfigured: bool = False  #: an option cannot work, as ``traceback`` says in a sentence
 
 
 class TeardownFailed(msgspec.Struct, tag="teardown_failed"):

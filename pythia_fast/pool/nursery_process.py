@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pythia_fast import pool
 from pythia_fast._ext.arena_memory import die_with_parent
+from pythia_fast.errors import ConfigError
 from pythia_fast.pool import crash_text
 from pythia_fast.pool.forked import lead_own_group
 from pythia_fast.pool.identity import AppChangedError
@@ -35,7 +36,7 @@ from pythia_fast.pool.messages import (
     send,
     shorten,
 )
-from pythia_fast.pool.users_frames import cause_of, format_error
+from pythia_fast.pool.users_frames import cause_of, format_error, is_ours
 
 #: Runs in a child: (pool, seat, to be told which limit was reached) -> the traceback of its teardown(), or nothing.
 ChildMain = Callable[[int, int, Callable[[str], None]], str]
@@ -207,9 +208,10 @@ def _fork_child(
 
 def _boot_failed(launch: Launch, error: BaseException) -> BootFailed:
     changed = isinstance(error, AppChangedError)
-    text = str(error) if changed else format_error(error)
+    misconfigured = isinstance(error, ConfigError) and not changed and is_ours(error)
+    text = str(error) if changed or misconfigured else format_error(error)
     cause = shorten(cause_of(error)[:CAUSE_CHARACTERS])
-    return BootFailed(launch.pool, launch.worker, os.getpid(), shorten(text), cause, app_changed=changed)
+    return BootFailed(launch.pool, launch.worker, os.getpid(), shorten(text), cause, changed, misconfigured)
 
 
 def main(channel_fd: int) -> int:

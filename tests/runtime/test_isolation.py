@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from pythia_fast import RetryPolicy
-from pythia_fast.errors import PoolError
+from pythia_fast.errors import ConfigError, PoolError
 from pythia_fast.pool.limits import own_memory_mb
 from tests.support import memory_run
 from tests.support.memory_run import Events, numbers, sorted_ints
@@ -354,8 +354,23 @@ def test_a_memory_limit_below_what_setup_takes_ends_the_run(tmp_path):
         def __call__(self, batch):
             return None
 
-    with pytest.raises(PoolError, match=r"max_memory_mb=100 is less than what a process of this handler has after"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^handler 'handler': max_memory_mb=100 is less than what a process of this handler has after",
+    ):
         memory_run.run(tmp_path, Handler, numbers(10), max_memory_mb=100)
+
+
+def test_an_option_that_setup_itself_gets_wrong_is_told_with_its_place(tmp_path):
+    class Handler:
+        def setup(self) -> None:
+            RetryPolicy(max_attempts=-1)
+
+        def __call__(self, batch):
+            return None
+
+    with pytest.raises(PoolError, match=r"(?s)could not start:\nTraceback.*in setup\n.*ConfigError: .*max_attempts"):
+        memory_run.run(tmp_path, Handler, numbers(10))
 
 
 def test_what_a_process_wrote_over_before_it_died_is_said_of_the_rows_that_are_refused(tmp_path):

@@ -118,6 +118,7 @@ class Died(msgspec.Struct, tag="died"):
     status: int  #: exit code, or minus the signal that killed it
     said: str = ""  #: its last words (pool/crash_text.py)
     lacking: Lacking | None = None  #: it left for want of this
+    peak_mb: float = 0.0  #: the most resident memory that it had at once, in 10**6 bytes
 
 
 Message = Setup | Launch | Signal | Ping | Pong | Ready | Launched | BootFailed | TeardownFailed | Recycles | Died

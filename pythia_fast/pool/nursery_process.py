@@ -43,6 +43,7 @@ ChildMain = Callable[[int, int, Callable[[str], None]], str]
 
 EXIT_BOOT_FAILED = 3
 CAUSE_CHARACTERS = 500
+MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024  #: unit of ru_maxrss, getrusage(2)
 FORK_RETRY_S = 0.5  #: until a fork that failed is tried again
 
 
@@ -159,12 +160,13 @@ class _Launches:
 def _reap(channel: socket.socket, children: dict[int, _Child]) -> None:
     """Only our own pids are waited for: the app may have children of its own in here."""
     for pid in list(children):
-        done, status = os.waitpid(pid, os.WNOHANG)
+        done, status, usage = os.wait4(pid, os.WNOHANG)
         if done:
             child = children.pop(pid)
             said, lacking = crash_text.take(child.said_fd)
             exit_code = os.waitstatus_to_exitcode(status)
-            send(channel, Died(child.pool, child.worker, pid, exit_code, shorten(said), lacking))
+            peak_mb = usage.ru_maxrss * MAXRSS_BYTES / 1e6
+            send(channel, Died(child.pool, child.worker, pid, exit_code, shorten(said), lacking, peak_mb))
 
 
 def _fork_child(

@@ -223,7 +223,7 @@ typedef struct {
     uint64_t rows;
     uint64_t handler_ns;
     uint64_t heartbeat_ns;    /* CLOCK_MONOTONIC of its last sign of life       W */
-    uint64_t began_ns;        /* CLOCK_MONOTONIC when the handler was called; 0 while it is not.  W, D after a death */
+    uint64_t began_ns;        /* CLOCK_MONOTONIC when the call in hand began (pool/call_clock.py); 0: none. W, D after a death */
     _Alignas(PF_CACHE_LINE)
     uint32_t queue[PF_QUEUE_CAPACITY]; /*                                       I */
 } pf_worker;

@@ -127,11 +127,11 @@ cdef class Arena(ArenaMemory):
         return slot
 
     def call_begins(self, uint32_t worker):
-        """The handler is called now: the clock of batch_deadline starts."""
+        """The clock of batch_deadline starts (pool/call_clock.py)."""
         pf_store64(&_worker(self, worker).began_ns, pf_now_ns())
 
     def call_ends(self, uint32_t worker):
-        """The handler is back."""
+        """It stands."""
         pf_store64(&_worker(self, worker).began_ns, 0)
 
     @property

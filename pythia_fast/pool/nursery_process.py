@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pythia_fast import pool
 from pythia_fast._ext.arena_memory import die_with_parent
+from pythia_fast.errors import ConfigError
 from pythia_fast.pool import crash_text
 from pythia_fast.pool.forked import lead_own_group
 from pythia_fast.pool.identity import AppChangedError
@@ -35,13 +36,14 @@ from pythia_fast.pool.messages import (
     send,
     shorten,
 )
-from pythia_fast.pool.users_frames import cause_of, format_error
+from pythia_fast.pool.users_frames import cause_of, format_error, is_ours
 
 #: Runs in a child: (pool, seat, to be told which limit was reached) -> the traceback of its teardown(), or nothing.
 ChildMain = Callable[[int, int, Callable[[str], None]], str]
 
 EXIT_BOOT_FAILED = 3
 CAUSE_CHARACTERS = 500
+MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024  #: unit of ru_maxrss, getrusage(2)
 FORK_RETRY_S = 0.5  #: until a fork that failed is tried again
 
 
@@ -162,12 +164,13 @@ class _Launches:
 def _reap(channel: socket.socket, children: dict[int, _Child]) -> None:
     """Only our own pids are waited for: the app may have children of its own in here."""
     for pid in list(children):
-        done, status = os.waitpid(pid, os.WNOHANG)
+        done, status, usage = os.wait4(pid, os.WNOHANG)
         if done:
             child = children.pop(pid)
             said, lacking = crash_text.take(child.said_fd)
             exit_code = os.waitstatus_to_exitcode(status)
-            send(channel, Died(child.pool, child.worker, pid, exit_code, shorten(said), lacking))
+            peak_mb = usage.ru_maxrss * MAXRSS_BYTES / 1e6
+            send(channel, Died(child.pool, child.worker, pid, exit_code, shorten(said), lacking, peak_mb))
 
 
 def _fork_child(
@@ -227,9 +230,10 @@ def _fork_child(
 
 def _boot_failed(launch: Launch, error: BaseException) -> BootFailed:
     changed = isinstance(error, AppChangedError)
-    text = str(error) if changed else format_error(error)
+    misconfigured = isinstance(error, ConfigError) and not changed and is_ours(error)
+    text = str(error) if changed or misconfigured else format_error(error)
     cause = shorten(cause_of(error)[:CAUSE_CHARACTERS])
-    return BootFailed(launch.pool, launch.worker, os.getpid(), shorten(text), cause, app_changed=changed)
+    return BootFailed(launch.pool, launch.worker, os.getpid(), shorten(text), cause, changed, misconfigured)
 
 
 def main(channel_fd: int) -> int:

@@ -40,6 +40,7 @@ from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
 from pythia_fast.errors import NoSinkError, OutputValueError, ResultError
+from pythia_fast.pool.call_clock import CallClock
 from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls, Doubt
 from pythia_fast.pool.crash_text import leave_lacking
 from pythia_fast.pool.exception_types import is_named
@@ -90,7 +91,8 @@ class RowKeeper:
         self._pid = os.getpid()
         self._offsets = arena.offsets
         self._decoder = handler.decoding.native()
-        self._writer = RecordWriter(handler, arena, call, worker)
+        self._clock = CallClock(arena, worker, watched=handler.batch_deadline is not None)
+        self._writer = RecordWriter(handler, arena, call, self._clock)
         self._parts: PartMemory | None = None  #: made when a batch is first handled in parts
         self._retry = handler.retry
         self._by_key = None if handler.ordering == "unordered" else handler.ordering == "key"
@@ -121,6 +123,7 @@ class RowKeeper:
             outcome.due_ns = self._due_ns(held)
         if held.calls is not None:
             held.calls.report(outcome.notes)
+        self._clock.stop()
         return outcome
 
     def _due_ns(self, held: _Held) -> int:
@@ -343,11 +346,15 @@ class RowKeeper:
         return None
 
     def _decode(self, held: _Held, rows: RowIndices, attempts: int) -> BatchMemory:
-        if self._parts is None:
-            arena = self._arena
-            self._parts = PartMemory(self._handler.decoding.plan, arena.capacity, arena.raw_bytes)
-        memory = self._parts.decode(held.memory, self._decoder, rows, attempts)
-        return memory if memory is not None else decode_rows(held.memory, self._decoder, rows, attempts)
+        self._clock.stop()
+        try:
+            if self._parts is None:
+                arena = self._arena
+                self._parts = PartMemory(self._handler.decoding.plan, arena.capacity, arena.raw_bytes)
+            memory = self._parts.decode(held.memory, self._decoder, rows, attempts)
+            return memory if memory is not None else decode_rows(held.memory, self._decoder, rows, attempts)
+        finally:
+            self._clock.start()  # what it raises is compared with exceptions that the user names
 
     def _take_marks(
         self,

@@ -163,6 +163,7 @@ class Engine:
             yield nursery
         finally:
             nursery.close(CLOSE_TIMEOUT_S)
+            self._sampler.had(nursery.largest_mb)
 
     def _make_nursery(self) -> Nursery:
         target = self._app.locate()

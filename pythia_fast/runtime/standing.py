@@ -129,6 +129,7 @@ class Standing:
             stage=stage,
             pid=worker.pid if worker is not None else 0,
             busy_s=self._busy_s(found.worker) if worker is not None else None,
+            deaths=self._deaths(found) if worker is not None else 0,
             deadline_s=self._handler.batch_deadline,
             fill_s=self._handler.batch_timeout,
             due_in_s=due_in_s,
@@ -144,6 +145,11 @@ class Standing:
             return None
         since_ns = self._arena.worker_facts(worker).began_ns or self._arena.facts(slot).taken_ns
         return max(0, monotonic_ns() - since_ns) * 1e-9
+
+    def _deaths(self, found: OldestRow) -> int:
+        """Processes that died with the batch in the hands of its process, or with its own."""
+        slot = self._arena.slot_in_hand(found.worker)
+        return self._arena.crashes(found.slot if slot is None else slot)
 
     def _stage(self, found: OldestRow) -> tuple[Stage, str]:
         """(where the row is, what is wrong there, if anybody says so)."""

@@ -76,6 +76,22 @@ def test_a_handler_that_does_not_return_is_named_with_its_process(tmp_path):
     assert report.oldest_incomplete_s == 0.0
 
 
+def test_processes_that_die_one_after_the_other_are_told_with_their_batch(tmp_path):
+    heals = tmp_path / "heals"
+
+    def handler(batch):
+        if not heals.exists():
+            os.kill(os.getpid(), 9)
+        return echo(batch)
+
+    events = Telling("have died with", heals.touch)
+    options = {"workers": 1, "batch_size": 64, "spares": 0, "dead_letter_limit": None}
+    _, sink, dead, _ = run(tmp_path / "state", handler, numbers(64), observer=events, **options)
+    assert sorted(sorted_ints(sink) + sorted_ints(dead)) == list(range(64))
+    told = next(line for line in events.told if "have died with this batch" in line)
+    assert "set batch_deadline=" not in told
+
+
 def test_a_batch_deadline_is_told_with_what_is_left_of_it(tmp_path):
     stuck = tmp_path / "stuck"
     stuck.touch()

@@ -123,16 +123,26 @@ def option_names():
 def option_default(str name):
     """The value that librdkafka gives a property by itself; None when there is none."""
     cdef const pf_rdkafka *api = rdkafka()
-    cdef char value[512]
-    cdef size_t size = sizeof(value)
-    cdef bytes encoded = name.encode()
     cdef rd_kafka_conf_t *conf = api.conf_new()
     try:
-        if api.conf_get(conf, encoded, value, &size) != RD_KAFKA_CONF_OK:
-            return None
-        return value.decode()
+        return _value_of(api, conf, name.encode())
     finally:
         api.conf_destroy(conf)
+
+
+cdef object _value_of(const pf_rdkafka *api, rd_kafka_conf_t *conf, bytes name):
+    cdef char value[512]
+    cdef size_t size = sizeof(value)
+    return value.decode() if api.conf_get(conf, name, value, &size) == RD_KAFKA_CONF_OK else None
+
+
+cdef object _wrapped(const pf_rdkafka *api, rd_kafka_conf_t *conf, bytes name, bytes given):
+    """What has become of a number that librdkafka took as another one, for it looks at the lower 32 bits alone; else
+    None."""
+    if re.fullmatch(rb"[+-]?\d{10,}", given) is None:
+        return None
+    taken = _value_of(api, conf, name)
+    return taken if taken is not None and re.fullmatch(r"-?\d+", taken) and int(taken) != int(given) else None
 
 
 cdef rd_kafka_conf_t *configuration(dict options) except NULL:
@@ -146,7 +156,11 @@ cdef rd_kafka_conf_t *configuration(dict options) except NULL:
         key, text = name.encode(), value.encode()
         result = api.conf_set(conf, key, text, reason, sizeof(reason))
         if result == RD_KAFKA_CONF_OK:
-            continue
+            wrapped = _wrapped(api, conf, key, text)
+            if wrapped is None:
+                continue
+            api.conf_destroy(conf)
+            raise ConfigError(f"Kafka option {name}={value!r}: the number is too large, librdkafka takes it as {wrapped}")
         api.conf_destroy(conf)
         if result == RD_KAFKA_CONF_UNKNOWN:
             raise UnknownOptionError(f"librdkafka {version()}", name, option_names())

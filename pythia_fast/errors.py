@@ -5,7 +5,8 @@ PythiaError
 │   ├── UnknownOptionError        names the nearest right option
 │   └── SchemaError               a field that cannot become a column
 ├── UnknownColumnError (KeyError) names the nearest right column
-├── HandlerError                  the handler is wrong as a whole: ends the run, whatever on_error says, but for
+├── HandlerError                  the handler did what cannot work; where it raises this itself, on_error decides
+│   ├── NoSinkError               it returned rows and has no sink: ends the run, whatever on_error says
 │   └── ResultError               what it returned for a batch is no result: costs these rows, unless on_error="stop"
 │       ├── OutputValueError      one row of what it returned cannot be sent on: costs that row
 │       └── MarkError (TypeError) what it gave to batch.reject or batch.retry names no rows
@@ -57,7 +58,12 @@ class UnknownColumnError(PythiaError, KeyError):
 
 
 class HandlerError(PythiaError):
-    """The handler did something that cannot work: returned rows without a sink, used a batch that is over."""
+    """The handler did something that cannot work, such as to use a batch that is over; what a run ends with for its
+    handler's sake."""
+
+
+class NoSinkError(HandlerError):
+    """The handler returned rows, and has no sink."""
 
 
 class ResultError(HandlerError):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
@@ -32,14 +33,13 @@ class MissingTopics:
         native: KafkaReaderNative,
         topics: Sequence[str],
         servers: str,
-        *,
-        tell: Callable[[object, str], None],
+        troubles: TroubleLog,
         log: Callable[[str], None],
     ) -> None:
         self._native = native
         self._names = [topic for topic in topics if not topic.startswith("^")]
         self._servers = servers
-        self._tell = tell
+        self._troubles = troubles
         self._log = log
         self._since: dict[str, float] = {}
 
@@ -52,7 +52,7 @@ class MissingTopics:
             _, error = self._native.partition_count(topic, ANSWER_MS)
             if error == UNKNOWN_TOPIC_OR_PART:
                 self._since.setdefault(topic, time.monotonic())
-                self._tell(("missing", topic), f"kafka: topic {topic} does not exist at {self._servers}; waiting")
+                self._troubles.tell(f"kafka: topic {topic} does not exist at {self._servers}; waiting")
             elif error == 0 and self._since.pop(topic, None) is not None:
                 self._log(Routine(f"kafka: topic {topic} exists now"))
 

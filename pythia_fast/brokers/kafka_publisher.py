@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_publisher import KafkaPublisherNative
 from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext
+from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.errors import SinkError
 from pythia_fast.routine import Routine
 
@@ -26,7 +27,6 @@ FATAL = -150
 UNKNOWN_TOPIC = frozenset({-188, -190, 3})
 CONNECTION_ERRORS = frozenset({-195, -193, -187, -185, -181})
 WARNING = 4  #: syslog level
-QUIET_SECONDS = 30.0  #: before the same line is logged again
 SILENCE_SECONDS = 1.0  #: without a report, before records that wait count as trouble
 POLL_MS = 100
 #: What two lines about the same thing may differ in.
@@ -42,7 +42,7 @@ class KafkaPublisher(Publisher):
         self._topic = producer.topic
         self._servers = producer.bootstrap_servers
         self._native = native or KafkaPublisherNative(producer.librdkafka_options(context), producer.topic)
-        self._told: dict[object, float] = {}
+        self._troubles = TroubleLog(context.log)
         self._away_since: float | None = time.monotonic()
         self._away_reason = ""
         self._seen = False
@@ -80,7 +80,7 @@ class KafkaPublisher(Publisher):
             elif kind == "statistics":
                 self._context.log(Routine(f"kafka: statistics {text}"))
             elif code <= WARNING:
-                self._tell(NUMBER.sub("#", text), f"kafka: {text}")
+                self._troubles.tell(f"kafka: {text}", NUMBER.sub("#", text))
         self._tell_of_groups()
         now = time.monotonic()
         if self._native.delivered != self._delivered or self._native.tickets == 0:
@@ -105,11 +105,11 @@ class KafkaPublisher(Publisher):
     def _tell_of_groups(self) -> None:
         records, group_bytes = self._native.regrouped
         if records > self._regrouped:
-            self._tell(
-                "groups",
+            self._troubles.tell(
                 f"kafka: {records - self._regrouped:,} records came back from topic {self._topic} in batches larger "
                 "than its max.message.bytes; they are sent again in smaller ones, which takes longer: give "
                 f"KafkaProducer batch_size={group_bytes // 2} or less, or the topic a larger max.message.bytes",
+                "groups",
             )
             self._regrouped = records
 
@@ -121,7 +121,7 @@ class KafkaPublisher(Publisher):
             if code == ALL_BROKERS_DOWN and self._away_since is None:
                 self._away_since = time.monotonic()
         else:
-            self._tell(code, f"kafka: {text}")
+            self._troubles.tell(f"kafka: {text}", code)
 
     def _hear_fatal(self, reason: str) -> None:
         raise SinkError(
@@ -130,12 +130,6 @@ class KafkaPublisher(Publisher):
 
     def _missing(self) -> str:
         return f"Kafka topic {self._topic} does not exist at {self._servers}"
-
-    def _tell(self, subject: object, line: str) -> None:
-        now = time.monotonic()
-        if now - self._told.get(subject, -QUIET_SECONDS) >= QUIET_SECONDS:
-            self._told[subject] = now
-            self._context.log(line)
 
     def _reached(self) -> None:
         self._seen = True

@@ -19,6 +19,7 @@ from pythia_fast.brokers.kafka_group_watch import GroupWatch, ask_coordinator
 from pythia_fast.brokers.kafka_missing_topics import ANSWER_MS, UNKNOWN_TOPIC_OR_PART, MissingTopics
 from pythia_fast.brokers.kafka_partition_names import partition_names
 from pythia_fast.brokers.kafka_quiet import QuietPartitions
+from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.errors import SourceError
 from pythia_fast.routine import Routine
 
@@ -43,7 +44,6 @@ PASSING_COMMIT_ERRORS = frozenset({TRANSPORT, -180, -185, 7, 14, 15, 16, 27})
 WARNING = 4  #: syslog level
 
 CHECK_SECONDS = 1.0  #: between looks at a broker or topic that is not there
-QUIET_SECONDS = 30.0  #: before the same trouble is told again
 FIRST_COMPLAINT_SECONDS = 3.0
 QUERY_MS = 10_000
 COMMIT_SECONDS = 5.0
@@ -71,7 +71,7 @@ class KafkaReader(Reader):
         self._bounds_measured = False
         self._last_positions: dict[Key, int] = {}
         self._failure: str | None = None
-        self._told: dict[object, float] = {}
+        self._troubles = TroubleLog(context.log)
         self._away_since: float | None = time.monotonic()
         self._away_reason = ""
         self._ever_reached = False
@@ -79,7 +79,7 @@ class KafkaReader(Reader):
         options = consumer.librdkafka_options(context)
         self.native: KafkaReaderNative = KafkaReaderNative(options, self._bounded)
         self._quiet = QuietPartitions(self.native, self._topics)
-        self._missing = MissingTopics(self.native, self._topics, self._servers, tell=self._tell, log=context.log)
+        self._missing = MissingTopics(self.native, self._topics, self._servers, self._troubles, context.log)
         access, client_id = consumer.connection_options(), options["client.id"]
         start_at = consumer.start_at(datetime.now(UTC))
         self._beginning = None if start_at is None else Beginning(start_at, self._group, access)
@@ -117,11 +117,11 @@ class KafkaReader(Reader):
             elif kind == "consumer_error":
                 self._hear_consumer_error(code, text)
             elif kind == "commit_failed":
-                self._tell(code, f"kafka: a commit failed, a later one will do: {librdkafka.error_text(code)}")
+                self._troubles.tell(f"kafka: a commit failed, a later one will do: {librdkafka.error_text(code)}", code)
             elif kind == "statistics":
                 self._context.log(Routine(f"kafka: statistics {text}"))
             elif code <= WARNING:
-                self._tell(text, f"kafka: {text}")
+                self._troubles.tell(f"kafka: {text}")
         self._look_around()
 
     # --- rebalances ---------------------------------------------------------------------------------------------
@@ -331,13 +331,6 @@ class KafkaReader(Reader):
         self._failure = self._failure or reason
         self.native.fail()
 
-    def _tell(self, subject: object, line: str) -> None:
-        """Log a line, but not the same trouble over and over."""
-        now = time.monotonic()
-        if now - self._told.get(subject, -QUIET_SECONDS) >= QUIET_SECONDS:
-            self._told[subject] = now
-            self._context.log(line)
-
     def _hear_error(self, code: int, text: str) -> None:
         if code == FATAL:
             self._fail(f"Kafka consumer of group {self._group}: {self.native.fatal_error or text}")
@@ -346,9 +339,11 @@ class KafkaReader(Reader):
             if code == ALL_BROKERS_DOWN and self._away_since is None:
                 self._away_since = time.monotonic()
         elif code == AUTHENTICATION:
-            self._tell(code, f"kafka: {self._servers} refuses the credentials (sasl.* and security.protocol): {text}")
+            self._troubles.tell(
+                f"kafka: {self._servers} refuses the credentials (sasl.* and security.protocol): {text}", code
+            )
         else:
-            self._tell(code, f"kafka: {text}")
+            self._troubles.tell(f"kafka: {text}", code)
 
     def _hear_consumer_error(self, code: int, text: str) -> None:
         if code == UNKNOWN_TOPIC_OR_PART:
@@ -362,11 +357,11 @@ class KafkaReader(Reader):
         elif code == AUTO_OFFSET_RESET:
             self._fail(f"Kafka has no position to start from ({text}); set auto_offset_reset='earliest' or 'latest'")
         elif code == MAX_POLL_EXCEEDED:
-            self._tell(code, "kafka: no poll for max.poll.interval.ms, so the group goes on without this member")
+            self._troubles.tell("kafka: no poll for max.poll.interval.ms, so the group goes on without this member")
         else:
             if text.startswith("JoinGroup failed"):
                 self._group_watch.refused(text)
-            self._tell(code, f"kafka: {text or librdkafka.error_text(code)}")
+            self._troubles.tell(f"kafka: {text or librdkafka.error_text(code)}", code)
 
     def _look_around(self) -> None:
         """Is a broker there, and every topic? Says so once in a while, and gives up at ``connect_timeout``."""
@@ -387,7 +382,7 @@ class KafkaReader(Reader):
                     "bootstrap.servers right (bootstrap_servers= or KAFKA_BOOTSTRAP_SERVERS)?"
                 )
             elif away >= FIRST_COMPLAINT_SECONDS:
-                self._tell("away", f"kafka: no broker answers at {self._servers}{reason}; trying on")
+                self._troubles.tell(f"kafka: no broker answers at {self._servers}{reason}; trying on", "away")
         if given_up := self._missing.failure(limit) or self._group_watch.failure(limit):
             self._fail(given_up)
         waiting = self._away_since is not None or bool(self._missing) or self._group_watch.waits
@@ -396,11 +391,11 @@ class KafkaReader(Reader):
         self.native.check_after(CHECK_SECONDS if waiting else None)
 
     def _reached(self) -> None:
-        if self._away_since is not None and "away" in self._told:
+        if self._away_since is not None and self._troubles.is_told("away"):
             self._context.log(Routine(f"kafka: {self._servers} answers"))
         if self._away_since is not None:
             self._group_watch.changed()
-        self._told.pop("away", None)
+        self._troubles.over("away")
         self._away_since = None
         self._away_reason = ""
         self._ever_reached = True

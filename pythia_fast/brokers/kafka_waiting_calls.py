@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from pythia_fast.brokers.kafka_publisher import QUIET_SECONDS
+from pythia_fast.brokers.trouble_log import QUIET_S
 
 Failure = tuple[int, str, str]  #: error code, text, kind (KafkaPublisherNative._outcome)
 Call = Callable[[], Failure | None]
@@ -64,7 +64,7 @@ class WaitingCalls:
             now = time.monotonic()
             if now - began >= give_up_after_s:
                 raise OverError(f"it {what}, after {give_up_after_s:g} s: {text}")
-            if now - told >= QUIET_SECONDS:
+            if now - told >= QUIET_S:
                 told = now
                 self._tell(f"it {what}: {text}")
         return ""

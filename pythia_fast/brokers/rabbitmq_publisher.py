@@ -144,7 +144,7 @@ class RabbitMqPublisher(Publisher):
             self._progressed_at = time.monotonic()
         if self._native.held and not self._release_due:
             self._release_due = True
-            self._session.tell("refused", f"rabbitmq: {self._place} refused records; they are published again")
+            self._session.troubles.tell(f"rabbitmq: {self._place} refused records; they are published again")
             self._session.timers.later(REFUSED_WAIT_S, self._release)
             next_s = REFUSED_WAIT_S
         if more and self._session.link is not None:
@@ -194,9 +194,11 @@ class RabbitMqPublisher(Publisher):
             reason = reason.decode(errors="replace")
         self._blocked = reason
         if reason is None:
-            self._session.tell("unblocked", Routine(f"rabbitmq: {self._session.address} takes records again"))
+            self._session.troubles.tell(Routine(f"rabbitmq: {self._session.address} takes records again"))
         else:
-            self._session.tell("blocked", f"rabbitmq: {self._session.address} takes nothing from publishers: {reason}")
+            self._session.troubles.tell(
+                f"rabbitmq: {self._session.address} takes nothing from publishers: {reason}", "blocked"
+            )
 
     def _channel_open(self, channel: Channel) -> None:
         producer = self._producer
@@ -240,6 +242,6 @@ class RabbitMqPublisher(Publisher):
             if refusal.lasting and not self._ever_published:
                 self._fail(refusal.sentence)
                 return
-            self._session.tell((reason.reply_code, self._doing), f"rabbitmq: {refusal.sentence}; trying again")
+            self._session.troubles.tell(f"rabbitmq: {refusal.sentence}; trying again", (reason.reply_code, self._doing))
         link = self._session.link
         self._session.timers.later(self._backoff.next_s(), lambda: self._open_channel_of(link))

@@ -250,7 +250,7 @@ class RabbitMqReader(Reader):
         if refusal.lasting and not self._ever_consumed:
             self._fail(refusal.sentence)
             return
-        self._session.tell((code, self._doing), f"rabbitmq: {refusal.sentence}; trying again")
+        self._session.troubles.tell(f"rabbitmq: {refusal.sentence}; trying again", (code, self._doing))
         self._again()
 
     def _again(self) -> None:
@@ -261,9 +261,8 @@ class RabbitMqReader(Reader):
 
     def _cancelled(self, _: Any) -> None:
         channel = self._channel
-        self._session.tell(
-            "cancelled",
-            f"rabbitmq: {self._place} was deleted, or its node went down, while it was read; looking for it again",
+        self._session.troubles.tell(
+            f"rabbitmq: {self._place} was deleted, or its node went down, while it was read; looking for it again"
         )
         self._end_channel()
         if channel is not None and channel.is_open:

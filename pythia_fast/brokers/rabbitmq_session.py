@@ -19,6 +19,7 @@ from pika.exceptions import AMQPConnectionError, AMQPError
 from pythia_fast.brokers.rabbitmq_address import Address
 from pythia_fast.brokers.rabbitmq_errors import Refusal, connection_refusal
 from pythia_fast.brokers.rabbitmq_link import Connecting, Link, Timers
+from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
 HANDSHAKE_S = 10.0  #: from the connected socket to being let in
-QUIET_S = 30.0  #: before the same line is logged again
 FIRST_COMPLAINT_S = 2.0
 
 
@@ -87,7 +87,7 @@ class Session:
         self._away_since: float | None = time.monotonic()
         self._ever_open = False
         self._closing = False
-        self._told: dict[object, float] = {}
+        self.troubles = TroubleLog(log)
         self._connect()
         if connect_timeout is not None:
             self.timers.later(connect_timeout, self._give_up_if_away)
@@ -104,13 +104,6 @@ class Session:
         if self.link is not None:
             self.link.turn()
         return self.timers.run()
-
-    def tell(self, subject: object, line: str) -> None:
-        """Log a line, but the same subject only once in a while."""
-        now = time.monotonic()
-        if now - self._told.get(subject, -QUIET_S) >= QUIET_S:
-            self._told[subject] = now
-            self._log(line)
 
     def drop(self, why: str) -> None:
         """End the connection as if it had been lost, so that another one is made."""
@@ -153,9 +146,9 @@ class Session:
             link.drop(AMQPConnectionError(f"it did not let us in within {HANDSHAKE_S:.0f} s"))
 
     def _open(self) -> None:
-        if self._away_since is not None and "away" in self._told:
+        if self._away_since is not None and self.troubles.is_told("away"):
             self._log(Routine(f"rabbitmq: {self.address} answers"))
-        self._told.pop("away", None)
+        self.troubles.over("away")
         self._away_since = None
         self._ever_open = True
         self.trouble = None
@@ -184,9 +177,9 @@ class Session:
             self._away_since = now
             if self._connect_timeout is not None:
                 self.timers.later(self._connect_timeout, self._give_up_if_away)
-            self.tell("away", f"rabbitmq: {refusal.sentence}; trying again")
+            self.troubles.tell(f"rabbitmq: {refusal.sentence}; trying again", "away")
         elif now - self._away_since >= FIRST_COMPLAINT_S:
-            self.tell("away", f"rabbitmq: {refusal.sentence}; trying on")
+            self.troubles.tell(f"rabbitmq: {refusal.sentence}; trying on", "away")
 
     def _give_up_if_away(self) -> None:
         limit = self._connect_timeout

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pythia_fast._ext.stream_reader import MOST_STREAMS, StreamReaderNative
-from pythia_fast.brokers.rabbitmq_session import QUIET_S, Backoff
+from pythia_fast.brokers.rabbitmq_session import Backoff
 from pythia_fast.brokers.rabbitmq_stream_connection import Chunk, StreamConnection
 from pythia_fast.brokers.rabbitmq_stream_trouble import CannotRead, Refused, Trouble, of_error
 from pythia_fast.brokers.rabbitmq_stream_wire import Code, ProtocolError, Start
+from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.routine import Routine
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Keeper:
         self._look_at = 0.0
         self._damaged: tuple[str, int] = ("", 0)
         self._received = 0
-        self._told: dict[str, float] = {}
+        self._troubles = TroubleLog(log)
         self._changed = threading.Condition()  # guards what follows
         self._news = False
         self._broken: Trouble | None = None
@@ -201,17 +202,13 @@ class Keeper:
         if limit is not None and self._data is None:
             wait_s = min(wait_s, max(0.01, limit - away))
         self._try_at = time.monotonic() + wait_s
-        now = time.monotonic()
-        if now - self._told.get(trouble.sentence, -QUIET_S) >= QUIET_S:
-            self._told[trouble.sentence] = now
-            self._log(f"rabbitmq: {trouble.sentence}; trying on")
+        self._troubles.tell(f"rabbitmq: {trouble.sentence}; trying on")
 
     def _well(self) -> None:
         """Messages come."""
         self._received = self._native.counters[1]
-        if self._told:
+        if self._troubles.all_over():
             self._log(Routine(f"rabbitmq: {self.address} answers"))
-        self._told.clear()
         self._backoff.reset()
 
     # -- where there is something to read, and from where --------------------------------------------------------------

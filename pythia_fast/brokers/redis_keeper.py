@@ -17,6 +17,7 @@ from pythia_fast._ext.redis_reader import MOST_IDS, RedisReaderNative
 from pythia_fast.brokers.redis_client import Client, Connection, encode_command, socket_of
 from pythia_fast.brokers.redis_group import RedisGroup
 from pythia_fast.brokers.redis_trouble import Trouble, of_error
+from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.errors import PythiaError
 from pythia_fast.routine import Routine
 
@@ -24,7 +25,6 @@ TURN_S = 0.05  #: between two looks at what is under way
 LOOK_S = 1.0  #: between two looks at the group
 ACKS_AT_ONCE = 32  #: commands of one round trip
 BACKOFF_CAP_S, BACKOFF_BASE_S = 2.0, 0.05
-QUIET_S = 30.0  #: before the same line is logged again
 LEFT_TURN_S = 1.0  #: between two looks at what others left, in a run that is to end
 LEFT_SLACK_S = 5.0  #: beyond ``min_idle``, until what another consumer has in hand is left to it
 GARBAGE_AT_MOST = 3  #: connections in a row that answer with garbage
@@ -70,7 +70,7 @@ class Keeper:
         self._left: dict[
             str, float
         ] = {}  #: consumers that are not connected and have entries: since when that is known
-        self._told: dict[str, float] = {}
+        self._troubles = TroubleLog(log)
         self._changed = threading.Condition()  # guards what follows
         self._news = False
         self._broken: Trouble | None = None
@@ -184,14 +184,7 @@ class Keeper:
             self._client.close()
             self._client = None
         self._native.send_again()
-        self._tell(f"redis: {trouble.sentence}; trying on")
-
-    def _tell(self, line: str) -> None:
-        """Log a line, but not the same trouble over and over."""
-        now = time.monotonic()
-        if now - self._told.get(line, -QUIET_S) >= QUIET_S:
-            self._told[line] = now
-            self._log(line)
+        self._troubles.tell(f"redis: {trouble.sentence}; trying on")
 
     # -- the data connection ------------------------------------------------------------------------------------------
 
@@ -264,7 +257,7 @@ class Keeper:
         if self._failures:
             self._log(Routine(f"redis: {self.group.server.name} answers"))
         self._failures = self._garbage = 0
-        self._told.clear()
+        self._troubles.all_over()
 
     def _client_now(self) -> Client:
         if self._client is None:
@@ -298,7 +291,9 @@ class Keeper:
             except redis.ResponseError as error:
                 if not str(error).startswith("NOGROUP"):
                     raise
-                self._tell(f"redis: {self.group.what}: the group is gone, and with it what was to be acknowledged")
+                self._troubles.tell(
+                    f"redis: {self.group.what}: the group is gone, and with it what was to be acknowledged"
+                )
             self._native.acknowledged(index, count)
 
     # -- what is pending ----------------------------------------------------------------------------------------------
@@ -339,12 +334,12 @@ class Keeper:
         patience_s = group.min_idle + LEFT_SLACK_S
         waited_for = [name for name, since in self._left.items() if now - since < patience_s]
         for name in waited_for:
-            self._tell(
+            self._troubles.tell(
                 f"redis: consumer {name} of group {group.name} is not connected and has entries in hand: this run ends "
                 f"once they were reclaimed, which is {group.min_idle:g} s after it got them"
             )
         for name in left.keys() - set(waited_for):
-            self._tell(
+            self._troubles.tell(
                 Routine(f"redis: consumer {name} of group {group.name} is at work on entries, which are left to it")
             )
         return bool(waited_for)

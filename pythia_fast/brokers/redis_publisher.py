@@ -17,6 +17,7 @@ from pythia_fast._ext.redis_publisher import RedisPublisherNative
 from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext
 from pythia_fast.brokers.redis_client import Client, Connection, encode_string, socket_of
 from pythia_fast.brokers.redis_trouble import Trouble, of_answer, of_error
+from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.errors import SinkError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ NULL = "Redis has no null, so a null payload cannot be an entry"
 TOO_LARGE = "it is larger than Redis at {} takes (proto-max-bulk-len)"
 RETRY_S = 0.2  #: before what the server did not take for now is sent again
 BACKOFF_CAP_S, BACKOFF_BASE_S = 2.0, 0.05
-QUIET_S = 30.0  #: before the same line is logged again
 
 
 class _Ticket:
@@ -87,7 +87,7 @@ class RedisPublisher(Publisher):
         self._trouble: Trouble | None = None
         self._failure: BaseException | None = None
         self._away_since: float | None = time.monotonic()
-        self._told: dict[str, float] = {}
+        self._troubles = TroubleLog(context.log)
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="redis publisher", daemon=True)
         self._thread.start()
@@ -192,12 +192,9 @@ class RedisPublisher(Publisher):
         self._tell(trouble)
 
     def _tell(self, trouble: Trouble) -> None:
-        now = time.monotonic()
         with self._changed:
             self._trouble = trouble
-        if now - self._told.get(trouble.sentence, -QUIET_S) >= QUIET_S:
-            self._told[trouble.sentence] = now
-            self._context.log(f"redis: {trouble.sentence}; trying on")
+        self._troubles.tell(f"redis: {trouble.sentence}; trying on")
 
     def _pause(self, seconds: float) -> None:
         with self._changed:

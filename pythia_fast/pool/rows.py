@@ -39,7 +39,7 @@ from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
-from pythia_fast.errors import HandlerError, OutputValueError, ResultError
+from pythia_fast.errors import NoSinkError, OutputValueError, ResultError
 from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls, Doubt
 from pythia_fast.pool.crash_text import leave_lacking
 from pythia_fast.pool.exception_types import is_named
@@ -377,8 +377,7 @@ class RowKeeper:
 
     def _stops(self, error: BaseException, held: _Held) -> bool:
         """Whether the exception ends the run: then it is noted as its end."""
-        of_a_row = isinstance(error, ResultError) or not isinstance(error, HandlerError)
-        if of_a_row and self._handler.on_error != "stop":
+        if self._handler.on_error != "stop" and not isinstance(error, NoSinkError):
             return False
         held.outcome.stop(error)
         return True

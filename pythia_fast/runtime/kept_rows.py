@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.columns import BytesColumn, StringColumn
-from pythia_fast.errors import HandlerError, ResultError
+from pythia_fast.errors import NoSinkError, ResultError
 from pythia_fast.nested_columns import ListColumn, StructColumn
 from pythia_fast.runtime.forwarding import Forwarded
 from pythia_fast.runtime.outputs import columns_of, is_list, length_of
@@ -34,12 +34,12 @@ def rows_to_send(
     """(what is sent on of a result for ``rows`` rows, the rows of the batch that its records are of, in order).
 
     ``given_back``: indices of the rows that the handler rejected or asked for again. The rows are None where a
-    record may be of any row. Raises ResultError for what cannot be a result, HandlerError where there is no sink.
+    record may be of any row. Raises ResultError for what cannot be a result, NoSinkError where there is no sink.
     """
     if result is None:
         return None, None
     if handler.sink is None:
-        raise HandlerError(
+        raise NoSinkError(
             f"handler {handler.name!r} returned a {type(result).__name__} but has no sink: "
             "give it one with sink=, or return None"
         )

@@ -228,8 +228,8 @@ class ColumnWriter:
         """Keys with the integers among them as text."""
         keys: list[str | bytes | None] = []
         for row, value in enumerate(values):
-            if type(value) is int:
-                keys.append(str(value))
+            if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+                keys.append(str(int(value)))
             elif value is None or isinstance(value, (str, bytes)):
                 keys.append(value)
             else:

@@ -36,6 +36,12 @@ def test_defaults_are_accepted_by_librdkafka(tmp_path: Path) -> None:
     librdkafka.check_options(options_of(tmp_path, KafkaConsumer("orders")))
 
 
+def test_numbers_that_fit_are_not_taken_for_too_large(tmp_path: Path) -> None:
+    consumer = KafkaConsumer("orders", client_id="20261127000000000001", fetch_max_bytes=2**31 - 1 - 512)
+    made = options_of(tmp_path, consumer)
+    assert (made["client.id"], made["fetch.max.bytes"]) == ("20261127000000000001", str(2**31 - 1 - 512))
+
+
 def test_a_user_option_wins_over_our_default(tmp_path: Path) -> None:
     assert options_of(tmp_path, KafkaConsumer("orders", fetch_wait_max_ms=3))["fetch.wait.max.ms"] == "3"
 
@@ -87,6 +93,8 @@ def test_unknown_options_are_refused_with_the_nearest_name(given: dict[str, obje
         ({"topic": "a", "session_timeout_ms": float("nan")}, "session.timeout.ms='nan'"),
         ({"topic": "a", "enable_auto_commit": True}, "set by the runtime"),
         ({"topic": "a", "session_timeout_ms": "soon"}, "session.timeout.ms='soon'"),
+        ({"topic": "a", "session_timeout_ms": 2**32 + 7000}, "the number is too large, librdkafka takes it as 7000"),
+        ({"topic": "a", "options": {"fetch.wait.max.ms": str(2**32)}}, "librdkafka takes it as 0"),
         ({"topic": "a", "session_timeout_ms": [1]}, "must be a string, a number or a bool"),
         ({"topic": "a", "session_timeout_ms": 1, "options": {"session.timeout.ms": 2}}, "given twice"),
         (

@@ -569,6 +569,22 @@ def test_a_batch_kept_by_a_handler_that_raised_cannot_be_read_later(tmp_path):
     assert set(sink.payloads) == {b"this batch is over; copy what is to be kept while the handler runs"}
 
 
+def test_a_batch_that_is_over_and_used_again_costs_the_rows_that_used_it(tmp_path):
+    held = []
+
+    def use(batch):
+        if held and b"7" in [bytes(payload) for payload in batch.raw]:
+            held[0]["payload"]
+        held.append(batch)
+        return batch.raw
+
+    report, sink, dead, _ = run(tmp_path, use, numbers(20), batch_size=4, workers=1)
+    assert dead.payloads == [b"7"]
+    assert "this batch is over" in repr(dead.records[0].headers)
+    assert sorted_ints(sink) == [value for value in range(20) if value != 7]
+    assert report.ending == "done"
+
+
 @pytest.mark.parametrize("how", ["one view at a time", "a reference cycle"])
 def test_views_that_are_let_go_give_their_memory_back(tmp_path, how):
     """Each batch leaves a view behind; without its end 300 batches would keep some 300 MB."""

@@ -170,6 +170,8 @@ def test_a_list_is_one_payload_an_element() -> None:
         ([b"\xff", b""], [b"\xff", b""]),
         (pa.array(["a", None]), [b"a", None]),
         (pa.array([5, None]), [b"5", None]),
+        ([np.int64(-5), np.uint8(7)], [b"-5", b"7"]),
+        ([7, np.str_("a")], [b"7", b"a"]),
     ],
     ids=str,
 )
@@ -244,6 +246,10 @@ BROKEN_TEXT = pa.Array.from_buffers(
         ({"a": np.array([[0], [300_000], [1]], "datetime64[Y]")}, "column 'a', row 1: ValueError: the datetime lies"),
         ({"a": BROKEN_TEXT}, "column 'a', row 1: the string is not valid UTF-8"),
         ({"a": [1, 2, 3], "__key__": ["x", 0.5, 7]}, "column '__key__', row 1: a key is bytes, str or an integer"),
+        (
+            {"a": [1, 2, 3], "__key__": [0, True, 7]},
+            "column '__key__', row 1: a key is bytes, str or an integer, not bool",
+        ),
         ({"a": [1, 2, 3], "__key__": ["x", "\ud800", "z"]}, "column '__key__', row 1: a lone surrogate"),
         ({"a": [1, object(), 3], "b": ["x", "\ud800", "z"]}, "column 'a', row 1: TypeError"),
         ({"a": ["x", "x" * 2000, "z"]}, "row 1: its record takes 2020 bytes, but the output region .* holds 1000"),

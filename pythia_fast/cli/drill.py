@@ -14,6 +14,7 @@ import typer
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.cli.run import Workers
 from pythia_fast.cli.running import path_value, rows_value, some_seconds_value, workers_of
+from pythia_fast.cli.telling import shown_on
 from pythia_fast.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -109,14 +110,12 @@ def drill(
       python -m pythia_fast drill kill --app orders:app --input orders.ndjson
       python -m pythia_fast drill broker-cut --bootstrap-servers localhost:9092
     """
-    from rich.console import Console
-
     from pythia_fast.drill.faults import chosen_faults
     from pythia_fast.drill.result import result_lines, results_json
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # topics are removed and runs ended, as at Ctrl-C
     faults = chosen_faults(fault)
-    console = Console(file=sys.stderr, quiet=quiet)
+    console = shown_on(sys.stderr, quiet=quiet)
     loaded = chosen(app, handler)
     options = kafka_options(loaded, bootstrap_servers)
     faults, sentences = possible(faults, loaded, options is not None, all_of_them=fault == "all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pythia_fast.brokers.base import PublisherContext, Sink
 from pythia_fast.brokers.file import FileConsumer, FileProducer
 from pythia_fast.brokers.framing import decode_headers, encode_headers
 from pythia_fast.brokers.memory import MemoryProducer
+from pythia_fast.brokers.trouble_log import QUIET_S
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.runtime.dead_letter import DeadLetterWriter, default_files, holds_dead_letters, read_dead_letters
 from pythia_fast.runtime.dead_letter_form import (
@@ -64,6 +66,12 @@ def context(state_dir: Path, log: list[str] | None = None) -> PublisherContext:
 
 def write(writer: DeadLetterWriter, *given: Sequence[DeadLetter]) -> None:
     """Publish each, wait until all are delivered, close."""
+    deliver(writer, *given)
+    writer.close(10)
+
+
+def deliver(writer: DeadLetterWriter, *given: Sequence[DeadLetter]) -> None:
+    """Publish each, wait until all are delivered."""
     for ticket, each in enumerate(given):
         writer.publish(each, ticket)
     delivered: list[int] = []
@@ -72,7 +80,6 @@ def write(writer: DeadLetterWriter, *given: Sequence[DeadLetter]) -> None:
             assert delivery.failed == ()
             delivered.append(delivery.ticket)
     assert sorted(delivered) == list(range(len(given)))
-    writer.close(10)
 
 
 @given(letters)
@@ -200,7 +207,24 @@ def test_what_the_sink_refuses_is_kept_in_the_file(tmp_path: Path) -> None:
     (stored,) = read_dead_letters(tmp_path / "dead-letters" / "score.ndjson")
     assert stored.payload == "big"
     assert stored.reason == f"{LETTER.reason} (and its dead-letter sink refused it: too large)"
-    assert "the dead-letter sink refused 1 records (too large)" in lines[0]
+    assert "the dead-letter sink refused 1 record (too large)" in lines[0]
+
+
+def test_a_sink_that_goes_on_refusing_is_told_once_in_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    producer = MemoryProducer()
+    producer.refuse(lambda record: "too large")
+    lines: list[str] = []
+    writer = DeadLetterWriter(producer, context(tmp_path, lines))
+    for _ in range(3):
+        deliver(writer, [LETTER, LETTER])
+    assert len(lines) == 1
+    later = time.monotonic() + QUIET_S
+    monkeypatch.setattr(writer._troubles, "_clock", lambda: later)
+    write(writer, [LETTER])
+    assert [line.partition(" (")[0] for line in lines] == [
+        "score: the dead-letter sink refused 2 records in all",
+        "score: the dead-letter sink refused 7 records in all",
+    ]
 
 
 def test_trouble_of_the_sink_is_told_and_holds_the_ticket(tmp_path: Path) -> None:

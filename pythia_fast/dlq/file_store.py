@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pythia_fast.brokers.file_sink import FileLockedError, open_locked, whole_end
+from pythia_fast.brokers.locked_file import FileLockedError, open_locked
+from pythia_fast.brokers.sink_file import whole_end
 from pythia_fast.dlq.ranges import Ranges
 from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
 from pythia_fast.errors import SinkError, SourceError

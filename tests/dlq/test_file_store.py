@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pythia_fast.brokers.file_sink import open_locked
+from pythia_fast.brokers.locked_file import open_locked
 from pythia_fast.dlq import file_store
 from pythia_fast.dlq.file_store import FileStore
 from pythia_fast.errors import SinkError, SourceError

@@ -111,6 +111,21 @@ def test_the_default_file_reads_by_eye(tmp_path: Path) -> None:
     assert [stored.letter() for stored in read_dead_letters(path)] == [LETTER, LETTER._replace(payload=None), binary]
 
 
+def test_letters_after_their_file_was_removed_are_in_a_new_one(tmp_path: Path) -> None:
+    lines: list[str] = []
+    writer = DeadLetterWriter(None, context(tmp_path, lines))
+    (path, *_) = default_files(tmp_path, "score")
+    writer.publish([LETTER], 0)
+    while not writer.deliveries(30):
+        pass
+    path.unlink()
+    write(writer, [LETTER])
+    assert [stored.letter() for stored in read_dead_letters(path)] == [LETTER]
+    assert path.stat().st_mode & 0o777 == 0o600
+    (line,) = lines
+    assert line.startswith(f"{path} was removed, renamed or replaced while it was written")
+
+
 def test_a_topic_that_is_a_file_with_a_name_that_is_no_text_can_be_stored(tmp_path: Path) -> None:
     odd = LETTER._replace(topic="a\udcff.ndjson", reason="output refused by file b\udcfe: full")
     write(DeadLetterWriter(None, context(tmp_path)), [odd])

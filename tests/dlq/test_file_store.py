@@ -127,6 +127,8 @@ def test_a_link_stays_a_link(path: Path) -> None:
     take_out(link, *range(5), archive=False)
     assert link.is_symlink()
     assert letters_in(path) == LETTERS[5:]
+    assert take_out(link, 5) == [f"kept in {path}.done"]
+    assert letters_in(Path(f"{path}.done")) == LETTERS[5:]
 
 
 def test_a_file_that_cannot_be_replaced_is_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

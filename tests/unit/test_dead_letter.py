@@ -18,6 +18,7 @@ from pythia_fast.brokers.memory import MemoryProducer
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.runtime.dead_letter import DeadLetterWriter, default_files, holds_dead_letters, read_dead_letters
 from pythia_fast.runtime.dead_letter_form import (
+    MAX_HEADER_TEXT,
     DeadLetter,
     StoredLetter,
     broker_headers,
@@ -203,6 +204,18 @@ def test_another_sink_gets_the_original_with_headers(tmp_path: Path) -> None:
     traceback = dict(second.headers)["pf-traceback"] or b""
     assert traceback.endswith(b"the end")
     assert len(traceback) < 4100
+
+
+@pytest.mark.parametrize("character", ["x", "é", "€", "\U0001f600", "\udcff"])
+def test_long_texts_in_headers_are_cut_to_so_many_bytes_at_a_character(character: str) -> None:
+    for after in ("", "a", "ab", "abc"):
+        long = character * MAX_HEADER_TEXT + after
+        made = dict(decode_headers(broker_headers(LETTER._replace(reason=long, traceback=long), "a", "h", "t")))
+        for name in ("pf-reason", "pf-traceback"):
+            value = made[name] or b""
+            assert MAX_HEADER_TEXT - 4 < len(value) <= MAX_HEADER_TEXT
+            text = value.decode("utf-8", "surrogateescape")
+            assert text == long or (text.startswith("...") and long.endswith(text[3:]))
 
 
 def test_what_the_sink_refuses_is_kept_in_the_file(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from urllib.parse import quote
 import msgspec
 
 from pythia_fast.brokers.base import Delivery, Publisher, PublisherContext, Sink
-from pythia_fast.brokers.file_sink import FileLockedError, FileProducer, FilePublisher
+from pythia_fast.brokers.file_sink import FileProducer, FilePublisher
 from pythia_fast.brokers.framing import Place, frame_record
+from pythia_fast.brokers.locked_file import FileLockedError
 from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE

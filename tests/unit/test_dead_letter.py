@@ -20,6 +20,7 @@ from pythia_fast.brokers.trouble_log import QUIET_S
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.runtime.dead_letter import DeadLetterWriter, default_files, holds_dead_letters, read_dead_letters
 from pythia_fast.runtime.dead_letter_form import (
+    MAX_HEADER_TEXT,
     DeadLetter,
     StoredLetter,
     broker_headers,
@@ -118,6 +119,21 @@ def test_the_default_file_reads_by_eye(tmp_path: Path) -> None:
     assert [stored.letter() for stored in read_dead_letters(path)] == [LETTER, LETTER._replace(payload=None), binary]
 
 
+def test_letters_after_their_file_was_removed_are_in_a_new_one(tmp_path: Path) -> None:
+    lines: list[str] = []
+    writer = DeadLetterWriter(None, context(tmp_path, lines))
+    (path, *_) = default_files(tmp_path, "score")
+    writer.publish([LETTER], 0)
+    while not writer.deliveries(30):
+        pass
+    path.unlink()
+    write(writer, [LETTER])
+    assert [stored.letter() for stored in read_dead_letters(path)] == [LETTER]
+    assert path.stat().st_mode & 0o777 == 0o600
+    (line,) = lines
+    assert line.startswith(f"{path} was removed, renamed or replaced while it was written")
+
+
 def test_a_topic_that_is_a_file_with_a_name_that_is_no_text_can_be_stored(tmp_path: Path) -> None:
     odd = LETTER._replace(topic="a\udcff.ndjson", reason="output refused by file b\udcfe: full")
     write(DeadLetterWriter(None, context(tmp_path)), [odd])
@@ -195,6 +211,18 @@ def test_another_sink_gets_the_original_with_headers(tmp_path: Path) -> None:
     traceback = dict(second.headers)["pf-traceback"] or b""
     assert traceback.endswith(b"the end")
     assert len(traceback) < 4100
+
+
+@pytest.mark.parametrize("character", ["x", "é", "€", "\U0001f600", "\udcff"])
+def test_long_texts_in_headers_are_cut_to_so_many_bytes_at_a_character(character: str) -> None:
+    for after in ("", "a", "ab", "abc"):
+        long = character * MAX_HEADER_TEXT + after
+        made = dict(decode_headers(broker_headers(LETTER._replace(reason=long, traceback=long), "a", "h", "t")))
+        for name in ("pf-reason", "pf-traceback"):
+            value = made[name] or b""
+            assert MAX_HEADER_TEXT - 4 < len(value) <= MAX_HEADER_TEXT
+            text = value.decode("utf-8", "surrogateescape")
+            assert text == long or (text.startswith("...") and long.endswith(text[3:]))
 
 
 def test_what_the_sink_refuses_is_kept_in_the_file(tmp_path: Path) -> None:

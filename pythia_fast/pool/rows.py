@@ -76,9 +76,16 @@ class _Held:
     journaled: bool = False  #: what is done is written down, row by row
     calls: Calls | None = None  #: for the circuit breaker; None: there is none
     behind_due_ns: int = 0  #: when rows that wait for others are looked at again; 0: none do
+    early_due_ns: int = (
+        0  #: when the round would have been due, if it began before that: its failed attempts do not count
+    )
 
     def rows(self, rows: RowIndices | None) -> RowIndices:
         return np.arange(self.memory.rows, dtype=np.uint32) if rows is None else rows
+
+    def may_try_again(self, attempt: int, most: int) -> bool:
+        """Whether there is another attempt for rows whose ``attempt``-th one failed."""
+        return attempt < most or self.early_due_ns > 0
 
 
 class RowKeeper:
@@ -106,8 +113,10 @@ class RowKeeper:
         held = _Held(slot, memory, LanesInHand(memory, self._by_key))
         if self._handler.parks:
             held.waiting = WaitingRows(self._arena, slot, rows)
+            held.early_due_ns = held.waiting.early_due_ns
             if self._handler.breaker is not None and held.waiting.may_wait:
-                held.calls = Calls(self._handler.breaker, self._arena, self._retry.max_attempts)
+                early = held.early_due_ns > 0
+                held.calls = Calls(self._handler.breaker, self._arena, self._retry.max_attempts, early)
         behind = self._hold_behind_earlier(held)
         if self._arena.crashes(slot) or self._arena.round(slot) > 1:
             self._go_on(held)
@@ -130,6 +139,8 @@ class RowKeeper:
         given = held.waiting.left
         if not len(given):
             return 0
+        if held.early_due_ns:
+            return held.early_due_ns
         if held.calls is not None and held.calls.outage:
             return monotonic_ns() + OUTAGE_WAIT_NS
         tried = given[given > 0]
@@ -246,8 +257,9 @@ class RowKeeper:
             left = self._round(held, rows, deaths, attempt + 1)
             if held.outcome.notes.stop:
                 return
-            rest = left.rest(attempt)
-            if rest and self._retry.waits and held.waiting is not None and held.waiting.may_wait:
+            rest = left.rest(attempt, early=held.early_due_ns > 0)
+            waits = held.early_due_ns or (self._retry.waits and held.waiting is not None and held.waiting.may_wait)
+            if rest and waits:
                 held.noted += rest
                 left.hold()
             elif rest:
@@ -269,7 +281,8 @@ class RowKeeper:
                     return error
                 held.noted.append((held.rows(some), held.calls.spent(attempt)))
                 return None
-            if attempt < self._retry.max_attempts and is_named(error, self._retry.retry_on, RETRY_ON):
+            again = held.may_try_again(attempt, self._retry.max_attempts)
+            if again and is_named(error, self._retry.retry_on, RETRY_ON):
                 left.retry(held.rows(some))
                 return None
             if _is_no_result(error) and self._handler.on_error != "stop":
@@ -369,7 +382,7 @@ class RowKeeper:
         wanted = rows[batch.retried]
         if not len(wanted):
             return
-        if attempt < self._retry.max_attempts:
+        if held.may_try_again(attempt, self._retry.max_attempts):
             left.retry(wanted)
             return
         reason = f"the handler asked for another attempt after {attempt} of {self._retry.max_attempts}"

@@ -4,6 +4,9 @@
     park       the slot leaves the queue of its process, which goes on with other batches
     round 2    when it is due it comes back to the queue, and the rows that were noted are handled
 
+Before the end of a run, and before partitions go to another member, that comes early, once (ext/intake.h). The service
+that rows wait for is not back sooner for that: what succeeds then is done, and what fails waits as it did before.
+
 A note is a word a row (ext/arena_layout.h): the round that the row takes part in next, and how often it was given to
 the handler. Rows of an ordered lane that come while others of it wait, in a batch of the same process, are noted as
 well without being given to the handler, so they keep their place. That is looked up in the slots themselves,
@@ -95,6 +98,12 @@ class WaitingRows:
     def may_wait(self) -> bool:
         """Whether there can be another round."""
         return self._round < LAST_ROUND
+
+    @property
+    def early_due_ns(self) -> int:
+        """When this round would have been due, if it began before that: what fails in it goes on waiting as it did.
+        Else 0."""
+        return self._arena.early_due_ns(self._slot) if self.may_wait else 0
 
 
 def lanes(memory: BatchMemory, by_key: bool) -> npt.NDArray[np.uint64]:
@@ -244,8 +253,10 @@ class Remainder:
             self._behind.append(behind)
         return rows
 
-    def rest(self, given: int) -> list[tuple[RowIndices, int]]:
+    def rest(self, given: int, *, early: bool) -> list[tuple[RowIndices, int]]:
         """What is left, the earlier of a lane last: (rows, times given to the handler), which were ``given`` before.
+
+        ``early``: what was given to the handler now does not count.
 
         Mostly nothing, and this is asked for each batch: numpy is not asked then (np.unique imports numpy.ma first,
         which takes a new process longer than a death costs otherwise).
@@ -254,7 +265,7 @@ class Remainder:
         if self._behind:  # some of them were kept more than once while others beside them were searched
             found.append((np.unique(np.concatenate(self._behind)), given))
         if self._again:
-            found.append((np.concatenate(self._again), given + 1))
+            found.append((np.concatenate(self._again), given + (not early)))
         return found
 
     def hold(self) -> None:

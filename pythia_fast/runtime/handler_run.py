@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pythia_fast._ext import gather
 from pythia_fast._ext.intake import Intake
 from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.ring import Arena
@@ -107,6 +108,11 @@ class HandlerRun:
     def finished(self) -> bool:
         """Whether the source ended or was stopped, and everything is settled and committed."""
         return self._reading.finished
+
+    @property
+    def at_rest(self) -> bool:
+        """Finished, or all that is left waits for its next attempt beyond the drain deadline."""
+        return self.finished or self._reading.left_waiting
 
     @property
     def counts(self) -> Counts:
@@ -259,7 +265,7 @@ class HandlerRun:
         self._opened.close()
 
     def _close_publisher(self, publisher: Publisher | DeadLetterWriter) -> None:
-        publisher.close(CLOSE_TIMEOUT_S if self.finished else GIVE_UP_S)
+        publisher.close(CLOSE_TIMEOUT_S if self.at_rest else GIVE_UP_S)
 
     def _commit_what_is_settled(self, *, wait: bool) -> None:
         assert self._completion is not None
@@ -298,9 +304,13 @@ class HandlerRun:
 
     def tell_stalls(self, now_s: float) -> None:
         """Log what gets nowhere, when that is due. About once a second."""
-        if self._standing is not None and not self.finished:
+        if self._standing is not None and not self.at_rest:
             for line in self._standing.look(now_s):
                 self._log(line)
+
+    def rows_waiting(self) -> int:
+        """Rows that wait for their next attempt."""
+        return gather.waiting(self.arena).rows if self.handler.parks else 0
 
     def flow(self) -> FlowState:
         """Whether the source is read; "rate limited": some batch had to wait for that since this was last asked."""

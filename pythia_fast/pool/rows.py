@@ -46,7 +46,7 @@ from pythia_fast.pool.exception_types import is_named
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.pool.limits import has_no_descriptor
 from pythia_fast.pool.outcome import Outcome, grouped
-from pythia_fast.pool.parts import Part, Suspects, convicted, parts_after
+from pythia_fast.pool.parts import Suspects, convicted, parts_to_go
 from pythia_fast.pool.records import RecordWriter
 from pythia_fast.pool.rounds import by_given, note
 from pythia_fast.pool.search import Search
@@ -200,9 +200,8 @@ class RowKeeper:
             deaths = done.deaths_before + done.deaths
             held.outcome.give_up("killed", guilty, DIED, deaths)
             self._commit(held, journal, guilty, suspects.end)
-        parts = [Part(0, len(todo), 0)]
-        if self._arena.crashes(held.slot):
-            parts = parts_after(suspects, len(todo), held.outcome.killed)
+        died = self._arena.crashes(held.slot) > 0
+        parts = parts_to_go(suspects, len(todo), held.outcome.killed, self._handler.batch_size, died=died)
         for part in parts:
             rows = todo[part.begin : part.end]
             again = (part.begin, part.end) == suspects[:2]

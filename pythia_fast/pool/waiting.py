@@ -120,6 +120,9 @@ class LanesThatWait:
         self._arena = arena
         self._by_key = by_key
         self._parent = os.getppid()
+        #: What was looked at last, and the lanes found there, ascending: most batches find the same rows waiting.
+        self._looked_at: tuple[int, list[tuple[int, int, int]]] | None = None
+        self._found = np.zeros(0, np.uint64)
 
     def behind(self, slot: int, memory: BatchMemory, memory_of: MemoryOf) -> tuple[npt.NDArray[np.bool_], int] | None:
         """(bool[rows]: which rows of the batch come behind rows that wait, when to look again); None: none do.
@@ -127,10 +130,12 @@ class LanesThatWait:
         ``memory_of``: the memory of another slot. The completion thread may move rows that wait from slot to slot
         meanwhile: then what was found counts for nothing, and is looked for again.
         """
+        if self._arena.round(slot) > 1:
+            self._looked_at = None  # which of its rows wait is about to be written anew
         while True:
             before = gather.changes(self._arena)
             try:
-                found = self._behind(slot, memory, memory_of)
+                found = self._behind(slot, memory, memory_of, before)
             except (IndexError, ValueError):
                 if not self._changed(before):
                     raise
@@ -143,19 +148,28 @@ class LanesThatWait:
         """Whether slots that wait have been changed since; not, if nobody is there any more who would."""
         return (before % 2 == 1 or gather.changes(self._arena) != before) and os.getppid() == self._parent
 
-    def _behind(self, slot: int, memory: BatchMemory, memory_of: MemoryOf) -> tuple[npt.NDArray[np.bool_], int] | None:
+    def _behind(
+        self, slot: int, memory: BatchMemory, memory_of: MemoryOf, changes: int
+    ) -> tuple[npt.NDArray[np.bool_], int] | None:
         parked = self._arena.parked_before(slot)
         if not parked:
             return None
-        waiting = []
-        for other, waits_from, _due_ns in parked:
-            their = memory_of(other)
-            words = np.frombuffer(self._arena.view(other, self._arena.offsets["retries"], 4 * their.rows), np.uint32)
-            waiting.append(lanes(their, self._by_key)[words >> ROUND_SHIFT >= waits_from])
-        behind = np.isin(lanes(memory, self._by_key), np.concatenate(waiting))
+        if self._looked_at != (changes, parked):
+            self._found = np.unique(np.concatenate([self._lanes_in(*other, memory_of) for other in parked]))
+            self._looked_at = changes, parked
+        mine = lanes(memory, self._by_key)
+        at = np.searchsorted(self._found, mine)
+        behind = at < len(self._found)
+        behind[behind] = self._found[at[behind]] == mine[behind]
         if not behind.any():
             return None
         return behind, max(monotonic_ns(), *(due_ns for _, _, due_ns in parked)) + BEHIND_NS
+
+    def _lanes_in(self, slot: int, waits_from: int, _due_ns: int, memory_of: MemoryOf) -> npt.NDArray[np.uint64]:
+        """Of the rows that wait in a slot."""
+        their = memory_of(slot)
+        words = np.frombuffer(self._arena.view(slot, self._arena.offsets["retries"], 4 * their.rows), np.uint32)
+        return lanes(their, self._by_key)[words >> ROUND_SHIFT >= waits_from]
 
 
 def parts_that_share_no_lane(

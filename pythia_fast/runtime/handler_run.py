@@ -26,7 +26,7 @@ from pythia_fast.runtime.completion import READ_AGAIN, Counts
 from pythia_fast.runtime.dead_letter import DeadLetterWriter, default_files
 from pythia_fast.runtime.flow import FlowControl
 from pythia_fast.runtime.reading import Reading
-from pythia_fast.runtime.slot_plan import plan_slots, slot_bytes
+from pythia_fast.runtime.slot_plan import plan_slots, slot_bytes, slot_rows
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.spool import Spool
 from pythia_fast.runtime.standing import Standing
@@ -72,8 +72,9 @@ class HandlerRun:
         self._reader: Reader | None = None
         self._partitions: dict[int, Partition] = {}
         self._handled: dict[int, tuple[int, int]] = {}  #: slot -> (batch, rows of it handled) at the last death there
-        one_slot = slot_bytes(handler.batch_size, handler.max_batch_bytes, len(handler.decoding.schema.columns))
         holds = handler.transactions is not None
+        capacity = slot_rows(handler.batch_size, gathers=handler.parks and not holds)
+        one_slot = slot_bytes(capacity, handler.max_batch_bytes, len(handler.decoding.schema.columns))
         plan = plan_slots(workers, one_slot, waits=handler.parks, memory_bytes=memory_bytes, holds=holds)
         if plan.bytes > memory_bytes:  # only what is written takes memory, so it may go well all the same
             log(
@@ -82,7 +83,7 @@ class HandlerRun:
                 "container has; lower batch_size, max_batch_bytes or workers"
             )
         self._shape = {
-            "capacity": handler.batch_size,
+            "capacity": capacity,
             "raw_bytes": handler.max_batch_bytes,
             "n_workers": workers,
             "credit": plan.credit,
@@ -158,7 +159,7 @@ class HandlerRun:
                 listener=self._reading,
                 log=self._log,
                 connect_timeout=self._connect_timeout,
-                rows_in_hand=self.arena.capacity * (self._shape["credit"] * self.workers + 1),
+                rows_in_hand=handler.batch_size * (self._shape["credit"] * self.workers + 1),
                 written=self._dead_letters.files() | (self._sink.files() if self._sink is not None else frozenset()),
                 letters=tuple(default_files(self._state_dir, handler.name)),
             )
@@ -182,6 +183,7 @@ class HandlerRun:
             handler.decoding.native(),
             self._reader.limit or self._reader.native,
             ordering=handler.ordering,
+            batch_rows=handler.batch_size,
             linger_ns=int(handler.batch_timeout * 1e9),
             spool_dir=self._spool_dir,
             max_payload_bytes=handler.max_batch_bytes,

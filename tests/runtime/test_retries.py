@@ -16,6 +16,7 @@ import pytest
 from pythia_fast import App, CircuitBreaker, MemoryConsumer, RetryPolicy
 from pythia_fast.brokers.memory import MemoryMessage, MemoryProducer
 from pythia_fast.pool.outcome import Outcome
+from pythia_fast.runtime import slot_plan
 from tests.support import memory_run
 from tests.support.memory_run import Events, numbers, sorted_ints
 
@@ -409,7 +410,8 @@ def test_an_early_attempt_that_the_breaker_expects_to_fail_does_not_count_either
     assert source.committed in ({}, {0: 0})
 
 
-def test_batches_that_wait_beyond_the_slots_for_them_hold_the_source_back_and_lose_nothing(tmp_path):
+def test_rows_that_wait_beyond_the_slots_for_them_hold_the_source_back_and_lose_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(slot_plan, "GATHERED_ROWS", 1)
     policy = RetryPolicy(max_attempts=2, backoff=0.3, jitter=0.0)
 
     def handler(batch):

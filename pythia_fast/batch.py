@@ -313,7 +313,8 @@ class Batch(Generic[T]):
     def attempts(self) -> npt.NDArray[np.uint32]:
         """uint32[rows], a copy: how often each row has been given to a handler before.
 
-        Calls that ended with the death of their process count until the row has waited for a retry, not beyond it.
+        Calls that ended with the death of their process count until the row has waited for a retry, not beyond it. One
+        that came early, because the run was stopped or the partition taken away, and that failed, does not count.
         """
         return self._table()["attempts"].astype(np.uint32)
 

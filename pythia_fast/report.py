@@ -8,7 +8,8 @@ from typing import Literal
 import msgspec
 
 #: How a run came to its end. "done": the sources ended. "drained": asked to stop, and everything read was
-#: finished. "deadline": asked to stop, and the drain deadline passed with work left. "killed": a second signal.
+#: finished. "deadline": asked to stop, and the drain deadline passed with work left, or nothing was left but rows
+#: that wait for their next attempt beyond it. "killed": a second signal.
 #: "failed": an exception ended it.
 Ending = Literal["done", "drained", "deadline", "killed", "failed"]
 

@@ -40,7 +40,7 @@ commands = typer.Typer(
       python -m pythia_fast COMMAND --help
     """,
     epilog="Exit codes: 0 done or drained, 1 failed, 2 wrong usage, 3 app cannot be imported, 4 source or sink "
-    "cannot be reached or not read to its end, 5 drain deadline passed with work left, 6 a drill's fault was not felt, "
+    "cannot be reached or not read to its end, 5 work was left at a stop, 6 a drill's fault was not felt, "
     "130 stopped by a second signal.",
 )
 for _command in (run.run, record.record, replay.replay, mirror.mirror, seek.seek, drill.drill):

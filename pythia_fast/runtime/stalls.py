@@ -22,6 +22,9 @@ SHOWN = 4  #: partitions that are named
 SHORT_CALL = 0.25  #: of the row's age: a call that has lasted less is not what the row waits for
 FORGET_S = 600.0  #: without a line, after which the next stall is told of as the first one was
 
+#: Where rows that wait leave no room.
+MORE_ROOM = "raise batch_size or shorten the backoff"
+
 #: Where the oldest row is.
 #:
 #: "filling": in a batch that is not published. "queued": for a process. "starting": for one that is not up.
@@ -81,6 +84,7 @@ class Scene:
     paused: Sequence[str] = ()  #: why the source is paused on purpose
     rate_limit: float | None = None  #: rows a second, if it holds the source back right now
     held_back: Sequence[str] = ()  #: partitions that wait for room while others go on
+    waiting: str = ""  #: a sentence about rows that wait for a retry and leave no room to read
     unread_output: str = ""  #: a sentence about standard output or error that nobody reads
 
     @property
@@ -174,6 +178,7 @@ def _latest(scene: Scene) -> tuple[str, float, str]:
 def _sentence(scene: Scene) -> str:
     parts = [_row_sentence(scene.oldest)] if scene.oldest is not None else []
     parts += [_held_back(scene)] if scene.held_back else []
+    parts += [f"{scene.waiting}; {MORE_ROOM}"] if scene.waiting else []
     parts += scene.paused
     if scene.rate_limit is not None:
         parts.append(f"the source is held back by rate_limit={scene.rate_limit:g} rows per second")

@@ -180,6 +180,10 @@ SOURCE = [
         "the source keeps orders[1], orders[2] back meanwhile, whose process has its hands full",
     ),
     (
+        Scene(settled=0, oldest=row(), waiting="9 rows wait and take all slots"),
+        "; 9 rows wait and take all slots; raise batch_size or shorten the backoff",
+    ),
+    (
         Scene(settled=0, unread=[Unread(place="orders[3] offset 17", since_s=20, messages=1, silent_s=12)]),
         "nothing has come from orders[3] offset 17, where 1 message waits; the broker was asked and has not",
     ),

@@ -106,8 +106,8 @@ cdef class KafkaReaderNative(NativeSource):
         self.source = <pf_source *>&self._state
 
     def __dealloc__(self):
-        # In a forked child librdkafka's threads do not exist: there is nothing that could be closed. Here a group that was
-        # not left has to be: librdkafka waits without end for the answer to a rebalance that nobody has been told of.
+        # In a forked child librdkafka's threads do not exist: there is nothing that could be closed. Here a group that
+        # was not left has to be: librdkafka waits without end for the answer to a rebalance that nobody was told of.
         if self._open and self._pid == os.getpid():
             pf_kafka_source_release(&self._state, FORGOTTEN_LEAVE_MS)
 

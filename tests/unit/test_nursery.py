@@ -86,7 +86,7 @@ def test_a_child_that_kills_the_nursery_at_once_was_told_of() -> None:
     for _ in range(40):
         with nursery_of(kill_the_nursery) as nursery:
             nursery.launch(0, 5)
-            (launched,) = receive_to_the_end(nursery)
+            _, launched = receive_to_the_end(nursery)  # after Ready
             assert isinstance(launched, Launched)
             (died,) = nursery.bury_children()
             assert (died.worker, died.pid) == (5, launched.pid)

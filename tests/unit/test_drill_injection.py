@@ -22,7 +22,9 @@ def batch_of(*offsets: int) -> Any:
 
 
 def test_a_row_raises_alone_only_where_it_is_the_guilty_one(tmp_path: Path) -> None:
-    call = DrilledCall(HandlerCall(lambda batch: None, None), Injection(FAULTS["raise"], tmp_path, 0.0, any_rows=False))
+    call = DrilledCall(
+        HandlerCall(lambda batch: None, None), Injection(FAULTS["raise"], tmp_path, 0.0, any_rows=False, decoder="raw")
+    )
     for offset in range(5):
         call(batch_of(offset))
     assert read_notes(tmp_path) == []

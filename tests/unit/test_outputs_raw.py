@@ -144,7 +144,7 @@ IT = {"x": [1, 2]}
         (Attributes(ONE), {"raw": IT, "id": 1}),
         (np.array([ONE, None], object), [IT, None]),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_raw_is_found_wherever_it_stands(value: Any, expected: Any, sink: Encoding) -> None:
     assert objects([value], sink, "json") == [expected]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Literal
 
 from pythia_fast._ext import librdkafka
@@ -75,7 +75,7 @@ class KafkaTransactions:
         self._owners: dict[int, _Part] = {}  #: by ticket
         self._since: float | None = None  #: when the open transaction got its first record
         self._withheld = Withheld()
-        self._outcome: Outcome | None = None
+        self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self._failure: SinkError | None = None
         self._open = False
         self._over = ""  #: what librdkafka told that ended the producer within a transaction
@@ -96,8 +96,10 @@ class KafkaTransactions:
         """
         if self._failure is not None:
             raise self._failure
-        outcome, self._outcome = self._outcome, None
-        return outcome
+        try:
+            return self._outcomes.get_nowait()
+        except Empty:
+            return None
 
     def begin(self, *, late: bool = False) -> None:
         """Open a transaction. ``late``: its records wait for ``write``. Raises SinkError."""
@@ -238,7 +240,9 @@ class KafkaTransactions:
     def _serve(self) -> None:
         while (request := self._requests.get()) is not None:
             try:
-                self._outcome = self._attempt(request)
+                outcome = self._attempt(request)
+                if outcome is not None:
+                    self._outcomes.put(outcome)
             except SinkError as error:
                 self._failure = error
             except ClosedError:

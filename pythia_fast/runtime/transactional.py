@@ -294,12 +294,19 @@ class TransactionalCompletion(Completion):
             return
         # The membership first: should partitions be lost from here on, it is an old one, and the broker refuses it.
         group = self._reader.group_metadata()
+        if (closed := self._close()) is None:
+            return
+        named = [(self._partitions[index], position) for index, position in closed.items()]
+        self._transactions.commit([(part.topic, part.partition, position) for part, position in named], group)
+
+    def _close(self) -> dict[int, int] | None:
+        """Nothing more comes into the open transaction: its positions. None: it was asked to abort it meanwhile."""
         with self._lock:
+            if self._to_abort:
+                return None
             self._phase = "committing"
             self._epochs.close()
-            positions = self._epochs.positions()
-        named = [(self._partitions[index], position) for index, position in positions.items()]
-        self._transactions.commit([(part.topic, part.partition, position) for part, position in named], group)
+            return self._epochs.positions()
 
     def _waits_for_writing(self) -> bool:
         """Whether nothing more comes into the open transaction before something of what waits is written."""

@@ -10,6 +10,7 @@ import pytest
 
 from . import ring_model
 from .ring_model import ModelError, Sizes, State, check, finished, first, successors
+from .test_ring_model_names import moves_of_the_model
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +64,30 @@ def story(came_from: dict[State, tuple[State, str] | None], state: State) -> str
 )
 def test_no_order_of_steps_and_deaths_loses_repeats_or_blocks_a_batch(sizes):
     assert explore(sizes) > 1000
+
+
+#: States of slots that only SPIN visits, with rows that wait, merges and the circuit (docs/model).
+ONLY_IN_PROMELA = {"PARKED", "WAITING"}
+#: What a dead process spilled is delivered before it is returned; the model here has it resumed in between.
+RETURNED_AT_ONCE = ("OUTPUT_FULL", "READY")
+
+
+def test_slots_change_their_states_as_in_the_model_that_spin_checks():
+    """The same transitions, but for those of rows that wait: names of both, and of the code, cannot drift apart."""
+    states = ("FREE", "FILLING", "READY", "HELD", "DONE", "OUTPUT_FULL")
+    assert [getattr(ring_model, name) for name in states] == list(range(len(states)))
+    sizes = Sizes(batches=2, slots=2, credit=2, deaths=1, spills=1)
+    seen, queue, here = {first(sizes)}, deque([first(sizes)]), set()
+    while queue:
+        state = queue.popleft()
+        for _, following in successors(state, sizes):
+            pairs = zip(state.slot, following.slot, strict=True)
+            here |= {(states[before], states[after]) for before, after in pairs if before != after}
+            if following not in seen:
+                seen.add(following)
+                queue.append(following)
+    there = {(before, after) for _, origins, after in moves_of_the_model() for before in origins}
+    assert here | {RETURNED_AT_ONCE} == {move for move in there if ONLY_IN_PROMELA.isdisjoint(move)}
 
 
 #: fault -> the party that has it, and the step that it takes instead

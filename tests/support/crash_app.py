@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -25,7 +26,8 @@ ROWS = 240
 LANES = 4
 GUILTY = 101
 MOMENTS = ("importing", "setup", "handler", "writing", "before completion", "after completion", "teardown")
-FAULTS = ("segv", "abort", "exit", "kill", "raise")
+FAULTS = ("segv", "abort", "exit", "kill", "raise", "hang", "memory")
+DEADLINE_S = 2.0
 
 FAULT = os.environ["CRASH_FAULT"]
 MOMENT = os.environ["CRASH_MOMENT"]
@@ -34,13 +36,25 @@ RUNTIME = os.getpid() if __name__ == "__main__" else int(os.environ["CRASH_RUNTI
 
 
 def fail() -> None:
-    """End this process, or raise."""
+    """End this process, raise, or do not come back."""
     if FAULT == "raise":
         raise ValueError("guilty")
+    if FAULT == "memory":
+        use_up_memory()
+    if FAULT == "hang":
+        time.sleep(3600)
     if FAULT == "exit":
         os._exit(7)
     os.kill(os.getpid(), {"segv": signal.SIGSEGV, "abort": signal.SIGABRT, "kill": signal.SIGKILL}[FAULT])
     time.sleep(60)  # a signal to oneself may come a moment later
+
+
+def use_up_memory() -> None:
+    """Take more than this process may have: the kernel refuses it, and MemoryError is raised."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (16 << 20), hard))
+    bytearray(1 << 30)
 
 
 def fail_once(moment: str) -> None:
@@ -99,6 +113,9 @@ app = App("crash")
     decoder="raw",
     batch_size=16,
     ordering=os.environ["CRASH_ORDERING"],  # type: ignore[arg-type]
+    batch_deadline=DEADLINE_S if (FAULT, MOMENT) == ("hang", "handler") else None,
+    # Short only where the run ends by it: a slow machine cannot make anything else of it.
+    setup_deadline=DEADLINE_S if FAULT == "hang" and MOMENT in ("importing", "setup") else 300.0,
 )
 class Send:
     """Sends each row."""

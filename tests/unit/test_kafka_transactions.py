@@ -106,6 +106,18 @@ def test_a_transaction_is_committed_with_its_positions(transactions: KafkaTransa
     assert producer.calls == ["init", "begin", "positions", "commit"]
 
 
+def test_an_outcome_is_told_though_a_request_without_one_was_served_since(transactions: KafkaTransactions) -> None:
+    assert outcome(transactions) == "ready"
+    transactions.begin()
+    transactions.commit(POSITIONS, b"member")
+    served = threading.Event()
+    transactions._requests.put(lambda: None)  # as records that are tried out
+    transactions._requests.put(served.set)
+    assert served.wait(20)
+    assert outcome(transactions) == "committed"
+    assert transactions.outcome() is None
+
+
 def test_a_call_that_does_not_end_is_left_behind_with_its_producer(
     transactions: KafkaTransactions, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ A real broker loses a transaction now and then; five in a row, and one in betwee
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -42,6 +42,7 @@ class Producer:
         self.open_s = 0.0
         self.late = False
         self.loses = ""
+        self.committing: list[tuple[list[tuple[str, int, int]], bytes]] = []
 
     def outcome(self) -> str | None:
         return self.outcomes.popleft() if self.outcomes else None
@@ -56,6 +57,22 @@ class Producer:
     def abort(self) -> None:
         self.loses, self.open_s = "", 0.0
         self.outcomes.append("aborted")
+
+    def commit(self, positions: list[tuple[str, int, int]], group: bytes) -> None:
+        self.committing.append((positions, group))
+
+
+class Reader:
+    """Stands for the source: while it is asked for the group's membership, the intake thread does ``meanwhile``."""
+
+    acknowledges_rows = False
+
+    def __init__(self) -> None:
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def group_metadata(self) -> bytes:
+        self.meanwhile()
+        return b"member"
 
 
 class Run:
@@ -74,21 +91,22 @@ class Run:
         self.log: list[str] = []
         self.admitted: list[int] = []
         self.producer = Producer()
-        partitions: dict[int, Partition] = {}
+        self.reader = Reader()
+        self.partitions: dict[int, Partition] = {}
         self.completion = TransactionalCompletion(
             handler,
             self.arena,
-            None,
+            self.reader,
             None,
             DeadLetterWriter(None, PublisherContext("shop", "score", folder, self.log.append)),
-            slots=SlotReader(self.arena, handler, partitions, folder),
+            slots=SlotReader(self.arena, handler, self.partitions, folder),
             flow=FlowControl(handler, self.arena, bounded=False, admit=self.admitted.append, log=self.log.append),
             launch=lambda _: None,
             wake_intake=lambda: None,
             fail=lambda _: None,
             log=self.log.append,
             transactions=self.producer,
-            partitions=partitions,
+            partitions=self.partitions,
             attend=lambda: None,
         )
         self.turn()
@@ -157,6 +175,21 @@ def test_what_the_group_takes_away_does_not_count(run: Run) -> None:
         run.turn()
     assert run.completion.counts.transactions_aborted == 2 * MAX_ABORTS_IN_A_ROW
     assert "the group went on without this member" in run.log[0]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_the_group_takes_away_while_its_membership_is_read_is_not_committed(run: Run, lost: bool) -> None:
+    run.partitions[0] = Partition(0, "orders", 5)
+    run.completion.assigned([0])
+    run.completion._epochs.settle(0, 7)
+    run.completion._epochs.begin(run.arena.epoch, run.arena.epoch - 1)  # all its batches are done
+    if lost:
+        run.reader.meanwhile = lambda: run.completion.forget([0])
+    run.turn()
+    assert run.producer.committing == ([] if lost else [([("orders", 5, 7)], b"member")])
+    run.turn()
+    run.turn()
+    assert run.completion.aborted == lost
 
 
 def test_after_one_that_became_too_old_transactions_are_written_late_until_they_are_quick_again(run: Run) -> None:

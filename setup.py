@@ -4,6 +4,7 @@ Sources live in ext/, modules in pythia_fast/_ext/: setuptools places a module b
 source. A ``.pxd`` that shares a cdef class lives in pythia_fast/_ext/, because Cython finds it by import name.
 
 PYTHIA_FAST_DEBUG=1      bounds checks, -O0 -g, cython annotation pages
+PYTHIA_FAST_OPTIMIZE=1   -O1 instead of -O3, without debug information: it builds in less than half the time
 PYTHIA_FAST_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize` runs the tests so)
 """
 
@@ -12,9 +13,11 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 DEBUG = os.environ.get("PYTHIA_FAST_DEBUG") == "1"
+OPTIMIZE = os.environ.get("PYTHIA_FAST_OPTIMIZE")
 SANITIZE = os.environ.get("PYTHIA_FAST_SANITIZE") == "1"
 
 COMPILE = ["-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden"]
@@ -22,12 +25,23 @@ COMPILE += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function"]
 LINK: list[str] = []
 if SANITIZE:
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
-    COMPILE += [*flags, "-O1", "-g"]
+    COMPILE += [*flags, "-Og", "-g1"]  # -O1 takes twice as long to compile, and checks no more
     LINK += flags
 elif DEBUG:
     COMPILE += ["-O0", "-g"]
+elif OPTIMIZE:
+    COMPILE += [f"-O{int(OPTIMIZE)}", "-g0"]
 else:
     COMPILE += ["-O3", "-g1"]
+
+#: Modules that do little more than hand things on, once a batch or less often: optimised lightly they are built in half
+#: the time, which is a tenth of the whole.
+ONCE_A_BATCH = {
+    "arena_memory", "batch_memory", "collecting_sink", "decoder", "decoder_probe", "gather", "journal", "kafka_client",
+    "librdkafka", "message_limit", "oldest", "part_memory", "plan", "resp_probe", "source", "spare", "stream_probe",
+    "token_bucket",
+}  # fmt: skip
+LIGHT = ["-O1"] if "-O3" in COMPILE else []
 
 HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.[hi]*"))
 
@@ -82,27 +96,40 @@ def extension(name: str, c_sources: list[str]) -> Extension:
         [f"ext/{name}.pyx", *(f"ext/{source}" for source in c_sources)],
         include_dirs=["ext"],
         depends=HEADERS,
-        extra_compile_args=COMPILE,
+        extra_compile_args=COMPILE + (LIGHT if name in ONCE_A_BATCH else []),
         extra_link_args=LINK,
         libraries=["m"],
     )
 
 
+class CythonBuild(build_ext):
+    """Makes the C code when it is about to be compiled; an sdist, or a question about the package, needs none."""
+
+    def run(self) -> None:
+        made = cythonize(
+            self.extensions,
+            build_dir="build/cython-debug" if DEBUG else "build/cython",
+            nthreads=os.cpu_count() or 1,
+            include_path=["ext", "."],
+            annotate=DEBUG,
+            force=DEBUG,
+            compiler_directives={
+                "language_level": "3",
+                "boundscheck": DEBUG,
+                "wraparound": False,
+                "embedsignature": True,
+                "freethreading_compatible": False,
+            },
+        )
+        # setuptools has noted things about the extensions that it was given, so these stay.
+        sources = {module.name: module.sources for module in made}
+        for module in self.extensions:
+            module.sources = sources[module.name]
+        super().run()
+
+
 setup(
+    cmdclass={"build_ext": CythonBuild},
     options={"build_ext": {"parallel": os.cpu_count()}},
-    ext_modules=cythonize(
-        [extension(name, sources) for name, sources in MODULES.items()],
-        build_dir="build/cython-debug" if DEBUG else "build/cython",
-        nthreads=os.cpu_count() or 1,
-        include_path=["ext", "."],
-        annotate=DEBUG,
-        force=DEBUG,
-        compiler_directives={
-            "language_level": "3",
-            "boundscheck": DEBUG,
-            "wraparound": False,
-            "embedsignature": True,
-            "freethreading_compatible": False,
-        },
-    ),
+    ext_modules=[extension(name, sources) for name, sources in MODULES.items()],
 )

@@ -61,6 +61,13 @@ enum {
     PF_SLOT_WAITING = 7, /* what the others gave rise to is durable; due_ns says when it goes on */
 };
 
+/* Whether a round of a batch that waits began before it was due, because the intake hurries (intake.h). */
+enum {
+    PF_NEVER_EARLY = 0,
+    PF_EARLY = 1,     /* the one that began last did: what fails in it goes on waiting as it did before */
+    PF_WAS_EARLY = 2, /* one before that did */
+};
+
 /* What a partition index stands for; entry index % PF_PARTITION_NAMES.  Written by the intake thread when
  * the partition is assigned, before any slot holds rows of it; read by pool processes.  An entry is used
  * again after that many assignments, when no row of the earlier one can be in flight any more. */
@@ -179,7 +186,7 @@ typedef struct {
     uint32_t epoch;           /* in which it was opened (intake.h)              I */
     uint64_t payload_bytes;   /* sum over its messages                          I */
     uint32_t crashes;         /* holders that died on this batch    I at claim, D */
-    uint32_t hurried;         /* a round of it began before it was due              I */
+    uint32_t hurried;         /* PF_NEVER_EARLY, ...                                 I */
     _Alignas(PF_CACHE_LINE)
     uint32_t decoded;         /* PF_UNDECODED, ...     the owner: I while FILLING, W while HELD; so are the next two */
     uint32_t rows;            /* good rows */
@@ -223,7 +230,7 @@ typedef struct {
     uint64_t rows;
     uint64_t handler_ns;
     uint64_t heartbeat_ns;    /* CLOCK_MONOTONIC of its last sign of life       W */
-    uint64_t began_ns;        /* CLOCK_MONOTONIC when the handler was called; 0 while it is not.  W, D after a death */
+    uint64_t began_ns;        /* CLOCK_MONOTONIC when the call in hand began (pool/call_clock.py); 0: none. W, D after a death */
     _Alignas(PF_CACHE_LINE)
     uint32_t queue[PF_QUEUE_CAPACITY]; /*                                       I */
 } pf_worker;

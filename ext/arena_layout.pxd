@@ -20,6 +20,7 @@ cdef extern from "arena_layout.h" nogil:
         PF_SLOT_OUTPUT_FULL
         PF_SLOT_PARKED
         PF_SLOT_WAITING
+        PF_EARLY
         PF_ROW_UNMARKED
         PF_ROW_REJECTED
         PF_ROW_RETRY

@@ -5,6 +5,9 @@
  * into them meanwhile, for lanes in which rows wait (pool/waiting.py); it looks at `gathers` before and after, and looks
  * again where that has changed or is odd.
  *
+ * A slot may have room for more rows than a batch has messages, so that they gather where batches are small
+ * (runtime/slot_plan.py).
+ *
  * What the regions of a slot hold then (beside arena_layout.h):
  *
  *     messages    rows that wait, in the order of their batches; right after pf_thin, behind them the others

@@ -56,10 +56,11 @@ typedef struct {
     pf_columns columns;   /* where the columns of any slot lie */
     pf_open_batch *open;
     uint32_t n_open;
+    uint32_t batch_rows;  /* most messages of a batch; a slot may have room for more rows that wait (gather.h) */
     uint32_t ordering;
     uint32_t last_worker; /* had the last batch: among equals it is the warmest */
     uint32_t stop;        /* set by another thread */
-    uint32_t hurry;       /* set by another thread: what waits to be handled again is due now, once a batch */
+    uint32_t hurry;       /* set by another thread: what waits to be handled again is due now, once a slot */
     uint32_t attention;   /* set by another thread: return, so that something is done on this thread */
     pf_admission admission;
     uint64_t batch;       /* sequence number of the batch published last */
@@ -96,7 +97,7 @@ static int pf_has_free_slot(pf_arena *arena) {
 /* Nobody else claims, so a slot that is free stays so until what is admitted to it is known. */
 static int pf_open(pf_intake *in, pf_open_batch *open) {
     if (!pf_has_free_slot(in->arena)) return 0;
-    uint32_t most = pf_admit(&in->admission, in->arena->slot_capacity);
+    uint32_t most = pf_admit(&in->admission, in->batch_rows);
     if (most == 0) return 0;
     *open = (pf_open_batch){.slot = pf_claim(in->arena), .most = most};
     return 1;
@@ -342,8 +343,7 @@ static int64_t pf_requeue_due(pf_intake *in) {
     uint64_t now = pf_now_ns();
     uint32_t slot;
     while ((slot = pf_oldest_due(in, now, &next)) != PF_NO_SLOT) {
-        /* Early once: rows that are given to the handler again and again without the time between that was asked for
-         * would use up their attempts on whatever they wait for. */
+        /* Early once: whatever the rows wait for is not there sooner for being asked again and again. */
         int early = pf_slot_at(in->arena, slot)->due_ns > now;
         pf_requeue(in->arena, slot, pf_worker_for(in, pf_slot_at(in->arena, slot)->worker), early);
     }
@@ -424,7 +424,7 @@ static int pf_intake_run(pf_intake *in, pf_source *source) {
         int64_t wait_ns = pf_publish_due(in);
         if (wait_ns > turn_ns) wait_ns = turn_ns;
         if (wait_ns > PF_LONGEST_WAIT_NS) wait_ns = PF_LONGEST_WAIT_NS;
-        int outcome = source->poll(source, &in->sink, in->arena->slot_capacity, (wait_ns + 999) / 1000);
+        int outcome = source->poll(source, &in->sink, in->batch_rows, (wait_ns + 999) / 1000);
         switch (outcome) {
         case PF_SOURCE_MORE:
             in->blocked_since_ns = 0;

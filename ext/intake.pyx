@@ -49,7 +49,7 @@ cdef extern from "intake.h" nogil:
         pf_decoder *decoder
         pf_columns columns
         pf_open_batch *open
-        uint32_t n_open, ordering, stop, hurry, attention, spool_errno
+        uint32_t n_open, batch_rows, ordering, stop, hurry, attention, spool_errno
         pf_admission admission
         uint64_t linger_ns, patience_ns, epoch_ns, max_payload_bytes
         const char *spool_dir
@@ -89,6 +89,7 @@ cdef class Intake:
         max_payload_bytes: a larger payload is refused, its bytes kept in ``spool_dir`` until dead-lettered.
         rows_per_s: most messages taken in a second, in the long run; 0: as many as come.
         epoch_ns: how long an epoch lasts from its first message; 0: batches have no epochs.
+        batch_rows: most messages of a batch; 0: as many as a slot has room for.
     """
 
     cdef pf_intake intake
@@ -99,7 +100,7 @@ cdef class Intake:
 
     def __init__(self, Arena arena not None, NativeDecoder decoder not None, NativeSource source not None, *,
                  ordering, linger_ns, spool_dir, max_payload_bytes, patience_ns=1_000_000_000, double rows_per_s=0,
-                 uint64_t epoch_ns=0):
+                 uint64_t epoch_ns=0, uint32_t batch_rows=0):
         cdef uint32_t lane
         if self.intake.open != NULL:
             raise RuntimeError("an Intake is made once")
@@ -112,6 +113,7 @@ cdef class Intake:
         self.intake.decoder = decoder.decoder
         self.intake.ordering = ORDERINGS[ordering]
         self.intake.n_open = 1 if self.intake.ordering == PF_UNORDERED else arena.arena.n_workers
+        self.intake.batch_rows = min(batch_rows or arena.arena.slot_capacity, arena.arena.slot_capacity)
         self.intake.linger_ns = linger_ns
         self.intake.patience_ns = patience_ns
         self.intake.epoch_ns = epoch_ns
@@ -124,7 +126,7 @@ cdef class Intake:
             self.intake.open[lane].slot = PF_NO_SLOT
         self.intake.columns = arena.layout.empty_columns()
         self.intake.admission.gate = PF_GATE_OPEN
-        pf_bucket_init(&self.intake.admission.rate, rows_per_s, arena.arena.slot_capacity, self.intake.n_open)
+        pf_bucket_init(&self.intake.admission.rate, rows_per_s, self.intake.batch_rows, self.intake.n_open)
 
     def __dealloc__(self):
         free(self.intake.open)

@@ -106,8 +106,8 @@ cdef class KafkaReaderNative(NativeSource):
         self.source = <pf_source *>&self._state
 
     def __dealloc__(self):
-        # In a forked child librdkafka's threads do not exist: there is nothing that could be closed. Here a group that was
-        # not left has to be: librdkafka waits without end for the answer to a rebalance that nobody has been told of.
+        # In a forked child librdkafka's threads do not exist: there is nothing that could be closed. Here a group that
+        # was not left has to be: librdkafka waits without end for the answer to a rebalance that nobody was told of.
         if self._open and self._pid == os.getpid():
             pf_kafka_source_release(&self._state, FORGOTTEN_LEAVE_MS)
 
@@ -140,6 +140,20 @@ cdef class KafkaReaderNative(NativeSource):
         self._api.topic_partition_list_destroy(wanted)
         if error != RD_KAFKA_ERR_NONE:
             raise SourceError(f"cannot subscribe to {', '.join(topics)}: {self._api.err2str(error).decode()}")
+
+    def rejoin(self, topics):
+        """Leave the group, once all partitions are given back as in any rebalance, and join it again for these topics.
+
+        To subscribe once more is not enough: librdkafka does nothing about a subscription that it has already, and a
+        broker may answer a member that joins again with the assignment that it has. A leave makes it rebalance.
+        """
+        self._check_open()
+        cdef int error
+        with nogil:
+            error = self._api.unsubscribe(self._state.client)
+        if error != RD_KAFKA_ERR_NONE:
+            raise SourceError(f"cannot leave the group: {self._api.err2str(error).decode()}")
+        self.subscribe(topics)  # librdkafka keeps it until the partitions are given back
 
     def take_notes(self):
         """What librdkafka has told since the last call: (kind, error code or log level, text, partitions)."""

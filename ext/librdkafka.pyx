@@ -8,6 +8,7 @@ confluent-kafka as well thus has one librdkafka in its process, not two.
 
 import ctypes.util
 import importlib.util
+import math
 import re
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -36,6 +37,15 @@ from pythia_fast.errors import ConfigError, ExtensionError, UnknownOptionError
 
 cdef extern from "<stdio.h>" nogil:
     FILE *open_memstream(char **text, size_t *size)
+
+cdef extern from "<regex.h>" nogil:
+    ctypedef struct regex_t:
+        pass
+    const int REG_EXTENDED
+    const int REG_NOSUB
+    int regcomp(regex_t *expression, const char *pattern, int flags)
+    size_t regerror(int code, const regex_t *expression, char *text, size_t size)
+    void regfree(regex_t *expression)
 
 #: rd_kafka_incremental_assign and rd_kafka_produceva came with 1.6; 2.0 is the oldest that is tested for.
 OLDEST_VERSION = 0x02000000
@@ -136,13 +146,26 @@ cdef object _value_of(const pf_rdkafka *api, rd_kafka_conf_t *conf, bytes name):
     return value.decode() if api.conf_get(conf, name, value, &size) == RD_KAFKA_CONF_OK else None
 
 
-cdef object _wrapped(const pf_rdkafka *api, rd_kafka_conf_t *conf, bytes name, bytes given):
-    """What has become of a number that librdkafka took as another one, for it looks at the lower 32 bits alone; else
-    None."""
-    if re.fullmatch(rb"[+-]?\d{10,}", given) is None:
+cdef object _misread(const pf_rdkafka *api, rd_kafka_conf_t *conf, bytes name, bytes given):
+    """What has become of a number that librdkafka took as another one, else None: it looks at the lower 32 bits alone,
+    and of ``1.5`` or ``10s`` for a whole number at the leading digits alone."""
+    if re.match(rb"\s*[+-]?\d", given) is None:
         return None
     taken = _value_of(api, conf, name)
-    return taken if taken is not None and re.fullmatch(r"-?\d+", taken) and int(taken) != int(given) else None
+    if taken is None or re.fullmatch(r"-?\d+(\.\d+)?(e[+-]\d+)?", taken) is None:
+        return None
+    # What it tells of a fraction has six digits.
+    return None if math.isclose(_number(given), float(taken), rel_tol=1e-5) else taken
+
+
+cdef double _number(bytes text):
+    """The number that is written there, NaN where it is none: nothing is equal to that."""
+    for read in (float, lambda digits: int(digits, 0)):
+        try:
+            return read(text)
+        except (ValueError, OverflowError):
+            continue
+    return math.nan
 
 
 cdef rd_kafka_conf_t *configuration(dict options) except NULL:
@@ -156,11 +179,13 @@ cdef rd_kafka_conf_t *configuration(dict options) except NULL:
         key, text = name.encode(), value.encode()
         result = api.conf_set(conf, key, text, reason, sizeof(reason))
         if result == RD_KAFKA_CONF_OK:
-            wrapped = _wrapped(api, conf, key, text)
-            if wrapped is None:
+            taken = _misread(api, conf, key, text)
+            if taken is None:
                 continue
             api.conf_destroy(conf)
-            raise ConfigError(f"Kafka option {name}={value!r}: the number is too large, librdkafka takes it as {wrapped}")
+            large = re.fullmatch(rb"[+-]?\d{10,}", text) is not None
+            why = "the number is too large" if large else "not a whole number"
+            raise ConfigError(f"Kafka option {name}={value!r}: {why}, librdkafka takes it as {taken}")
         api.conf_destroy(conf)
         if result == RD_KAFKA_CONF_UNKNOWN:
             raise UnknownOptionError(f"librdkafka {version()}", name, option_names())
@@ -171,6 +196,19 @@ cdef rd_kafka_conf_t *configuration(dict options) except NULL:
 def check_options(options):
     """Raise ConfigError for a property or value that librdkafka refuses, UnknownOptionError for a name."""
     rdkafka().conf_destroy(configuration(dict(options)))
+
+
+def pattern_trouble(str pattern):
+    """Why librdkafka cannot subscribe to a regular expression; empty where it can. It has the C library compile it."""
+    cdef regex_t expression
+    cdef char reason[256]
+    cdef bytes encoded = pattern.encode()
+    cdef int code = regcomp(&expression, encoded, REG_EXTENDED | REG_NOSUB)
+    if code == 0:
+        regfree(&expression)
+        return ""
+    regerror(code, &expression, reason, sizeof(reason))
+    return reason.decode(errors="replace")
 
 
 cdef list notes_of(pf_kafka_notes *notes, const pf_rdkafka *api):

@@ -93,11 +93,11 @@ static inline void pf_publish(pf_arena *arena, uint32_t slot_index, uint32_t wor
 }
 
 /* Its rows that wait are handled once more, by a holder that finds no journal; 0: the completion thread has taken it back,
- * and hands it over again.  `early`: it is not due yet. */
+ * and hands it over again.  `early`: it is not due yet, and `due_ns` goes on telling when it would have been. */
 static inline int pf_requeue(pf_arena *arena, uint32_t slot_index, uint32_t worker, int early) {
     pf_slot *slot = pf_slot_at(arena, slot_index);
     if (!pf_exchange_if(&slot->state, PF_SLOT_WAITING, PF_SLOT_FILLING)) return 0; /* transition: recall WAITING -> FILLING */
-    if (early) slot->hurried = 1;
+    slot->hurried = early ? PF_EARLY : slot->hurried ? PF_WAS_EARLY : PF_NEVER_EARLY;
     slot->round = slot->waits_from;
     slot->crashes = 0;
     slot->journal_at = 0;

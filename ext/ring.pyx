@@ -12,6 +12,7 @@ from arena_layout cimport (
     PF_CIRCUIT_FAILING,
     PF_CIRCUIT_HALF_OPEN,
     PF_CIRCUIT_OPEN,
+    PF_EARLY,
     PF_QUEUE_CAPACITY,
     PF_ROW_UNMARKED,
     PF_SIFTED,
@@ -127,11 +128,11 @@ cdef class Arena(ArenaMemory):
         return slot
 
     def call_begins(self, uint32_t worker):
-        """The handler is called now: the clock of batch_deadline starts."""
+        """The clock of batch_deadline starts (pool/call_clock.py)."""
         pf_store64(&_worker(self, worker).began_ns, pf_now_ns())
 
     def call_ends(self, uint32_t worker):
-        """The handler is back."""
+        """It stands."""
         pf_store64(&_worker(self, worker).began_ns, 0)
 
     @property
@@ -172,6 +173,11 @@ cdef class Arena(ArenaMemory):
     def round(self, uint32_t slot):
         """Which time it is, from 1, that rows of the batch are handled."""
         return slot_of(self, slot).round
+
+    def early_due_ns(self, uint32_t slot):
+        """CLOCK_MONOTONIC when this round of the batch would have been due, if it began before that; else 0."""
+        s = slot_of(self, slot)
+        return s.due_ns if s.hurried == PF_EARLY else 0
 
     def parked_before(self, uint32_t slot):
         """[(slot, waits_from, due_ns)] of the batches of the same process that came before this one and have rows that

@@ -84,7 +84,7 @@ static void take_in(const uint8_t *data, size_t size) {
     pf_decoder decoder = {.decode = decode};
     pf_open_batch open = {.slot = PF_NO_SLOT};
     pf_intake in = {.sink = {pf_intake_append}, .arena = arena, .decoder = &decoder, .columns = {.capacity = CAPACITY},
-                    .open = &open, .n_open = 1, .ordering = PF_UNORDERED, .admission = {.gate = PF_GATE_OPEN},
+                    .batch_rows = CAPACITY, .open = &open, .n_open = 1, .ordering = PF_UNORDERED, .admission = {.gate = PF_GATE_OPEN},
                     .spool_dir = "/nonexistent", .max_payload_bytes = RAW_BYTES - 16};
     static pf_incoming given[MOST];
     uint32_t n = 0, checked = 0;

@@ -411,7 +411,7 @@ static void run_once(void) {
     completion_stop = 0;
     deaths_left = chance(4) ? chance(40) : 0;
     pf_intake intake = {.sink = {pf_intake_append}, .arena = arena, .decoder = &decoder, .columns = {.capacity = CAPACITY},
-                        .open = &open, .n_open = 1, .ordering = PF_UNORDERED, .admission = {.gate = PF_GATE_OPEN},
+                        .batch_rows = CAPACITY, .open = &open, .n_open = 1, .ordering = PF_UNORDERED, .admission = {.gate = PF_GATE_OPEN},
                         .linger_ns = chance(100000), .patience_ns = UINT64_MAX / 2, .max_payload_bytes = RAW_BYTES};
     MUST(pthread_create(&completing, NULL, completion, NULL) == 0);
     for (uint32_t p = 0; p < arena->n_workers; p++) launch(p);

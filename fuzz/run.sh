@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fuzz the decoders, the encoder, the file reader and writer, the readers of Redis replies, of AMQP frames and of streams, the AMQP
 # publisher and the intake under
-# AddressSanitizer and UndefinedBehaviorSanitizer: FUZZ_SECONDS (60) in all, shared evenly.
+# AddressSanitizer and UndefinedBehaviorSanitizer: FUZZ_SECONDS (60) in all, shared evenly, a second each at least.
 # A finding is left in fuzz/out/ and ends the run with an error; what was learned stays there for the next run.
 #
 # At the end msgspec decodes every JSON and MessagePack payload that was kept: the same answer, or both refuse.
@@ -15,6 +15,7 @@ mkdir -p "$out"
 python3 make_powers.py >"$out/powers.inc"
 targets=${*:-json msgpack fixed files intake outputs resp amqp amqp_outbox streams}
 each=$(( ${FUZZ_SECONDS:-60} / $(echo "$targets" | wc -w) ))
+[ "$each" -gt 0 ] || each=1 # 0 is no limit to libFuzzer
 flags="-std=c11 -D_GNU_SOURCE -O1 -g -I../ext -fno-omit-frame-pointer -fno-sanitize-recover=undefined"
 flags="$flags -Wall -Wextra -Wno-unused-parameter -Wno-unused-function -Werror"
 

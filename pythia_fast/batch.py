@@ -207,7 +207,7 @@ class Batch(Generic[T]):
         )
         batch: Batch[Any] = Batch(memory, decoding)
         batch._bad = tuple(
-            BadPayload(index, at, refusal_text(decoding.schema, reason, found, column, at), given[index])
+            BadPayload(index, at, refusal_text(decoding.schema, reason, found, column, at, given[index]), given[index])
             for index, reason, found, column, at in refusals
         )
         return batch
@@ -313,7 +313,8 @@ class Batch(Generic[T]):
     def attempts(self) -> npt.NDArray[np.uint32]:
         """uint32[rows], a copy: how often each row has been given to a handler before.
 
-        Calls that ended with the death of their process count until the row has waited for a retry, not beyond it.
+        Calls that ended with the death of their process count until the row has waited for a retry, not beyond it. One
+        that came early, because the run was stopped or the partition taken away, and that failed, does not count.
         """
         return self._table()["attempts"].astype(np.uint32)
 
@@ -376,8 +377,8 @@ class Batch(Generic[T]):
         """Give up rows: they go to the dead letters with ``reason``; without one, they say so.
 
         ``rows``: bool[rows], or integer row indices. A row rejected twice keeps its first reason; one that is
-        also marked for retry is rejected. Raises IndexError for a mask of another length or an index out
-        of range, MarkError (a TypeError) for numbers that look like a mask, and other types.
+        also marked for retry is rejected. Raises MarkIndexError (an IndexError) for a mask of another
+        length or an index out of range, MarkError (a TypeError) for numbers that look like a mask, and other types.
         """
         self._check_open()
         indices = marked_rows(rows, len(self), "batch.reject: rows")

@@ -9,7 +9,8 @@ PythiaError
 │   ├── NoSinkError               it returned rows and has no sink: ends the run, whatever on_error says
 │   └── ResultError               what it returned for a batch is no result: costs these rows, unless on_error="stop"
 │       ├── OutputValueError      one row of what it returned cannot be sent on: costs that row
-│       └── MarkError (TypeError) what it gave to batch.reject or batch.retry names no rows
+│       ├── MarkError (TypeError) what it gave to batch.reject or batch.retry names no rows
+│       └── MarkIndexError (IndexError) the same of a mask of another length, and of rows that the batch has not
 ├── SourceError                   a source cannot go on
 │   ├── UnknownTopicError         names the nearest topic that there is
 │   └── UnknownGroupError         names the nearest consumer group that there is
@@ -90,6 +91,13 @@ class MarkError(ResultError, TypeError):
     """What batch.reject or batch.retry got is neither a mask nor row indices.
 
     It costs the rows of the call, as a wrong result: with fewer of them the same values may look like indices.
+    """
+
+
+class MarkIndexError(ResultError, IndexError):
+    """What batch.reject or batch.retry got is a mask of another length than the batch, or an index out of its range.
+
+    It costs the rows of the call, too: in some part of them it fits by chance, and names rows that were not meant.
     """
 
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 import msgspec
+import numpy as np
 
 from pythia_fast.batch import Batch
 from pythia_fast.errors import ConfigError
@@ -76,18 +77,16 @@ def inspect_handler(function: Callable[..., Any], schema: SchemaLike, where: str
     Raises ConfigError for a handler that cannot be called with one batch, an annotation that is no view of a
     batch or contradicts ``schema``, and a library that is not installed.
     """
-    called = _called(function, where)
-    parameter = _parameter(called, inspect.isclass(function), where)
+    called, unbound = _called(function, where)
+    parameter = _parameter(called, unbound, where)
+    for name in ("setup", "teardown"):
+        _check_optional(function, name, where)
     annotation, unresolved = _annotation(called, parameter, where)
     if unresolved and schema is None:
         raise ConfigError(unresolved)
     view, element = _view_of(annotation, where)
-    if element is not None and schema is not None and element != schema:
-        raise ConfigError(
-            f"{where}: its parameter {parameter.name!r} is annotated with {_spell(element)}, "
-            f"but schema={_spell(schema)}; make them the same"
-        )
-    return Adapter(function, view, _VIEWS[view](where), element if schema is None else schema)
+    told = _schema_of(element, schema, f"{where}: its parameter {parameter.name!r} is annotated with")
+    return Adapter(function, view, _VIEWS[view](where), told if schema is None else schema)
 
 
 def _optional(target: Any, name: str) -> None:
@@ -98,9 +97,16 @@ def _optional(target: Any, name: str) -> None:
 
 # -- the signature
 
+_POSITIONAL = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
 
-def _called(function: Callable[..., Any], where: str) -> Callable[..., Any]:
-    """The function whose signature tells what a batch is handed over as."""
+
+def _called(function: Callable[..., Any], where: str) -> tuple[Callable[..., Any], bool]:
+    """The function whose signature tells what a batch is handed over as; whether its first parameter is the object."""
+    unbound = False
     if inspect.isclass(function):
         if "__call__" not in dir(function):
             raise ConfigError(f"{where}: class {function.__name__} needs a method __call__(self, batch)")
@@ -112,6 +118,7 @@ def _called(function: Callable[..., Any], where: str) -> Callable[..., Any]:
                 "open what it needs in setup()"
             ) from error
         called: Callable[..., Any] = cast(Any, function).__call__
+        unbound = _is_unbound(function, "__call__")
     elif not callable(function):
         raise ConfigError(f"{where}: {function!r} is not callable; register a function or a class with __call__")
     elif inspect.isroutine(function) or isinstance(function, functools.partial):
@@ -122,12 +129,44 @@ def _called(function: Callable[..., Any], where: str) -> Callable[..., Any]:
         raise ConfigError(f"{where}: a batch handler returns its results at once, and does not yield them")
     if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
         raise ConfigError(f"{where}: a batch handler is a plain function, not async: a process handles one batch")
-    return called
+    return called, unbound
+
+
+def _is_unbound(owner: Any, name: str) -> bool:
+    """Whether the attribute of a class takes an object of the class first."""
+    found = inspect.getattr_static(owner, name, None)
+    return inspect.isclass(owner) and hasattr(found, "__get__") and not isinstance(found, (staticmethod, classmethod))
+
+
+def _check_optional(function: Callable[..., Any], name: str, where: str) -> None:
+    """Raise ConfigError for a ``setup`` or ``teardown`` that cannot be called, or whose work would not be done."""
+    method = getattr(function, name, None)
+    if method is None or isinstance(method, property):
+        return
+    if not callable(method):
+        raise ConfigError(f"{where}: its {name} is {method!r}, which cannot be called; give it another name")
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+        raise ConfigError(f"{where}: {name}() is a plain method, not async; asyncio.run() in it runs what is")
+    if inspect.isgeneratorfunction(method):
+        raise ConfigError(f"{where}: {name}() does its work when it is called, and does not yield")
+    try:
+        parameters = list(inspect.signature(method).parameters.values())
+    except ValueError:  # a builtin that tells none
+        return
+    if _is_unbound(function, name):
+        if not any(p.kind in _POSITIONAL for p in parameters):
+            raise ConfigError(f"{where}: {name}() needs the object as its first parameter: def {name}(self)")
+        parameters = parameters if parameters[0].kind is inspect.Parameter.VAR_POSITIONAL else parameters[1:]
+    asked = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if asked:
+        raise ConfigError(
+            f"{where}: {name}() is called without arguments, and asks for {', '.join(asked)}: give defaults"
+        )
 
 
 def _parameter(called: Callable[..., Any], unbound: bool, where: str) -> inspect.Parameter:
     parameters = list(inspect.signature(called).parameters.values())[1 if unbound else 0 :]
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
+    positional = [p for p in parameters if p.kind in _POSITIONAL]
     needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if not positional or any(p is not positional[0] for p in needed):
         asked = ", ".join(p.name for p in parameters) or "none"
@@ -171,12 +210,11 @@ def _annotation(called: Callable[..., Any], parameter: inspect.Parameter, where:
 
 
 def _view_of(annotation: Any, where: str) -> tuple[str, Any]:
-    """(view, the Struct that the annotation names or None)."""
-    while typing.get_origin(annotation) is Annotated:
-        annotation = typing.get_args(annotation)[0]
+    """(view, what the annotation says that its rows are or None)."""
+    annotation = _unannotated(annotation)
     origin = typing.get_origin(annotation) or annotation
-    elements = [element for element in typing.get_args(annotation) if _is_struct(element)]
-    element = elements[0] if len(elements) == 1 else None
+    elements = typing.get_args(annotation)
+    element = _unannotated(elements[0]) if len(elements) == 1 else None
     if annotation is None or annotation is Any or origin is Batch:
         return "batch", element
     if origin in (list, collections.abc.Sequence, collections.abc.Iterable):
@@ -189,6 +227,37 @@ def _view_of(annotation: Any, where: str) -> tuple[str, Any]:
             "polars.DataFrame, pyarrow.RecordBatch, pyarrow.Table or pandas.DataFrame"
         )
     return view, None
+
+
+def _unannotated(annotation: Any) -> Any:
+    while typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
+    return annotation
+
+
+def _schema_of(element: Any, schema: SchemaLike, annotated: str) -> SchemaLike:
+    """The schema that the annotation names, or None.
+
+    Raises ConfigError where it names another one than ``schema``, or what no row will be.
+    """
+    if _is_struct(element):
+        if schema is not None and element != schema:
+            raise ConfigError(f"{annotated} {_spell(element)}, but schema={_spell(schema)}; make them the same")
+        return cast(SchemaLike, element)
+    if element is None or element is Any or element is object:
+        return None
+    if isinstance(element, (str, typing.ForwardRef, typing.TypeVar)):  # not known here
+        return None
+    if _is_struct(schema):
+        raise ConfigError(
+            f"{annotated} rows of {_spell(element)}, but each is decoded as {_spell(schema)}: name that in its place"
+        )
+    if not (isinstance(element, type) and issubclass(element, (bytes, np.void))):
+        raise ConfigError(
+            f"{annotated} rows of {_spell(element)}; they are a msgspec.Struct, which is the schema, bytes with "
+            "decoder='raw', or numpy.void in a fixed layout"
+        )
+    return None
 
 
 _FRAMES = {

@@ -62,6 +62,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0
     batches: int = 0
     batches_in_flight: int = 0  #: published to the pool, not completed
+    rows_waiting: int = 0  #: for their next attempt, as retry= asks for, or for the service behind breaker=
     refused: int = 0
     rejected: int = 0
     dead_lettered: int = 0

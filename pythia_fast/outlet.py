@@ -7,7 +7,6 @@ told of when somebody reads again.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import stat
@@ -27,14 +26,16 @@ _NAMES = {1: "standard output", 2: "standard error"}
 class Outlet:
     """A text stream in front of another one; writing to it never waits. Any thread.
 
-    A stream without a descriptor (``io.StringIO``) and a file are written to as they are.
+    A stream without a descriptor (``io.StringIO``) is written to as it is. What a file does not take (its disk is full)
+    is left out, and ``trouble`` says why.
     """
 
     def __init__(self, stream: TextIO, most_waiting: int = MOST_WAITING) -> None:
         self.stream = stream
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
         self._most_waiting = most_waiting
-        self._fd = _descriptor_that_may_wait(stream)
+        self.trouble: OSError | None = None  #: the last that kept something from being written
+        self._fd = _descriptor(stream)
         self._own_fd: int | None = None  #: of the terminal, opened anew
         if self._fd is not None:
             self._own_fd = open_terminal(self._fd)
@@ -121,7 +122,8 @@ class Outlet:
         assert self._fd is not None
         try:
             return write_now(self._fd, data, self._own_fd)
-        except OSError:
+        except OSError as error:
+            self.trouble = error
             return b""
 
 
@@ -144,14 +146,22 @@ def write_now(fd: int, data: bytes, terminal: int | None) -> bytes:
     return data
 
 
-def say_last(stream: TextIO, text: str, timeout: float = LAST_WORDS_S) -> None:
-    """Write the last words of a command: they wait for a reader, but not for ever."""
-    with contextlib.suppress(BrokenPipeError):
+def say_last(stream: TextIO, text: str, timeout: float = LAST_WORDS_S) -> str:
+    """Write the last words of a command: they wait for a reader, but not for ever.
+
+    Why the stream does not take them, else an empty text; a reader who has gone wants no more of them.
+    """
+    trouble: OSError | None = None
+    try:
         stream.flush()
+    except OSError as error:
+        trouble = error
     outlet = Outlet(stream)
     outlet.write(text)
     outlet.flush()
     outlet.close(timeout)
+    trouble = outlet.trouble or trouble
+    return "" if trouble is None or isinstance(trouble, BrokenPipeError) else str(trouble.strerror)
 
 
 def hold_standard_streams() -> None:
@@ -194,12 +204,11 @@ def _may_wait(fd: int) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or (stat.S_ISCHR(mode) and os.isatty(fd))
 
 
-def _descriptor_that_may_wait(stream: TextIO) -> int | None:
+def _descriptor(stream: TextIO) -> int | None:
     try:
-        fd = stream.fileno()
+        return stream.fileno()
     except (OSError, ValueError, AttributeError):
         return None
-    return fd if _may_wait(fd) else None
 
 
 def open_terminal(fd: int) -> int | None:

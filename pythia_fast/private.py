@@ -2,5 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 PRIVATE_MODE = 0o600  #: of files
 PRIVATE_FOLDER_MODE = 0o700  #: of folders that are made; one that exists stays as it is
+
+
+def private_opener(path: str, flags: int) -> int:
+    """For ``open(opener=)``: a file that is made is its user's alone from the beginning."""
+    return os.open(path, flags, PRIVATE_MODE)

@@ -79,6 +79,11 @@ class ProcessSampler:
             self.peak_rss_mb = max(self.peak_rss_mb, tree_memory_mb(seen))
         return samples
 
+    def had(self, largest_mb: float) -> None:
+        """One of the processes, which has ended, had so much resident memory at once, as the kernel counted: then the
+        tree had no less."""
+        self.peak_rss_mb = max(self.peak_rss_mb, largest_mb)
+
     def _look(self, name: str, pid: int) -> ProcessSample | None:
         try:
             process = self._known.get(pid)

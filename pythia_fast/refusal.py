@@ -6,6 +6,7 @@ somebody reads it.
 
 from __future__ import annotations
 
+import codecs
 from enum import IntEnum
 
 from pythia_fast.schema import Bounds, ColumnSpec, Kind, Schema
@@ -106,10 +107,12 @@ _WANTED = {
 }
 
 
-def refusal_text(schema: Schema, reason: int, found: int, column: int, at: int) -> str:
+def refusal_text(
+    schema: Schema, reason: int, found: int, column: int, at: int, payload: bytes | bytearray | memoryview | None = None
+) -> str:
     """One sentence for a pf_refusal.
 
-    ``column`` is an index into ``schema.columns``, -1 for none; ``at`` a byte offset into the payload.
+    ``column`` is an index into ``schema.columns``, -1 for none; ``at`` a byte offset into ``payload``.
     """
     why = Reason(reason) if reason in Reason.__members__.values() else Reason.NONE
     spec = schema.columns[column] if 0 <= column < len(schema.columns) else None
@@ -120,6 +123,8 @@ def refusal_text(schema: Schema, reason: int, found: int, column: int, at: int) 
             parts[0] += f" {name}"
         else:
             parts.append(f"field {name}")
+    if why is Reason.SYNTAX and at == 0 and payload is not None and bytes(payload[:3]) == codecs.BOM_UTF8:
+        parts[0] += " (it begins with a byte order mark, which JSON has none of: write UTF-8 without a BOM)"
     if why not in _WHOLE:
         parts.append(f"byte {at}")
     return ", ".join(parts)

@@ -8,7 +8,8 @@ from typing import Literal
 import msgspec
 
 #: How a run came to its end. "done": the sources ended. "drained": asked to stop, and everything read was
-#: finished. "deadline": asked to stop, and the drain deadline passed with work left. "killed": a second signal.
+#: finished. "deadline": asked to stop, and the drain deadline passed with work left, or nothing was left but rows
+#: that wait for their next attempt beyond it. "killed": a second signal.
 #: "failed": an exception ended it.
 Ending = Literal["done", "drained", "deadline", "killed", "failed"]
 
@@ -76,7 +77,9 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     longest_incomplete_s: float = 0.0  #: the highest such age while it went, as far as it was looked at
     unfinished: int = 0  #: rows read but not settled when the run ended; they are read again by the next run
     cpu_seconds: float = 0.0  #: user + system time of the runtime and all its pool processes
-    peak_rss_mb: float = 0.0  #: largest resident memory of the tree, shared pages counted once; 10**6 bytes
+    #: Largest resident memory of the tree, shared pages counted once, as looked at every 2 s, and no less than the
+    #: largest pool process had at once, as the kernel counted; 10**6 bytes.
+    peak_rss_mb: float = 0.0
     workers: int = 0  #: pool processes at the start
     handlers: tuple[HandlerReport, ...] = ()
 

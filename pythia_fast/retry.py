@@ -21,7 +21,10 @@ class RetryPolicy:
     ``backoff``: seconds before the second attempt, twice as many before each further one, at most ``max_backoff``.
     With 0, rows are handled again at once, by the same process. Else their batch waits in shared memory while others
     are handled. With ordering="partition" or "key", rows that come behind them in their lane wait for them, but for
-    those of the same call; that costs these no attempt.
+    those of the same call; that costs these no attempt. Rows wait in 32 slots, each of batch_size rows, at least 256,
+    and max_batch_bytes (fewer where memory is short; with transactions one batch a slot); when these are taken,
+    nothing is read until the first is due. A run that is stopped tries such rows once early, which counts only if it
+    succeeds, and leaves the others to the next run.
     ``jitter``: share of the wait, 0 to 1, that is left to chance, so that those who wait do not come back together.
     ``retry_on``: an exception type, or a tuple of them: a call that raises one of these is tried again with all its
     rows, once the backoff has passed; any other exception follows ``on_error`` at once, and so does this one after the

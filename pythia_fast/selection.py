@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from pythia_fast.errors import MarkError
+from pythia_fast.errors import MarkError, MarkIndexError
 
 BoolArray = npt.NDArray[np.bool_]
 L = TypeVar("L")
@@ -59,7 +59,7 @@ def row_indices(rows: npt.ArrayLike, n: int, what: str = "a mask") -> npt.NDArra
         raise TypeError(f"{what} must be bool[{n}] or integer row indices, not {_shape(array)}")
     indices = np.atleast_1d(array)
     if (indices >= n).any() or (array.dtype.kind == "i" and (indices < -n).any()):
-        raise IndexError(f"a row index is out of range for {n} rows")
+        raise IndexError(f"{what}: a row index is out of range for {n} rows")
     indices = indices.astype(np.int64)
     return np.where(indices < 0, indices + n, indices)
 
@@ -67,8 +67,8 @@ def row_indices(rows: npt.ArrayLike, n: int, what: str = "a mask") -> npt.NDArra
 def marked_rows(rows: npt.ArrayLike, n: int, what: str) -> npt.NDArray[np.int64]:
     """``row_indices`` for rows that are given up or put off: numbers that look like a mask are none of the two.
 
-    Indices that name each row once, as [0] does in a batch of one row, are taken for indices. Raises IndexError;
-    MarkError for anything else, in place of TypeError.
+    Indices that name each row once, as [0] does in a batch of one row, are taken for indices. Raises MarkIndexError in
+    place of IndexError, MarkError in place of TypeError.
     """
     array = np.asarray(rows)
     numbers = array.shape == (n,) and array.dtype.kind in "iu"
@@ -81,6 +81,8 @@ def marked_rows(rows: npt.ArrayLike, n: int, what: str) -> npt.NDArray[np.int64]
         return row_indices(array, n, what)
     except TypeError as error:
         raise MarkError(*error.args) from None
+    except IndexError as error:
+        raise MarkIndexError(*error.args) from None
 
 
 def _shape(array: npt.NDArray[Any]) -> str:

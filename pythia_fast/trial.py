@@ -13,7 +13,7 @@ from pythia_fast.batch import BadPayload, Batch
 from pythia_fast.errors import OutputValueError
 from pythia_fast.runtime.handler_run import output_bytes
 from pythia_fast.runtime.kept_rows import rows_to_send
-from pythia_fast.runtime.outputs import OutputEncoder, faults_in
+from pythia_fast.runtime.outputs import faults_in, output_encoder
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
@@ -65,7 +65,7 @@ def _failed(handler: Handler, result: Any, places: list[int] | None) -> dict[int
 
     ``places``: of the payloads that its records are of; None where a record may be of any. Raises ResultError.
     """
-    records = OutputEncoder(handler.sink.encoding() if handler.sink is not None else "json").open(result)
+    records = output_encoder(handler).open(result)
     failed = {}
     for fault in faults_in(records, np.empty(output_bytes(handler), np.uint8).data):
         if places is None or handler.on_error != "isolate":

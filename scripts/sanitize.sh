@@ -34,12 +34,13 @@ PYTHIA_FAST_SANITIZE=1 "$python" setup.py --quiet build_ext --inplace >build-log
 # Python itself is not instrumented, so the sanitizer's library must be the first one loaded; libstdc++ beside
 # it lets it see C++ exceptions of libraries loaded later. PYTHONMALLOC=malloc gives every bytes object its own
 # red zones, so a read past a payload's end is seen. Python frees little at exit: leaks are not looked for.
+# The exploration of the ring's model is Python alone.
 asan=$("${CC:-gcc}" -print-file-name=libasan.so)
 stdcpp=$("${CC:-gcc}" -print-file-name=libstdc++.so.6)
 LD_PRELOAD="$asan $stdcpp" \
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:halt_on_error=1 \
     UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
     PYTHONMALLOC=malloc PYTHONPATH="$tree" \
-    "$python" -m pytest tests/ext tests/unit/test_batch_decode.py tests/brokers/test_memory.py tests/brokers/test_file.py \
-    tests/brokers/test_tail.py tests/brokers/test_file_producer.py \
+    "$python" -m pytest tests/ext --ignore=tests/ext/test_ring_model.py tests/unit/test_batch_decode.py \
+    tests/brokers/test_memory.py tests/brokers/test_file.py tests/brokers/test_tail.py tests/brokers/test_file_producer.py \
     tests/brokers/test_amqp_reader.py -p no:cacheprovider -o timeout=600 "$@"

@@ -1,6 +1,24 @@
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from pythia_fast._ext.ring import Arena
+
+class Waiting(NamedTuple):
+    """What waits."""
+
+    rows: int
+    slots: int  #: that they take
+    free: int  #: slots beside them
+    first_due_ns: int  #: CLOCK_MONOTONIC when the first goes on; 0: none waits
+
+def waiting(arena: Arena) -> Waiting:
+    """The rows that wait to be handled again, as whoever watches a run sees them."""
+
+def all_wait_past(arena: Arena, seconds: float) -> bool:
+    """Whether there are batches, and all of them wait for their next round for longer than that, and had an early one.
+
+    Intake thread, once it reads no more.
+    """
 
 def changes(arena: Arena) -> int:
     """Odd while the completion thread changes slots that wait: look at it before and after a look into them."""

@@ -24,6 +24,8 @@ from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
 
 HEAD_BYTES = 1024
 TAIL_BYTES = 1024
+#: Of a group's name, percent-encoded: file systems take names of 255 bytes, and ".json.new" stands behind it.
+MOST_NAME_BYTES = 240
 
 Identity = tuple[int, int]  #: device, inode
 
@@ -134,9 +136,26 @@ class _Stored(msgspec.Struct):
     files: list[FilePosition]
 
 
+def too_long(group: str) -> str:
+    """Why no file can be named after the group, as half a sentence; empty where one can be."""
+    size = len(_file_name(group))
+    if size <= MOST_NAME_BYTES:
+        return ""
+    return (
+        f"it names the file of positions, where it takes {size} bytes of at most {MOST_NAME_BYTES} (each byte beyond "
+        "ASCII, and each sign such as '/' or ':', takes three): give a shorter consumer_group"
+    )
+
+
 def checkpoint_path(state_dir: Path, group: str) -> Path:
-    """Where the positions of a group are kept."""
-    return state_dir / "checkpoints" / f"{quote(group, safe=' @+=,')}.json"
+    """Where the positions of a group are kept. Raises SourceError for one that is too long to name a file."""
+    if why := too_long(group):
+        raise SourceError(f"consumer group {group!r}: {why}")
+    return state_dir / "checkpoints" / f"{_file_name(group)}.json"
+
+
+def _file_name(group: str) -> str:
+    return quote(group, safe=" @+=,")
 
 
 def lock_path(path: Path) -> Path:

@@ -16,6 +16,7 @@ import numpy as np
 from pythia_fast import options
 from pythia_fast._ext.file_reader import FORMATS
 from pythia_fast.brokers.base import ReaderContext, Source
+from pythia_fast.brokers.checkpoint import too_long
 from pythia_fast.brokers.checkup import CheckupContext, Findings
 from pythia_fast.brokers.file_list import ListReader
 from pythia_fast.brokers.file_reader import FileReader, StreamReader
@@ -78,7 +79,7 @@ class FileConsumer(Source):
             )
         if consumer_group is not None:
             options.text(where, "consumer_group", consumer_group, "1 to 200 characters", longest=200)
-        self.consumer_group = consumer_group
+        self.consumer_group = None if consumer_group is None else _file_group(consumer_group)
         self.format = format
         self.record_bytes = _record_bytes(format, record_size, dtype)
         self.follow = follow
@@ -110,7 +111,7 @@ class FileConsumer(Source):
 
     def as_group(self, group: str) -> FileConsumer:
         other = copy.copy(self)
-        other.consumer_group = group
+        other.consumer_group = _file_group(group)
         return other
 
     def checkpoint_group(self, app: str, handler: str) -> str | None:
@@ -129,6 +130,13 @@ class FileConsumer(Source):
     def files(self) -> list[str]:
         """The files there are now, absolute and in order of their names."""
         return matching_files(self.paths)
+
+
+def _file_group(name: str) -> str:
+    """The name of a group, which must be able to name a file, too."""
+    if why := too_long(name):
+        raise options.refusal("FileConsumer", "consumer_group", name, why)
+    return name
 
 
 def _record_bytes(format: str, record_size: int | None, dtype: DTypeLike | None) -> int:  # noqa: A002

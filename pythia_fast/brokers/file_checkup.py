@@ -42,13 +42,13 @@ def check_consumer(consumer: FileConsumer, context: CheckupContext) -> Findings:
     known = KnownFiles([])
     if consumer.start == "checkpoint":
         group = consumer.group(context.app, context.handler)
-        path = checkpoint_path(context.state_dir, group)
-        if (pid := holder_of(lock_path(path))) is not None:
-            yield problem(
-                f"consumer group {group!r} is being read by process {pid} already",
-                "stop that run, or give this one another consumer_group or --state-dir",
-            )
         try:
+            path = checkpoint_path(context.state_dir, group)
+            if (pid := holder_of(lock_path(path))) is not None:
+                yield problem(
+                    f"consumer group {group!r} is being read by process {pid} already",
+                    "stop that run, or give this one another consumer_group or --state-dir",
+                )
             known = KnownFiles(stored_positions(path))
         except SourceError as error:
             yield problem(str(error), "see there")

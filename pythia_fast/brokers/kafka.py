@@ -26,18 +26,15 @@ from pythia_fast.brokers.kafka_options import (
     check_options,
     client_id,
     connecting,
-    joined_servers,
     option_values,
-    server_names,
     topic_names,
     topic_phrase,
     with_strategy,
 )
+from pythia_fast.brokers.kafka_servers import given_servers, server_names, servers_in_use
 from pythia_fast.errors import ConfigError
 from pythia_fast.moments import parse_moment
 from pythia_fast.options import named_options
-
-DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
 
 #: What we ask of librdkafka where the user does not say otherwise, and why.
 CONSUMER_DEFAULTS: Mapping[str, str] = {
@@ -124,7 +121,7 @@ class KafkaConsumer(Source):
             )
         named = option_values("KafkaConsumer", options, librdkafka_options, CONSUMER_RESERVED)
         self._group = consumer_group or group_id or named.pop("group.id", None)
-        self._servers = joined_servers(where, bootstrap_servers) or named.pop("bootstrap.servers", None)
+        self._servers = given_servers(where, bootstrap_servers, named)
         self._start_at = start_at
         self.start_at(datetime.now(UTC))  # what is no moment is told now
         strategy: str | None = partition_assignment_strategy
@@ -135,7 +132,7 @@ class KafkaConsumer(Source):
 
     @property
     def bootstrap_servers(self) -> str:
-        return self._servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or DEFAULT_BOOTSTRAP_SERVERS
+        return servers_in_use(self._servers, self._options)
 
     def group(self, app: str, handler: str) -> str:
         """The consumer group as which a handler reads."""
@@ -241,7 +238,7 @@ class KafkaProducer(Sink):
         if self.topic.startswith("^"):
             raise ConfigError(f"KafkaProducer: topic={topic!r} is a pattern; a sink writes to one topic")
         named = option_values("KafkaProducer", options, librdkafka_options, PRODUCER_RESERVED)
-        self._servers = joined_servers("KafkaProducer", bootstrap_servers) or named.pop("bootstrap.servers", None)
+        self._servers = given_servers("KafkaProducer", bootstrap_servers, named)
         self._options = named
         check_options(named)
         acks = named.get("acks", named.get("request.required.acks", "all"))
@@ -253,7 +250,7 @@ class KafkaProducer(Sink):
 
     @property
     def bootstrap_servers(self) -> str:
-        return self._servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or DEFAULT_BOOTSTRAP_SERVERS
+        return servers_in_use(self._servers, self._options)
 
     def librdkafka_options(self, context: PublisherContext) -> dict[str, str]:
         """Everything that the producer is configured with."""
@@ -312,12 +309,9 @@ def admin_options(
 ) -> dict[str, str]:
     """librdkafka's options, ``bootstrap.servers`` among them, of a client that reads and writes nothing."""
     named = option_values(where, options, keywords, {})
-    given = joined_servers(where, bootstrap_servers) or named.pop("bootstrap.servers", None)
+    given = given_servers(where, bootstrap_servers, named)
     check_options(named)
-    return {
-        **named,
-        "bootstrap.servers": given or os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or DEFAULT_BOOTSTRAP_SERVERS,
-    }
+    return {**named, "bootstrap.servers": servers_in_use(given, named)}
 
 
 def __getattr__(name: str) -> Any:

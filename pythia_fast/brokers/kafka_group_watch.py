@@ -5,6 +5,9 @@ others get its partitions, and a successor gets any, only then, and nothing that
 a few seconds after the last assignment or revocation the group's coordinator is asked, beside the reading, how the
 group stands: once where all is well, and now and then while there is something to wait for.
 
+A stable group some of whose partitions nobody reads is asked on; where that lasts, this member joins it again
+(``kafka_rejoining.py`` says how such a group comes about, and when).
+
 A member whose patterns match no topic does not join its group at all, and one that the group refuses tries for ever.
 The coordinator knows neither of them, so both are given up where what is not there is to be given up.
 """
@@ -18,10 +21,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from confluent_kafka import ConsumerGroupState, KafkaException
-from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
+from confluent_kafka.admin import AdminClient, ConsumerGroupDescription, MemberDescription
 
 from pythia_fast.brokers.kafka_client import KafkaAccess, text_of
 from pythia_fast.brokers.kafka_partition_names import partition_names
+from pythia_fast.brokers.kafka_rejoining import Rejoining
 from pythia_fast.errors import SourceError
 
 ASK_AFTER_S = 3.0  #: without an assignment or a revocation
@@ -46,8 +50,13 @@ class Group:
         return not self.joined and not self.trouble and self.state != "rebalance"
 
 
-def ask_coordinator(options: Mapping[str, str], group: str, client_id: str) -> Group:
-    """``options``: to reach the brokers; ``client_id``: ours in the group. Waits."""
+def ask_coordinator(options: Mapping[str, str], group: str, client_id: str, instance_id: str | None) -> Group:
+    """``options``: to reach the brokers; ``client_id``, ``instance_id``: ours in the group. Waits."""
+
+    def is_ours(member: MemberDescription) -> bool:
+        # One that was started again within its session has the client id of the one before it, by the coordinator.
+        return bool(member.group_instance_id == instance_id if instance_id else member.client_id == client_id)
+
     access = KafkaAccess(options, ANSWER_S)
     try:
         admin = access.admin()  # lives until it has answered
@@ -62,9 +71,9 @@ def ask_coordinator(options: Mapping[str, str], group: str, client_id: str) -> G
     others = {
         f"{member.client_id} at {member.host.lstrip('/')}": len(member.assignment.topic_partitions)
         for member in found.members
-        if member.client_id != client_id
+        if not is_ours(member)
     }
-    joined = any(member.client_id == client_id for member in found.members)
+    joined = any(is_ours(member) for member in found.members)
     if found.state == ConsumerGroupState.STABLE:
         return Group("stable", others, unread=unread, joined=joined)
     empty = found.state in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD, ConsumerGroupState.UNKNOWN)
@@ -88,9 +97,11 @@ class GroupWatch:
     Parameters:
         group: its name.
         session_s: after which a member that is silent is no member any more.
+        poll_s: for how long a member may give partitions back.
         static: whether this member has a ``group.instance.id``.
         patterns: of topics, and where; empty where a topic is named, too.
         ask: the coordinator; called on a thread of its own.
+        rejoin: leave the group, and join it again.
         clock: seconds.
     """
 
@@ -98,10 +109,12 @@ class GroupWatch:
         self,
         group: str,
         session_s: float,
+        poll_s: float,
         *,
         static: bool,
         patterns: str = "",
         ask: Callable[[], Group],
+        rejoin: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._group = group
@@ -109,6 +122,8 @@ class GroupWatch:
         self._static = static
         self._patterns = patterns
         self._ask = ask
+        self._rejoin = rejoin
+        self._rejoining = Rejoining(session_s, poll_s, clock=clock)
         self._clock = clock
         self._since_s = self._next_s = 0.0
         self._answer: Group | None = None
@@ -127,6 +142,7 @@ class GroupWatch:
         self._asked = False
         self._refusal = ""
         self._outside = False
+        self._rejoining.changed()
         self.waits = True
 
     def refused(self, why: str) -> None:
@@ -158,6 +174,12 @@ class GroupWatch:
         self._outside = not held and answer.is_without_us and bool(self._refusal or self._patterns)
         if self._outside:
             return self._tell_outside()
+        if answer.state != "stable" or not answer.joined:
+            self._rejoining.changed()
+        elif answer.unread:
+            return self._unread(answer, held)
+        else:
+            self._rejoining.helped()
         if held and answer.state != "rebalance":
             self.waits = False
             return None
@@ -180,6 +202,35 @@ class GroupWatch:
             return f"kafka: group {self._group} does not let this member in ({self._refusal}); trying on"
         return f"kafka: no topic matches {self._patterns}; waiting for one"
 
+    def _unread(self, group: Group, held: int) -> str | None:
+        first = self._rejoining.is_first_look()
+        due = self._rejoining.is_due(held)
+        self._next_s = self._clock() + self._rejoining.look_after_s()
+        if due:
+            self._rejoin()
+            return (
+                f"kafka: nobody reads {group.unread}, though group {self._group} is stable "
+                f"({_names(group, counts=True)}): a member was lost before it had said that it gave them back. This "
+                f"member {'gives back what it has, ' if held else ''}leaves the group and joins it again, so that they "
+                "are given out"
+            )
+        if not first:
+            return None
+        if self._rejoining.times:
+            return (
+                f"kafka: nobody reads {group.unread}, though this member has joined group {self._group} again "
+                f"({_names(group, counts=True)}): start the other members anew, or stop all for longer than their "
+                f"session. This member joins again in {self._rejoining.pause_s:.0f} s at the earliest"
+            )
+        if held:
+            return None
+        waited_s = self._clock() - self._since_s
+        return (
+            f"kafka: this member of group {self._group} has had no partition for {waited_s:.0f} s, and nobody reads "
+            f"{group.unread}: a member that gives them back may still have rows of them in hand, or it was lost; if "
+            "this lasts, this member joins the group again"
+        )
+
     def _sentence(self, group: Group, held: int) -> str:
         waited_s = self._clock() - self._since_s
         if held:
@@ -189,13 +240,6 @@ class GroupWatch:
         return f"kafka: {subject} for {waited_s:.0f} s: {self._why(group)}; {self._advice()}"
 
     def _one_too_many(self, group: Group) -> str:
-        if group.unread:
-            return (
-                f"kafka: nobody reads {group.unread}, though group {self._group} is stable and this member has no "
-                f"partition ({_names(group, counts=True)}): the group has not given them out again after a member was "
-                "lost within a rebalance. Another rebalance does: start one more member, or stop one for longer than "
-                "its session"
-            )
         return (
             f"kafka: this member of group {self._group} has no partition, because others hold them and live "
             f"({_names(group, counts=True)}): there are more members than partitions, and it gets one when a member "

@@ -1,4 +1,4 @@
-"""What Kafka's consumers and producers are given: topics, servers and options of librdkafka, checked."""
+"""What Kafka's consumers and producers are given: topics and options of librdkafka, checked."""
 
 from __future__ import annotations
 
@@ -33,23 +33,22 @@ def topic_names(where: str, topic: str | None, topics: Iterable[str] | None) -> 
                 f"{where}: {name!r} cannot be a topic: 1 to 249 of the characters A-Z a-z 0-9 . _ -, "
                 "or a regular expression that begins with ^"
             )
+        if name.startswith("^") and (trouble := _pattern_trouble(name)):
+            raise ConfigError(f"{where}: {name!r} is a broken regular expression: {trouble}")
     return tuple(dict.fromkeys(names))
 
 
-def joined_servers(where: str, servers: str | Iterable[str] | None) -> str | None:
-    if servers is None:
-        return None
-    takes = "host:port, several separated by commas or in a list"
-    names = [servers] if isinstance(servers, str) else list(options_.items(where, "bootstrap_servers", servers, takes))
-    if not names or not all(isinstance(name, str) and name.strip() and "\0" not in name for name in names):
-        raise options_.refusal(where, "bootstrap_servers", servers, takes)
-    return ",".join(names)
+def _pattern_trouble(pattern: str) -> str:
+    """Why librdkafka takes a topic's name that begins with ^ for no regular expression; empty where it does."""
+    if "\0" in pattern:
+        return "it holds a NUL"
+    try:
+        pattern.encode()
+    except UnicodeEncodeError as error:
+        return f"it is no text: {error.reason}"
+    from pythia_fast._ext import librdkafka
 
-
-def server_names(servers: str) -> frozenset[str]:
-    """``bootstrap.servers``, each as ``host:port``: two lists that have one in common lead to the same brokers."""
-    hosts = [server.strip().lower().rpartition("//")[2] for server in servers.split(",")]
-    return frozenset(host if re.search(r":\d+$", host) else f"{host}:9092" for host in hosts if host)
+    return librdkafka.pattern_trouble(pattern)
 
 
 def option_values(

@@ -105,9 +105,10 @@ class KafkaPublisher(Publisher):
     def _tell_of_groups(self) -> None:
         records, group_bytes = self._native.regrouped
         if records > self._regrouped:
+            more = records - self._regrouped
             self._troubles.tell(
-                f"kafka: {records - self._regrouped:,} records came back from topic {self._topic} in batches larger "
-                "than its max.message.bytes; they are sent again in smaller ones, which takes longer: give "
+                f"kafka: {more:,} record{'' if more == 1 else 's'} came back from topic {self._topic}: in batches "
+                "larger than its max.message.bytes; they are sent again in smaller ones, which takes longer: give "
                 f"KafkaProducer batch_size={group_bytes // 2} or less, or the topic a larger max.message.bytes",
                 "groups",
             )

@@ -53,6 +53,7 @@ LEAVE_SECONDS = 3.0
 #: gives a new member its partitions only with the second rebalance.
 EMPTY_SECONDS = 10.0
 SESSION_TIMEOUT_MS = 45_000  #: librdkafka's default
+MAX_POLL_INTERVAL_MS = 300_000  #: the same
 
 
 class KafkaReader(Reader):
@@ -89,9 +90,11 @@ class KafkaReader(Reader):
         self._group_watch = GroupWatch(
             self._group,
             self._session_ms / 1000,
+            int(options.get("max.poll.interval.ms", MAX_POLL_INTERVAL_MS)) / 1000,
             patterns=f"{', '.join(self._topics)} at {self._servers}" if patterns_only else "",
             static=self._static,
-            ask=lambda: ask_coordinator(access, self._group, client_id),
+            ask=lambda: ask_coordinator(access, self._group, client_id, consumer.instance_id),
+            rejoin=self._rejoin,
         )
         reset = options["auto.offset.reset"]
         context.log(
@@ -104,6 +107,11 @@ class KafkaReader(Reader):
         self.native.subscribe(self._topics)  # the last step: a member that is not closed holds librdkafka up
 
     def serve(self) -> None:
+        self._act_on_notes()
+        self._look_around()
+        self._look_at_group()
+
+    def _act_on_notes(self) -> None:
         for kind, code, text, partitions in self.native.take_notes():
             if kind == "assign":
                 self._assign(partitions or [])
@@ -123,7 +131,6 @@ class KafkaReader(Reader):
                 self._context.log(Routine(f"kafka: statistics {text}"))
             elif code <= WARNING:
                 self._troubles.tell(f"kafka: {text}")
-        self._look_around()
 
     # --- rebalances ---------------------------------------------------------------------------------------------
 
@@ -206,6 +213,12 @@ class KafkaReader(Reader):
                 f"kafka: {partition_names([key])} begins anew before the position that was read to: the topic was made "
                 "anew, or its log was cut; it is read on from there"
             )
+
+    def _rejoin(self) -> None:
+        try:
+            self.native.rejoin(self._topics)
+        except SourceError as error:
+            self._fail(str(error))
 
     def rewind(self) -> None:
         keys = list(self._current)
@@ -390,9 +403,11 @@ class KafkaReader(Reader):
         if given_up := self._missing.failure(limit) or self._group_watch.failure(limit):
             self._fail(given_up)
         waiting = self._away_since is not None or bool(self._missing) or self._group_watch.waits
+        self.native.check_after(CHECK_SECONDS if waiting else None)
+
+    def _look_at_group(self) -> None:
         if self._away_since is None and not self._missing and (line := self._group_watch.look(len(self._current))):
             self._context.log(line)
-        self.native.check_after(CHECK_SECONDS if waiting else None)
 
     def _reached(self) -> None:
         if self._away_since is not None and self._troubles.is_told("away"):
@@ -414,7 +429,8 @@ class KafkaReader(Reader):
 
     def keep_alive(self) -> None:
         if self.native.keep_alive():
-            self.serve()
+            self._act_on_notes()
+            self._look_around()  # but not at the group: who reads no more takes nothing over
 
     def close(self) -> None:
         if not self._closed:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pythia_fast.cli.exit_codes import ExitCode
+from pythia_fast.cli.figures import in_flight
 from pythia_fast.cli.run import StateDir
 from pythia_fast.cli.target import load_app
 from pythia_fast.errors import ConfigError, PoolError
@@ -121,7 +122,7 @@ def ask_all(folder: Path, request: Request) -> dict[int, Any]:
 def status_lines(pid: int, snapshot: Snapshot, app: str) -> list[str]:
     """A run for people."""
     rate = snapshot.rows / snapshot.seconds if snapshot.seconds else 0.0
-    rows = f"{snapshot.rows:,} rows, {rate:,.0f} rows/s on average, {snapshot.batches_in_flight} batches in flight"
+    rows = f"{snapshot.rows:,} rows, {rate:,.0f} rows/s on average, {in_flight(snapshot, ', ')}"
     lost = f"{snapshot.dead_lettered:,} dead-lettered, {snapshot.crashes:,} crashes"
     lines = [f"{app}: process {pid}, {snapshot.seconds:,.0f} s: {rows}, {lost}"]
     for flow in snapshot.flow:

@@ -13,6 +13,7 @@ import typer
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.cli.run import Quiet, ReportPath, Workers
 from pythia_fast.cli.running import path_value, rows_value, run_app, workers_of
+from pythia_fast.cli.telling import shown_on
 from pythia_fast.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,14 +42,12 @@ def demo(
       python -m pythia_fast demo
       python -m pythia_fast demo --rows 20000000 --workers 4 --output /tmp/demo
     """
-    from rich.console import Console
-
     from pythia_fast import FileConsumer
     from pythia_fast.cli.progress import Recorder
     from pythia_fast.demo.orders import app
     from pythia_fast.runtime.state_dir import prepare_folder
 
-    console = Console(file=sys.stderr, quiet=quiet)
+    console = shown_on(sys.stderr, quiet=quiet)
     prepare_folder(output, "orders, report and plot", "--output")
     path = order_file(output, rows, console)
     source = FileConsumer(path=path, consumer_group="demo")

@@ -13,6 +13,7 @@ import typer
 
 from pythia_fast.cli.dlq_selection import Selection, selecting
 from pythia_fast.cli.exit_codes import ExitCode
+from pythia_fast.cli.telling import tell
 from pythia_fast.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ def drop(
             print(f"{_letter_count(count)} of {selection.where} would be dropped")
             return ExitCode.DONE
         if not yes and not typer.confirm(f"drop {_letter_count(count)} of {selection.where}?", err=True):
-            print("nothing was dropped", file=sys.stderr)
+            tell("nothing was dropped")
             return ExitCode.FAILED
         told = [line for store, some in places.items() for line in store.settle(some, archive=not no_archive)]
         print("\n".join([f"{_letter_count(count)} of {selection.where} dropped", *told]))
@@ -274,15 +275,15 @@ def _tell(outcome: Outcome, done: str) -> None:
     for line in dict.fromkeys(outcome.told):
         print(line)
     for refusal, count in outcome.refused.most_common():
-        print(f"{_letter_count(count)} stay: refused by {refusal}", file=sys.stderr)
+        tell(f"{_letter_count(count)} stay: refused by {refusal}")
     for why, count in outcome.left_out.most_common():
-        print(f"{_letter_count(count)} left out: {why}", file=sys.stderr)
+        tell(f"{_letter_count(count)} left out: {why}")
 
 
 def _tell_foreign(stores: list[DeadLetterStore]) -> None:
     for store in stores:
         if sentence := store.describe_foreign():
-            print(sentence, file=sys.stderr)
+            tell(sentence)
 
 
 def _letter_count(count: int) -> str:

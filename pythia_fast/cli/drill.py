@@ -13,7 +13,8 @@ import typer
 
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.cli.run import Workers
-from pythia_fast.cli.running import path_value, rows_value, seconds_value, workers_of
+from pythia_fast.cli.running import path_value, rows_value, some_seconds_value, workers_of
+from pythia_fast.cli.telling import shown_on
 from pythia_fast.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,13 +61,16 @@ Servers = Annotated[
 Deadline = Annotated[
     float,
     typer.Option(
-        "--deadline", metavar="S", parser=seconds_value, help="batch_deadline in drill hang, where the handler has none"
+        "--deadline",
+        metavar="S",
+        parser=some_seconds_value,
+        help="batch_deadline in drill hang, where the handler has none",
     ),
 ]
 Patience = Annotated[
     float,
     typer.Option(
-        "--patience", metavar="S", parser=seconds_value, help="give up a run that settles no row for S seconds"
+        "--patience", metavar="S", parser=some_seconds_value, help="give up a run that settles no row for S seconds"
     ),
 ]
 Output = Annotated[
@@ -93,7 +97,7 @@ def drill(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
 ) -> int:
     """Do a fault on purpose to a handler that runs, and count every row. Exit code 1 when a promise is broken, 6
-    when the fault did not come or was not felt: too few rows, say.
+    when the fault did not come or was not felt (too few rows, say), 2 to 4 when a drill could not begin.
 
     The handler is the user's own, its source and its sinks are the drill's: nothing of the app's is read but messages
     in files, and nothing is written but to DIR and, for the drills that need Kafka, topics pythia-fast-drill-*, which
@@ -106,14 +110,12 @@ def drill(
       python -m pythia_fast drill kill --app orders:app --input orders.ndjson
       python -m pythia_fast drill broker-cut --bootstrap-servers localhost:9092
     """
-    from rich.console import Console
-
     from pythia_fast.drill.faults import chosen_faults
     from pythia_fast.drill.result import result_lines, results_json
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # topics are removed and runs ended, as at Ctrl-C
     faults = chosen_faults(fault)
-    console = Console(file=sys.stderr, quiet=quiet)
+    console = shown_on(sys.stderr, quiet=quiet)
     loaded = chosen(app, handler)
     options = kafka_options(loaded, bootstrap_servers)
     faults, sentences = possible(faults, loaded, options is not None, all_of_them=fault == "all")
@@ -135,14 +137,12 @@ def drill(
         print(results_json(results))
     elif len(results) > 1:
         print(f"{sum(result.passed for result in results)} of {len(results)} drills passed")
-    return code_of([result.verdict for result in results])
+    return code_of(results)
 
 
-def code_of(verdicts: list[str]) -> ExitCode:
-    """What the command ends with: the worst of them."""
-    if "FAIL" in verdicts:
-        return ExitCode.FAILED
-    return ExitCode.INCONCLUSIVE if "INCONCLUSIVE" in verdicts else ExitCode.DONE
+def code_of(results: list[DrillResult]) -> ExitCode:
+    """What the command ends with: the worst of them, which are numbered from the worst on."""
+    return min((result.exit_code for result in results if result.exit_code), default=ExitCode.DONE)
 
 
 def chosen(app: str | None, handler: str | None) -> Handler:
@@ -159,14 +159,13 @@ def kafka_options(handler: Handler, servers: str | None) -> dict[str, str] | Non
 
     Those of the environment are given, unless the source has others: these nobody named for a drill.
     """
-    from pythia_fast.brokers.kafka import KafkaConsumer
+    from pythia_fast.drill.brokers import options_at, source_options
 
-    own = handler.source.connection_options() if isinstance(handler.source, KafkaConsumer) else {}
     if servers is None:
         servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-        if not servers or own.get("bootstrap.servers", servers) != servers:
+        if not servers or source_options(handler).get("bootstrap.servers", servers) != servers:
             return None
-    return {**own, "bootstrap.servers": servers}
+    return options_at(handler, servers)
 
 
 def possible(

@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
     USAGE = 2  #: a command, an option or a setting that cannot work
     IMPORT = 3  #: the app cannot be imported
     UNREACHABLE = 4  #: a source or a sink cannot be reached or cannot go on, or part of a file cannot be read
-    DEADLINE = 5  #: the drain deadline passed with work left; it is read again by the next run
+    DEADLINE = 5  #: stopped, with work left that would not be done by the drain deadline; the next run reads it again
     INCONCLUSIVE = 6  #: a drill broke no promise, but its fault did not come, or was not felt
     KILLED = 130  #: a second signal stopped the run at once
 

@@ -23,6 +23,15 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def in_flight(snapshot: Snapshot, between: str) -> str:
+    """What is in hand: batches that processes have, and rows that none has, because they wait for a retry."""
+    batches = f"{snapshot.batches_in_flight} batches in flight"
+    if not snapshot.rows_waiting:
+        return batches
+    waits = "row waits for its" if snapshot.rows_waiting == 1 else "rows wait for their"
+    return f"{batches}{between}{snapshot.rows_waiting:,} {waits} next attempt"
+
+
 class RateWindow:
     """Rows and bytes a second over the last moments, steady enough to read and quick enough to follow."""
 

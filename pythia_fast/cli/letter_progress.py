@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
+from pythia_fast.cli.telling import shown_on
 from pythia_fast.dlq.store import DeadLetterStore
 
 EVERY_LETTERS = 100  #: between two looks at how far it is
@@ -14,10 +15,9 @@ EVERY_LETTERS = 100  #: between two looks at how far it is
 @contextlib.contextmanager
 def letter_progress(store: DeadLetterStore) -> Iterator[Callable[[], None]]:
     """A function to call for every letter. Drawn on stderr, and gone at the end; nothing where that is no terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    console = Console(file=sys.stderr)
+    console = shown_on(sys.stderr)
     if not console.is_terminal:
         yield lambda: None
         return

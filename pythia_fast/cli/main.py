@@ -5,19 +5,20 @@ Nothing here may import NumPy, a broker client or rich: ``--help`` answers witho
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
 from pythia_fast.cli import bench, control, demo, dlq, doctor, drill, mirror, record, replay, run, seek, version
 from pythia_fast.cli.early_stop import StoppedBeforeStart
 from pythia_fast.cli.exit_codes import AppImportError, ExitCode, code_of_error
+from pythia_fast.cli.telling import Watched, release, tell
 from pythia_fast.errors import PythiaError
-from pythia_fast.outlet import say_last
 
 PROGRAM = "python -m pythia_fast"
 
@@ -39,7 +40,7 @@ commands = typer.Typer(
       python -m pythia_fast COMMAND --help
     """,
     epilog="Exit codes: 0 done or drained, 1 failed, 2 wrong usage, 3 app cannot be imported, 4 source or sink "
-    "cannot be reached or not read to its end, 5 drain deadline passed with work left, 6 a drill's fault was not felt, "
+    "cannot be reached or not read to its end, 5 work was left at a stop, 6 a drill's fault was not felt, "
     "130 stopped by a second signal.",
 )
 for _command in (run.run, record.record, replay.replay, mirror.mirror, seek.seek, drill.drill):
@@ -74,6 +75,17 @@ def _program(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; every failure is told on stderr."""
+    output = Watched(sys.stdout)
+    with contextlib.redirect_stdout(cast(TextIO, output)):
+        code = _answer(arguments, output)
+        trouble = release(sys.stdout)
+    if trouble is not None:
+        code = code or _tell_output(trouble)
+    release(sys.stderr)
+    return code
+
+
+def _answer(arguments: Sequence[str] | None, output: Watched) -> int:
     command = typer.main.get_command(commands)
     try:
         code = command.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
@@ -82,21 +94,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PythiaError as error:
         return _tell_error(error)
     except StoppedBeforeStart as stop:
-        print(f"{stop}: stopped before anything was read", file=sys.stderr)
+        tell(f"{stop}: stopped before anything was read")
         return ExitCode.DONE
     except (KeyboardInterrupt, typer.Abort):
-        print("stopped", file=sys.stderr)
+        tell("stopped")
         return ExitCode.KILLED
+    except OSError as error:
+        if error is not output.trouble:
+            raise
+        release(sys.stdout)
+        return _tell_output(error)
     return int(code or ExitCode.DONE)
+
+
+def _tell_output(trouble: OSError) -> int:
+    """The result of a command did not get where it was to go; a reader who has gone wants no more of it."""
+    if not isinstance(trouble, BrokenPipeError):
+        tell(f"error: standard output did not take the result: {trouble.strerror}")
+    return ExitCode.FAILED
 
 
 def _tell_usage(error: Exception) -> int:
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
-        print(context.get_help(), file=sys.stderr)
+        tell(context.get_help())
         return ExitCode.USAGE
-    print(f"error: {_usage_message(error, context)}", file=sys.stderr)
-    print(f"try: {context.command_path if context is not None else PROGRAM} --help", file=sys.stderr)
+    tell(f"error: {_usage_message(error, context)}")
+    tell(f"try: {context.command_path if context is not None else PROGRAM} --help")
     return ExitCode.USAGE
 
 
@@ -111,6 +135,6 @@ def _usage_message(error: Any, context: typer.Context | None) -> str:
 
 def _tell_error(error: PythiaError) -> int:
     if isinstance(error, AppImportError) and error.__cause__ is not None:
-        traceback.print_exception(error.__cause__, file=sys.stderr)
-    say_last(sys.stderr, f"error: {error}\n")
+        tell("".join(traceback.format_exception(error.__cause__)).rstrip("\n"))
+    tell(f"error: {error}")
     return code_of_error(error)

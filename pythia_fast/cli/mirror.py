@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +13,8 @@ from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.cli.record import Duration, MaxMessageBytes, MaxMessages, safe_name
 from pythia_fast.cli.run import ConnectTimeout, DrainTimeout, Quiet, ReportPath, StateDir, Workers
 from pythia_fast.cli.running import run_app, seconds_value, workers_of
+from pythia_fast.cli.telling import show_last, tell
 from pythia_fast.errors import ConfigError
-from pythia_fast.outlet import say_last
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.kafka_client import KafkaAccess
@@ -148,9 +147,7 @@ def mirror(
             patterns=others,
             is_mirrored=lambda topic: bool(matching(patterns, [topic])),
         )
-        watch = MirrorWatch(
-            moving, positions, groups_every, lambda line: None if quiet else print(line, file=sys.stderr)
-        )
+        watch = MirrorWatch(moving, positions, groups_every, lambda line: None if quiet else tell(line))
         app = apps.prepared(
             apps.mirror,
             moving if max_messages is None else Limited(moving, max_messages),
@@ -174,11 +171,10 @@ def mirror(
         lines = [f"mirrored {result.rows - result.dead_lettered:,} messages from {source} to {target}"]
         lines += last_move(table, positions)
     if not quiet:
-        say_last(sys.stdout, "".join(f"{line}\n" for line in lines))
+        show_last("".join(f"{line}\n" for line in lines))
     if result.dead_lettered:
-        say_last(
-            sys.stderr,
-            f"error: {result.dead_lettered:,} messages are not in the target, but among the dead letters, with why\n",
+        tell(
+            f"error: {result.dead_lettered:,} messages are not in the target, but among the dead letters, with why",
         )
         return ExitCode.FAILED if code == ExitCode.DONE else code
     return code
@@ -198,9 +194,9 @@ def prepare_topics(mirrored: MirrorTopics, given: list[str], *, until_end: bool,
     made = mirrored.ensure(names)
     if not quiet:
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        print(f"mirroring {shown or 'no topic yet: waiting for one'}", file=sys.stderr)
+        tell(f"mirroring {shown or 'no topic yet: waiting for one'}")
         for line in made:
-            print(f"made {line}", file=sys.stderr)
+            tell(f"made {line}")
     sizes = mirrored.sizes(names)
     return sizes.source, sizes.target
 

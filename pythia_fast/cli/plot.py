@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from pythia_fast.cli.whole_file import write_whole
 from pythia_fast.errors import ConfigError
 from pythia_fast.observer import Snapshot
 from pythia_fast.report import RunReport
@@ -17,7 +19,8 @@ def write_plot(path: Path, samples: Sequence[Snapshot], report: RunReport, title
     """Write a PNG: rows a second over time, and below it the CPU of every process.
 
     Raises:
-        ConfigError: matplotlib is not installed, or the run was too short to have two samples.
+        ConfigError: matplotlib is not installed, the run was too short to have two samples, or the file cannot be
+            written.
     """
     try:
         import matplotlib as mpl
@@ -44,10 +47,13 @@ def write_plot(path: Path, samples: Sequence[Snapshot], report: RunReport, title
     below.set_ylim(bottom=0)
     if below.lines:
         below.legend(loc="center right")
-    fresh = path.with_name(path.name + ".new")
-    figure.savefig(fresh, format="png", dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
     plt.close(figure)
-    fresh.replace(path)
+    try:
+        write_whole(path, drawn.getvalue())
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
 def steps(samples: Sequence[Snapshot]) -> tuple[list[float], list[float]]:

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pythia_fast.cli.figures import RateWindow, clock, short
+from pythia_fast.cli.figures import RateWindow, clock, in_flight, short
 from pythia_fast.observer import SAMPLE_INTERVAL_S, Observer, ProcessSample, RunInfo, Snapshot
 from pythia_fast.outlet import Outlet
 from pythia_fast.report import RunReport
@@ -196,7 +196,7 @@ def _handler_line(name: str, source: str, sink: str, workers: int) -> str:
 def _figures(snapshot: Snapshot, rates: RateWindow) -> str:
     return (
         f"{snapshot.rows:,} rows  {short(rates.rows_per_second)} rows/s  {rates.mb_per_second:,.0f} MB/s  "
-        f"{snapshot.batches_in_flight} batches in flight"
+        + in_flight(snapshot, "  ")
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +14,8 @@ from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.cli.run import ConnectTimeout, DrainTimeout, Quiet, ReportPath, StateDir
 from pythia_fast.cli.running import path_value, rows_value, run_app, seconds_value
 from pythia_fast.cli.target import load_app
+from pythia_fast.cli.telling import show_last, tell
 from pythia_fast.errors import ConfigError
-from pythia_fast.outlet import say_last
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.base import Source
@@ -102,7 +101,7 @@ def record(
     held = check_target(file)
     if not quiet:
         for line in told_before(chosen, file, held):
-            print(line, file=sys.stderr)
+            tell(line)
     app = apps.prepared(
         apps.record,
         chosen if max_messages is None else Limited(chosen, max_messages),
@@ -123,15 +122,13 @@ def record(
     kept = result.rows - result.dead_lettered
     if not quiet:
         grown = file.stat().st_size - held if file.exists() else 0
-        say_last(
-            sys.stdout,
+        show_last(
             f"recorded {kept:,} messages of {chosen.describe()} in {file}, which grew by {grown:,} bytes\n",
         )
     if result.dead_lettered:
-        say_last(
-            sys.stderr,
+        tell(
             f"error: {result.dead_lettered:,} messages were not recorded (larger than --max-message-bytes, most "
-            "likely): they are among the dead letters\n",
+            "likely): they are among the dead letters",
         )
         return ExitCode.FAILED if code == ExitCode.DONE else code
     return code

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ import typer
 from pythia_fast.cli.run import ConnectTimeout, DrainTimeout, Quiet, ReportPath, StateDir, Workers
 from pythia_fast.cli.running import run_app, workers_of
 from pythia_fast.cli.target import load_app
+from pythia_fast.cli.telling import tell
 from pythia_fast.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def replay(
     if (app is None) == (to is None):
         raise ConfigError("give --app MODULE:APP, whose handler gets the messages, or --to TARGET: one of the two")
     if not os.path.isfile(file):
-        raise ConfigError(f"there is no file {file}")
+        raise ConfigError(no_file(file))
     pace = parse_speed(speed)
     loaded, name = handled_by(app, handler, no_sink) if app is not None else sent_to(str(to), handler, no_sink)
     folder = state_dir or own_folder(Path(".pythia") / loaded.name)
@@ -123,7 +123,7 @@ def replay(
         replayed = dataclasses.replace(replayed, rate_limit=pace.rows_per_second)
     loaded.handlers[name] = replayed
     if not quiet:
-        print(order_line(file, replayed, pace, recorded, letters), file=sys.stderr)
+        tell(order_line(file, replayed, pace, recorded, letters))
     try:
         code, result = run_app(
             loaded,
@@ -143,15 +143,23 @@ def replay(
     if feeder is not None and feeder.failure is not None:
         raise SourceError(f"{file} could not be read to its end: {feeder.failure}")
     if letters is not None and letters.left_out and not quiet:
-        print(
+        tell(
             f"dead letters left out, because they hold results that a sink refused, not messages: {letters.left_out:,}",
-            file=sys.stderr,
         )
     if result.dead_lettered == 0 and state_dir is None:
         shutil.rmtree(folder, ignore_errors=True)  # nothing but the position in FILE
     elif result.dead_lettered and not quiet:
-        print(f"dead letters, unless the handler sends them elsewhere: {folder}", file=sys.stderr)
+        tell(f"dead letters, unless the handler sends them elsewhere: {folder}")
     return code
+
+
+def no_file(file: Path) -> str:
+    """Why this cannot be replayed: it is no plain file, which could be read twice."""
+    if os.path.isdir(file):
+        return f"{file} is a folder"
+    if str(file) == "-" or os.path.exists(file):
+        return f"{file} is no plain file; an app of its own reads a pipe, with source=FileConsumer('-')"
+    return f"there is no file {file}"
 
 
 def handled_by(target: str, handler: str | None, no_sink: bool) -> tuple[App, str]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from pythia_fast.cli.telling import tell
+from pythia_fast.cli.whole_file import write_whole
 from pythia_fast.errors import PythiaError
 from pythia_fast.observer import Observer, RunInfo, Snapshot
 from pythia_fast.report import RunReport
-
-
-def beside(path: Path) -> Path:
-    """Where a report is written, to be renamed when it is whole."""
-    return path.with_name(path.name + ".new")
 
 
 class ReportWriter(Observer):
@@ -32,14 +28,12 @@ class ReportWriter(Observer):
         """Nothing of it is in the report."""
 
     def finished(self, report: RunReport) -> None:
-        fresh = beside(self._path)
         try:
-            fresh.write_bytes(report.to_json())
-            fresh.replace(self._path)
+            write_whole(self._path, report.to_json())
         except OSError as error:
             self._trouble = f"the run is over, but its report cannot be written to {self._path}: {error.strerror}"
             if report.ending == "failed":  # what ended the run is told next, and nobody asks for this any more
-                print(self._trouble, file=sys.stderr)
+                tell(self._trouble)
 
     def check(self) -> None:
         """Raises PythiaError when the report could not be written."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from pythia_fast.cli.exit_codes import ExitCode, code_of_report
+from pythia_fast.cli.telling import release, show_last, shown_on, tell
 from pythia_fast.options import MAX_SECONDS, MAX_WORKERS
-from pythia_fast.outlet import say_last
 
 if TYPE_CHECKING:
     from pythia_fast.app import App
@@ -48,6 +48,14 @@ def seconds_value(text: str | float) -> float:
     return value
 
 
+def some_seconds_value(text: str | float) -> float:
+    """The same where none at all would be no time for anything."""
+    value = seconds_value(text)
+    if not value:
+        raise typer.BadParameter("it is 0; write a number of seconds above that")
+    return value
+
+
 def rows_value(text: str | int) -> int:
     """The number of rows that was typed."""
     digits = str(text)
@@ -72,12 +80,10 @@ def report_value(path: Path | None) -> Path | None:
         raise typer.BadParameter(f"{path} is a folder")
     if not os.path.isdir(path.parent):
         raise typer.BadParameter(f"there is no folder {path.parent}")
-    from pythia_fast.cli.report_file import beside
+    from pythia_fast.cli.whole_file import check_writable
 
-    fresh = beside(path)
     try:
-        fresh.write_bytes(b"{}\n")
-        fresh.unlink()
+        check_writable(path)
     except OSError as error:
         raise typer.BadParameter(f"cannot write {path}: {error.strerror}") from None
     return path
@@ -125,7 +131,8 @@ def run_app(
     if not quiet:
         print_summary(report)
     elif lines := losses(report):
-        say_last(sys.stderr, "".join(f"{line}\n" for line in lines))
+        tell("\n".join(lines))
+    release(sys.stdout)  # what the app's module printed there is no part of the run
     for writer in writers:
         writer.check()
     return code_of_report(report), report
@@ -144,11 +151,9 @@ def losses(report: RunReport) -> list[str]:
 
 def print_summary(report: RunReport) -> None:
     """Print the table of figures on stdout, and where the dead letters are."""
-    from rich.console import Console
-
     from pythia_fast.cli.summary import dead_letter_lines, summary_table
 
-    console = Console(file=sys.stdout)
+    console = shown_on(sys.stdout)
     with console.capture() as captured:
         console.print(summary_table(report))
-    say_last(sys.stdout, captured.get() + "".join(f"{line}\n" for line in dead_letter_lines(report)))
+    show_last(captured.get() + "".join(f"{line}\n" for line in dead_letter_lines(report)))

@@ -14,7 +14,7 @@ SHOWN_AGE_S = 5.0
 _ENDINGS = {
     "done": "done: the sources ended",
     "drained": "drained: everything that was read is finished",
-    "deadline": "drain deadline passed with work left",
+    "deadline": "stopped with work left",
     "killed": "stopped at once by a second signal",
     "failed": "failed",
 }

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import pythia_fast
 from pythia_fast.cli.early_stop import StoppedBeforeStart
 from pythia_fast.cli.exit_codes import AppImportError
+from pythia_fast.errors import ConfigError
 from pythia_fast.pool import keep_to_one_thread
 
 if TYPE_CHECKING:
@@ -76,8 +79,23 @@ def _import_module(name: str, *, looked_in: str) -> ModuleType:
         ) from None
     except (KeyboardInterrupt, GeneratorExit, StoppedBeforeStart):
         raise
+    except ConfigError as error:
+        place = _place_of(error)
+        if not place:
+            raise AppImportError(f"importing module {name!r} failed") from error
+        raise AppImportError(f"{place}: {error}") from None
     except BaseException as error:  # also SystemExit: a script that calls sys.exit() when imported
         raise AppImportError(f"importing module {name!r} failed") from error
+
+
+def _place_of(error: ConfigError) -> str:
+    """The line of the user's that declares what cannot work, as ``shop.py line 7``; empty where there is none."""
+    package = str(Path(pythia_fast.__file__).parent) + os.sep
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((package, importlib.__path__[0], "<frozen")):
+            path = Path(frame.filename)
+            return f"{os.path.relpath(path) if path.is_relative_to(Path.cwd()) else path} line {frame.lineno}"
+    return ""
 
 
 def _near_files(path: Path) -> str:

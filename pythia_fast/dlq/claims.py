@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from pythia_fast.brokers.file_sink import FileLockedError, open_locked
+from pythia_fast.brokers.locked_file import FileLockedError, open_locked
 from pythia_fast.errors import SinkError
 from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pythia_fast.brokers.file_sink import FileLockedError, open_locked, whole_end
+from pythia_fast.brokers.locked_file import FileLockedError, open_locked
+from pythia_fast.brokers.sink_file import whole_end
 from pythia_fast.dlq.ranges import Ranges
 from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
 from pythia_fast.errors import SinkError, SourceError
@@ -90,7 +91,8 @@ class FileStore(DeadLetterStore):
                 self._replace(content, taken)
         except OSError as error:
             raise SinkError(f"cannot take letters out of {self._shown}: {error.strerror}") from None
-        return [f"kept in {self._shown}.done"] if archive else []
+        # Beside the file that a link leads to, not beside the link.
+        return [f"kept in {self._path if self._shown.is_symlink() else self._shown}.done"] if archive else []
 
     def _append(self, content: BinaryIO, taken: Ranges, done: Path) -> None:
         fd = open_locked(str(done), PRIVATE_MODE)

@@ -22,6 +22,7 @@ from pythia_fast.brokers.file import FileConsumer, FileProducer
 from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
 from pythia_fast.cli.exit_codes import code_of_error, code_of_report
 from pythia_fast.cli.target import load_app
+from pythia_fast.drill.brokers import options_at
 from pythia_fast.drill.faults import FAULTS
 from pythia_fast.drill.injection import DrilledAdapter, Injection
 from pythia_fast.drill.outage import Outage
@@ -54,7 +55,11 @@ def drilled(handler: Handler, settings: Settings) -> Handler:
     """The handler, with all that the drill puts in its place."""
     deadline = handler.batch_deadline or settings.batch_deadline
     injection = Injection(
-        FAULTS.get(settings.fault), Path(settings.folder), deadline or 0.0, handler.output_rows == "any"
+        FAULTS.get(settings.fault),
+        Path(settings.folder),
+        deadline or 0.0,
+        any_rows=handler.output_rows == "any",
+        decoder=handler.decoding.name,
     )
     user = handler.adapter
     source, sink = ends(handler, settings)
@@ -81,7 +86,7 @@ def ends(handler: Handler, settings: Settings) -> tuple[Source, Sink]:
             FileConsumer(given.input, format=given.format, consumer_group=GROUP),
             FileProducer(given.output, fsync=fsync),
         )
-    own = dict(given.options)
+    own = options_at(handler, given.servers)
     source = KafkaConsumer(given.topic, consumer_group=given.group, options={**own, **FETCHED_AHEAD})
     return source, KafkaProducer(given.results, options=own)
 

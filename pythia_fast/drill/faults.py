@@ -67,7 +67,7 @@ FAULTS = {
         Fault(
             "disk-full",
             "the file of results cannot grow for two seconds; then again, and the run is stopped meanwhile",
-            "it is told, rows wait, nothing is lost, and the next run finishes",
+            "it is told, rows wait, nothing is lost, the next run finishes, and only rows in hand come twice",
             "runtime",
             pace_s=6,
         ),

@@ -27,6 +27,7 @@ from pythia_fast.drill.faults import Fault
 from pythia_fast.drill.ledger import Keys, keys_of
 from pythia_fast.drill.receipts import with_receipts
 from pythia_fast.handlers import Adapter, HandlerCall
+from pythia_fast.private import PRIVATE_MODE, private_opener
 
 POISON, HITS = "poison", "hits"
 MEMORY_STEP = 16 << 20
@@ -64,6 +65,7 @@ class Injection:
     folder: Path
     batch_deadline: float
     any_rows: bool  #: output_rows of the handler is "any"
+    decoder: str  #: name of the handler's
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ class DrilledCall(HandlerCall):
         self._calls += 1
         if number is not None and number % 2 == 0:
             self._fail(number, keys)
-        result = with_receipts(self._inner(batch), keys, any_rows=self._injection.any_rows)
+        injection = self._injection
+        result = with_receipts(self._inner(batch), keys, any_rows=injection.any_rows, decoder=injection.decoder)
         if number is not None:  # every other time the handler has done its work already
             self._fail(number, keys)
         if self._fault is not None:
@@ -120,6 +123,8 @@ class DrilledCall(HandlerCall):
         if self._calls < 2 or any(self._touches(hit, keys) for hit in self._hits()):
             return None  # rows that met it once are let pass
         assert self._fault is not None
+        if self._fault.name == "raise" and len(keys) == 1:
+            return None  # a row that raises alone is the guilty one, and rightly dead-lettered
         for number in range(self._fault.once):
             if make_new(self._injection.folder / f"claim-{number}", b""):
                 return number
@@ -171,7 +176,7 @@ class DrilledCall(HandlerCall):
                     self._note(Recovery(note.number, now))
 
     def _note(self, note: Note) -> None:
-        fd = os.open(self._injection.folder / HITS, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = os.open(self._injection.folder / HITS, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE_MODE)
         try:
             os.write(fd, msgspec.json.encode(note) + b"\n")  # one write: whole, whoever else writes
         finally:
@@ -188,7 +193,8 @@ def read_notes(folder: Path) -> list[Note]:
 def make_new(path: Path, content: bytes) -> bool:
     """Make the file, whole from the beginning; False: another process was first."""
     fresh = path.with_name(f"{path.name}-{os.getpid()}")
-    fresh.write_bytes(content)
+    with open(fresh, "wb", opener=private_opener) as file:
+        file.write(content)
     try:
         os.link(fresh, path)
     except FileExistsError:

@@ -72,7 +72,7 @@ class Outage:
     def _addresses(self) -> set[sockets.Address]:
         assert isinstance(self._settings.ends, KafkaEnds)
         ends = self._settings.ends
-        return sockets.addresses_of([*ends.brokers, *ends.options["bootstrap.servers"].split(",")])
+        return sockets.addresses_of([*ends.brokers, *ends.servers.split(",")])
 
     def _cut(self) -> None:
         addresses = self._addresses()

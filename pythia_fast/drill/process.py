@@ -27,6 +27,7 @@ from pythia_fast.drill.settings import (
     write_settings,
 )
 from pythia_fast.errors import PythiaError
+from pythia_fast.private import private_opener
 from pythia_fast.report import RunReport
 
 LOOK_EVERY_S = 0.02
@@ -52,7 +53,7 @@ class RunProcess:
         read_fd, write_fd = os.pipe()
         environment = {**os.environ, ENVIRONMENT: str(settings_path)}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
-        with self.log_path.open("wb") as log:
+        with open(self.log_path, "wb", opener=private_opener) as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pythia_fast.drill.child", str(write_fd)],
                 env=environment,

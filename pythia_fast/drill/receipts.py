@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,27 @@ from pythia_fast.runtime.outputs import OutputEncoder, columns_of, is_list
 
 COLUMN = "pf_drill"
 _RECEIPT = re.compile(rb'^(?:\{"pf_drill":|pf_drill )(\d+)', re.MULTILINE)
-_encode = OutputEncoder("json")._payload
 
 
-def with_receipts(result: Any, keys: Keys, *, any_rows: bool) -> Any:
-    """What the handler returned for the rows of these keys, with a receipt in each record."""
+@cache
+def _encoder(decoder: str) -> OutputEncoder:
+    return OutputEncoder("json", decoder)
+
+
+def with_receipts(result: Any, keys: Keys, *, any_rows: bool, decoder: str = "json") -> Any:
+    """What the handler (with this ``decoder``) returned for the rows of these keys, with a receipt in each record."""
     if result is None or any_rows:
         return {COLUMN: keys}
     if is_list(result):
         if len(result) != len(keys):
             return result  # the runtime refuses it, as it would without the drill
-        return [_stamped(item, key) for item, key in zip(result, keys.tolist(), strict=True)]
+        return [_stamped(item, key, _encoder(decoder)) for item, key in zip(result, keys.tolist(), strict=True)]
     return {COLUMN: keys, **columns_of(result)}
 
 
-def _stamped(item: Any, key: int) -> Any:
+def _stamped(item: Any, key: int, encoder: OutputEncoder) -> Any:
     try:
-        payload = _encode(item)
+        payload = encoder.payload(item)
     except Exception:  # of the user's own objects too: let the runtime come to it
         return item
     return b"pf_drill %d %b" % (key, payload.replace(b"\n", b" "))

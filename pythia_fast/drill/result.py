@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.drill.faults import FAULTS
 from pythia_fast.drill.ledger import Account, Keys, position_text
 
@@ -31,12 +32,29 @@ class DrillResult(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     broken: list[str] = []  #: promises that were not kept
     inconclusive: list[str] = []  #: why no promise was put to the test
+    error: str = ""  #: why it could not begin, or its rows not be counted
+    error_code: int = 0  #: what a command ends with for that
     notes: list[str] = []  #: what happened
     folder: str = ""  #: where to look; empty where it was removed
 
     @property
-    def verdict(self) -> Literal["PASS", "FAIL", "INCONCLUSIVE"]:
-        return "PASS" if self.passed else "FAIL" if self.broken else "INCONCLUSIVE"
+    def verdict(self) -> Literal["PASS", "FAIL", "INCONCLUSIVE", "ERROR"]:
+        if self.passed:
+            return "PASS"
+        return "FAIL" if self.broken else "ERROR" if self.error else "INCONCLUSIVE"
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the command ends with for this drill alone."""
+        match self.verdict:
+            case "ERROR":
+                return ExitCode(self.error_code)
+            case "FAIL":
+                return ExitCode.FAILED
+            case "INCONCLUSIVE":
+                return ExitCode.INCONCLUSIVE
+            case _:
+                return ExitCode.DONE
 
 
 def promises_broken(account: Account, may_duplicate: int) -> list[str]:
@@ -89,11 +107,7 @@ def recovered_text(times: Sequence[float]) -> str:
 
 def result_lines(result: DrillResult) -> list[str]:
     """One line with the figures, and below it what is wrong and where to look."""
-    figures = (
-        f"rows in {result.rows_in:,}  rows out {result.rows_out:,}  dead-lettered {result.dead_lettered:,}  "
-        f"lost {result.lost:,}  duplicated {result.duplicated:,}  recovered in {recovered_text(result.recovered_ms)}"
-    )
-    lines = [f"drill {result.drill}: {result.verdict}  {figures}"]
+    lines = [f"drill {result.drill}: {result.verdict}  {result.error or figures_text(result)}"]
     lines += [f"  {note}" for note in result.notes]
     lines += [f"  broken: {sentence}" for sentence in result.broken]
     lines += [f"  inconclusive: {sentence}" for sentence in result.inconclusive]
@@ -102,6 +116,14 @@ def result_lines(result: DrillResult) -> list[str]:
     if result.folder:
         lines.append(f"  input, results, dead letters and logs: {result.folder}")
     return lines
+
+
+def figures_text(result: DrillResult) -> str:
+    """What was counted."""
+    return (
+        f"rows in {result.rows_in:,}  rows out {result.rows_out:,}  dead-lettered {result.dead_lettered:,}  "
+        f"lost {result.lost:,}  duplicated {result.duplicated:,}  recovered in {recovered_text(result.recovered_ms)}"
+    )
 
 
 def results_json(results: Sequence[DrillResult]) -> str:

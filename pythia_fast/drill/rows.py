@@ -16,6 +16,7 @@ from pythia_fast.demo.order_file import write_order_file
 from pythia_fast.drill.ledger import Keys, keys_of
 from pythia_fast.drill.settings import InputFormat
 from pythia_fast.errors import ConfigError
+from pythia_fast.private import private_opener
 from pythia_fast.registration import Handler
 
 DEMO_ROWS = 200_000
@@ -78,7 +79,7 @@ def repeated(payloads: Sequence[bytes], rows: int) -> Iterator[bytes]:
 def write_input(path: Path, payloads: Sequence[bytes], rows: int, form: InputFormat) -> Keys:
     """Write the rows to a file and return the position of each: the byte at which its record begins."""
     sizes = np.fromiter(map(len, repeated(payloads, rows)), np.int64, rows)
-    with path.open("wb", buffering=1 << 20) as file:
+    with open(path, "wb", buffering=1 << 20, opener=private_opener) as file:
         for payload in repeated(payloads, rows):
             file.write(payload + b"\n" if form == "ndjson" else _SIZE.pack(len(payload)) + payload)
         file.flush()

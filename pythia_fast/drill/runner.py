@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from pythia_fast.cli.exit_codes import ExitCode
+from pythia_fast.cli.exit_codes import ExitCode, code_of_error
 from pythia_fast.drill import receipts
 from pythia_fast.drill.faults import Fault
 from pythia_fast.drill.ledger import Account, Keys, balance
@@ -21,6 +21,7 @@ from pythia_fast.drill.rows import batch_size_for, repeated, write_input
 from pythia_fast.drill.settings import FileEnds, InputFormat, KafkaEnds, Settings
 from pythia_fast.drill.topics import DrillTopics, Results
 from pythia_fast.errors import PythiaError
+from pythia_fast.private import PRIVATE_FOLDER_MODE, private_opener
 from pythia_fast.registration import Handler
 from pythia_fast.runtime.dead_letter_form import StoredLetter
 from pythia_fast.runtime.slot_plan import plan_slots
@@ -31,6 +32,7 @@ Show = Callable[[int], None]
 LOG_LINES = 8  #: of a run that failed, in the report
 READ_RESULTS_S = 60.0
 SLOW_BYTES_PER_S, SLOWEST_BYTES_PER_S = 64_000.0, 500.0
+NO_ROWS: Keys = np.empty(0, np.int64)
 SIZED = 1000  #: payloads that are measured
 MORE_ROWS = "give more rows with --rows"
 GRAIN_S = 0.02  #: a batch under a rate limit has at most so many seconds' rows (ext/token_bucket.h)
@@ -63,7 +65,7 @@ class Drill:
     fault: Fault
     folder: Path
     show: Show
-    inputs: Keys = field(default_factory=lambda: np.empty(0, np.int64))
+    inputs: Keys = field(default_factory=NO_ROWS.copy)
     topics: DrillTopics | None = None
     results: Results | None = None
     runs: list[RunProcess] = field(default_factory=list)
@@ -121,6 +123,8 @@ class Drill:
             self.results = Results(self.topics)
         else:
             self.inputs = write_input(self._input, self.plan.payloads, self.plan.rows, self.plan.input_format)
+            with open(self.output, "xb", opener=private_opener):
+                pass  # a sink that makes its file makes it for readers; this one holds what the app made of payloads
 
     @property
     def _input(self) -> Path:
@@ -226,33 +230,29 @@ def how_it_stands(run: RunProcess) -> str:
 def run_drill(
     plan: Plan, fault: Fault, folder: Path, show: Show, scenario: Callable[[Drill], None], *, keep: bool = False
 ) -> DrillResult:
-    """Have the scenario played, and count. The folder is made, and removed when all went well unless ``keep``.
-
-    Raises PythiaError where the drill cannot even begin: no broker, say.
+    """Have the scenario played, and count. The folder is made, and removed when all went well unless ``keep``, or when
+    the drill cannot even begin: no broker, say.
     """
     begun = time.monotonic()
-    folder.mkdir(parents=True)
+    folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True)
     drill = Drill(plan, fault, folder.resolve(), show)
+    account = balance(NO_ROWS, NO_ROWS, NO_ROWS)
+    stopped: PythiaError | None = None
+    passed = False
     try:
-        try:
-            scenario(drill)
-        except PythiaError as error:
-            if not drill.runs:
-                raise
-            (drill.inconclusive if isinstance(error, TooSoonError) else drill.broken).append(str(error))
-        for run in drill.runs:
-            run.close()
-        if drill.results is not None:
-            drill.results.read_to_end(READ_RESULTS_S)
+        play(drill, scenario)
         account = drill.account()
+        drill.broken += promises_broken(account, drill.may_duplicate)
         failures = [letter.reason for letter in drill.letters() if letter.error]
+        drill.broken += handler_that_fails(failures, account.rows_in)
+        passed = not drill.broken and not drill.inconclusive
+    except PythiaError as error:
+        stopped = error
     finally:
         drill.close()
-    drill.broken += promises_broken(account, drill.may_duplicate)
-    drill.broken += handler_that_fails(failures, account.rows_in)
-    passed = not drill.broken and not drill.inconclusive
-    if passed and not keep:
-        shutil.rmtree(folder, ignore_errors=True)
+        kept = bool(drill.runs) and (keep or not passed)
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
     return DrillResult(
         drill=fault.name,
         passed=passed,
@@ -266,6 +266,22 @@ def run_drill(
         seconds=time.monotonic() - begun,
         broken=drill.broken,
         inconclusive=drill.inconclusive,
+        error="" if stopped is None else str(stopped),
+        error_code=0 if stopped is None else code_of_error(stopped),
         notes=drill.notes,
-        folder="" if passed and not keep else str(folder),
+        folder=str(folder) if kept else "",
     )
+
+
+def play(drill: Drill, scenario: Callable[[Drill], None]) -> None:
+    """From the beginning to the end of all runs. Raises PythiaError when none began, or results cannot be read."""
+    try:
+        scenario(drill)
+    except PythiaError as error:
+        if not drill.runs:
+            raise
+        (drill.inconclusive if isinstance(error, TooSoonError) else drill.broken).append(str(error))
+    for run in drill.runs:
+        run.close()
+    if drill.results is not None:
+        drill.results.read_to_end(READ_RESULTS_S)

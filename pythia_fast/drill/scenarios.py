@@ -17,6 +17,7 @@ from pythia_fast.drill.result import places
 from pythia_fast.drill.runner import MORE_ROWS, Drill
 from pythia_fast.runtime.dead_letter_form import StoredLetter
 
+ONE_ROW_BATCHES = "with batch_size=1 each row that raises is the guilty one"
 DIED = "the handler's process died on this row"
 #: Between a commit being due and being made.
 COMMIT_SLACK_S = 0.25
@@ -38,7 +39,7 @@ def handler_fault(drill: Drill) -> None:
     if len(first) < drill.fault.once or not (drill.folder / POISON).exists():
         drill.inconclusive.append(
             f"the fault was to come to {drill.fault.once} batches and a row, but came to {len(first)} batches only: "
-            f"{MORE_ROWS}"
+            f"{ONE_ROW_BATCHES if _has_batches_of_one_row(drill) else MORE_ROWS}"
         )
         return
     gone = set(first) - set(back)
@@ -49,6 +50,11 @@ def handler_fault(drill: Drill) -> None:
     else:
         drill.notes.append(f"the handler raised {len(hits):,} times, for {len(first)} batches once and one row always")
     _guilty_rows(drill, hits)
+
+
+def _has_batches_of_one_row(drill: Drill) -> bool:
+    """Whether the handler never has a batch that could raise for another row's sake."""
+    return drill.fault.name == "raise" and drill.plan.handler.batch_size == 1
 
 
 def _guilty_rows(drill: Drill, hits: list[Hit]) -> None:
@@ -127,6 +133,9 @@ def disk_full(drill: Drill) -> None:
     first.stop()
     drill.wait_for_end(first, ExitCode.DEADLINE)
     drill.may_duplicate = drill.rows_in_hand
+    drill.notes.append(
+        f"stopped after {first.rows:,} rows; of those that were in hand, {drill.may_duplicate:,} at most may come twice"
+    )
     second = drill.start("second run", under_fault=False)
     drill.wait_for_end(second)
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from pythia_fast.private import private_opener
 from pythia_fast.report import RunReport
 
 #: Names the file of settings, for the process itself and for every interpreter that its pool is made from.
@@ -27,7 +28,7 @@ class FileEnds(msgspec.Struct, frozen=True, tag=True):
 class KafkaEnds(msgspec.Struct, frozen=True, tag=True):
     """Rows come from a topic of the drill's and go to another."""
 
-    options: dict[str, str]  #: librdkafka's: addresses and credentials
+    servers: str  #: bootstrap.servers; credentials are the app's, which the process asks for them itself
     topic: str
     group: str
     results: str
@@ -99,7 +100,8 @@ SAMPLE_EVERY_S = 0.02
 
 def write_settings(settings: Settings, path: Path) -> None:
     """Keep them in a file for the process that is about to start."""
-    path.write_bytes(msgspec.json.encode(settings))
+    with open(path, "wb", opener=private_opener) as file:
+        file.write(msgspec.json.encode(settings))
 
 
 def read_settings() -> Settings:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from pythia_fast.brokers.kafka_client import KafkaAccess, text_of
@@ -24,6 +23,8 @@ PARTITIONS = 4
 LEADERS_S = 30.0
 AT_ONCE = 100  #: messages that the broker gets, and gives, together: what a connection carries shall be felt
 READ_AT_ONCE = 10_000
+#: Rows that wait in the producer, and how long each may: a broker that takes 170 rows a second is fast enough.
+FILL_QUEUE, FILL_S = 10_000, 60.0
 
 
 class Receipt(NamedTuple):
@@ -43,7 +44,7 @@ class DrillTopics:
         self.name = f"{PREFIX}-{uuid.uuid4().hex[:8]}"
         self.source = f"{self.name}-rows"
         self.results = [f"{self.name}-results-{run}" for run in range(runs)]
-        self._admin = AdminClient(dict(options))
+        self._admin = self._access.admin()
         self.brokers = self._make()
 
     def _make(self) -> list[str]:
@@ -73,12 +74,12 @@ class DrillTopics:
 
     def ends(self, run: int) -> KafkaEnds:
         """What a run is given."""
-        options = dict(self._access.options)
-        return KafkaEnds(options, self.source, self.name, self.results[run], self.brokers)
+        return KafkaEnds(self._access.servers, self.source, self.name, self.results[run], self.brokers)
 
     def fill(self, payloads: Iterable[bytes]) -> Keys:
         """Send the rows, in turn to each partition; their positions."""
-        producer = KafkaAccess({**self._access.options, "batch.num.messages": str(AT_ONCE)}, self._timeout_s).producer()
+        options = {"batch.num.messages": str(AT_ONCE), "queue.buffering.max.messages": str(FILL_QUEUE)}
+        producer = KafkaAccess({**self._access.options, **options}, FILL_S).producer()
         failures: list[str] = []
         partitions: list[int] = []
         offsets: list[int] = []

@@ -17,7 +17,8 @@ from pathlib import Path
 import msgspec
 
 from pythia_fast.brokers.checkpoint import sync_folder
-from pythia_fast.brokers.file_sink import open_locked, sync_data
+from pythia_fast.brokers.locked_file import open_locked
+from pythia_fast.brokers.sink_file import sync_data
 from pythia_fast.errors import SinkError, SourceError
 
 Key = tuple[str, int]  #: topic and partition of the source

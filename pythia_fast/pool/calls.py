@@ -43,6 +43,7 @@ class Calls:
     breaker: CircuitBreaker
     arena: Arena
     max_attempts: int
+    early: bool = False  #: the round of the batch is, so none of its calls costs an attempt
     answers: int = 0  #: calls that were answered
     outage: str = ""  #: the expected exception that ended the calls
     in_vain: bool = False  #: the rows were searched at their last attempt, and none is known to be at fault
@@ -58,7 +59,7 @@ class Calls:
             return False
         assert error is not None
         self.outage = reason_of(error)[:REASON_CHARACTERS]
-        self.costs_an_attempt = self.arena.circuit == CIRCUIT_CLOSED
+        self.costs_an_attempt = not self.early and self.arena.circuit == CIRCUIT_CLOSED
         return True
 
     def spent(self, attempt: int) -> int:

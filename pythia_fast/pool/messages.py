@@ -84,6 +84,7 @@ class BootFailed(msgspec.Struct, tag="boot_failed"):
     traceback: str
     cause: str  #: the exception in a line
     app_changed: bool = False  #: it imported another app than the one that runs, as every other one would
+    misconfigured: bool = False  #: an option cannot work, as ``traceback`` says in a sentence
 
 
 class TeardownFailed(msgspec.Struct, tag="teardown_failed"):
@@ -117,6 +118,7 @@ class Died(msgspec.Struct, tag="died"):
     status: int  #: exit code, or minus the signal that killed it
     said: str = ""  #: its last words (pool/crash_text.py)
     lacking: Lacking | None = None  #: it left for want of this
+    peak_mb: float = 0.0  #: the most resident memory that it had at once, in 10**6 bytes
 
 
 Message = Setup | Launch | Signal | Ping | Pong | Ready | Launched | BootFailed | TeardownFailed | Recycles | Died

@@ -89,6 +89,7 @@ class Nursery:
         self._asked: deque[Launch] = deque()  # those that no Launched packet has answered, in order
         self._children: dict[int, _Child] = {}  # pid
         self._pinged_at: float | None = None  # time.monotonic(); None: it has answered
+        self.largest_mb = 0.0  #: the most resident memory that one of its processes, which has ended, had at once
         self._sending = threading.Lock()
         self._pidfd = _open_pidfd(pid)  # readable once it has ended
 
@@ -208,6 +209,7 @@ class Nursery:
                 self._asked.popleft()
             self._children[message.pid] = _Child(message.pool, message.worker, _open_pidfd(message.pid))
         elif isinstance(message, Died):
+            self.largest_mb = max(self.largest_mb, message.peak_mb)
             child = self._children.pop(message.pid, None)
             if child is not None and child.pidfd is not None:
                 os.close(child.pidfd)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pythia_fast import pool
 from pythia_fast._ext.arena_memory import die_with_parent
+from pythia_fast.errors import ConfigError
 from pythia_fast.pool import crash_text
 from pythia_fast.pool.forked import lead_own_group
 from pythia_fast.pool.identity import AppChangedError
@@ -35,13 +36,14 @@ from pythia_fast.pool.messages import (
     send,
     shorten,
 )
-from pythia_fast.pool.users_frames import cause_of, format_error
+from pythia_fast.pool.users_frames import cause_of, format_error, is_ours
 
 #: Runs in a child: (pool, seat, to be told which limit was reached) -> the traceback of its teardown(), or nothing.
 ChildMain = Callable[[int, int, Callable[[str], None]], str]
 
 EXIT_BOOT_FAILED = 3
 CAUSE_CHARACTERS = 500
+MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024  #: unit of ru_maxrss, getrusage(2)
 FORK_RETRY_S = 0.5  #: until a fork that failed is tried again
 
 
@@ -137,7 +139,7 @@ class _Launches:
             said = crash_text.make_file()
             others = [*self._own_fds, *(child.said_fd for child in self._children.values())]
             try:
-                pid = _fork_child(self._channel, self._child_main, launch, others, said)
+                pid, gate = _fork_child(self._channel, self._child_main, launch, others, said)
             except OSError as error:
                 if said != crash_text.NO_FILE:
                     os.close(said)
@@ -151,33 +153,52 @@ class _Launches:
                 return
             self._asked.popleft()
             self._children[pid] = _Child(launch.pool, launch.worker, said)
-            send(self._channel, Launched(launch.pool, launch.worker, pid))
+            try:
+                send(self._channel, Launched(launch.pool, launch.worker, pid))
+                os.write(gate, b"!")
+            finally:
+                os.close(gate)
         self.retry_s = None
 
 
 def _reap(channel: socket.socket, children: dict[int, _Child]) -> None:
     """Only our own pids are waited for: the app may have children of its own in here."""
     for pid in list(children):
-        done, status = os.waitpid(pid, os.WNOHANG)
+        done, status, usage = os.wait4(pid, os.WNOHANG)
         if done:
             child = children.pop(pid)
             said, lacking = crash_text.take(child.said_fd)
             exit_code = os.waitstatus_to_exitcode(status)
-            send(channel, Died(child.pool, child.worker, pid, exit_code, shorten(said), lacking))
+            peak_mb = usage.ru_maxrss * MAXRSS_BYTES / 1e6
+            send(channel, Died(child.pool, child.worker, pid, exit_code, shorten(said), lacking, peak_mb))
 
 
 def _fork_child(
     channel: socket.socket, child_main: ChildMain, launch: Launch, others: Sequence[int], said_fd: int
-) -> int:
-    """``others``: descriptors that are none of the child's business."""
+) -> tuple[int, int]:
+    """(pid, gate): the child waits at the gate until something is written there, once the runtime was told of it.
+
+    A child that takes a batch, or runs the user's code, and brings the nursery down before it was told of would be
+    known to nobody: its batch would never be handed on, and the next process of its place would be taken for it.
+
+    ``others``: descriptors that are none of the child's business.
+    """
     nursery = os.getpid()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
+    gate_of_child, gate = os.pipe()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+    except OSError:
+        os.close(gate)
+        os.close(gate_of_child)
+        raise
     if pid:
-        return pid
+        os.close(gate_of_child)
+        return pid, gate
     status = EXIT_BOOT_FAILED
     try:
+        os.close(gate)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for fd in others:
@@ -186,7 +207,9 @@ def _fork_child(
         crash_text.keep_in(said_fd)
         die_with_parent()
         lead_own_group()
-        if os.getppid() == nursery:
+        told_of = os.read(gate_of_child, 1) != b""  # else the nursery is gone
+        os.close(gate_of_child)
+        if told_of and os.getppid() == nursery:
             trouble = child_main(
                 launch.pool,
                 launch.worker,
@@ -207,9 +230,10 @@ def _fork_child(
 
 def _boot_failed(launch: Launch, error: BaseException) -> BootFailed:
     changed = isinstance(error, AppChangedError)
-    text = str(error) if changed else format_error(error)
+    misconfigured = isinstance(error, ConfigError) and not changed and is_ours(error)
+    text = str(error) if changed or misconfigured else format_error(error)
     cause = shorten(cause_of(error)[:CAUSE_CHARACTERS])
-    return BootFailed(launch.pool, launch.worker, os.getpid(), shorten(text), cause, app_changed=changed)
+    return BootFailed(launch.pool, launch.worker, os.getpid(), shorten(text), cause, changed, misconfigured)
 
 
 def main(channel_fd: int) -> int:

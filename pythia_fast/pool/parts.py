@@ -69,3 +69,18 @@ def parts_after(suspects: Suspects, rows: int, killers: int) -> list[Part]:
         parts.append(Part(end, min(end + step, rows), 1))  # the whole batch was in the first holder's hands
         end, step = parts[-1].end, 2 * step
     return parts
+
+
+def parts_to_go(suspects: Suspects, rows: int, killers: int, most: int, *, died: bool) -> list[Part]:
+    """The parts, in order, that make up the rows from the beginning, or from where a death left them.
+
+    ``most``: rows of one call. Rows that waited together may be more. Those that are given to the handler together
+    begin at a multiple of it, so a death tells nothing of the ones behind.
+    ``died``: ``suspects`` are of a holder that did.
+    """
+    parts: list[Part] = []
+    end = 0
+    if died:
+        end = min(rows, max(suspects.end - 1, 0) // most * most + most)
+        parts = parts_after(suspects, end, killers)
+    return parts + [Part(begin, min(begin + most, rows), 0) for begin in range(end, rows, most)]

@@ -10,13 +10,15 @@ import numpy as np
 
 from pythia_fast.errors import OutputValueError
 from pythia_fast.pool.forked import leave_if_forked
+from pythia_fast.runtime.arrow_imports import load_arrow, needs_arrow
 from pythia_fast.runtime.kept_rows import rows_to_send
-from pythia_fast.runtime.outputs import Encoded, OutputEncoder, Records, faults_in
+from pythia_fast.runtime.outputs import Encoded, Records, faults_in, output_encoder
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
     from pythia_fast.batch import Batch
     from pythia_fast.handlers import HandlerCall
+    from pythia_fast.pool.call_clock import CallClock
     from pythia_fast.registration import Handler
 
 
@@ -31,15 +33,16 @@ class Written:
 class RecordWriter:
     """One pool process' way from a batch to records; holds no state between two of them."""
 
-    def __init__(self, handler: Handler, arena: Arena, call: HandlerCall, worker: int) -> None:
+    def __init__(self, handler: Handler, arena: Arena, call: HandlerCall, clock: CallClock) -> None:
         self._handler = handler
-        self._watched = worker if handler.batch_deadline is not None else None
+        self._clock = clock
         self._arena = arena
         self._call = call
         self._pid = os.getpid()
+        self._looked_at: type | None = None  # of the last result; pyarrow is ready for such
         self._at = arena.offsets["output"]
         self._size = arena.offsets["output_bytes"]
-        self._encoder = OutputEncoder(handler.sink.encoding() if handler.sink is not None else "json")
+        self._encoder = output_encoder(handler)
 
     def call_and_write(self, slot: int, batch: Batch[Any], region: Written) -> list[OutputValueError]:
         """Call the handler and encode what it returned; the rows of the batch whose records cannot be sent on.
@@ -47,10 +50,13 @@ class RecordWriter:
         Whatever it raises, nothing of the result is sent on. Only its frame holds the result, which may look at the
         batch.
         """
-        result = self._call(batch) if self._watched is None else self._call_in_time(batch, self._watched)
+        self._clock.start()
+        result = self._call(batch)
         leave_if_forked(self._pid)
         if result is None:
             return []
+        if type(result) is not self._looked_at:
+            self._get_ready(result)
         result, kept = rows_to_send(self._handler, result, len(batch), batch.given_back)
         records = self._encoder.open(result)
         if kept is None or self._handler.on_error != "isolate":
@@ -64,13 +70,13 @@ class RecordWriter:
         """Whether the region has less room left than it holds."""
         return 2 * region.bytes > self._size
 
-    def _call_in_time(self, batch: Batch[Any], worker: int) -> Any:
-        """Call the handler while the supervisor watches the time."""
-        self._arena.call_begins(worker)
-        try:
-            return self._call(batch)
-        finally:
-            self._arena.call_ends(worker)
+    def _get_ready(self, result: Any) -> None:
+        """Import what writing it takes, in time that is not the call's."""
+        self._looked_at = type(result)
+        if needs_arrow(result):
+            self._clock.stop()
+            load_arrow()
+            self._clock.start()
 
     def _write_good(self, slot: int, records: Records, region: Written) -> list[OutputValueError]:
         """Write the records behind what the region holds already; those that cannot be sent on."""
@@ -113,6 +119,8 @@ class RecordWriter:
         return written
 
     def spill(self, slot: int, region: Written) -> None:
-        """Have the region emptied: what it holds is sent on for good."""
+        """Have the region emptied: what it holds is sent on for good. The wait for that is not the call's."""
+        self._clock.stop()
         self._arena.spill(slot, region.bytes, region.records)
+        self._clock.start()
         region.bytes = region.records = 0

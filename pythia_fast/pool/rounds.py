@@ -7,7 +7,7 @@ the dead holder made of them, so they are written and read such that each row's 
     done                  the note stays as it was: in a later round it says that the row took part, and how often it
                           had been given before
     takes part next       the round and the count tell that this was noted, so one attempt less counts. (A row that only
-                          waited behind another one has an attempt more for it.)
+                          waited behind another one has an attempt more for it.) A round that began early counts none.
 
 Else a row that was done would begin with all its attempts anew, and behind others of its lane.
 """
@@ -37,7 +37,8 @@ def by_given(waiting: WaitingRows, lanes: LanesInHand, rows: RowIndices) -> list
     found = []
     for part in [rows] if origins is None else lanes.apart(rows, origins):
         given = waiting.given(part)
-        noted = np.searchsorted(part, waiting.noted(part))
-        given[noted] -= np.minimum(given[noted], 1)
+        if not waiting.early_due_ns:
+            noted = np.searchsorted(part, waiting.noted(part))
+            given[noted] -= np.minimum(given[noted], 1)
         found += [(part[given == times], int(times)) for times in np.flatnonzero(np.bincount(given))[::-1]]
     return found

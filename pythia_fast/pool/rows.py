@@ -40,13 +40,14 @@ from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
 from pythia_fast.errors import NoSinkError, OutputValueError, ResultError
+from pythia_fast.pool.call_clock import CallClock
 from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls, Doubt
 from pythia_fast.pool.crash_text import leave_lacking
 from pythia_fast.pool.exception_types import is_named
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.pool.limits import has_no_descriptor
 from pythia_fast.pool.outcome import Outcome, grouped
-from pythia_fast.pool.parts import Part, Suspects, convicted, parts_after
+from pythia_fast.pool.parts import Suspects, convicted, parts_to_go
 from pythia_fast.pool.records import RecordWriter
 from pythia_fast.pool.rounds import by_given, note
 from pythia_fast.pool.search import Search
@@ -76,9 +77,16 @@ class _Held:
     journaled: bool = False  #: what is done is written down, row by row
     calls: Calls | None = None  #: for the circuit breaker; None: there is none
     behind_due_ns: int = 0  #: when rows that wait for others are looked at again; 0: none do
+    early_due_ns: int = (
+        0  #: when the round would have been due, if it began before that: its failed attempts do not count
+    )
 
     def rows(self, rows: RowIndices | None) -> RowIndices:
         return np.arange(self.memory.rows, dtype=np.uint32) if rows is None else rows
+
+    def may_try_again(self, attempt: int, most: int) -> bool:
+        """Whether there is another attempt for rows whose ``attempt``-th one failed."""
+        return attempt < most or self.early_due_ns > 0
 
 
 class RowKeeper:
@@ -90,7 +98,8 @@ class RowKeeper:
         self._pid = os.getpid()
         self._offsets = arena.offsets
         self._decoder = handler.decoding.native()
-        self._writer = RecordWriter(handler, arena, call, worker)
+        self._clock = CallClock(arena, worker, watched=handler.batch_deadline is not None)
+        self._writer = RecordWriter(handler, arena, call, self._clock)
         self._parts: PartMemory | None = None  #: made when a batch is first handled in parts
         self._retry = handler.retry
         self._by_key = None if handler.ordering == "unordered" else handler.ordering == "key"
@@ -106,8 +115,10 @@ class RowKeeper:
         held = _Held(slot, memory, LanesInHand(memory, self._by_key))
         if self._handler.parks:
             held.waiting = WaitingRows(self._arena, slot, rows)
+            held.early_due_ns = held.waiting.early_due_ns
             if self._handler.breaker is not None and held.waiting.may_wait:
-                held.calls = Calls(self._handler.breaker, self._arena, self._retry.max_attempts)
+                early = held.early_due_ns > 0
+                held.calls = Calls(self._handler.breaker, self._arena, self._retry.max_attempts, early)
         behind = self._hold_behind_earlier(held)
         if self._arena.crashes(slot) or self._arena.round(slot) > 1:
             self._go_on(held)
@@ -121,6 +132,7 @@ class RowKeeper:
             outcome.due_ns = self._due_ns(held)
         if held.calls is not None:
             held.calls.report(outcome.notes)
+        self._clock.stop()
         return outcome
 
     def _due_ns(self, held: _Held) -> int:
@@ -130,6 +142,8 @@ class RowKeeper:
         given = held.waiting.left
         if not len(given):
             return 0
+        if held.early_due_ns:
+            return held.early_due_ns
         if held.calls is not None and held.calls.outage:
             return monotonic_ns() + OUTAGE_WAIT_NS
         tried = given[given > 0]
@@ -189,9 +203,8 @@ class RowKeeper:
             deaths = done.deaths_before + done.deaths
             held.outcome.give_up("killed", guilty, DIED, deaths)
             self._commit(held, journal, guilty, suspects.end)
-        parts = [Part(0, len(todo), 0)]
-        if self._arena.crashes(held.slot):
-            parts = parts_after(suspects, len(todo), held.outcome.killed)
+        died = self._arena.crashes(held.slot) > 0
+        parts = parts_to_go(suspects, len(todo), held.outcome.killed, self._handler.batch_size, died=died)
         for part in parts:
             rows = todo[part.begin : part.end]
             again = (part.begin, part.end) == suspects[:2]
@@ -246,8 +259,9 @@ class RowKeeper:
             left = self._round(held, rows, deaths, attempt + 1)
             if held.outcome.notes.stop:
                 return
-            rest = left.rest(attempt)
-            if rest and self._retry.waits and held.waiting is not None and held.waiting.may_wait:
+            rest = left.rest(attempt, early=held.early_due_ns > 0)
+            waits = held.early_due_ns or (self._retry.waits and held.waiting is not None and held.waiting.may_wait)
+            if rest and waits:
                 held.noted += rest
                 left.hold()
             elif rest:
@@ -269,7 +283,8 @@ class RowKeeper:
                     return error
                 held.noted.append((held.rows(some), held.calls.spent(attempt)))
                 return None
-            if attempt < self._retry.max_attempts and is_named(error, self._retry.retry_on, RETRY_ON):
+            again = held.may_try_again(attempt, self._retry.max_attempts)
+            if again and is_named(error, self._retry.retry_on, RETRY_ON):
                 left.retry(held.rows(some))
                 return None
             if _is_no_result(error) and self._handler.on_error != "stop":
@@ -343,11 +358,15 @@ class RowKeeper:
         return None
 
     def _decode(self, held: _Held, rows: RowIndices, attempts: int) -> BatchMemory:
-        if self._parts is None:
-            arena = self._arena
-            self._parts = PartMemory(self._handler.decoding.plan, arena.capacity, arena.raw_bytes)
-        memory = self._parts.decode(held.memory, self._decoder, rows, attempts)
-        return memory if memory is not None else decode_rows(held.memory, self._decoder, rows, attempts)
+        self._clock.stop()
+        try:
+            if self._parts is None:
+                arena = self._arena
+                self._parts = PartMemory(self._handler.decoding.plan, arena.capacity, arena.raw_bytes)
+            memory = self._parts.decode(held.memory, self._decoder, rows, attempts)
+            return memory if memory is not None else decode_rows(held.memory, self._decoder, rows, attempts)
+        finally:
+            self._clock.start()  # what it raises is compared with exceptions that the user names
 
     def _take_marks(
         self,
@@ -369,7 +388,7 @@ class RowKeeper:
         wanted = rows[batch.retried]
         if not len(wanted):
             return
-        if attempt < self._retry.max_attempts:
+        if held.may_try_again(attempt, self._retry.max_attempts):
             left.retry(wanted)
             return
         reason = f"the handler asked for another attempt after {attempt} of {self._retry.max_attempts}"

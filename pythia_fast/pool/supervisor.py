@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pythia_fast._ext import spare as spare_words
-from pythia_fast.errors import PoolError
+from pythia_fast.errors import ConfigError, PoolError
 from pythia_fast.pool.limits import Recycled
 from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, Recycles, TeardownFailed
 from pythia_fast.pool.nursery import Nursery, NurseryGoneError, is_stopped
@@ -283,6 +283,8 @@ class Supervisor:
                 last = _end_of(message.traceback)
                 self._log(f"{run.handler.name}: the successor of process {place} could not start:\n{last}")
                 return
+            if message.misconfigured:
+                raise ConfigError(f"handler {run.handler.name!r}: {message.traceback}")
         self.raise_if_boot_failed(message)
         if isinstance(message, Launched):
             self._launched(message)

@@ -6,6 +6,7 @@ import os
 import re
 import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import TypeGuard
 
 _PACKAGE = Path(__file__).parents[1]
@@ -22,12 +23,22 @@ def _calls_the_user(file: str) -> bool:
 
 def format_error(error: BaseException) -> str:
     """The traceback of an exception, from the first frame of the user's on; as it is where there is none."""
-    frames = error.__traceback__
-    while frames is not None and _calls_the_user(frames.tb_frame.f_code.co_filename):
-        frames = frames.tb_next
+    frames = _users_frames(error)
     if frames is None and not _has_place(error):
         frames = error.__traceback__
     return "".join(traceback.format_exception(type(error), error, frames))
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether it was raised without any code of the user's."""
+    return _users_frames(error) is None
+
+
+def _users_frames(error: BaseException) -> TracebackType | None:
+    frames = error.__traceback__
+    while frames is not None and _calls_the_user(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    return frames
 
 
 def _has_place(error: BaseException) -> TypeGuard[SyntaxError]:

@@ -4,6 +4,9 @@
     park       the slot leaves the queue of its process, which goes on with other batches
     round 2    when it is due it comes back to the queue, and the rows that were noted are handled
 
+Before the end of a run, and before partitions go to another member, that comes early, once (ext/intake.h). The service
+that rows wait for is not back sooner for that: what succeeds then is done, and what fails waits as it did before.
+
 A note is a word a row (ext/arena_layout.h): the round that the row takes part in next, and how often it was given to
 the handler. Rows of an ordered lane that come while others of it wait, in a batch of the same process, are noted as
 well without being given to the handler, so they keep their place. That is looked up in the slots themselves,
@@ -96,6 +99,12 @@ class WaitingRows:
         """Whether there can be another round."""
         return self._round < LAST_ROUND
 
+    @property
+    def early_due_ns(self) -> int:
+        """When this round would have been due, if it began before that: what fails in it goes on waiting as it did.
+        Else 0."""
+        return self._arena.early_due_ns(self._slot) if self.may_wait else 0
+
 
 def lanes(memory: BatchMemory, by_key: bool) -> npt.NDArray[np.uint64]:
     """The lane of each row."""
@@ -111,6 +120,9 @@ class LanesThatWait:
         self._arena = arena
         self._by_key = by_key
         self._parent = os.getppid()
+        #: What was looked at last, and the lanes found there, ascending: most batches find the same rows waiting.
+        self._looked_at: tuple[int, list[tuple[int, int, int]]] | None = None
+        self._found = np.zeros(0, np.uint64)
 
     def behind(self, slot: int, memory: BatchMemory, memory_of: MemoryOf) -> tuple[npt.NDArray[np.bool_], int] | None:
         """(bool[rows]: which rows of the batch come behind rows that wait, when to look again); None: none do.
@@ -118,10 +130,12 @@ class LanesThatWait:
         ``memory_of``: the memory of another slot. The completion thread may move rows that wait from slot to slot
         meanwhile: then what was found counts for nothing, and is looked for again.
         """
+        if self._arena.round(slot) > 1:
+            self._looked_at = None  # which of its rows wait is about to be written anew
         while True:
             before = gather.changes(self._arena)
             try:
-                found = self._behind(slot, memory, memory_of)
+                found = self._behind(slot, memory, memory_of, before)
             except (IndexError, ValueError):
                 if not self._changed(before):
                     raise
@@ -134,19 +148,28 @@ class LanesThatWait:
         """Whether slots that wait have been changed since; not, if nobody is there any more who would."""
         return (before % 2 == 1 or gather.changes(self._arena) != before) and os.getppid() == self._parent
 
-    def _behind(self, slot: int, memory: BatchMemory, memory_of: MemoryOf) -> tuple[npt.NDArray[np.bool_], int] | None:
+    def _behind(
+        self, slot: int, memory: BatchMemory, memory_of: MemoryOf, changes: int
+    ) -> tuple[npt.NDArray[np.bool_], int] | None:
         parked = self._arena.parked_before(slot)
         if not parked:
             return None
-        waiting = []
-        for other, waits_from, _due_ns in parked:
-            their = memory_of(other)
-            words = np.frombuffer(self._arena.view(other, self._arena.offsets["retries"], 4 * their.rows), np.uint32)
-            waiting.append(lanes(their, self._by_key)[words >> ROUND_SHIFT >= waits_from])
-        behind = np.isin(lanes(memory, self._by_key), np.concatenate(waiting))
+        if self._looked_at != (changes, parked):
+            self._found = np.unique(np.concatenate([self._lanes_in(*other, memory_of) for other in parked]))
+            self._looked_at = changes, parked
+        mine = lanes(memory, self._by_key)
+        at = np.searchsorted(self._found, mine)
+        behind = at < len(self._found)
+        behind[behind] = self._found[at[behind]] == mine[behind]
         if not behind.any():
             return None
         return behind, max(monotonic_ns(), *(due_ns for _, _, due_ns in parked)) + BEHIND_NS
+
+    def _lanes_in(self, slot: int, waits_from: int, _due_ns: int, memory_of: MemoryOf) -> npt.NDArray[np.uint64]:
+        """Of the rows that wait in a slot."""
+        their = memory_of(slot)
+        words = np.frombuffer(self._arena.view(slot, self._arena.offsets["retries"], 4 * their.rows), np.uint32)
+        return lanes(their, self._by_key)[words >> ROUND_SHIFT >= waits_from]
 
 
 def parts_that_share_no_lane(
@@ -244,8 +267,10 @@ class Remainder:
             self._behind.append(behind)
         return rows
 
-    def rest(self, given: int) -> list[tuple[RowIndices, int]]:
+    def rest(self, given: int, *, early: bool) -> list[tuple[RowIndices, int]]:
         """What is left, the earlier of a lane last: (rows, times given to the handler), which were ``given`` before.
+
+        ``early``: what was given to the handler now does not count.
 
         Mostly nothing, and this is asked for each batch: numpy is not asked then (np.unique imports numpy.ma first,
         which takes a new process longer than a death costs otherwise).
@@ -254,7 +279,7 @@ class Remainder:
         if self._behind:  # some of them were kept more than once while others beside them were searched
             found.append((np.unique(np.concatenate(self._behind)), given))
         if self._again:
-            found.append((np.concatenate(self._again), given + 1))
+            found.append((np.concatenate(self._again), given + (not early)))
         return found
 
     def hold(self) -> None:

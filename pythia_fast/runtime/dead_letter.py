@@ -15,8 +15,10 @@ from urllib.parse import quote
 import msgspec
 
 from pythia_fast.brokers.base import Delivery, Publisher, PublisherContext, Sink
-from pythia_fast.brokers.file_sink import FileLockedError, FileProducer, FilePublisher
+from pythia_fast.brokers.file_sink import FileProducer, FilePublisher
 from pythia_fast.brokers.framing import Place, frame_record
+from pythia_fast.brokers.locked_file import FileLockedError
+from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
 from pythia_fast.runtime.dead_letter_form import DeadLetter, StoredLetter, broker_headers, stored_letter
@@ -136,6 +138,8 @@ class DeadLetterWriter:
         self._places: dict[str, None] = {}  #: where letters were sent, in the order of the first of each
         self._encode = self._encoder(sink)
         self._letters: dict[int, Sequence[DeadLetter]] = {}  # by ticket, until the sink has them
+        self._troubles = TroubleLog(context.log)
+        self._refused_count = 0  # in this run
 
     def _open_sink(self, sink: Sink) -> Publisher:
         if isinstance(sink, FileProducer):
@@ -207,9 +211,11 @@ class DeadLetterWriter:
             )
             for record in delivery.failed
         ]
-        self._context.log(
-            f"{self._context.handler}: the dead-letter sink refused {len(refused)} records "
-            f"({delivery.failed[0].reason}); they are kept in {self._folder}"
+        self._refused_count += len(refused)
+        self._troubles.tell(
+            f"{self._context.handler}: the dead-letter sink refused {_count_text(self._refused_count)} "
+            f"({delivery.failed[0].reason}); what it refuses is kept in {self._folder}",
+            "refused",
         )
         return refused
 
@@ -235,6 +241,10 @@ class DeadLetterWriter:
         for publisher in (self._publisher, self._file):
             if publisher is not None:
                 publisher.close(timeout)
+
+
+def _count_text(records: int) -> str:
+    return "1 record" if records == 1 else f"{records:,} records in all"
 
 
 def _now() -> str:

@@ -14,6 +14,7 @@ import msgspec
 from pythia_fast.brokers.framing import Headers, decode_headers, encode_headers
 
 MAX_HEADER_TEXT = 4000  #: bytes of a reason or traceback in a header: brokers limit the size of a message
+CUT = "..."  #: stands for what was cut off a text
 #: How the reason of a row that killed begins; behind it stands in brackets how the process ended.
 DIED = "the handler's process died on this row"
 #: What a dead letter has beside the original headers in a sink that is no file, in this order.
@@ -198,5 +199,11 @@ def letter_of_record(payload: bytes | None, key: bytes | None, headers: Headers)
 
 
 def _cut(text: str) -> str:
-    """The end of a long text: a traceback tells the error last."""
-    return text if len(text) <= MAX_HEADER_TEXT else "..." + text[-MAX_HEADER_TEXT:]
+    """The end of a long text, from a whole character on: a traceback tells the error last."""
+    encoded = text.encode("utf-8", "surrogateescape")
+    if len(encoded) <= MAX_HEADER_TEXT:
+        return text
+    begin = len(encoded) - (MAX_HEADER_TEXT - len(CUT))
+    for _ in range(3):  # a character has at most so many bytes behind its first
+        begin += encoded[begin] & 0xC0 == 0x80
+    return CUT + encoded[begin:].decode("utf-8", "surrogateescape")

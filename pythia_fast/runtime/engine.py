@@ -144,7 +144,7 @@ class Engine:
                 run.close(at_once=self._ending == "killed")
             self._next_memory = 0.0
             self._sample()
-            if self._ending in ("done", "drained"):  # else some process hangs or none is to be waited for
+            if self._ending != "killed" and all(run.at_rest for run in self._runs):  # else some process may hang
                 self._supervisor.stop_all(CLOSE_TIMEOUT_S, self._stop)
                 if self._stop.killed:
                     self._ending = "killed"
@@ -163,6 +163,7 @@ class Engine:
             yield nursery
         finally:
             nursery.close(CLOSE_TIMEOUT_S)
+            self._sampler.had(nursery.largest_mb)
 
     def _make_nursery(self) -> Nursery:
         target = self._app.locate()
@@ -260,7 +261,9 @@ class Engine:
                 self._ending = "drained"
                 for run in self._runs:
                     run.stop()
-            if all(run.finished or run.failure is not None for run in self._runs):
+            if all(run.at_rest or run.failure is not None for run in self._runs):
+                if not all(run.finished for run in self._runs):
+                    self._ending = "deadline"  # nothing would come of waiting for it
                 break
             if deadline is not None and now >= deadline:
                 self._ending = "deadline"
@@ -311,6 +314,7 @@ class Engine:
             bytes=sum(count.bytes for count in counts),
             batches=sum(count.batches for count in counts),
             batches_in_flight=sum(run.arena.in_flight() for run in self._runs),
+            rows_waiting=sum(run.rows_waiting() for run in self._runs),
             refused=sum(count.refused for count in counts),
             rejected=sum(count.rejected for count in counts),
             dead_lettered=sum(count.dead_lettered for count in counts),

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pythia_fast._ext import gather
 from pythia_fast._ext.intake import Intake
 from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.ring import Arena
@@ -25,7 +26,7 @@ from pythia_fast.runtime.completion import READ_AGAIN, Counts
 from pythia_fast.runtime.dead_letter import DeadLetterWriter, default_files
 from pythia_fast.runtime.flow import FlowControl
 from pythia_fast.runtime.reading import Reading
-from pythia_fast.runtime.slot_plan import plan_slots, slot_bytes
+from pythia_fast.runtime.slot_plan import plan_slots, slot_bytes, slot_rows
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.spool import Spool
 from pythia_fast.runtime.standing import Standing
@@ -71,8 +72,9 @@ class HandlerRun:
         self._reader: Reader | None = None
         self._partitions: dict[int, Partition] = {}
         self._handled: dict[int, tuple[int, int]] = {}  #: slot -> (batch, rows of it handled) at the last death there
-        one_slot = slot_bytes(handler.batch_size, handler.max_batch_bytes, len(handler.decoding.schema.columns))
         holds = handler.transactions is not None
+        capacity = slot_rows(handler.batch_size, gathers=handler.parks and not holds)
+        one_slot = slot_bytes(capacity, handler.max_batch_bytes, len(handler.decoding.schema.columns))
         plan = plan_slots(workers, one_slot, waits=handler.parks, memory_bytes=memory_bytes, holds=holds)
         if plan.bytes > memory_bytes:  # only what is written takes memory, so it may go well all the same
             log(
@@ -81,7 +83,7 @@ class HandlerRun:
                 "container has; lower batch_size, max_batch_bytes or workers"
             )
         self._shape = {
-            "capacity": handler.batch_size,
+            "capacity": capacity,
             "raw_bytes": handler.max_batch_bytes,
             "n_workers": workers,
             "credit": plan.credit,
@@ -107,6 +109,11 @@ class HandlerRun:
     def finished(self) -> bool:
         """Whether the source ended or was stopped, and everything is settled and committed."""
         return self._reading.finished
+
+    @property
+    def at_rest(self) -> bool:
+        """Finished, or all that is left waits for its next attempt beyond the drain deadline."""
+        return self.finished or self._reading.left_waiting
 
     @property
     def counts(self) -> Counts:
@@ -152,7 +159,7 @@ class HandlerRun:
                 listener=self._reading,
                 log=self._log,
                 connect_timeout=self._connect_timeout,
-                rows_in_hand=self.arena.capacity * (self._shape["credit"] * self.workers + 1),
+                rows_in_hand=handler.batch_size * (self._shape["credit"] * self.workers + 1),
                 written=self._dead_letters.files() | (self._sink.files() if self._sink is not None else frozenset()),
                 letters=tuple(default_files(self._state_dir, handler.name)),
             )
@@ -176,6 +183,7 @@ class HandlerRun:
             handler.decoding.native(),
             self._reader.limit or self._reader.native,
             ordering=handler.ordering,
+            batch_rows=handler.batch_size,
             linger_ns=int(handler.batch_timeout * 1e9),
             spool_dir=self._spool_dir,
             max_payload_bytes=handler.max_batch_bytes,
@@ -259,7 +267,7 @@ class HandlerRun:
         self._opened.close()
 
     def _close_publisher(self, publisher: Publisher | DeadLetterWriter) -> None:
-        publisher.close(CLOSE_TIMEOUT_S if self.finished else GIVE_UP_S)
+        publisher.close(CLOSE_TIMEOUT_S if self.at_rest else GIVE_UP_S)
 
     def _commit_what_is_settled(self, *, wait: bool) -> None:
         assert self._completion is not None
@@ -298,9 +306,13 @@ class HandlerRun:
 
     def tell_stalls(self, now_s: float) -> None:
         """Log what gets nowhere, when that is due. About once a second."""
-        if self._standing is not None and not self.finished:
+        if self._standing is not None and not self.at_rest:
             for line in self._standing.look(now_s):
                 self._log(line)
+
+    def rows_waiting(self) -> int:
+        """Rows that wait for their next attempt."""
+        return gather.waiting(self.arena).rows if self.handler.parks else 0
 
     def flow(self) -> FlowState:
         """Whether the source is read; "rate limited": some batch had to wait for that since this was last asked."""

@@ -10,6 +10,7 @@ What becomes of values that JSON has no word for:
 | NaN, infinity                          | null                          | as they are                |
 | NaT, masked, Arrow null, None          | null                          | nil                        |
 | datetime64 (taken as UTC)              | "2026-01-31T12:00:00.000001Z" | timestamp extension        |
+| timedelta64, timedelta                 | "P1DT2.5S" (ISO 8601)         | the same text              |
 | bytes                                  | base64 string                 | bin                        |
 | float32                                | the exact value, as a double  | float 32                   |
 
@@ -25,6 +26,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.ma  # NumPy would do so at a first array, in the time of a call that somebody watches
 import numpy.typing as npt
 
 from pythia_fast._ext import row_encoder as rows_c
@@ -34,7 +36,8 @@ from pythia_fast.errors import OutputValueError, ResultError
 from pythia_fast.nested_columns import ListColumn, StructColumn
 from pythia_fast.runtime.arrow_types import field_named_twice, is_binary, is_text
 from pythia_fast.runtime.notes import reason_of
-from pythia_fast.runtime.plain_values import OUT_OF_RANGE, to_microseconds
+from pythia_fast.runtime.plain_values import NO_LENGTH, OUT_OF_RANGE, has_length, to_microseconds
+from pythia_fast.runtime.raw_values import raw_writer
 
 _KINDS = {
     ("b", 1): rows_c.BOOL,
@@ -123,16 +126,12 @@ class ColumnWriter:
 
     def _raw(self, name: str, prefix: bytes, column: RawColumn) -> None:
         """Values that stand in payloads, as they stand there; in JSON on one line, which they may not be."""
-        if (column.encoding == "msgpack") != self._msgpack:
-            decode = msgspec.json.decode if self._msgpack else msgspec.msgpack.decode
-            self._encoded_again(name, prefix, column, lambda value: self._encode_value(decode(value)))
-        elif not self._msgpack and (column.data == ord("\n")).any():
-            self._encoded_again(name, prefix, column, lambda value: msgspec.json.format(value, indent=-1))
-        else:
+        encoding = "msgpack" if self._msgpack else "json"
+        if column.encoding == encoding and (self._msgpack or not (column.data == ord("\n")).any()):
             self._rows.add_spans(prefix, rows_c.ENCODED, column.offsets, column.data, _valid_bytes(column))
-
-    def _encoded_again(self, name: str, prefix: bytes, column: RawColumn, encode: Callable[[bytes], bytes]) -> None:
-        encoded = self._encode_all(name, column.tolist(), lambda value: value and encode(value))
+            return
+        write = raw_writer(column.encoding, encoding, self._encode_value)
+        encoded = self._encode_all(name, column.tolist(), lambda value: value and write(value))
         self._rows.add_objects(prefix, rows_c.ENCODED, tuple(encoded))
 
     def _list(self, name: str, prefix: bytes, column: ListColumn) -> None:
@@ -157,10 +156,8 @@ class ColumnWriter:
             mask = np.ma.getmaskarray(values)
             values, valid = np.asarray(values.data), ~mask if valid is None else valid & ~mask
         dtype = values.dtype
-        if dtype.kind == "m":
-            raise ResultError(
-                f"column {name!r} is timedelta64, which has no JSON form; divide it, by np.timedelta64(1, 's') say"
-            )
+        if dtype.kind == "m" and not has_length(dtype):
+            raise ResultError(f"column {name!r} is {dtype}: {NO_LENGTH}")
         if dtype.kind == "c" or (dtype.kind == "f" and dtype.itemsize > 8) or dtype.names is not None:
             raise ResultError(f"column {name!r} of dtype {dtype} cannot be sent on; use float64 columns")
         if values.ndim == 1 and dtype.kind == "M":
@@ -172,7 +169,7 @@ class ColumnWriter:
                 values = values.astype(dtype.newbyteorder("="))
             self._values(name, prefix, _KINDS[values.dtype.kind, values.dtype.itemsize], values, valid)
         else:
-            objects = list(values) if dtype.kind == "M" else values.tolist()  # of which a mask makes None
+            objects = list(values) if dtype.kind in "mM" else values.tolist()  # of which a mask makes None
             self._objects(name, prefix, objects if valid is None else _with_none(objects, valid))
 
     def _values(

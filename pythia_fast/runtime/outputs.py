@@ -24,7 +24,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
 import msgspec
 import numpy as np
@@ -40,7 +40,11 @@ from pythia_fast.runtime.forwarding import Forwarded
 from pythia_fast.runtime.notes import reason_of
 from pythia_fast.runtime.output_columns import ColumnWriter, columns_in
 from pythia_fast.runtime.plain_values import OUT_OF_RANGE, plain
+from pythia_fast.runtime.raw_values import MOST_TYPES, RawValues, raw_writer
 from pythia_fast.selection import BoolArray
+
+if TYPE_CHECKING:
+    from pythia_fast.registration import Handler
 
 KEY_COLUMN = "__key__"
 _LARGEST_MEASURED = 1 << 30  #: bytes; how far the error for a record that does not fit looks for its size
@@ -61,12 +65,15 @@ class OutputEncoder:
 
     Parameters:
         encoding: of the objects: ``json`` or ``msgpack``.
+        decoder: the name of the handler's, in whose encoding each ``msgspec.Raw`` is.
     """
 
-    def __init__(self, encoding: Literal["json", "msgpack"] = "json") -> None:
+    def __init__(self, encoding: Literal["json", "msgpack"] = "json", decoder: str = "") -> None:
         self._msgpack = encoding == "msgpack"
         encoder = msgspec.msgpack.Encoder if self._msgpack else msgspec.json.Encoder
-        self._encode_value: Callable[[Any], bytes] = encoder(enc_hook=plain).encode
+        self._encode: Callable[[Any], bytes] = encoder(enc_hook=plain).encode
+        self._raws = RawValues(raw_writer(decoder, encoding, self._encode))
+        self._direct: set[type] = set()  # types of records that are encoded as they are
 
     def open(self, result: Any) -> Records:
         """The records of ``result``, which looks at the result's memory as long as it lives.
@@ -98,13 +105,16 @@ class OutputEncoder:
         faults: dict[int, OutputValueError] = {}
         for row, item in enumerate(items):
             try:
-                payloads.append(self._payload(item))
+                payloads.append(self.payload(item))
             except Exception as error:  # of the user's own objects too
                 payloads.append(b"")
                 faults[row] = OutputValueError(row, reason_of(error))
         return _Payloads(payloads, faults)
 
-    def _payload(self, item: Any) -> bytes:
+    def payload(self, item: Any) -> bytes:
+        """One element of a list as a payload. Raises whatever says that it has none."""
+        if type(item) in self._direct:
+            return self._encode(item)
         if isinstance(item, bytes):
             return item
         if item is None:
@@ -113,7 +123,24 @@ class OutputEncoder:
             return item.encode()
         if isinstance(item, (bytearray, memoryview)):
             return bytes(item)
-        return self._encode_value(item)
+        payload = self._encode_value(item)
+        if not payload:
+            raise TypeError("a msgspec.Raw without bytes is no record")
+        if self._raws.in_none_of(type(item)):
+            if len(self._direct) > MOST_TYPES:
+                self._direct.clear()
+            self._direct.add(type(item))
+        return payload
+
+    def _encode_value(self, value: Any) -> bytes:
+        """``value`` in the sink's encoding; nothing for a Raw that its payload did not have."""
+        walked = self._raws(value)
+        return b"" if walked is msgspec.UNSET and walked is not value else self._encode(walked)
+
+
+def output_encoder(handler: Handler) -> OutputEncoder:
+    """The encoder of what a handler returns; JSON where it has no sink and a result is only tried out."""
+    return OutputEncoder(handler.sink.encoding() if handler.sink is not None else "json", handler.decoding.name)
 
 
 class Records(ABC):
@@ -335,6 +362,8 @@ def length_of(columns: Mapping[str, Any]) -> int:
                 f"column {name!r} is one {type(column).__name__}, not an array with a value a row; "
                 "np.full(len(batch), value) repeats a value"
             )
+        if isinstance(column, (set, frozenset)):
+            raise ResultError(f"column {name!r} is a {type(column).__name__}, which has no order: give a list")
         lengths[name] = len(column)
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())

@@ -16,12 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pythia_fast._ext import gather
 from pythia_fast._ext import intake as native
 from pythia_fast._ext.intake import Intake
 from pythia_fast.brokers.base import Partition, Reader
 from pythia_fast.errors import SourceError
 from pythia_fast.runtime.completion import READ_AGAIN, Completion
 from pythia_fast.runtime.spool import SpoolTrouble
+from pythia_fast.runtime.standing import next_attempt
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
@@ -54,6 +56,7 @@ class Reading:
         log: Callable[[str], None],
     ) -> None:
         self.finished = False  #: source ended or stopped, everything settled and committed
+        self.left_waiting = False  #: stopped, and all that is not committed waits beyond the end: it is the next run's
         self.aborted_messages = 0  #: taken in, but their transaction was aborted, so they are read again
         self._handler = handler
         self._arena = arena
@@ -63,6 +66,7 @@ class Reading:
         self._log = log
         self._giving_up = threading.Event()
         self._stopped = False
+        self._drain_until = 0.0  #: time.monotonic(), once it is stopped
         self._lost = False  #: partitions were, while what was read was finished
         self._thread: threading.Thread | None = None
         self._reader: Reader
@@ -85,6 +89,8 @@ class Reading:
 
     def stop(self) -> None:
         """Read no more; what was read is finished, and what waits to be handled again is due now, once a batch."""
+        if not self._stopped:
+            self._drain_until = time.monotonic() + self._drain_timeout
         self._stopped = True
         self._intake.hurry(True)
         if self._giving_up.is_set() or not self._reader.finish():
@@ -151,6 +157,9 @@ class Reading:
                 return False
             if idle:
                 break
+            if self._nothing_comes_before_the_end():
+                self._leave_what_waits()
+                return True
             self._reader.keep_alive()
             if self._giving_up.wait(SETTLE_TURN_S):
                 return True
@@ -159,6 +168,24 @@ class Reading:
             return False
         self.finished = True
         return True
+
+    def _nothing_comes_before_the_end(self) -> bool:
+        """Whether all that is left waits for its next attempt beyond the drain deadline, and has had its early one.
+
+        Not asked with transactions: the rows of one that is being committed are in no slot any more.
+        """
+        if not self._stopped or self._handler.transactions is not None:
+            return False
+        return gather.all_wait_past(self._arena, self._drain_until - time.monotonic())
+
+    def _leave_what_waits(self) -> None:
+        self._commit_the_last()
+        waits = gather.waiting(self._arena)
+        self._log(
+            f"{self._handler.name}: {next_attempt(waits)}, beyond the drain timeout; the next run reads "
+            f"{'it' if waits.rows == 1 else 'them'} again"
+        )
+        self.left_waiting = True
 
     def _commit_the_last(self) -> None:
         """What is done is handled again if this fails, so a broker that is away is given as long as a drain is."""

@@ -10,6 +10,9 @@ from typing import NamedTuple
 CHOICES = ((3, 4), (2, 4), (2, 2), (1, 2))
 #: Slots for batches some of whose rows wait to be handled again; when they are all taken, the source is read no more.
 WAITING_SLOTS = (32, 16, 8, 4)
+#: Rows that a slot has room for at least where rows that wait are gathered (ext/gather.h), however small batches are:
+#: the slots for them then hold some thousand rows, and the loops over all slots stay as short as they are.
+GATHERED_ROWS = 256
 #: Slots for batches that are done and wait for the next transaction, while one is committed.
 HELD_SLOTS = (16, 8, 4, 2)
 #: Of the memory there is, this share may be taken by arenas once all their slots have been full.
@@ -24,9 +27,14 @@ class SlotPlan(NamedTuple):
     bytes: int  #: of memory that its slots can come to take
 
 
-def slot_bytes(batch_size: int, max_batch_bytes: int, columns: int) -> int:
+def slot_rows(batch_size: int, *, gathers: bool) -> int:
+    """Messages that a slot has room for. ``gathers``: rows that wait are gathered in slots, and not in transactions."""
+    return max(batch_size, GATHERED_ROWS) if gathers else batch_size
+
+
+def slot_bytes(rows: int, max_batch_bytes: int, columns: int) -> int:
     """Memory that one slot can come to take: payloads, the texts among their values, records, what is fixed a row."""
-    return 3 * max_batch_bytes + batch_size * (128 + 8 * columns)
+    return 3 * max_batch_bytes + rows * (128 + 8 * columns)
 
 
 def plan_slots(workers: int, one_slot: int, *, waits: bool, memory_bytes: int, holds: bool = False) -> SlotPlan:

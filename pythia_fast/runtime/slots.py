@@ -59,7 +59,7 @@ class SlotReader:
             table = self._messages(slot, self._arena.rows_at(slot))
             obituaries = iter(deaths)
             for error in notes.errors:
-                death = next(obituaries) if error.kind == "killed" else None
+                death = next(obituaries, None) if error.kind == "killed" else None
                 letters.extend(
                     self._letter(
                         table[row],
@@ -130,7 +130,7 @@ class SlotReader:
         elif reason == Reason.ROW_TOO_LARGE:
             text = large_row_text(limit)
         else:
-            text = refusal_text(self._handler.decoding.schema, reason, found, column, at)
+            text = refusal_text(self._handler.decoding.schema, reason, found, column, at, record.payload)
         return self._letter(message, record, reason=text + _cut(message) + doubt, error="DecodeError")
 
     def _letter(

@@ -19,14 +19,19 @@ STALL_S = 10.0
 LATE_S = 60.0  #: of one row, while others are settled
 LONGEST_PAUSE_S = 600.0  #: between two lines about one stall
 SHOWN = 4  #: partitions that are named
+SHORT_CALL = 0.25  #: of the row's age: a call that has lasted less is not what the row waits for
 FORGET_S = 600.0  #: without a line, after which the next stall is told of as the first one was
+
+#: Where rows that wait leave no room.
+MORE_ROOM = "raise batch_size or shorten the backoff"
 
 #: Where the oldest row is.
 #:
-#: "filling": in a batch that is not published. "queued": for a process. "starting": for one that is not up. "circuit":
-#: the circuit keeps the processes from it. "called": in the hands of the handler. "held": of a process, outside the
-#: handler. "results", "dead letters": until those of its batch are durable. "done": nothing is left but to release it.
-#: "retry": until it is handled again. "kept": by the source, because its lane has no room.
+#: "filling": in a batch that is not published. "queued": for a process. "starting": for one that is not up.
+#: "circuit": the circuit keeps the processes from it. "called": in the hands of the handler, or what it returned or
+#: raised is. "held": of a process that is between two calls. "results", "dead letters": until those of its batch are
+#: durable. "done": nothing is left but to release it. "retry": until it is handled again. "kept": by the source,
+#: because its lane has no room.
 Stage = Literal[
     "filling", "queued", "starting", "circuit", "called", "held", "results", "dead letters", "done", "retry", "kept"
 ]
@@ -41,6 +46,7 @@ class Row:
     stage: Stage
     pid: int = 0  #: of the process that has it, or will have it
     busy_s: float | None = None  #: how long that process has been at the batch in its hands; None: it has none
+    deaths: int = 0  #: processes that died with that batch, or where it has none, with the row's own
     deadline_s: float | None = None  #: batch_deadline=
     fill_s: float = 0.0  #: batch_timeout=
     due_in_s: float = 0.0  #: "retry"
@@ -78,6 +84,7 @@ class Scene:
     paused: Sequence[str] = ()  #: why the source is paused on purpose
     rate_limit: float | None = None  #: rows a second, if it holds the source back right now
     held_back: Sequence[str] = ()  #: partitions that wait for room while others go on
+    waiting: str = ""  #: a sentence about rows that wait for a retry and leave no room to read
     unread_output: str = ""  #: a sentence about standard output or error that nobody reads
 
     @property
@@ -171,6 +178,7 @@ def _latest(scene: Scene) -> tuple[str, float, str]:
 def _sentence(scene: Scene) -> str:
     parts = [_row_sentence(scene.oldest)] if scene.oldest is not None else []
     parts += [_held_back(scene)] if scene.held_back else []
+    parts += [f"{scene.waiting}; {MORE_ROOM}"] if scene.waiting else []
     parts += scene.paused
     if scene.rate_limit is not None:
         parts.append(f"the source is held back by rate_limit={scene.rate_limit:g} rows per second")
@@ -199,6 +207,8 @@ def _why(row: Row) -> str:
     if row.stage == "starting":
         if row.trouble:
             return f"waits for the process of its place: {row.trouble}"
+        if row.deaths:
+            return f"waits for the process of its place, which is not up yet{_deaths(row)}"
         return (
             "waits for the process of its place, which is not up yet; see what setup() of the handler does, or in the "
             "lines above why it could not start"
@@ -208,11 +218,12 @@ def _why(row: Row) -> str:
     if row.stage == "queued":
         return f"waits in the queue of {process}{_call(row)}"
     if row.stage == "called":
-        return f"is in the handler in {process}{_call(row)}"
+        # With a deadline it is known when a call began and when all of it is over; else a batch in hand is one.
+        call = "in the handler" if row.deadline_s is None else "in the handler, or in what that returned or raised,"
+        return f"is {call} in {process}{_call(row)}"
     if row.stage == "held":
         return (
-            f"is in {process}, outside the handler, which decodes rows or writes results; see what it does "
-            f"(py-spy dump --pid {row.pid})"
+            f"is in {process}, outside the handler, which decodes rows; see what it does (py-spy dump --pid {row.pid})"
         )
     if row.stage == "retry":
         if row.due_in_s > 0:
@@ -227,9 +238,13 @@ def _why(row: Row) -> str:
 def _call(row: Row) -> str:
     """How long its process has been at what it has in its hands, and who ends that."""
     if row.busy_s is None:
-        return ", which has not taken it yet"
+        return f", which has not taken it yet{_deaths(row)}"
     what = "it" if row.stage == "called" else "another batch"
-    since = f", which has been at {what} for {_seconds(row.busy_s)}"
+    since = f", which has been at {what} for {_seconds(row.busy_s)}{_deaths(row)}"
+    if row.busy_s < SHORT_CALL * row.age_s:
+        if row.deaths:
+            return since
+        return f"{since}, so no call hangs: see what it does (py-spy dump --pid {row.pid})"
     if row.deadline_s is None:
         return (
             f"{since}; batch_deadline= is not set, so nothing ends it: see what it does "
@@ -238,6 +253,15 @@ def _call(row: Row) -> str:
     left_s = row.deadline_s - row.busy_s
     ends = f"ends it in {_seconds(left_s)}" if left_s > 0 else "is ending it"
     return f"{since}; batch_deadline={row.deadline_s:g} {ends}"
+
+
+def _deaths(row: Row) -> str:
+    """What the lines about each of them do not say: that it is one batch."""
+    if not row.deaths:
+        return ""
+    died = f"{row.deaths:,} processes have" if row.deaths > 1 else "a process has"
+    batch = "this batch" if row.stage != "queued" or row.busy_s is None else "that batch"
+    return f"; {died} died with {batch}, which is handled in parts to find the rows that kill: see above how they died"
 
 
 def _held_back(scene: Scene) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pythia_fast import outlet
+from pythia_fast._ext import gather
 from pythia_fast._ext import oldest as slots
 from pythia_fast._ext.oldest import OldestRow, oldest
 from pythia_fast._ext.ring import CIRCUIT_HALF_OPEN, CIRCUIT_OPEN, monotonic_ns
@@ -21,6 +22,7 @@ from pythia_fast.pool.waiting import ROUND_SHIFT
 from pythia_fast.runtime.stalls import LATE_S, STALL_S, Row, Scene, Stage, Stalls, Unread
 
 if TYPE_CHECKING:
+    from pythia_fast._ext.gather import Waiting
     from pythia_fast._ext.intake import Intake
     from pythia_fast._ext.ring import Arena
     from pythia_fast.brokers.base import Kept, Partition, Publisher, Reader
@@ -35,6 +37,16 @@ RATE_S = 1.0
 
 
 NONE_IS_MADE = "no process is made until the handler's pause is over"
+
+
+def next_attempt(waits: Waiting) -> str:
+    """Which rows wait for their next attempt, and until when the first of them does."""
+    rows = "1 row waits for its" if waits.rows == 1 else f"{waits.rows:,} rows wait for their"
+    return f"{rows} next attempt until {_time_of_day((waits.first_due_ns - monotonic_ns()) * 1e-9)}"
+
+
+def _time_of_day(in_s: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(time.time() + in_s))
 
 
 class Standing:
@@ -106,9 +118,18 @@ class Standing:
             ],
             paused=self._paused(row),
             rate_limit=self._handler.rate_limit if now_s - self._limited_s < RATE_S else None,
+            waiting=self._full_of_waiting(),
             held_back=[f"{part.topic}[{part.partition}]" for part in kept],
             unread_output=outlet.unread() if row is not None else "",
         )
+
+    def _full_of_waiting(self) -> str:
+        """What is to be said where rows that wait leave no slot to read into."""
+        waits = gather.waiting(self._arena)
+        if waits.free or not waits.slots:
+            return ""
+        taken = f"{waits.slots} of all {self._arena.n_slots} slots"
+        return f"{next_attempt(waits)} and take {taken}, so nothing more is read before"
 
     def _paused(self, row: Row | None) -> list[str]:
         """Why the source is paused, but for what is told of the row."""
@@ -129,10 +150,11 @@ class Standing:
             stage=stage,
             pid=worker.pid if worker is not None else 0,
             busy_s=self._busy_s(found.worker) if worker is not None else None,
+            deaths=self._deaths(found) if worker is not None else 0,
             deadline_s=self._handler.batch_deadline,
             fill_s=self._handler.batch_timeout,
             due_in_s=due_in_s,
-            due_at=time.strftime("%H:%M:%S", time.localtime(time.time() + due_in_s)) if stage == "retry" else "",
+            due_at=_time_of_day(due_in_s) if stage == "retry" else "",
             trouble=trouble,
         )
 
@@ -144,6 +166,11 @@ class Standing:
             return None
         since_ns = self._arena.worker_facts(worker).began_ns or self._arena.facts(slot).taken_ns
         return max(0, monotonic_ns() - since_ns) * 1e-9
+
+    def _deaths(self, found: OldestRow) -> int:
+        """Processes that died with the batch in the hands of its process, or with its own."""
+        slot = self._arena.slot_in_hand(found.worker)
+        return self._arena.crashes(found.slot if slot is None else slot)
 
     def _stage(self, found: OldestRow) -> tuple[Stage, str]:
         """(where the row is, what is wrong there, if anybody says so)."""

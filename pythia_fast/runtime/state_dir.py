@@ -25,6 +25,10 @@ def prepare_folder(folder: Path, keeps: str, option: str) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
+        reason = error.strerror
+        if isinstance(error, FileExistsError):
+            reason = "it is not a folder"
+        elif isinstance(error, FileNotFoundError):  # folders on the way were made, or are there: /proc takes none
+            reason = "the folder cannot be made there"
         raise ConfigError(f"cannot keep {keeps} in {folder}: {reason}; choose another folder with {option}") from None
     return folder.resolve()

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -458,3 +459,12 @@ def test_checkpoints_are_for_their_owner_only(tmp_path: Path) -> None:
     checkpoint.close()
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "checkpoints").iterdir()}
     assert modes == {"group.json": 0o600, "group.lock": 0o600}
+
+
+def test_a_group_names_a_file_or_is_refused_with_what_helps(tmp_path: Path) -> None:
+    longest = "é" * 40
+    with closing(Checkpoint(tmp_path, longest)) as checkpoint:
+        checkpoint.save([])
+    assert checkpoint.path.exists()
+    with pytest.raises(SourceError, match=r"takes 246 bytes of at most 240 .*: give a shorter consumer_group$"):
+        Checkpoint(tmp_path, longest + "é")

@@ -305,6 +305,11 @@ def test_a_record_larger_than_a_batch_is_refused_when_opened(tmp_path: Path) -> 
         ({"path": "a", "record_size": 8}, 'belong to format="fixed"'),
         ({"path": "a", "start": "middle"}, "start='middle'; there are: beginning, checkpoint, end"),
         ({"path": "a", "consumer_group": ""}, "1 to 200 characters"),
+        ({"path": "a", "consumer_group": "a" * 201}, "1 to 200 characters"),
+        (
+            {"path": "a", "consumer_group": "é" * 90},
+            "it names the file of positions, where it takes 540 bytes of at most 240 (each byte beyond ASCII",
+        ),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:
@@ -315,3 +320,9 @@ def test_wrong_options_are_refused(options: dict[str, object], message: str) -> 
 def test_an_unknown_option_names_the_nearest() -> None:
     with pytest.raises(UnknownOptionError, match="no option 'folow'; did you mean 'follow'"):
         FileConsumer("a", folow=True)
+
+
+def test_a_group_that_is_given_later_names_a_file_too() -> None:
+    assert FileConsumer("a").as_group("a" * 240).consumer_group == "a" * 240
+    with pytest.raises(ConfigError, match="takes 241 bytes of at most 240"):
+        FileConsumer("a").as_group("a" * 241)

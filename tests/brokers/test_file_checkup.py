@@ -53,6 +53,12 @@ def test_a_checkpoint_that_cannot_be_read(orders: Path, tmp_path: Path) -> None:
     told(found(FileConsumer(orders), context(tmp_path)), "problem", "shop.score.json cannot be read")
 
 
+def test_a_group_that_is_too_long_to_name_a_file(orders: Path, tmp_path: Path) -> None:
+    """The default one, of names that are each short enough."""
+    findings = found(FileConsumer(orders), context(tmp_path, app="é" * 40, handler="é" * 40))
+    told(findings, "problem", "it names the file of positions, where it takes 481 bytes of at most 240")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from pythia_fast.brokers import file_sink
-from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext
+from pythia_fast.brokers import file_sink, locked_file, sink_file
+from pythia_fast.brokers.base import Delivery, FailedRecord
 from pythia_fast.brokers.file import FileProducer
-from pythia_fast.brokers.framing import frame_record
 from pythia_fast.errors import ConfigError, SinkError, UnknownOptionError
 from pythia_fast.private import PRIVATE_MODE
+from tests.support.file_sink import framed, open_sink, wait_delivered
 
 
 @pytest.fixture(autouse=True)
@@ -30,21 +30,6 @@ def _nothing_left_behind() -> Iterator[None]:
     yield
     assert len(os.listdir("/dev/fd")) == files
     assert threading.active_count() == threads
-
-
-def open_sink(path: Path, log: Callable[[str], None] = lambda line: None, **options: Any) -> Publisher:
-    return FileProducer(path, **options).open(PublisherContext("app", "handler", path.parent, log))
-
-
-def framed(*payloads: bytes | None) -> memoryview:
-    return memoryview(b"".join(frame_record(payload) for payload in payloads))
-
-
-def wait_delivered(sink: Publisher, count: int) -> list[Delivery]:
-    done: list[Delivery] = []
-    while len(done) < count:
-        done += sink.deliveries(30)
-    return done
 
 
 @pytest.mark.parametrize("fsync", ["batch", "interval", "never"])
@@ -92,14 +77,14 @@ def test_what_cannot_be_a_line_is_refused_for_good(tmp_path: Path) -> None:
 def test_batch_fsync_comes_before_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     allowed = threading.Event()
-    real = file_sink.sync_data
+    real = sink_file.sync_data
 
     def sync_data(fd: int) -> None:
         assert allowed.wait(30)
         calls.append("sync")
         real(fd)
 
-    monkeypatch.setattr(file_sink, "sync_data", sync_data)
+    monkeypatch.setattr(sink_file, "sync_data", sync_data)
     sink = open_sink(tmp_path / "out")
     sink.publish(framed(b"a"), 1, 1)
     assert sink.deliveries(0.05) == []
@@ -111,8 +96,8 @@ def test_batch_fsync_comes_before_delivery(tmp_path: Path, monkeypatch: pytest.M
 
 def test_interval_fsync_follows_within_its_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = threading.Event()
-    monkeypatch.setattr(file_sink, "sync_data", lambda fd: synced.set())
-    monkeypatch.setattr(file_sink, "FSYNC_INTERVAL_S", 0.05)
+    monkeypatch.setattr(sink_file, "sync_data", lambda fd: synced.set())
+    monkeypatch.setattr(sink_file, "FSYNC_INTERVAL_S", 0.05)
     sink = open_sink(tmp_path / "out", fsync="interval")
     sink.publish(framed(b"a"), 1, 1)
     wait_delivered(sink, 1)
@@ -125,7 +110,7 @@ def test_a_sync_that_fails_is_not_believed_the_second_time(tmp_path: Path, monke
     sink = open_sink(path)
     writes: list[int] = []
     failures = [OSError(5, "Input/output error")] * 2
-    real_write, real_sync = os.pwrite, file_sink.sync_data
+    real_write, real_sync = os.pwrite, sink_file.sync_data
 
     def pwrite(fd: int, data: bytes, at: int) -> int:
         writes.append(at)
@@ -136,8 +121,8 @@ def test_a_sync_that_fails_is_not_believed_the_second_time(tmp_path: Path, monke
             raise failures.pop()
         real_sync(fd)
 
-    monkeypatch.setattr(file_sink.os, "pwrite", pwrite)
-    monkeypatch.setattr(file_sink, "sync_data", sync_data)
+    monkeypatch.setattr(sink_file.os, "pwrite", pwrite)
+    monkeypatch.setattr(sink_file, "sync_data", sync_data)
     sink.publish(framed(b"kept"), 1, 1)
     wait_delivered(sink, 1)
     sink.close(10)
@@ -153,8 +138,8 @@ class LosingDisk:
         self.fail = 0  #: so many of the next syncs
         self.kept = b""  #: what is on the disk
         self.synced = threading.Event()
-        monkeypatch.setattr(file_sink, "sync_data", self.sync)
-        monkeypatch.setattr(file_sink, "FSYNC_INTERVAL_S", 3600.0)
+        monkeypatch.setattr(sink_file, "sync_data", self.sync)
+        monkeypatch.setattr(sink_file, "FSYNC_INTERVAL_S", 3600.0)
 
     def sync(self, fd: int) -> None:
         if self.fail:
@@ -171,7 +156,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LosingDisk:
 
 
 def test_what_a_failed_interval_sync_lost_is_written_again(disk: LosingDisk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_sink, "FSYNC_INTERVAL_S", 0.02)
+    monkeypatch.setattr(sink_file, "FSYNC_INTERVAL_S", 0.02)
     sink = open_sink(disk.path, fsync="interval")
     sink.publish(framed(b"synced"), 1, 0)
     wait_delivered(sink, 1)
@@ -202,18 +187,18 @@ def test_an_interval_sync_comes_while_later_records_wait_for_room(
             raise OSError(28, "No space left on device")
         return real_write(fd, data, at)
 
-    monkeypatch.setattr(file_sink.os, "pwrite", pwrite)
+    monkeypatch.setattr(sink_file.os, "pwrite", pwrite)
     sink.publish(framed(b"second"), 1, 1)
     while sink.trouble() is None:
         assert sink.deliveries(0.01) == []
-    sink._next_sync = 0.0
+    sink._file._next_sync = 0.0
     wait_delivered(sink, 1)
     sink.close(10)
     assert disk.kept == b"first\nsecond\n"
 
 
 def test_an_interval_sync_comes_early_when_much_is_unsynced(disk: LosingDisk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_sink, "UNSYNCED_MOST_BYTES", 10)
+    monkeypatch.setattr(sink_file, "UNSYNCED_MOST_BYTES", 10)
     sink = open_sink(disk.path, fsync="interval")
     sink.publish(framed(b"0123456789"), 1, 0)
     assert disk.synced.wait(30)
@@ -265,7 +250,7 @@ def test_the_folders_of_a_new_file_are_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, expected: list[str]
 ) -> None:
     synced: list[str] = []
-    monkeypatch.setattr(file_sink, "sync_folder", synced.append)
+    monkeypatch.setattr(sink_file, "sync_folder", synced.append)
     for _ in range(2):  # the second time all the names are there
         open_sink(tmp_path / "a" / "b" / "out", fsync=fsync).close(10)
     assert synced == [str(tmp_path / folder) for folder in expected]
@@ -275,7 +260,7 @@ def test_a_folder_that_cannot_be_synced_is_told_and_written_to(tmp_path: Path, m
     def sync_folder(folder: str) -> None:
         raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(file_sink, "sync_folder", sync_folder)
+    monkeypatch.setattr(sink_file, "sync_folder", sync_folder)
     lines: list[str] = []
     sink = open_sink(tmp_path / "out", lines.append)
     sink.publish(framed(b"a"), 1, 0)
@@ -442,7 +427,7 @@ def test_a_file_that_was_replaced_between_open_and_lock_is_opened_again(
 ) -> None:
     path = tmp_path / "out"
     path.write_bytes(b"old\n")
-    lock = file_sink.fcntl.flock
+    lock = locked_file.fcntl.flock
 
     def replaced_first(fd: int, how: int) -> None:
         monkeypatch.undo()
@@ -450,7 +435,7 @@ def test_a_file_that_was_replaced_between_open_and_lock_is_opened_again(
         os.replace(tmp_path / "new", path)
         lock(fd, how)
 
-    monkeypatch.setattr(file_sink.fcntl, "flock", replaced_first)
+    monkeypatch.setattr(locked_file.fcntl, "flock", replaced_first)
     sink = open_sink(path)
     sink.publish(framed(b"mine"), 1, 0)
     wait_delivered(sink, 1)
@@ -459,7 +444,7 @@ def test_a_file_that_was_replaced_between_open_and_lock_is_opened_again(
 
 
 def test_a_file_and_what_is_moved_aside_have_the_mode_that_was_asked_for(tmp_path: Path) -> None:
-    for mode in (PRIVATE_MODE, file_sink.SHARED_MODE):
+    for mode in (PRIVATE_MODE, locked_file.SHARED_MODE):
         path = tmp_path / f"out-{mode:o}"
         for _ in range(2):
             file_sink.FilePublisher(FileProducer(path), lambda line: None, mode).close(10)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -42,7 +42,8 @@ def commit(broker: KafkaBroker, group: str, topic: str, offset: int) -> None:
             consumer.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
             break
         except KafkaException as error:  # a broker that has just started is not yet the group's coordinator
-            if not error.args[0].retriable() or time.monotonic() >= deadline:
+            loading = error.args[0].code() == KafkaError.COORDINATOR_LOAD_IN_PROGRESS
+            if not (loading or error.args[0].retriable()) or time.monotonic() >= deadline:
                 raise
             time.sleep(0.2)
     consumer.close()

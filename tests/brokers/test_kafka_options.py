@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, KafkaException
 
 from pythia_fast._ext import librdkafka
-from pythia_fast.brokers.kafka import CONSUMER_DEFAULTS, KafkaConsumer
+from pythia_fast.brokers.kafka import CONSUMER_DEFAULTS, KafkaConsumer, KafkaProducer
 from pythia_fast.errors import ConfigError, UnknownOptionError
 from pythia_fast.testing.readers import reader_context
 
@@ -34,6 +35,24 @@ def test_options_go_by_their_own_names(tmp_path: Path) -> None:
 
 def test_defaults_are_accepted_by_librdkafka(tmp_path: Path) -> None:
     librdkafka.check_options(options_of(tmp_path, KafkaConsumer("orders")))
+
+
+def test_numbers_that_librdkafka_takes_whole_are_accepted() -> None:
+    KafkaConsumer("orders", fetch_min_bytes=2.0, client_id="10s")
+    KafkaProducer("orders", linger_ms=0.5, acks="all", compression_type="lz4")
+
+
+@pytest.mark.parametrize("pattern", ["^a{1,3}", "^a**", "^a)", "^a|", "^()", "^[[:alpha:]]+", "^("])
+def test_a_regular_expression_is_refused_when_librdkafka_refuses_it(pattern: str) -> None:
+    client = Consumer({"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0})
+    try:
+        client.subscribe([pattern])
+        refused = False
+    except KafkaException:
+        refused = True
+    finally:
+        client.close()
+    assert bool(librdkafka.pattern_trouble(pattern)) == refused
 
 
 def test_numbers_that_fit_are_not_taken_for_too_large(tmp_path: Path) -> None:
@@ -86,6 +105,13 @@ def test_unknown_options_are_refused_with_the_nearest_name(given: dict[str, obje
         ({"topic": "a", "bootstrap_servers": ""}, "bootstrap_servers='': host:port"),
         ({"topic": "a", "bootstrap_servers": 9092}, "bootstrap_servers=9092: host:port"),
         ({"topic": "a", "bootstrap_servers": ["a:1", 2]}, "bootstrap_servers=['a:1', 2]: host:port"),
+        ({"topic": "a", "fetch_min_bytes": 1.5}, "fetch.min.bytes='1.5': not a whole number, librdkafka takes it as 1"),
+        ({"topic": "a", "session_timeout_ms": "7000s"}, "not a whole number, librdkafka takes it as 7000"),
+        ({"topic": "a", "session_timeout_ms": "7e3"}, "not a whole number, librdkafka takes it as 7"),
+        ({"topics": ["a", "^("]}, "'^(' is a broken regular expression: "),
+        ({"topic": "^a{2,1}"}, "'^a{2,1}' is a broken regular expression: "),
+        ({"topic": "^a\0"}, "'^a\\x00' is a broken regular expression: it holds a NUL"),
+        ({"topic": "^\ud800"}, "is a broken regular expression: it is no text"),
         ({"topic": "a", "partition_assignment_strategy": []}, "there are: cooperative-sticky, range, roundrobin"),
         ({"topic": "a", "options": ["a"]}, "options=['a']: a mapping of librdkafka's options"),
         ({"topic": "a", "options": {1: 2}}, "options={1: ...}: options are named by strings"),

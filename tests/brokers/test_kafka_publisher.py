@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from pythia_fast._ext.kafka_publisher import KafkaPublisherNative
 from pythia_fast.brokers.base import Delivery, PublisherContext
 from pythia_fast.brokers.framing import encode_headers, frame_record
 from pythia_fast.brokers.kafka import KafkaProducer
@@ -170,6 +172,13 @@ def test_records_of_a_batch_too_large_for_the_topic_are_sent_again_in_smaller_on
     assert len(told) == 1
     assert topic in told[0]
     assert len(lines) < 5
+
+
+def test_one_record_that_came_back_is_told_as_one(tmp_path: Path) -> None:
+    lines: list[str] = []
+    native = cast(KafkaPublisherNative, SimpleNamespace(regrouped=(1, 2000)))
+    KafkaPublisher(KafkaProducer("t"), PublisherContext("a", "h", tmp_path, lines.append), native)._tell_of_groups()
+    assert lines[0].startswith("kafka: 1 record came back from topic t: in batches larger")
 
 
 def test_broken_framing_is_refused(new_topic: NewTopic, publisher: OpenPublisher) -> None:

@@ -15,7 +15,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from cryptography.hazmat.primitives import serialization
 
 from pythia_fast.cli.exit_codes import ExitCode
-from tests.support.kafka_broker import ROOT, KafkaBroker, free_ports
+from tests.support.kafka_broker import KafkaBroker, free_ports
+from tests.support.kafka_libraries import ROOT
 from tests.support.kafka_run import Sink
 
 PASSWORD = "correct-horse-battery-staple"
@@ -102,6 +103,17 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 def run(secured: Secured, folder: Path, group: str, **changed: str) -> subprocess.CompletedProcess[str]:
     """Run the app through the secured listener to the end of its topic."""
+    return command(
+        secured, folder, group, changed,
+        "run", "secure:app", "--until-end", "--connect-timeout", "5",
+        "--report", str(folder / "report.json"), "--state-dir", str(folder / "state"),
+    )  # fmt: skip
+
+
+def command(
+    secured: Secured, folder: Path, group: str, changed: dict[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """A command with the app, which reaches the secured listener."""
     (folder / "secure.py").write_text(APP)
     environment = {
         "PYTHONPATH": str(ROOT),
@@ -109,11 +121,8 @@ def run(secured: Secured, folder: Path, group: str, **changed: str) -> subproces
         "GROUP": group,
         "SECURITY": json.dumps(secured.options | {name.replace("_", "."): value for name, value in changed.items()}),
     }
-    command = [sys.executable, "-m", "pythia_fast", "run", "secure:app", "--until-end", "--connect-timeout", "5"]
-    command += ["--report", str(folder / "report.json"), "--state-dir", str(folder / "state")]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
+    line = [sys.executable, "-m", "pythia_fast", *arguments]
+    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
 def told(folder: Path, ended: subprocess.CompletedProcess[str]) -> str:
@@ -158,3 +167,15 @@ def test_a_plain_client_at_a_tls_listener_is_told(secured: Secured, tmp_path: Pa
     ended = run(secured, tmp_path, "plain", security_protocol="PLAINTEXT")
     assert ended.returncode == ExitCode.UNREACHABLE, ended.stderr
     assert secured.servers in ended.stderr
+
+
+def test_a_drill_uses_the_password_and_keeps_it_nowhere(secured: Secured, tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("one\ntwo\n")
+    ended = command(
+        secured, tmp_path, "drilled", {},
+        "drill", "broker-cut", "--app", "secure:app", "--input", "rows.txt", "--rows", "4000", "--keep", "--quiet",
+    )  # fmt: skip
+    assert ended.returncode == ExitCode.DONE, ended.stdout + ended.stderr
+    (folder,) = (tmp_path / "drill-output").iterdir()
+    assert (folder / "run-settings.json").exists()
+    assert PASSWORD not in told(tmp_path, ended)

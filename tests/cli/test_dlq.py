@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from pythia_fast.brokers.file_sink import open_locked
+from pythia_fast.brokers.locked_file import open_locked
 from pythia_fast.cli import main as cli
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.runtime.dead_letter import read_dead_letters

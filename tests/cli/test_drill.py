@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +12,14 @@ import pytest
 from pythia_fast.cli.drill import code_of
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.drill.faults import FAULTS
-from tests.support.command_line import TWO_HANDLERS, run
+from pythia_fast.drill.result import DrillResult
+from tests.support.command_line import ENVIRONMENT, TWO_HANDLERS, run
 from tests.support.drill import ECHO
+
+PASS = DrillResult(drill="kill", passed=True)
+FAIL = DrillResult(drill="kill", passed=False, broken=["it is so"])
+INCONCLUSIVE = DrillResult(drill="kill", passed=False, inconclusive=["too few rows"])
+ERROR = DrillResult(drill="kill", passed=False, error="no broker", error_code=ExitCode.UNREACHABLE)
 
 
 @pytest.fixture
@@ -34,6 +43,8 @@ def project(tmp_path: Path) -> Path:
         (["rebalance"], "drill rebalance: it needs brokers, on which it makes topics of its own: give --bootstrap"),
         (["raise", "--app", "stops:app", "--input", "orders.ndjson"], "has on_error='stop'"),
         (["kill", "--rows", "0"], "'0' is not a number of rows"),
+        (["hang", "--deadline", "0"], "'--deadline': it is 0; write a number of seconds above that"),
+        (["kill", "--patience", "0"], "'--patience': it is 0; write a number of seconds above that"),
         (["kill", "--input-format", "csv"], "--input-format"),
         (["kill", "--bootstrap", "x"], "did you mean --bootstrap-servers?"),
     ],
@@ -52,7 +63,7 @@ def test_brokers_are_those_of_the_environment_where_no_others_are_given(project:
     finished = run(project, *arguments, environment={"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
     assert finished.returncode == ExitCode.UNREACHABLE, finished.stderr
     assert "drill: topics of its own at 127.0.0.1:1, of KAFKA_BOOTSTRAP_SERVERS" in finished.stderr
-    assert "Kafka at 127.0.0.1:1: " in finished.stderr
+    assert finished.stdout.startswith("drill broker-cut: ERROR  Kafka at 127.0.0.1:1: ")
 
 
 def test_brokers_of_the_environment_are_left_alone_where_the_source_has_others(project: Path) -> None:
@@ -64,15 +75,39 @@ def test_brokers_of_the_environment_are_left_alone_where_the_source_has_others(p
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "code"),
+    ("results", "code"),
     [
-        (["PASS", "PASS"], ExitCode.DONE),
-        (["PASS", "INCONCLUSIVE"], ExitCode.INCONCLUSIVE),
-        (["INCONCLUSIVE", "FAIL", "PASS"], ExitCode.FAILED),
+        ([PASS, PASS], ExitCode.DONE),
+        ([PASS, INCONCLUSIVE], ExitCode.INCONCLUSIVE),
+        ([INCONCLUSIVE, ERROR, PASS], ExitCode.UNREACHABLE),
+        ([INCONCLUSIVE, FAIL, ERROR, PASS], ExitCode.FAILED),
     ],
 )
-def test_the_worst_drill_counts(verdicts: list[str], code: ExitCode) -> None:
-    assert code_of(verdicts) == code
+def test_the_worst_drill_counts(results: list[DrillResult], code: ExitCode) -> None:
+    assert code_of(results) == code
+
+
+ONLY_TWO = """
+import sys
+from pythia_fast.cli.main import main
+from pythia_fast.drill import faults
+
+faults.FAULTS = {name: faults.FAULTS[name] for name in ("broker-cut", "raise")}
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_drill_that_cannot_begin_costs_no_other(project: Path) -> None:
+    arguments = ["drill", "all", "--rows", "3000", "--bootstrap-servers", "127.0.0.1:1", "--json", "--quiet"]
+    line = [sys.executable, "-c", ONLY_TWO, *arguments]
+    finished = subprocess.run(line, cwd=project, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert finished.returncode == ExitCode.UNREACHABLE, finished.stderr
+    assert finished.stderr == ""
+    cut, raised = json.loads(finished.stdout)
+    assert (cut["drill"], cut["passed"], cut["error_code"]) == ("broker-cut", False, ExitCode.UNREACHABLE)
+    assert cut["error"].startswith("Kafka at 127.0.0.1:1: ")
+    assert (raised["drill"], raised["passed"], raised["rows_out"], raised["error"]) == ("raise", True, 2999, "")
+    assert [path.name for path in (project / "drill-output").iterdir()] == ["orders-3000-seed1.ndjson"]
 
 
 def test_a_drill_without_rows_enough_is_inconclusive(project: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_fast.cli.figures import RateWindow, clock, short
+from pythia_fast.cli.figures import RateWindow, clock, in_flight, short
 from pythia_fast.observer import Snapshot
 
 
@@ -73,3 +73,15 @@ def test_no_rate_is_negative_when_a_transaction_takes_rows_back() -> None:
 
 def test_no_time_is_no_rate() -> None:
     assert RateWindow().rows_per_second == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "shown"),
+    [
+        (0, "2 batches in flight"),
+        (1, "2 batches in flight, 1 row waits for its next attempt"),
+        (1200, "2 batches in flight, 1,200 rows wait for their next attempt"),
+    ],
+)
+def test_rows_that_wait_are_told_beside_the_batches_that_nobody_has(rows: int, shown: str) -> None:
+    assert in_flight(Snapshot(batches_in_flight=2, rows_waiting=rows), ", ") == shown

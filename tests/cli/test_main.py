@@ -85,6 +85,12 @@ def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str], com
         (["demo", "--rows", "1e6"], "'1e6' is not a number of rows"),
         (["demo", "--rows", "9" * 5000], "is not a number of rows"),
         (["replay", "x.ndjson"], "--app"),
+        (["replay", "/dev/null", "--app", "orders:app"], "/dev/null is no plain file; an app of its own reads a pipe"),
+        (
+            ["replay", "-", "--app", "orders:app"],
+            "- is no plain file; an app of its own reads a pipe, with",
+        ),
+        (["replay", "/", "--app", "orders:app"], "/ is a folder"),
         (["replay", "/no/such/x.ndjson", "--app", "orders:app"], "there is no file /no/such/x.ndjson"),
         (["bench", "--only", "nothing"], "there is no benchmark 'nothing'; there are: "),
     ],

@@ -79,7 +79,7 @@ def test_several_handlers_have_a_column_each() -> None:
 
 def test_work_left_is_told() -> None:
     lines = text_of(RunReport(app="orders", ending="deadline", unfinished=4096))
-    assert lines[0] == "orders: drain deadline passed with work left"
+    assert lines[0] == "orders: stopped with work left"
     assert "unfinished, read again next time 4,096" in lines
 
 

@@ -114,10 +114,21 @@ def test_an_import_that_fails_shows_its_traceback(
     assert err.splitlines()[-1] == "error: importing module 'shop_broken' failed"
 
 
-def test_a_handler_that_cannot_work_is_told_without_a_traceback(
-    project: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("from pythia_fast import App\napp = App('two words')\n", "shop_wrong.py line 2: "),
+        (
+            ONE_APP + "@app.batch_handler(source=None)\ndef f(batch): pass\n",
+            "shop_wrong.py line 4: ",
+        ),
+    ],
+)
+def test_a_declaration_that_cannot_work_is_told_alone_with_its_line(
+    project: Path, capsys: pytest.CaptureFixture[str], source: str, told: str
 ) -> None:
-    (project / "shop_wrong.py").write_text("from pythia_fast import App\napp = App('two words')\n")
+    (project / "shop_wrong.py").write_text(source)
     assert main(["run", "shop_wrong:app"]) == ExitCode.IMPORT
-    err = capsys.readouterr().err
-    assert "'two words'" in err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {told}")
+    assert "'two words'" in line or "source=None" in line

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import processes_in
-from tests.support.kafka_broker import ROOT
+from tests.support.kafka_libraries import ROOT
 
 FAULTS = ("segv", "abort", "exit", "kill", "raise", "hang", "memory")
 MOMENTS = ("importing", "setup", "handler", "writing", "before completion", "after completion", "teardown")

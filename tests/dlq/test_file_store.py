@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pythia_fast.brokers.file_sink import open_locked
+from pythia_fast.brokers.locked_file import open_locked
 from pythia_fast.dlq import file_store
 from pythia_fast.dlq.file_store import FileStore
 from pythia_fast.errors import SinkError, SourceError
@@ -127,6 +127,8 @@ def test_a_link_stays_a_link(path: Path) -> None:
     take_out(link, *range(5), archive=False)
     assert link.is_symlink()
     assert letters_in(path) == LETTERS[5:]
+    assert take_out(link, 5) == [f"kept in {path}.done"]
+    assert letters_in(Path(f"{path}.done")) == LETTERS[5:]
 
 
 def test_a_file_that_cannot_be_replaced_is_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def test_disk_full_is_told_and_waited_out(tmp_path: Path) -> None:
     assert result.broken == []
     assert (result.rows_in, result.lost, result.dead_lettered) == (ROWS, 0, 0)
     assert "File too large; trying again" in result.notes[0]
+    assert result.notes[1].endswith(f"of those that were in hand, {result.may_duplicate:,} at most may come twice")
     assert len(result.recovered_ms) == 1
 
 
@@ -87,6 +89,15 @@ def test_a_handler_that_gives_up_whole_batches_may_do_so(tmp_path: Path) -> None
     assert result.rows_out + result.dead_lettered == 4000
 
 
+def test_a_handler_of_single_rows_cannot_raise_for_another_row(tmp_path: Path) -> None:
+    single = ECHO.replace("schema=Order)", "schema=Order, batch_size=1)")
+    result = drilled_app(tmp_path, single, "raise", "--rows", "500")
+    assert result.broken == []
+    (sentence,) = result.inconclusive
+    assert sentence.endswith("came to 0 batches only: with batch_size=1 each row that raises is the guilty one")
+    assert (result.rows_out, result.dead_lettered) == (500, 0)
+
+
 def test_files_of_the_app_itself_are_its_messages(tmp_path: Path) -> None:
     reading = ECHO.replace('KafkaConsumer(topic="orders")', 'FileConsumer("orders-*.ndjson")')
     (tmp_path / "shop.py").write_text(reading)
@@ -98,6 +109,14 @@ def test_files_of_the_app_itself_are_its_messages(tmp_path: Path) -> None:
         path.name for path in (tmp_path / result.folder).iterdir()
     }
     assert not (tmp_path / ".pythia").exists()
+
+
+def test_what_a_drill_keeps_is_its_users_alone(tmp_path: Path) -> None:
+    result = drilled_app(tmp_path, ECHO, "kill", "--keep")
+    folder = tmp_path / result.folder
+    kept = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
+    assert {"input", "results.ndjson", "run.log", "run-settings.json", "hits", "poison"} <= set(kept)
+    assert {name: oct(mode) for name, mode in kept.items() if mode & 0o077} == {}
 
 
 def test_a_handler_that_retries_gives_up_the_guilty_row_alone(tmp_path: Path) -> None:

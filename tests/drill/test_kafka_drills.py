@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from confluent_kafka.admin import AdminClient
 
 from pythia_fast.cli.exit_codes import ExitCode
+from pythia_fast.drill.topics import FILL_QUEUE, DrillTopics
 from tests.support.command_line import processes_in, run, running
 from tests.support.drill import ECHO, drilled, drilled_app
 from tests.support.kafka_broker import KafkaBroker
@@ -88,5 +92,33 @@ def test_a_drill_that_is_stopped_removes_its_topics_and_ends_its_runs(kafka: Kaf
 def test_brokers_that_are_not_there_are_told(tmp_path: Path) -> None:
     finished = run(tmp_path, "drill", "broker-cut", "--rows", "2000", "--bootstrap-servers", "127.0.0.1:1")
     assert finished.returncode == ExitCode.UNREACHABLE
-    assert "Kafka at 127.0.0.1:1: " in finished.stderr
+    assert finished.stdout.startswith("drill broker-cut: ERROR  Kafka at 127.0.0.1:1: ")
     assert "Traceback" not in finished.stderr
+
+
+def test_a_broker_that_stalls_while_it_gets_the_rows_has_them_all(kafka: KafkaBroker) -> None:
+    assert kafka.pid is not None
+    broker, given, given_meanwhile = kafka.pid, 0, 0
+
+    def payloads() -> Iterator[bytes]:
+        nonlocal given
+        for given in range(1, ROWS + 1):
+            if given == 1000:
+                os.kill(broker, signal.SIGSTOP)
+                stalled.start()
+            yield b"row"
+
+    def go_on() -> None:
+        nonlocal given_meanwhile
+        given_meanwhile = given
+        os.kill(broker, signal.SIGCONT)
+
+    topics = DrillTopics({"bootstrap.servers": kafka.bootstrap_servers}, 1, timeout_s=5.0)
+    stalled = threading.Timer(topics._timeout_s + 2, go_on)
+    try:
+        keys = topics.fill(payloads())
+    finally:
+        stalled.join()
+        topics.remove()
+    assert len(np.unique(keys)) == ROWS
+    assert given_meanwhile <= 1000 + FILL_QUEUE

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from pythia_fast._ext import gather
 from pythia_fast._ext.intake import END, STOPPED, Intake
 from pythia_fast._ext.plan import Plan
 from pythia_fast._ext.raw_decoder import RawDecoder
@@ -101,23 +102,51 @@ def test_a_batch_that_waits_has_one_early_round_while_the_intake_hurries(feed):
     assert one.run() == END
     assert one.intake.flush(1.0)
     arena, slot = one.arena, one.take()
+    due_ns = monotonic_ns() + 3600 * 10**9
 
     def park() -> None:
-        arena.complete(0, slot, 0, 0, 0, 0, 0, 1, 0, monotonic_ns() + 3600 * 10**9)
+        arena.complete(0, slot, 0, 0, 0, 0, 0, 1, 0, due_ns)
         assert arena.collect() == [slot]
         arena.wait_until_due(slot)
 
+    assert not gather.all_wait_past(arena, 60)
     park()
+    assert gather.waiting(arena) == (4, 1, arena.n_slots - 1, due_ns)
+    assert arena.early_due_ns(slot) == 0
     assert not arena.waits_past([0], 60)  # it is due at once when the intake hurries
     one.intake.hurry(True)
     assert one.intake.flush(1.0)
     assert one.take() == slot
+    assert arena.early_due_ns(slot) == due_ns
+    assert not gather.all_wait_past(arena, 60)
     park()
     assert one.intake.flush(1.0)
     assert arena.take(0, 0.0) is None
     assert arena.waits_past([0], 60)
+    assert gather.all_wait_past(arena, 60)
+    assert not gather.all_wait_past(arena, 2 * 3600)
     assert not arena.waits_past([0], 2 * 3600)
     assert not arena.waits_past([1], 60)
+
+
+def test_a_round_that_is_due_after_an_early_one_counts(feed):
+    one = feed([b"x"] * 4)
+    assert one.run() == END
+    assert one.intake.flush(1.0)
+    arena, slot = one.arena, one.take()
+    one.intake.hurry(True)
+    for due_ns, early in ((monotonic_ns() + 3600 * 10**9, True), (1, False)):
+        arena.complete(0, slot, 0, 0, 0, 0, 0, 1, 0, due_ns)
+        assert arena.collect() == [slot]
+        arena.wait_until_due(slot)
+        assert one.intake.flush(1.0)
+        assert one.take() == slot
+        assert arena.early_due_ns(slot) == due_ns * early
+    arena.complete(0, slot, 0, 0, 0, 0, 0, 1, 0, monotonic_ns() + 3600 * 10**9)
+    assert arena.collect() == [slot]
+    arena.wait_until_due(slot)
+    assert one.intake.flush(1.0)
+    assert arena.take(0, 0.0) is None  # it has had its early round
 
 
 def test_batches_of_epochs_that_come_to_nothing_are_void_until_reading_goes_on(feed):

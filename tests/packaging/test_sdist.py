@@ -36,7 +36,7 @@ def _build(*arguments: str) -> None:
     command = [sys.executable, "-m", "build", "--no-isolation", *arguments]
     finished = subprocess.run(
         command,
-        env={**os.environ, "PYTHIA_FAST_DEBUG": "1"},
+        env={**os.environ, "PYTHIA_FAST_OPTIMIZE": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -41,6 +41,7 @@ BAD = {
     "a missing field": (b'{"id":1,"price":2}', "name"),
     "invalid UTF-8": (b'{"id":1,"price":2,"name":"\xff"}', "UTF-8"),
     "a lone surrogate": (b'{"id":1,"price":2,"name":"\\ud800"}', "byte"),
+    "a byte order mark": (b"\xef\xbb\xbf" + GOOD, "byte order mark"),
     "an empty payload": (b"", "empty"),
     "a null value": (None, "null"),
 }

@@ -65,6 +65,26 @@ def test_msgpack_in_and_out(tmp_path: Path) -> None:
     assert dead.payloads == [payloads[7]]
 
 
+class Event(msgspec.Struct):
+    id: int
+    raw: msgspec.Raw = msgspec.Raw()
+
+
+@pytest.mark.parametrize("decoder", ["json", "msgpack"])
+@pytest.mark.parametrize("sink", [MemoryProducer, MsgpackProducer])
+def test_raw_values_of_rows_are_written_in_the_encoding_of_the_sink(tmp_path: Path, decoder: str, sink: Any) -> None:
+    def handle(events: list[Event]) -> list[Event]:
+        return events
+
+    objects = [{"id": 0, "raw": {"x": [1, None]}}, {"id": 1}]
+    out = sink()
+    encode = getattr(msgspec, decoder).encode
+    dead = run(tmp_path, handle, [encode(each) for each in objects], out, decoder=decoder)
+    decode = getattr(msgspec, out.encoding()).decode
+    assert sorted(map(decode, out.payloads), key=lambda each: each["id"]) == objects
+    assert dead.payloads == []
+
+
 def test_fixed_records_to_json(tmp_path: Path) -> None:
     def payload(i: int) -> bytes:
         return struct.pack(">I", i) + struct.pack("<q", 1_000_000 * i) + b"AB\0\0" + struct.pack("<ff", i, -i)

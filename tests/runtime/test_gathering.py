@@ -77,6 +77,38 @@ def test_rows_that_wait_for_long_hold_back_no_row_of_another_lane(tmp_path, orde
         assert source.committed == {0: 7}
 
 
+@pytest.mark.parametrize("ordering", ["unordered", "key"])
+def test_rows_that_wait_fill_slots_however_small_batches_are(tmp_path, ordering):
+    """Three hundred rows, each of its own key and batch, wait for an hour; all that come behind are handled."""
+    app, sink, dead = App("test"), MemoryProducer(), MemoryProducer()
+    source = MemoryConsumer([MemoryMessage(b"%d" % row, key=b"k%d" % row) for row in range(400)], keep_open=True)
+    policy = RetryPolicy(max_attempts=5, backoff=3600, max_backoff=3600, jitter=0.0)
+
+    @app.batch_handler(
+        source=source, sink=sink, dead_letter=dead, decoder="raw", batch_size=1, ordering=ordering, retry=policy
+    )
+    def handler(batch):
+        assert len(batch) == 1
+        batch.retry([int(payload) < 300 for payload in batch["payload"].tolist()])
+        return batch["payload"].tolist()
+
+    seen: list[int] = []
+
+    def stop() -> None:
+        deadline = time.monotonic() + 60
+        while len(seen) < 100 and time.monotonic() < deadline:
+            time.sleep(0.02)
+            seen[:] = sorted_ints(sink)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    report = app.run(workers=2, until="forever", state_dir=tmp_path / "state")
+    thread.join()
+    assert seen == list(range(300, 400))
+    assert (dead.records, report.unfinished, source.committed) == ([], 300, {0: 0})
+
+
 @pytest.mark.parametrize("kills", [0, 6], ids=["nobody dies", "processes die"])
 @pytest.mark.parametrize("ordering", ["unordered", "key", "partition"])
 def test_rows_of_many_batches_that_wait_are_handled_once_more_each_and_in_the_order_of_their_lane(

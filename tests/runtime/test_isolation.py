@@ -12,8 +12,6 @@ import msgspec
 import pytest
 
 from pythia_fast import RetryPolicy
-from pythia_fast.errors import PoolError
-from pythia_fast.pool.limits import own_memory_mb
 from tests.support import memory_run
 from tests.support.memory_run import Events, numbers, sorted_ints
 
@@ -240,43 +238,6 @@ def test_a_process_makes_room_after_so_many_batches(tmp_path):
     assert sum("has reached its limits" in line for line in events.lines) == 1
 
 
-def test_a_process_that_leaks_makes_room_before_its_limit_hurts(tmp_path):
-    leak = []
-    limit = int(own_memory_mb()) + 100
-
-    def handler(batch):
-        leak.append(bytearray(os.urandom(1 << 20)) * 20)
-        time.sleep(0.11)  # the limit is looked at every tenth of a second
-        return [b"%d" % row for row in rows_of(batch)]
-
-    report, sink, dead, _ = memory_run.run(
-        tmp_path, handler, numbers(300), batch_size=20, batch_timeout=60, workers=1, max_memory_mb=limit
-    )
-    assert sorted_ints(sink) == list(range(300))
-    assert dead.records == []
-    assert report.recycled >= 1
-    assert report.crashes == 0
-
-
-def test_a_row_on_which_the_process_grows_without_end_is_given_up(tmp_path):
-    limit = int(own_memory_mb()) + 50
-
-    def handler(batch):
-        rows = rows_of(batch)
-        held = []
-        while 9 in rows:
-            held.append(bytearray(os.urandom(1 << 20)) * 10)
-            time.sleep(0.01)
-        return [b"%d" % row for row in rows]
-
-    _, sink, dead, _ = memory_run.run(
-        tmp_path, handler, numbers(20), batch_size=10, batch_timeout=60, max_memory_mb=limit
-    )
-    assert dead.payloads == [b"9"]
-    assert "grew beyond 1.5 x max_memory_mb" in headers_of(dead.records[0])["pf-reason"]
-    assert sorted_ints(sink) == sorted(set(range(20)) - {9})
-
-
 @pytest.mark.parametrize("always", [False, True], ids=["large batches only", "one row"])
 def test_a_memory_error_ends_the_process_and_the_batch_is_handled_in_parts(tmp_path, always):
     def handler(batch):
@@ -344,18 +305,6 @@ def test_a_death_at_a_second_call_after_records_were_sent_on_loses_no_row(tmp_pa
     assert {int(payload.split()[0]) for payload in sink.payloads} == set(range(1000))
     assert dead.payloads == []
     assert source.committed == {0: 1000}
-
-
-def test_a_memory_limit_below_what_setup_takes_ends_the_run(tmp_path):
-    class Handler:
-        def setup(self) -> None:
-            self.model = b"x" * 200_000_000
-
-        def __call__(self, batch):
-            return None
-
-    with pytest.raises(PoolError, match=r"max_memory_mb=100 is less than what a process of this handler has after"):
-        memory_run.run(tmp_path, Handler, numbers(10), max_memory_mb=100)
 
 
 def test_what_a_process_wrote_over_before_it_died_is_said_of_the_rows_that_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -12,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pythia_fast import App, MemoryConsumer, RetryPolicy
+from pythia_fast import App, CircuitBreaker, MemoryConsumer, RetryPolicy
 from pythia_fast.brokers.memory import MemoryMessage, MemoryProducer
 from pythia_fast.pool.outcome import Outcome
+from pythia_fast.runtime import slot_plan
 from tests.support import memory_run
 from tests.support.memory_run import Events, numbers, sorted_ints
 
@@ -308,42 +310,108 @@ def test_a_run_that_is_stopped_has_rows_that_wait_handled_at_once(tmp_path):
     assert source.committed == {0: 10}
 
 
-def test_a_run_that_is_stopped_spends_one_attempt_early_and_leaves_the_row_to_the_next_run(tmp_path):
-    """The service that a row waits for is not back sooner for a SIGTERM: its attempts must not go in an instant."""
+class Away(Exception):
+    pass
+
+
+def ask_by_mark(batch):
+    batch.retry(np.array(rows_of(batch)) == 7)
+
+
+def ask_by_exception(batch):
+    if 7 in rows_of(batch):
+        raise Away("the service is away")
+
+
+POLICY = {"backoff": 3600, "max_backoff": 3600, "jitter": 0.0}
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["attempts are left", "the last attempt"])
+@pytest.mark.parametrize(
+    ("ask", "options"),
+    [
+        (ask_by_mark, {}),
+        (ask_by_exception, {"retry_on": Away}),
+    ],
+    ids=["batch.retry", "retry_on"],
+)
+def test_a_run_that_is_stopped_tries_once_early_for_nothing_and_leaves_the_row_to_the_next_run(
+    tmp_path, ask, options, last
+):
+    """The service that a row waits for is not back sooner for a SIGTERM: its attempts must not go, nor anybody wait."""
     app, events = App("test"), Events()
     source = MemoryConsumer(numbers(10), keep_open=True)
     sink, dead = MemoryProducer(), MemoryProducer()
     calls = tmp_path / "calls"
+    policy = RetryPolicy(max_attempts=2 if last else 5, **options, **POLICY)
 
-    @app.batch_handler(
-        source=source,
-        sink=sink,
-        dead_letter=dead,
-        decoder="raw",
-        retry=RetryPolicy(max_attempts=5, backoff=3600, max_backoff=3600),
-    )
+    @app.batch_handler(source=source, sink=sink, dead_letter=dead, decoder="raw", batch_size=1, retry=policy)
     def handler(batch):
         with calls.open("a") as told:
-            told.write(f"{len(batch)}\n")
-        batch.retry(np.array(rows_of(batch)) == 7)
+            told.write(f"{rows_of(batch)[0]} {batch.attempts[0]}\n")
+        ask(batch)
         return [b"%d" % row for row in rows_of(batch)]
 
     def stop() -> None:
-        while not (calls.exists() and calls.read_text().endswith("\n")):
+        while len(sink.payloads) < 9:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=stop)
     thread.start()
-    report = app.run(workers=1, until="forever", state_dir=tmp_path / "state", observer=events, drain_timeout=1.0)
+    started = time.monotonic()
+    report = app.run(workers=1, until="forever", state_dir=tmp_path / "state", observer=events, drain_timeout=60.0)
     thread.join()
+    assert time.monotonic() - started < 45
     assert (report.ending, report.dead_lettered, report.unfinished) == ("deadline", 0, 1)
-    assert calls.read_text() == "10\n1\n"
+    told = [line.split() for line in calls.read_text().splitlines()]
+    assert [attempts for row, attempts in told if row == "7"] == ["0", "1"]
     assert dead.records == []
     assert source.committed == {0: 7}
+    (line,) = [text for text in events.lines if "next attempt" in text]
+    assert re.fullmatch(
+        r"handler: 1 row waits for its next attempt until \d\d:\d\d:\d\d, beyond the drain timeout; "
+        "the next run reads it again",
+        line,
+    )
 
 
-def test_batches_that_wait_beyond_the_slots_for_them_hold_the_source_back_and_lose_nothing(tmp_path):
+def test_an_early_attempt_that_the_breaker_expects_to_fail_does_not_count_either(tmp_path):
+    """The row asks for a retry first; its last attempt, early, meets a service that is away."""
+    app, events = App("test"), Events()
+    source = MemoryConsumer(numbers(1), keep_open=True)
+    dead = MemoryProducer()
+    seen = tmp_path / "seen"
+
+    @app.batch_handler(
+        source=source,
+        dead_letter=dead,
+        decoder="raw",
+        retry=RetryPolicy(max_attempts=2, **POLICY),
+        breaker=CircuitBreaker(expected=Away, failure_threshold=100),
+    )
+    def handler(batch):
+        if batch.attempts[0]:
+            raise Away("the service is away")
+        batch.retry([True])
+        seen.touch()
+
+    def stop() -> None:
+        while not seen.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    report = app.run(workers=1, until="forever", state_dir=tmp_path / "state", observer=events, drain_timeout=60.0)
+    thread.join()
+    assert (report.ending, report.dead_lettered, report.unfinished) == ("deadline", 0, 1)
+    assert dead.records == []
+    assert source.committed in ({}, {0: 0})
+
+
+def test_rows_that_wait_beyond_the_slots_for_them_hold_the_source_back_and_lose_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(slot_plan, "GATHERED_ROWS", 1)
     policy = RetryPolicy(max_attempts=2, backoff=0.3, jitter=0.0)
 
     def handler(batch):

@@ -224,6 +224,21 @@ def test_numbers_instead_of_a_mask_cost_the_rows_of_their_call(tmp_path, mark, k
     assert {dict(record.headers)["pf-error"] for record in dead.records} == {b"MarkError"}
 
 
+@pytest.mark.parametrize("rows", [[True] + [False] * 4, [0, 10], [0, -11]], ids=["mask", "index", "negative"])
+@pytest.mark.parametrize("mark", [lambda batch, rows: batch.reject(rows, reason="bad"), Batch.retry])
+def test_marks_that_do_not_fit_are_not_tried_on_halves(tmp_path, mark, rows):
+    def handler(batch):
+        if len(batch) < 32:
+            mark(batch, rows)
+        return batch.raw
+
+    _, sink, dead, source = run(tmp_path, handler, numbers(42), batch_size=32)
+    assert sorted(map(int, dead.payloads)) == list(range(32, 42))
+    assert sorted_ints(sink) == list(range(32))
+    assert source.committed == {0: 42}
+    assert {dict(record.headers)["pf-error"] for record in dead.records} == {b"MarkIndexError"}
+
+
 @WRONG_RESULTS
 @pytest.mark.parametrize("on_error", ["dead_letter", "stop"])
 def test_a_wrong_result_follows_on_error(tmp_path, on_error, result, message):

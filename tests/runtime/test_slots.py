@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from pythia_fast import App
+from pythia_fast.batch import MESSAGE
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
+from pythia_fast.pool.obituary import Obituary
+from pythia_fast.runtime.notes import Notes, RowErrors
+from pythia_fast.runtime.slots import SlotReader
 
 
 class Label(msgspec.Struct):
@@ -60,3 +66,20 @@ def test_a_row_that_only_its_defaults_make_too_large_is_not_refused_for_its_payl
         "the decoded row is larger than a batch may be: a column of it has more than 100,000 bytes of text, or values "
         "in its list; raise max_batch_bytes, which is that number"
     )
+
+
+def test_a_row_that_killed_becomes_a_dead_letter_although_nobody_told_how(tmp_path: Path) -> None:
+    messages = np.zeros(2, MESSAGE)
+    messages["key_size"] = -1
+    arena: Any = SimpleNamespace(
+        offsets={"raw": 0, "messages": 0},
+        capacity=2,
+        rows_at=lambda slot: 0,
+        view=lambda slot, at, size: memoryview(messages.tobytes())[at : at + size],
+    )
+    killed = [RowErrors("killed", np.uint32([row]).tobytes(), "a process died with it", 3) for row in (0, 1)]
+    facts, handler = SimpleNamespace(refused=0), None
+    reader = SlotReader(arena, handler, {}, tmp_path)
+    first, second = reader.dead_letters(0, facts, Notes(killed), [Obituary("by SIGSEGV", "stack")])
+    assert (first.reason, first.traceback) == ("a process died with it (by SIGSEGV)", "stack")
+    assert (second.reason, second.traceback) == ("a process died with it", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from pythia_fast import App, CircuitBreaker, DeadLetterLimit, FileConsumer, MemoryConsumer, MemoryProducer, RetryPolicy
 from pythia_fast.brokers.memory import MemoryMessage
-from pythia_fast.runtime import engine, standing
+from pythia_fast.runtime import engine, slot_plan, standing
 from tests.support.memory_run import Events, echo, numbers, run, sorted_ints
 
 
@@ -76,6 +77,22 @@ def test_a_handler_that_does_not_return_is_named_with_its_process(tmp_path):
     assert report.oldest_incomplete_s == 0.0
 
 
+def test_processes_that_die_one_after_the_other_are_told_with_their_batch(tmp_path):
+    heals = tmp_path / "heals"
+
+    def handler(batch):
+        if not heals.exists():
+            os.kill(os.getpid(), 9)
+        return echo(batch)
+
+    events = Telling("have died with", heals.touch)
+    options = {"workers": 1, "batch_size": 64, "spares": 0, "dead_letter_limit": None}
+    _, sink, dead, _ = run(tmp_path / "state", handler, numbers(64), observer=events, **options)
+    assert sorted(sorted_ints(sink) + sorted_ints(dead)) == list(range(64))
+    told = next(line for line in events.told if "have died with this batch" in line)
+    assert "set batch_deadline=" not in told
+
+
 def test_a_batch_deadline_is_told_with_what_is_left_of_it(tmp_path):
     stuck = tmp_path / "stuck"
     stuck.touch()
@@ -134,6 +151,26 @@ def test_a_row_that_waits_for_its_retry_is_named_with_the_time(tmp_path):
     assert "the oldest row, memory[0] offset 7, came " in told[0]
     assert "waits to be handled again at " in told[0]
     assert ", as retry= asks for" in told[0]
+
+
+def test_rows_that_wait_and_leave_no_room_to_read_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(slot_plan, "GATHERED_ROWS", 1)
+
+    def handler(batch):
+        batch.retry(batch.attempts == 0)
+        return echo(batch)
+
+    events = Events()
+    retry = RetryPolicy(max_attempts=3, backoff=3, jitter=0)
+    _, sink, _, _ = run(tmp_path, handler, numbers(60), workers=1, retry=retry, batch_size=1, observer=events)
+    assert sorted_ints(sink) == list(range(60))
+    assert max(snapshot.rows_waiting for snapshot in events.snapshots) == 40
+    told = [line for line in events.lines if "nothing was completed" in line]
+    assert re.search(
+        r"; 40 rows wait for their next attempt until \d\d:\d\d:\d\d and take 40 of all 40 slots, "
+        "so nothing more is read before; raise batch_size or shorten the backoff",
+        "\n".join(told),
+    )
 
 
 def test_a_sink_that_takes_nothing_is_named_with_its_trouble(tmp_path):

@@ -6,8 +6,9 @@ In tests it is the session fixture ``kafka`` (see ``tests/conftest.py``). By han
     python -m tests.support.kafka_broker --topic orders:4    # with a topic of four partitions
     python -m tests.support.kafka_broker --fetch             # only download the jars
 
-The jars (54 MB) come from Maven Central by ``mvn dependency:copy-dependencies`` and are kept in
-``.cache/kafka-libs`` of the project, or where ``PYTHIA_FAST_KAFKA_LIBS`` points.
+Where the jars come from is in ``kafka_libraries.py``. Before the first broker one is run to prepare the others: it
+takes some 10 s of processor time, and saves three of each later start, which has its classes loaded and verified, and
+its folder formatted.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import fcntl
-import os
 import random
 import secrets
 import shutil
@@ -30,26 +29,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-KAFKA_VERSION = "4.3.1"
-SCALA_VERSION = "2.13"
+from tests.support.kafka_libraries import KAFKA_VERSION, BrokerError, java_program, libraries, prepared
+
 CLUSTER_ID = "cHl0aGlhLWZhc3QtdGVzdA"
 READY_LINE = b"Kafka Server started"
-ROOT = Path(__file__).resolve().parents[2]
-
-POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>pythia-fast</groupId><artifactId>test-broker</artifactId><version>1</version>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId><artifactId>kafka_{SCALA_VERSION}</artifactId><version>{KAFKA_VERSION}</version>
-    </dependency>
-    <dependency>
-      <groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>{KAFKA_VERSION}</version>
-    </dependency>
-    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
-  </dependencies>
-</project>
-"""
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -73,6 +56,7 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 log.retention.hours=1
+metadata.max.idle.interval.ms=0
 """
 
 #: As Kafka's own start script (kafka-run-class.sh) has it. With it goes a heap that is its full size from the
@@ -90,48 +74,15 @@ GARBAGE_COLLECTION = (
 QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
 
 
-class BrokerError(RuntimeError):
-    """The test broker cannot be had; the text says what to install or where to look."""
+CLASSES = "classes.jsa"  #: of what is prepared: the classes of a broker, as Java has them in memory
+BOOTSTRAP = "bootstrap.checkpoint"  #: and the metadata that a formatted folder begins with, whoever it is of
 
-
-def libraries() -> Path:
-    """The folder with Kafka's jars, filled on first use."""
-    folder = Path(os.environ.get("PYTHIA_FAST_KAFKA_LIBS") or ROOT / ".cache" / "kafka-libs")
-    marker = folder / f"kafka_{SCALA_VERSION}-{KAFKA_VERSION}.jar"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once: one downloads, the other waits
-        if not marker.exists():
-            _download(folder)
-        if not marker.exists():
-            raise BrokerError(f"Maven brought no {marker.name} into {folder}")
-    return folder
-
-
-def _download(folder: Path) -> None:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise BrokerError(
-            "Apache Kafka's jars are not cached yet and Maven is missing: apt-get install maven openjdk-17-jre-headless"
-        )
-    with tempfile.TemporaryDirectory() as scratch:
-        pom = Path(scratch, "pom.xml")
-        pom.write_text(POM)
-        fetched = Path(scratch, "libs")
-        command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={fetched}"]
-        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise BrokerError(f"Maven could not fetch Apache Kafka {KAFKA_VERSION}:\n{done.stdout}{done.stderr}")
-        for jar in fetched.glob("*.jar"):
-            shutil.move(jar, folder / jar.name)
-
-
-def _java() -> str:
-    java = shutil.which("java")
-    if java is None:
-        raise BrokerError("Java is missing, and Apache Kafka needs it: apt-get install openjdk-17-jre-headless")
-    return java
-
+META = """\
+version=1
+cluster.id={cluster}
+node.id={node}
+directory.id={directory}
+"""
 
 #: Below those that the kernel gives to the near ends of connections (from 32768 on): there a client that knocks at a
 #: stopped broker could take the broker's port itself, as could any other process that connects to somewhere.
@@ -190,6 +141,7 @@ class KafkaBroker:
         self._heap = heap
         self._cluster_id = cluster_id
         self._compiler = [] if sustained else [QUICK_COMPILER]
+        self._prepares: Path | None = None  #: folder that this broker prepares others in
         self.settings = settings or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._formatted = False
@@ -213,7 +165,8 @@ class KafkaBroker:
         """Start and return at once; ``wait_ready`` must follow."""
         if self._process is not None:
             raise BrokerError("the broker is running already")
-        java, jars = _java(), f"{libraries()}/*"
+        java, jars = java_program(), f"{libraries()}/*"
+        ready = self._prepares or prepared(java, _prepare)
         properties = self.folder / "server.properties"
         if not self._formatted:
             text = PROPERTIES.format(
@@ -225,13 +178,22 @@ class KafkaBroker:
             )
             # Of a property that stands there twice, Java takes the last.
             properties.write_text(text + "".join(f"{name}={value}\n" for name, value in self.settings.items()))
-            self._format(java, jars, properties)
+            if self._prepares is not None:
+                _format(java, jars, properties)
+                shutil.copy(self.folder / "data" / BOOTSTRAP, ready)
+            else:
+                self._write_data_folder(ready / BOOTSTRAP)
+            self._formatted = True
         options = [f"-Xms{self._heap}", f"-Xmx{self._heap}", *GARBAGE_COLLECTION, *self._compiler]
         options += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=info"]
         # What the JVM unpacks (libraries for lz4 and zstd) stays there when it is killed, so it goes with the folder.
         temporary = self.folder / "tmp"
         temporary.mkdir(exist_ok=True)
         options += [f"-Djava.io.tmpdir={temporary}", "-XX:-UsePerfData"]
+        if self._prepares is not None:
+            options.append(f"-XX:ArchiveClassesAtExit={ready / CLASSES}")
+        elif (ready / CLASSES).exists():  # there is none of a Java that comes without an archive of its own classes
+            options.append(f"-XX:SharedArchiveFile={ready / CLASSES}")
         self._log_begin = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -244,13 +206,14 @@ class KafkaBroker:
                 preexec_fn=_die_with_parent,
             )
 
-    def _format(self, java: str, jars: str, properties: Path) -> None:
-        command = [java, "-Xmx128m", QUICK_COMPILER, "-cp", jars, "kafka.tools.StorageTool", "format"]
-        command += ["-t", self._cluster_id, "-c", str(properties)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise BrokerError(f"StorageTool format failed:\n{done.stdout}{done.stderr}")
-        self._formatted = True
+    def _write_data_folder(self, bootstrap: Path) -> None:
+        """What ``StorageTool format`` writes, without a JVM."""
+        data = self.folder / "data"
+        data.mkdir()
+        shutil.copy(bootstrap, data)
+        directory = "d" + secrets.token_urlsafe(16)[1:]  # 16 bytes in base64, which may not begin with "-"
+        node = self.settings.get("node.id", "1")
+        (data / "meta.properties").write_text(META.format(cluster=self._cluster_id, node=node, directory=directory))
 
     def wait_ready(self, timeout: float = 180.0) -> None:
         """Return once the broker that was launched serves."""
@@ -316,6 +279,24 @@ class KafkaBroker:
         return name
 
 
+def _prepare(folder: Path) -> None:
+    """Run one broker for what the others begin with: ``CLASSES`` and ``BOOTSTRAP``."""
+    with tempfile.TemporaryDirectory(prefix="pythia-fast-kafka-") as scratch:
+        broker = KafkaBroker(Path(scratch))
+        broker._prepares = folder
+        with broker:
+            broker.create_topic("any")
+            broker.stop(180)  # Java writes the archive when it ends
+
+
+def _format(java: str, jars: str, properties: Path) -> None:
+    command = [java, "-Xmx128m", QUICK_COMPILER, "-cp", jars, "kafka.tools.StorageTool", "format"]
+    command += ["-t", CLUSTER_ID, "-c", str(properties)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BrokerError(f"StorageTool format failed:\n{done.stdout}{done.stderr}")
+
+
 def wait_for_leaders(admin: object, name: str, partitions: int) -> None:
     """Return once every partition of the topic has a leader."""
     deadline = time.monotonic() + 30
@@ -348,6 +329,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.fetch:
+            prepared(java_program(), _prepare)
             print(f"Apache Kafka {KAFKA_VERSION} is in {libraries()}")
             return 0
         # A cluster of its own: one who tries a mirror starts two of them.

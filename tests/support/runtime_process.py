@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from tests.support.kafka_broker import ROOT
+from tests.support.kafka_libraries import ROOT
 
 
 class RuntimeProcess:

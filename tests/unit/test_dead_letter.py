@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from pythia_fast.brokers.base import PublisherContext, Sink
 from pythia_fast.brokers.file import FileConsumer, FileProducer
 from pythia_fast.brokers.framing import decode_headers, encode_headers
 from pythia_fast.brokers.memory import MemoryProducer
+from pythia_fast.brokers.trouble_log import QUIET_S
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.runtime.dead_letter import DeadLetterWriter, default_files, holds_dead_letters, read_dead_letters
 from pythia_fast.runtime.dead_letter_form import (
+    MAX_HEADER_TEXT,
     DeadLetter,
     StoredLetter,
     broker_headers,
@@ -64,6 +67,12 @@ def context(state_dir: Path, log: list[str] | None = None) -> PublisherContext:
 
 def write(writer: DeadLetterWriter, *given: Sequence[DeadLetter]) -> None:
     """Publish each, wait until all are delivered, close."""
+    deliver(writer, *given)
+    writer.close(10)
+
+
+def deliver(writer: DeadLetterWriter, *given: Sequence[DeadLetter]) -> None:
+    """Publish each, wait until all are delivered."""
     for ticket, each in enumerate(given):
         writer.publish(each, ticket)
     delivered: list[int] = []
@@ -72,7 +81,6 @@ def write(writer: DeadLetterWriter, *given: Sequence[DeadLetter]) -> None:
             assert delivery.failed == ()
             delivered.append(delivery.ticket)
     assert sorted(delivered) == list(range(len(given)))
-    writer.close(10)
 
 
 @given(letters)
@@ -109,6 +117,21 @@ def test_the_default_file_reads_by_eye(tmp_path: Path) -> None:
     assert "payload" not in null
     assert raw["payload_base64"] == "/wA="
     assert [stored.letter() for stored in read_dead_letters(path)] == [LETTER, LETTER._replace(payload=None), binary]
+
+
+def test_letters_after_their_file_was_removed_are_in_a_new_one(tmp_path: Path) -> None:
+    lines: list[str] = []
+    writer = DeadLetterWriter(None, context(tmp_path, lines))
+    (path, *_) = default_files(tmp_path, "score")
+    writer.publish([LETTER], 0)
+    while not writer.deliveries(30):
+        pass
+    path.unlink()
+    write(writer, [LETTER])
+    assert [stored.letter() for stored in read_dead_letters(path)] == [LETTER]
+    assert path.stat().st_mode & 0o777 == 0o600
+    (line,) = lines
+    assert line.startswith(f"{path} was removed, renamed or replaced while it was written")
 
 
 def test_a_topic_that_is_a_file_with_a_name_that_is_no_text_can_be_stored(tmp_path: Path) -> None:
@@ -190,6 +213,18 @@ def test_another_sink_gets_the_original_with_headers(tmp_path: Path) -> None:
     assert len(traceback) < 4100
 
 
+@pytest.mark.parametrize("character", ["x", "é", "€", "\U0001f600", "\udcff"])
+def test_long_texts_in_headers_are_cut_to_so_many_bytes_at_a_character(character: str) -> None:
+    for after in ("", "a", "ab", "abc"):
+        long = character * MAX_HEADER_TEXT + after
+        made = dict(decode_headers(broker_headers(LETTER._replace(reason=long, traceback=long), "a", "h", "t")))
+        for name in ("pf-reason", "pf-traceback"):
+            value = made[name] or b""
+            assert MAX_HEADER_TEXT - 4 < len(value) <= MAX_HEADER_TEXT
+            text = value.decode("utf-8", "surrogateescape")
+            assert text == long or (text.startswith("...") and long.endswith(text[3:]))
+
+
 def test_what_the_sink_refuses_is_kept_in_the_file(tmp_path: Path) -> None:
     producer = MemoryProducer()
     producer.refuse(lambda record: "too large" if record.payload == b"big" else None)
@@ -200,7 +235,24 @@ def test_what_the_sink_refuses_is_kept_in_the_file(tmp_path: Path) -> None:
     (stored,) = read_dead_letters(tmp_path / "dead-letters" / "score.ndjson")
     assert stored.payload == "big"
     assert stored.reason == f"{LETTER.reason} (and its dead-letter sink refused it: too large)"
-    assert "the dead-letter sink refused 1 records (too large)" in lines[0]
+    assert "the dead-letter sink refused 1 record (too large)" in lines[0]
+
+
+def test_a_sink_that_goes_on_refusing_is_told_once_in_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    producer = MemoryProducer()
+    producer.refuse(lambda record: "too large")
+    lines: list[str] = []
+    writer = DeadLetterWriter(producer, context(tmp_path, lines))
+    for _ in range(3):
+        deliver(writer, [LETTER, LETTER])
+    assert len(lines) == 1
+    later = time.monotonic() + QUIET_S
+    monkeypatch.setattr(writer._troubles, "_clock", lambda: later)
+    write(writer, [LETTER])
+    assert [line.partition(" (")[0] for line in lines] == [
+        "score: the dead-letter sink refused 2 records in all",
+        "score: the dead-letter sink refused 7 records in all",
+    ]
 
 
 def test_trouble_of_the_sink_is_told_and_holds_the_ticket(tmp_path: Path) -> None:

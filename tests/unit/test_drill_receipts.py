@@ -53,6 +53,12 @@ def test_columns_of_the_app_stay():
     assert msgspec.json.decode(sent[0] or b"") == {"pf_drill": int(KEYS[0]), "revenue": 1.5}
 
 
+def test_a_raw_is_of_the_encoding_of_the_handlers_decoder():
+    row = {"a": msgspec.Raw(msgspec.msgpack.encode([10, "x"]))}
+    sent = with_receipts([row, row], KEYS, any_rows=False, decoder="msgpack")
+    assert [payload.partition(b" ")[2].partition(b" ")[2] for payload in sent] == [b'{"a":[10,"x"]}'] * 2
+
+
 def test_a_handler_that_returns_as_many_rows_as_it_likes_gives_a_receipt_for_each_of_its_batch():
     assert len(payloads(with_receipts([b"only one"], KEYS, any_rows=True))) == 2
 

@@ -64,6 +64,8 @@ def test_a_result_as_lines_and_as_json():
     for text in ("drill kill: INCONCLUSIVE", "  inconclusive: too few rows", "logs: x/y"):
         assert text in told
     assert "promised" not in told
+    stopped = DrillResult(drill="rebalance", passed=False, error="no broker", error_code=4, notes=["seen"])
+    assert result_lines(stopped) == ["drill rebalance: ERROR  no broker", "  seen"]
     both = DrillResult(drill="kill", passed=False, inconclusive=["too few rows"], broken=["it is so"])
     assert both.verdict == "FAIL"
     first, second = json.loads(results_json([passed, failed]))

@@ -247,6 +247,118 @@ def numbers(batch: np.ndarray) -> None: ...
 def broken(batch: 1 / 0) -> None: ...  # type: ignore[valid-type]
 
 
+class Static:
+    made: list[str] = []  # noqa: RUF012
+
+    @staticmethod
+    def __call__(orders: list[Order]) -> int:
+        return len(orders)
+
+    @classmethod
+    def setup(cls, times: int = 1, *args: Any, **more: Any) -> None:
+        cls.made += ["setup"] * times
+
+    @staticmethod
+    def teardown() -> None:
+        Static.made.append("teardown")
+
+
+class OfItsClass:
+    setup = None
+    teardown = staticmethod(vars)  # which has no signature
+
+    @classmethod
+    def __call__(cls, orders: list[Order]) -> str:
+        return f"{cls.__name__} {len(orders)}"
+
+
+def test_static_and_class_methods() -> None:
+    called = inspect_handler(Static, None, "h").build()
+    called.setup()
+    assert called(SlotWriter(Order, ORDERS).batch()) == 2
+    called.teardown()
+    assert Static.made == ["setup", "teardown"]
+    assert inspect_handler(Static, None, "h").schema is Order
+    assert call(OfItsClass) == call(OfItsClass()) == "OfItsClass 2"
+
+
+async def asynchronous_method(self: Any) -> None: ...
+
+
+async def async_generating_method(self: Any) -> Any:
+    yield 1
+
+
+def generating_method(self: Any) -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize("name", ["setup", "teardown"])
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (asynchronous_method, r"plain method, not async; asyncio\.run\(\)"),
+        (async_generating_method, "plain method, not async"),
+        (generating_method, "does not yield"),
+        (staticmethod(generating), "does not yield"),
+        (lambda self, url, port=5: None, r"called without arguments, and asks for url: give defaults"),
+        (staticmethod(lambda x: None), "asks for x"),
+        (classmethod(lambda cls, *, x: None), "asks for x"),
+        (lambda: None, r"needs the object as its first parameter: def (setup|teardown)\(self\)"),
+        (5, "is 5, which cannot be called"),
+    ],
+)
+def test_setup_and_teardown_that_cannot_work_are_refused(name: str, method: Any, message: str) -> None:
+    handler = type("Handler", (Bare,), {name: method})
+    with pytest.raises(ConfigError, match=rf"handler 'h': .*{name}.*{message}"):
+        inspect_handler(handler, Order, "handler 'h'")
+
+
+TICK = np.dtype([("id", "<i4")])
+
+
+@pytest.mark.parametrize(
+    ("annotation", "schema"),
+    [
+        (list[Any], Order),
+        (list[Annotated[Order, "of mine"]], Order),
+        (Batch[Any], None),
+        (list["Order"], Order),
+        (list[bytes], None),
+        (Batch[bytes], None),
+        (list[np.void], TICK),
+        (Sequence[np.record], None),
+    ],
+    ids=str,
+)
+def test_rows_may_be_left_open(annotation: Any, schema: Any) -> None:
+    def handler(batch: Any) -> None: ...
+
+    handler.__annotations__["batch"] = annotation
+    assert inspect_handler(handler, schema, "h").schema is schema
+
+
+@pytest.mark.parametrize(
+    ("annotation", "schema", "says"),
+    [
+        (list[dict], Order, r"rows of dict, but each is decoded as Order: name that in its place"),
+        (Sequence[dict[str, Any]], Order, r"rows of dict.*decoded as Order"),
+        (Batch[int], Order, r"rows of int, but each is decoded as Order"),
+        (list[bytes], Order, r"rows of bytes, but each is decoded as Order"),
+        (list[Order | None], Order, r"rows of .*Order.*, but each is decoded as Order"),
+        (list[dict], None, r"rows of dict; they are a msgspec\.Struct, which is the schema, bytes with decoder='raw'"),
+        (Batch[int], TICK, r"rows of int; .* numpy\.void in a fixed layout"),
+    ],
+    ids=str,
+)
+def test_rows_that_no_decoder_makes_are_refused(annotation: Any, schema: Any, says: str) -> None:
+    def handler(batch: Any) -> None: ...
+
+    handler.__annotations__["batch"] = annotation
+    with pytest.raises(ConfigError, match=rf"handler 'h': its parameter 'batch' is annotated with {says}"):
+        inspect_handler(handler, schema, "handler 'h'")
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [

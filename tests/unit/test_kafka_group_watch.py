@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pythia_fast.brokers.kafka_group_watch import AGAIN_S, ASK_AFTER_S, Group, GroupWatch
+from pythia_fast.brokers.kafka_rejoining import LOOK_AGAIN_S
 
 
 class Coordinator:
@@ -11,12 +12,25 @@ class Coordinator:
     def __init__(self, *, static: bool = False, patterns: str = "") -> None:
         self.now_s = 100.0
         self.asked = 0
+        self.rejoined = 0
         self.group = Group("rebalance", {"shop-1 at 10.0.0.1": 0})
-        self.watch = GroupWatch("g", 45, static=static, patterns=patterns, ask=self.answer, clock=lambda: self.now_s)
+        self.watch = GroupWatch(
+            "g",
+            45,
+            300,
+            static=static,
+            patterns=patterns,
+            ask=self.answer,
+            rejoin=self.rejoin,
+            clock=lambda: self.now_s,
+        )
 
     def answer(self) -> Group:
         self.asked += 1
         return self.group
+
+    def rejoin(self) -> None:
+        self.rejoined += 1
 
     def look(self, held: int = 0) -> str | None:
         """The question, and then what came of it."""
@@ -78,15 +92,86 @@ def test_a_member_too_many_is_told_so_once_every_session_that_could_end_has_ende
     assert coordinator.asked == 2
 
 
-def test_partitions_that_a_stable_group_gave_to_nobody_are_told() -> None:
+UNREAD = Group("stable", {"shop-1 at 10.0.0.1": 2}, unread="orders[0, 1]")
+
+
+def test_a_member_without_partitions_joins_again_where_nobody_reads_some_at_two_looks() -> None:
     coordinator = Coordinator()
-    coordinator.group = Group("stable", {"shop-1 at 10.0.0.1": 2}, unread="orders[0, 1]")
-    coordinator.later(44)
-    assert "are free when its session ends" in (coordinator.look() or "")
-    coordinator.later(AGAIN_S)
+    coordinator.group = UNREAD
+    coordinator.later(ASK_AFTER_S)
     line = coordinator.look() or ""
-    assert "nobody reads orders[0, 1], though group g is stable and this member has no partition" in line
-    assert "more members than partitions" not in line
+    assert "this member of group g has had no partition for 3 s, and nobody reads orders[0, 1]" in line
+    assert coordinator.rejoined == 0
+    coordinator.later(1.5 * LOOK_AGAIN_S)
+    line = coordinator.look() or ""
+    assert "nobody reads orders[0, 1], though group g is stable (shop-1 at 10.0.0.1: 2)" in line
+    assert "This member leaves the group and joins it again" in line
+    assert coordinator.rejoined == 1
+
+
+def test_a_rebalance_between_two_looks_begins_the_count_anew() -> None:
+    coordinator = Coordinator()
+    coordinator.group = UNREAD
+    coordinator.later(ASK_AFTER_S)
+    assert coordinator.look() is not None
+    coordinator.watch.changed()
+    coordinator.later(1.5 * LOOK_AGAIN_S)
+    assert coordinator.look() is not None
+    coordinator.group = Group("rebalance", {"shop-1 at 10.0.0.1": 2})
+    coordinator.later(1.5 * LOOK_AGAIN_S)
+    assert coordinator.look() is not None
+    coordinator.group = UNREAD
+    coordinator.later(1.5 * LOOK_AGAIN_S)
+    assert coordinator.look() is not None
+    assert coordinator.rejoined == 0
+
+
+def test_a_member_that_joined_again_in_vain_says_what_to_do_and_leaves_the_group_alone_for_a_session() -> None:
+    coordinator = Coordinator()
+    coordinator.group = UNREAD
+    coordinator.later(ASK_AFTER_S)
+    coordinator.look()
+    coordinator.later(1.5 * LOOK_AGAIN_S)
+    coordinator.look()
+    coordinator.watch.changed()  # it is in again
+    coordinator.later(ASK_AFTER_S)
+    line = coordinator.look() or ""
+    assert "nobody reads orders[0, 1], though this member has joined group g again (shop-1 at 10.0.0.1: 2)" in line
+    assert "start the other members anew" in line
+    coordinator.later(1.5 * LOOK_AGAIN_S)
+    assert coordinator.look() is None
+    assert coordinator.rejoined == 1
+    coordinator.later(90)
+    assert coordinator.look() is not None
+    assert coordinator.rejoined == 2
+
+
+def test_a_member_with_partitions_joins_again_only_when_nobody_may_still_be_giving_them_back() -> None:
+    coordinator = Coordinator()
+    coordinator.group = UNREAD
+    coordinator.later(ASK_AFTER_S)
+    assert coordinator.look(held=2) is None
+    coordinator.later(299)
+    assert coordinator.look(held=2) is None
+    assert coordinator.rejoined == 0
+    coordinator.later(1.5 * LOOK_AGAIN_S)
+    assert "This member gives back what it has, leaves the group and joins it again" in (coordinator.look(held=2) or "")
+    assert coordinator.rejoined == 1
+    coordinator.watch.changed()
+    coordinator.group = Group("stable", {"shop-1 at 10.0.0.1": 2})
+    coordinator.later(ASK_AFTER_S)
+    assert coordinator.look(held=2) is None
+    assert not coordinator.watch.waits
+
+
+def test_a_member_that_is_not_in_the_group_yet_does_not_join_again() -> None:
+    coordinator = Coordinator()
+    coordinator.group = Group("stable", {"shop-1 at 10.0.0.1": 2}, unread="orders[0, 1]", joined=False)
+    coordinator.later(ASK_AFTER_S)
+    assert "others hold them" in (coordinator.look() or "")
+    coordinator.later(AGAIN_S)
+    assert coordinator.look() is not None
+    assert coordinator.rejoined == 0
 
 
 def test_a_member_of_a_group_that_is_settled_asks_once() -> None:

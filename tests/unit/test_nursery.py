@@ -17,7 +17,7 @@ import pytest
 from pythia_fast.errors import PoolError
 from pythia_fast.pool import crash_text
 from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, Recycles
-from pythia_fast.pool.nursery import Nursery, is_stopped
+from pythia_fast.pool.nursery import Nursery, NurseryGoneError, is_stopped
 from pythia_fast.pool.nursery_process import ChildMain
 
 LAUNCHES = 700  #: more than fit into both directions of the channel together
@@ -55,6 +55,16 @@ def receive_until(nursery: Nursery, kind: type[Message], count: int) -> list[Mes
     return found
 
 
+def receive_to_the_end(nursery: Nursery) -> list[Message]:
+    """All that a nursery said that is gone, or goes now."""
+    found: list[Message] = []
+    try:
+        while True:
+            found += nursery.receive(30)
+    except NurseryGoneError:
+        return found
+
+
 def test_more_launches_than_the_channel_holds_are_all_made() -> None:
     with nursery_of(leave) as nursery:
         for worker in range(LAUNCHES):
@@ -64,6 +74,22 @@ def test_more_launches_than_the_channel_holds_are_all_made() -> None:
         assert launched == list(range(LAUNCHES))
         assert sorted(message.worker for message in found if isinstance(message, Died)) == launched
         assert {message.status for message in found if isinstance(message, Died)} == {0}
+
+
+def kill_the_nursery(pool: int, worker: int, recycles: Callable[[str], None]) -> str:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+    return ""
+
+
+def test_a_child_that_kills_the_nursery_at_once_was_told_of() -> None:
+    for _ in range(40):
+        with nursery_of(kill_the_nursery) as nursery:
+            nursery.launch(0, 5)
+            _, launched = receive_to_the_end(nursery)  # after Ready
+            assert isinstance(launched, Launched)
+            (died,) = nursery.bury_children()
+            assert (died.worker, died.pid) == (5, launched.pid)
 
 
 def test_a_fork_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -130,13 +156,18 @@ def test_one_that_is_stopped_is_closed_without_waiting_for_it() -> None:
 
 
 def test_children_that_end_beside_one_that_is_stopped_are_seen() -> None:
-    with nursery_of(leave) as nursery:
+    def leave_later(pool: int, worker: int, recycles: Callable[[str], None]) -> str:
+        recycles("it is about to leave")
+        time.sleep(0.5)
+        return ""
+
+    with nursery_of(leave_later) as nursery:
         os.kill(nursery.pid, signal.SIGSTOP)
         wait_until(lambda: is_stopped(nursery.pid))
         nursery.launch(0, 0)
         assert nursery.receive(0) == []
         os.kill(nursery.pid, signal.SIGCONT)
-        receive_until(nursery, Launched, 1)
+        receive_until(nursery, Recycles, 1)
         assert not nursery.children_ended_unseen()  # it tells of them itself
         os.kill(nursery.pid, signal.SIGSTOP)
         wait_until(nursery.children_ended_unseen)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_fast.brokers.file_sink import FileLockedError
+from pythia_fast.brokers.locked_file import FileLockedError
 from pythia_fast.errors import SourceError
 from pythia_fast.moving import offset_table
 from pythia_fast.moving.offset_table import FROM_THE_START, OffsetTable, Run, Translation

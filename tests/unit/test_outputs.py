@@ -105,6 +105,12 @@ NIGHTS = np.array([["2020-01-01", "2020-01-01"], ["NaT", "2020-01-01"]], "dateti
         (list(NIGHTS[1]), [None, NIGHT]),
         ([{"a": NIGHTS[0, 0]}, [NIGHTS[0]], np.array(NIGHTS[0, 0])], [{"a": NIGHT}, [[NIGHT, NIGHT]], NIGHT]),
         ([np.datetime64("2020-01-01"), np.datetime64(-1, "ns")], [NIGHT, "1969-12-31T23:59:59.999999Z"]),
+        (np.array([86_402_500, "NaT", -1], "m8[ms]"), ["P1DT2.5S", None, "-PT0.001S"]),
+        (np.ma.array(np.array([1, 2], "m8[s]"), mask=[0, 1]), ["PT1S", None]),
+        (np.array([[1500, -1]], ">m8[ns]"), [["PT0.000001S", "-PT0.000001S"]]),
+        ([np.timedelta64(1, "D"), [np.timedelta64("NaT")], datetime.timedelta(1)], ["P1D", [None], "P1D"]),
+        ([pd.Timedelta(days=1, hours=2), [pd.NaT, pd.NA]], ["P1DT7200S", [None, None]]),
+        (["a", pd.NA, {"b": pd.NA}], ["a", None, {"b": None}]),
         ([1, 2.5, None, "x", [1], {"a": 1}], [1, 2.5, None, "x", [1], {"a": 1}]),
         ([np.int64(5), np.float64(2)], [5, 2.0]),
         (["x", 5], ["x", 5]),
@@ -117,6 +123,13 @@ NIGHTS = np.array([["2020-01-01", "2020-01-01"], ["NaT", "2020-01-01"]], "dateti
 )
 def test_what_a_column_may_be(values: Any, expected: list[Any]) -> None:
     assert column(values) == expected
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+def test_a_timedelta_is_the_text_that_msgspec_writes(encoding: Literal["json", "msgpack"]) -> None:
+    seconds = [np.timedelta64(90_061, "s")]
+    for times in (np.array(seconds), pd.Series(seconds), seconds, [pd.Timedelta(seconds[0])]):
+        assert column(times, encoding) == ["P1DT3661S"]
 
 
 def test_columns_of_a_batch() -> None:
@@ -191,8 +204,11 @@ TWICE = pa.StructArray.from_arrays([[1, 2], [3, 4]], ["x", "x"])
         ({"a": np.arange(3), "b": 1.0}, r"column 'b' is one float"),
         ({"a": np.array(5)}, r"column 'a' is one ndarray"),
         ({"a": "text"}, r"column 'a' is one str"),
+        ({"a": [1, 2], "b": {1, 2}}, r"column 'b' is a set, which has no order"),
+        ({"a": frozenset([1])}, r"column 'a' is a frozenset"),
         ({"a": np.arange(3) * 1j}, r"complex128"),
-        ({"a": np.array([1], "timedelta64[s]")}, r"timedelta64"),
+        ({"a": np.array([1], "timedelta64[M]")}, r"column 'a' is timedelta64\[M\]: .* has no fixed length"),
+        ({"a": np.array([1], "timedelta64")}, r"column 'a' is timedelta64: .* without a unit"),
         ({"a": [1], "__key__": np.array([0.5])}, r"__key__.* bytes, str or integers"),
         ({"__key__": [1]}, r"no columns"),
         ({}, r"no columns"),
@@ -243,6 +259,11 @@ BROKEN_TEXT = pa.Array.from_buffers(
         ({"a": np.array([0, 300_000, 1], "datetime64[Y]")}, "column 'a', row 1: the datetime lies outside"),
         ({"a": [1, np.datetime64(300_000, "Y"), 1]}, "column 'a', row 1: ValueError: the datetime lies outside"),
         ({"a": [1, [np.datetime64(2**62, "us")], 1]}, "column 'a', row 1: ValueError: the datetime lies outside"),
+        (
+            {"a": np.array([1, 2**50, 1], "m8[D]")},
+            "column 'a', row 1: ValueError: the timedelta is longer than 292,000",
+        ),
+        ({"a": [1, np.timedelta64(1, "M"), 1]}, "column 'a', row 1: TypeError: timedelta64 .* has no fixed length"),
         ({"a": np.array([[0], [300_000], [1]], "datetime64[Y]")}, "column 'a', row 1: ValueError: the datetime lies"),
         ({"a": BROKEN_TEXT}, "column 'a', row 1: the string is not valid UTF-8"),
         ({"a": [1, 2, 3], "__key__": ["x", 0.5, 7]}, "column '__key__', row 1: a key is bytes, str or an integer"),

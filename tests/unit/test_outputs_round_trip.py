@@ -158,6 +158,25 @@ def test_a_fixed_layout_is_written_nested(encoding: Encoding) -> None:
     assert decode(payload) == {"id": 1, "at": {"x": 0.5, "y": [1.0, 2.0]}}
 
 
+RECORD = np.dtype(
+    [
+        ("id", ">i4"), ("name", "S4"), ("text", "U2"), ("rest", "V2"), ("at", "<M8[ms]"), ("ok", "?"), ("half", "<f2"),
+        ("part", [("x", "<f4"), ("times", "<M8[s]", (2,))]), ("parts", [("x", "<i4")], (2,)), ("grid", "<i2", (2, 2)),
+    ]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_rows_of_a_fixed_layout_are_written_as_the_batch_is(encoding: Encoding) -> None:
+    table = np.zeros(2, RECORD)
+    table["name"][0], table["text"][0], table["rest"][0] = b"ab", "é", b"\1\2"
+    table["at"][1] = table["part"]["times"][0, 0] = "NaT"
+    batch = Batch.decode([row.tobytes() for row in table], decoder=RECORD)
+    decode = msgspec.json.decode if encoding == "json" else msgspec.msgpack.decode
+    by_batch, by_rows = (list(map(decode, written(it, encoding).values())) for it in (batch, list(batch.rows())))
+    assert by_batch == by_rows
+
+
 def test_the_rows_of_a_batch_are_a_list() -> None:
     batch = Batch.decode(ORDERS[1:], Order)
     assert list(written(batch.rows(), "json").values()) == ORDERS[1:]

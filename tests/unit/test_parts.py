@@ -5,18 +5,22 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_fast.pool.parts import DEATHS_ALONE, Part, Suspects, convicted, convicts_next, parts_after
+from pythia_fast.pool.parts import DEATHS_ALONE, Part, Suspects, convicted, convicts_next, parts_after, parts_to_go
 
 
-def search(rows: int, killers: set[int], chance: set[int] = frozenset()):
-    """(rows handled, rows convicted, deaths). ``chance``: calls during which a holder dies whatever its rows."""
+def search(rows: int, killers: set[int], chance: set[int] = frozenset(), most: int = 5000):
+    """(rows handled, rows convicted, deaths). ``chance``: calls during which a holder dies whatever its rows. ``most``:
+    rows of a call."""
     handled: list[int] = []
     guilty: list[int] = []
     deaths = calls = 0
-    parts, suspects = [Part(0, rows, 0)], None
+    parts, suspects, in_hand = parts_to_go(Suspects(0, 0, 0, 0), rows, 0, most, died=False), None, 0
     while True:
         for part in parts:
             calls += 1
+            assert 0 < part.end - part.begin <= most
+            assert part.begin < in_hand or part.deaths_before == 0
+            in_hand = max(in_hand, part.end)
             if calls in chance or any(part.begin <= row < part.end for row in killers):
                 deaths += 1
                 same = suspects is not None and suspects[:2] == part[:2]
@@ -27,13 +31,21 @@ def search(rows: int, killers: set[int], chance: set[int] = frozenset()):
             return handled, guilty, deaths
         if convicted(suspects):
             guilty.append(suspects.begin)
-        parts = parts_after(suspects, rows, len(guilty))
+        parts = parts_to_go(suspects, rows, len(guilty), most, died=True)
 
 
 @given(st.integers(1, 5000), st.data())
 def test_every_killer_is_convicted_and_every_other_row_is_handled_once_and_in_order(rows: int, data: st.DataObject):
     killers = set(data.draw(st.lists(st.integers(0, rows - 1), max_size=6)))
     handled, guilty, _ = search(rows, killers)
+    assert guilty == sorted(killers)
+    assert handled == sorted(set(range(rows)) - killers)
+
+
+@given(st.integers(1, 300), st.integers(1, 100), st.data())
+def test_rows_that_waited_together_are_searched_a_call_at_a_time(rows: int, most: int, data: st.DataObject):
+    killers = set(data.draw(st.lists(st.integers(0, rows - 1), max_size=6)))
+    handled, guilty, _ = search(rows, killers, most=most)
     assert guilty == sorted(killers)
     assert handled == sorted(set(range(rows)) - killers)
 

@@ -55,3 +55,13 @@ def test_peak_is_kept() -> None:
     assert high >= before + 50
     sampler.sample([("me", os.getpid())])
     assert sampler.peak_rss_mb == high
+
+
+def test_what_one_process_had_that_has_ended_counts_where_it_is_more() -> None:
+    sampler = ProcessSampler()
+    sampler.sample([("me", os.getpid())])
+    high = sampler.peak_rss_mb
+    sampler.had(high / 2)
+    assert sampler.peak_rss_mb == high
+    sampler.had(high + 100)
+    assert sampler.peak_rss_mb == high + 100

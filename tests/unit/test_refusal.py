@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from pythia_fast.batch import Batch
 from pythia_fast.refusal import Reason, large_row_text, oversize_text, refusal_text
 from pythia_fast.schema import describe
 
@@ -24,6 +25,10 @@ class Row(msgspec.Struct):
     price: float
     lines: list[Line]
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=3)] = "x"
+
+
+class Priced(msgspec.Struct):
+    price: int
 
 
 SCHEMA = describe(Row)
@@ -64,6 +69,14 @@ COUNT = SCHEMA.by_name["lines[].count"].index
 )  # fmt: skip
 def test_sentences(reason: int, found: int, column: int, at: int, text: str) -> None:
     assert refusal_text(SCHEMA, reason, found, column, at) == text
+
+
+def test_a_byte_order_mark_is_named() -> None:
+    good, *marked = b'{"price":1}', b'\xef\xbb\xbf{"price":1}', bytearray(b"\xef\xbb\xbf"), b'\xef{"price":1}', None
+    batch = Batch.decode([good, *marked], Priced)
+    said = [bad.reason.startswith("malformed payload (it begins with a byte order mark, ") for bad in batch.bad]
+    assert (len(batch), said) == (1, [True, True, False, False])
+    assert batch.bad[0].reason.endswith("without a BOM), byte 0")
 
 
 def test_every_reason_of_the_c_header_has_its_sentence() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_fast.errors import MarkError
+from pythia_fast.errors import MarkError, MarkIndexError, ResultError
 from pythia_fast.selection import bits_at, bits_between, bits_to_mask, marked_rows, row_indices
 
 
@@ -31,6 +31,16 @@ def test_numbers_that_look_like_a_mask_are_no_rows(mask: Any) -> None:
         marked_rows(mask, len(mask), "rows")
     assert marked_rows(mask, 10, "rows").tolist() == list(mask)
     assert marked_rows(np.array(mask, bool), len(mask), "rows").tolist() == np.flatnonzero(mask).tolist()
+
+
+@pytest.mark.parametrize("rows", [[True], [False] * 4, np.ones((3, 1), bool), [3], [0, -4]], ids=str)
+def test_rows_that_do_not_fit_are_no_rows_of_a_part_either(rows: Any) -> None:
+    with pytest.raises(
+        MarkIndexError, match=r"rows.* must be bool\[3\]|rows: a row index is out of range for 3 rows"
+    ) as no:
+        marked_rows(rows, 3, "rows")
+    assert isinstance(no.value, IndexError)
+    assert isinstance(no.value, ResultError)
 
 
 @pytest.mark.parametrize("indices", [[], [0], [0, 1], [1, 0]], ids=str)

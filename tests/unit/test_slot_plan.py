@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_fast.runtime.slot_plan import plan_slots, slot_bytes
+from pythia_fast.runtime.slot_plan import plan_slots, slot_bytes, slot_rows
 
 MB = 10**6
 
@@ -26,6 +26,11 @@ def test_a_plan_always_has_a_slot_to_fill_beside_those_in_hand(workers: int, one
     assert plan.credit >= 1
     assert plan.slots >= workers * plan.credit + workers + 2
     assert plan.bytes == plan.slots * one
+
+
+def test_slots_of_small_batches_have_room_for_rows_that_wait_where_these_are_gathered():
+    assert [slot_rows(1, gathers=gathers) for gathers in (False, True)] == [1, 256]
+    assert slot_rows(4096, gathers=True) == 4096
 
 
 def test_a_slot_has_room_for_all_that_its_payloads_turn_into():

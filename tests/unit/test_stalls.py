@@ -123,6 +123,20 @@ WHY = [
     (row(stage="called", deadline_s=20.0, busy_s=21.0), "batch_deadline=20 is ending it"),
     (row(stage="queued", busy_s=12.0), "waits in the queue of process 4711, which has been at another batch for 12 s"),
     (row(stage="queued", busy_s=None), "waits in the queue of process 4711, which has not taken it yet"),
+    (
+        row(stage="called", deadline_s=30.0),
+        "is in the handler, or in what that returned or raised, in process 4711, wh",
+    ),
+    (row(stage="called", busy_s=0.0), "at it for 0.0 s, so no call hangs: see what it does (py-spy dump --pid 4711)"),
+    (
+        row(stage="called", busy_s=0.0, deaths=7),
+        "which has been at it for 0.0 s; 7 processes have died with this batch, which is handled in parts to find",
+    ),
+    (row(stage="called", busy_s=0.0, deadline_s=30.0, deaths=1), "0.0 s; a process has died with this batch, which is"),
+    (row(stage="called", deaths=7), "see above how they died; batch_deadline= is not set, so nothing ends it"),
+    (row(stage="queued", busy_s=0.1, deaths=7), "another batch for 0.1 s; 7 processes have died with that batch"),
+    (row(stage="queued", busy_s=None, deaths=7), "has not taken it yet; 7 processes have died with this batch"),
+    (row(stage="starting", busy_s=None, deaths=7), "which is not up yet; 7 processes have died with this batch"),
     (row(stage="held", busy_s=None), "is in process 4711, outside the handler"),
     (row(stage="starting", busy_s=None), "waits for the process of its place, which is not up yet; see what setup()"),
     (
@@ -145,6 +159,12 @@ WHY = [
 ]
 
 
+def test_a_limit_on_calls_is_not_advised_where_processes_die():
+    dies = Scene(settled=0, oldest=row(stage="called", busy_s=0.0, deaths=7))
+    ((_, line),) = run(watch(), lambda now: dies, 11)
+    assert line.endswith("see above how they died")
+
+
 @pytest.mark.parametrize(("oldest", "words"), WHY)
 def test_every_reason_has_its_words(oldest, words):
     ((_, line),) = run(watch(), lambda now: Scene(settled=0, oldest=oldest), 11)
@@ -158,6 +178,10 @@ SOURCE = [
     (
         Scene(settled=0, oldest=row(), held_back=["orders[1]", "orders[2]"]),
         "the source keeps orders[1], orders[2] back meanwhile, whose process has its hands full",
+    ),
+    (
+        Scene(settled=0, oldest=row(), waiting="9 rows wait and take all slots"),
+        "; 9 rows wait and take all slots; raise batch_size or shorten the backoff",
     ),
     (
         Scene(settled=0, unread=[Unread(place="orders[3] offset 17", since_s=20, messages=1, silent_s=12)]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -30,3 +31,11 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
         ConfigError, match=r"cannot keep positions in .*: it is not a folder; choose another .*--state-dir"
     ):
         prepare_folder(tmp_path / "state", "positions", "--state-dir")
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not Path("/proc/self").exists(), reason="others may not write there at all")
+def test_where_no_folder_can_be_made_it_is_told() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^cannot keep positions in /proc/x: the folder cannot be made there; choose"
+    ):
+        prepare_folder(Path("/proc/x"), "positions", "--state-dir")

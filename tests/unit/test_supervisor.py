@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from pythia_fast.dead_letter_limit import DeadLetterLimit
-from pythia_fast.errors import PoolError
+from pythia_fast.errors import ConfigError, PoolError
 from pythia_fast.pool import supervisor as supervisor_module
 from pythia_fast.pool.messages import BootFailed, Died, Launched, TeardownFailed
 from pythia_fast.pool.obituary import Obituary, describe_status
@@ -256,6 +256,14 @@ def test_a_process_that_fails_once_it_is_up_is_no_boot_failure(worker, message):
     run.started = False
     nursery.packets = [BootFailed(0, worker, 10, "OSError: no", "OSError: no")]
     with pytest.raises(PoolError, match=rf"(?s){message}.*OSError: no"):
+        supervisor.serve(0)
+
+
+def test_an_option_that_cannot_work_is_told_in_its_sentence():
+    nursery, run, _, supervisor = make()
+    run.started = False
+    nursery.packets = [BootFailed(0, 1, 10, "max_memory_mb=1 is too small", "", misconfigured=True)]
+    with pytest.raises(ConfigError, match=r"^handler 'score': max_memory_mb=1 is too small$"):
         supervisor.serve(0)
 
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -35,7 +36,15 @@ from tests.support.ring_feed import make_arena
 
 WORKERS, CAPACITY, PARTITIONS = 2, 4, 8
 WAIT_NS = 20_000_000
+FREE, READY, HELD, DONE, OUTPUT_FULL, PARKED, WAITING = 0, 2, 3, 4, 5, 6, 7
 FATES = ("done", "done", "given up", "waits")
+
+
+#: All alike, so that a batch may be done while one before it waits for the other sink, or of every kind.
+fates_of_a_batch = st.one_of(
+    st.sampled_from([["done"] * CAPACITY, ["given up"] * CAPACITY]),
+    st.lists(st.sampled_from(FATES), min_size=CAPACITY, max_size=CAPACITY),
+)
 
 
 class Broker:
@@ -190,9 +199,7 @@ class Stream(RuleBasedStateMachine):
         self.arena.view(slot, self.arena.offsets["output"], len(output))[:] = output
         return len(output), len(rows)
 
-    @rule(
-        worker=st.integers(0, WORKERS - 1), fates=st.lists(st.sampled_from(FATES), min_size=CAPACITY, max_size=CAPACITY)
-    )
+    @rule(worker=st.integers(0, WORKERS - 1), fates=fates_of_a_batch)
     def complete(self, worker, fates):
         if worker not in self.held or self._waits_for_region(worker):
             return
@@ -214,6 +221,13 @@ class Stream(RuleBasedStateMachine):
         if self.due_ns < monotonic_ns():
             self.due_ns = monotonic_ns() + WAIT_NS
         self.arena.complete(worker, slot, *written, 0, noted, 0, waiting, len(given_up), self.due_ns if waiting else 0)
+
+    @rule(worker=st.integers(0, WORKERS - 1), fates=fates_of_a_batch)
+    def handle(self, worker, fates):
+        """Quicker than the other one, whose batch came before."""
+        self.take(worker)
+        self.complete(worker, fates)
+        self.turn()
 
     def _waits_for_region(self, worker):
         """Whether its records have not been taken away yet."""
@@ -249,9 +263,10 @@ class Stream(RuleBasedStateMachine):
 
     @rule()
     def turn(self):
-        self.completion._turn()
+        self.completion._turn()  # what came back goes to the sinks
+        self.completion._turn()  # what they have is settled
 
-    @rule(sink=st.sampled_from(["sink", "dead"]), away=st.booleans())
+    @rule(sink=st.sampled_from(["sink", "dead"]), away=st.sampled_from([False, False, True]))
     def sink_goes_or_comes_back(self, sink, away):
         getattr(self, sink).fail_with("away" if away else None)
 
@@ -283,6 +298,56 @@ class Stream(RuleBasedStateMachine):
             self.source.log.close()
             self.arena.close()
             shutil.rmtree(self.folder)
+
+
+def leaves_queued(stream):
+    return READY
+
+
+def takes(stream):
+    stream.take(0)
+    return HELD
+
+
+def spills(stream):
+    stream.sink_goes_or_comes_back("sink", True)
+    stream.take(0)
+    stream.spill(0)
+    return OUTPUT_FULL
+
+
+def completes_all(stream):
+    stream.sink_goes_or_comes_back("sink", True)
+    stream.handle(0, ["done"] * CAPACITY)
+    return DONE
+
+
+def completes_some(stream):
+    stream.sink_goes_or_comes_back("sink", True)
+    stream.handle(0, ["done", "waits", "done", "done"])
+    return PARKED
+
+
+def completes_some_for_good(stream):
+    stream.handle(0, ["done", "waits", "done", "done"])
+    return WAITING
+
+
+@pytest.mark.parametrize(
+    "first", [leaves_queued, takes, spills, completes_all, completes_some, completes_some_for_good]
+)
+def test_a_batch_holds_the_position_whatever_becomes_of_it_while_the_next_one_is_done(first):
+    stream = Stream()
+    try:
+        stream.publish([0] * CAPACITY)
+        stream.publish([0] * CAPACITY)
+        state = first(stream)
+        stream.handle(1, ["given up"] * CAPACITY)
+        stream.what_could_be_committed_is_done()
+        assert [left for left in stream.arena.states() if left != FREE] == [state]
+        assert stream.committed.get(0, 0) == (1 if state == WAITING else 0)
+    finally:
+        stream.teardown()
 
 
 TestStream = Stream.TestCase

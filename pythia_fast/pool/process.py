@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pythia_fast._ext.spare import wait_for_place
+from pythia_fast.pool.crash_text import leave_lacking
 from pythia_fast.pool.forked import leave_if_forked, outlive_signals
 from pythia_fast.pool.limits import Limits, check_after_setup
 from pythia_fast.pool.rows import RowKeeper
@@ -41,7 +42,10 @@ def serve(handler: Handler, arena: Arena, seat: int, recycles: Callable[[str], N
         worker = seat if seat < arena.n_workers else _wait_for_place(arena, seat - arena.n_workers)
         if worker is not None:
             arena.booted(worker, pid)
-            reached = _work(handler, arena, call, worker)
+            try:
+                reached = _work(handler, arena, call, worker)
+            except MemoryError as error:  # beside the call, where it is a row's matter: the next process has more room
+                leave_lacking("memory", error)
             if reached:
                 recycles(reached)
     finally:

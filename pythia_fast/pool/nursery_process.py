@@ -155,7 +155,8 @@ class _Launches:
             self._children[pid] = _Child(launch.pool, launch.worker, said)
             try:
                 send(self._channel, Launched(launch.pool, launch.worker, pid))
-                os.write(gate, b"!")
+                with contextlib.suppress(BrokenPipeError):  # it may have been killed already, as its end will tell
+                    os.write(gate, b"!")
             finally:
                 os.close(gate)
         self.retry_s = None

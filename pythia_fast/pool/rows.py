@@ -77,9 +77,8 @@ class _Held:
     journaled: bool = False  #: what is done is written down, row by row
     calls: Calls | None = None  #: for the circuit breaker; None: there is none
     behind_due_ns: int = 0  #: when rows that wait for others are looked at again; 0: none do
-    early_due_ns: int = (
-        0  #: when the round would have been due, if it began before that: its failed attempts do not count
-    )
+    #: When the round would have been due, if it began before that: its failed attempts do not count. 0: it did not.
+    early_due_ns: int = 0
 
     def rows(self, rows: RowIndices | None) -> RowIndices:
         return np.arange(self.memory.rows, dtype=np.uint32) if rows is None else rows

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,8 @@ import psutil
 import pytest
 
 from pythia_fast.errors import PoolError
-from pythia_fast.pool import crash_text
-from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, Recycles
+from pythia_fast.pool import crash_text, nursery_process
+from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, Recycles, send
 from pythia_fast.pool.nursery import Nursery, NurseryGoneError, is_stopped
 from pythia_fast.pool.nursery_process import ChildMain
 
@@ -90,6 +91,21 @@ def test_a_child_that_kills_the_nursery_at_once_was_told_of() -> None:
             assert isinstance(launched, Launched)
             (died,) = nursery.bury_children()
             assert (died.worker, died.pid) == (5, launched.pid)
+
+
+def test_a_child_that_is_killed_before_it_begins_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def send_late(channel: socket.socket, message: Message) -> None:
+        if isinstance(message, Launched):
+            time.sleep(0.2)  # until the child has gone
+        send(channel, message)
+
+    monkeypatch.setattr(nursery_process, "lead_own_group", lambda: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(nursery_process, "send", send_late)
+    with nursery_of(leave) as nursery:
+        for worker in range(3):
+            nursery.launch(0, worker)
+        died = [message for message in receive_until(nursery, Died, 3) if isinstance(message, Died)]
+        assert [(message.worker, message.status) for message in died] == [(0, -9), (1, -9), (2, -9)]
 
 
 def test_a_fork_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,16 +14,15 @@ from pythia_fast.brokers.base import Publisher
 from pythia_fast.brokers.locked_file import open_locked
 from tests.support.command_line import HEAD, run
 from tests.support.file_sink import framed, open_sink, wait_delivered
+from tests.support.left_behind import nothing_left_behind
 
 Move = Callable[[Path], object]
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
-    files, threads = len(os.listdir("/dev/fd")), threading.active_count()
-    yield
-    assert len(os.listdir("/dev/fd")) == files
-    assert threading.active_count() == threads
+    with nothing_left_behind():
+        yield
 
 
 @pytest.fixture

@@ -22,14 +22,13 @@ from pythia_fast.brokers.file import FileProducer
 from pythia_fast.errors import ConfigError, SinkError, UnknownOptionError
 from pythia_fast.private import PRIVATE_MODE
 from tests.support.file_sink import framed, open_sink, wait_delivered
+from tests.support.left_behind import nothing_left_behind
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
-    files, threads = len(os.listdir("/dev/fd")), threading.active_count()
-    yield
-    assert len(os.listdir("/dev/fd")) == files
-    assert threading.active_count() == threads
+    with nothing_left_behind():
+        yield
 
 
 @pytest.mark.parametrize("fsync", ["batch", "interval", "never"])

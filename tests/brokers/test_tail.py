@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import threading
@@ -19,15 +18,14 @@ from pythia_fast.brokers.checkpoint import Checkpoint, identity_of
 from pythia_fast.brokers.file import FileConsumer
 from pythia_fast.errors import SourceError
 from pythia_fast.testing.readers import RememberingListener, collect, reader_context
+from tests.support.left_behind import nothing_left_behind
 
 
 @pytest.fixture(autouse=True)
 def _short_grace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(tail, "ROTATION_GRACE_S", 0.2)
-    gc.collect()  # what earlier tests left in cycles is closed now, not within this one
-    before = len(os.listdir("/dev/fd"))
-    yield
-    assert len(os.listdir("/dev/fd")) == before
+    with nothing_left_behind():
+        yield
 
 
 class Following:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pythia_fast.report import RunReport
-from tests.support.command_line import ENVIRONMENT, HEAD, command
+from tests.support.command_line import HEAD, command, start_in_shell
 
 #: Where a pool process' standard streams lead.
 APP = (
@@ -27,16 +27,7 @@ def look(batch):
 
 def start_closed(closed: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Have a shell start this without some of the standard streams."""
-    script = 'exec "$@" ' + " ".join(f"{fd}>&-" for fd in closed)
-    return subprocess.run(
-        ["sh", "-c", script, "sh", *arguments],
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+    return start_in_shell(" ".join(f"{fd}>&-" for fd in closed), *arguments, folder=folder)
 
 
 def assert_led_nowhere(folder: Path, closed: str) -> None:

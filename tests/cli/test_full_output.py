@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pythia_fast.outlet import Outlet, say_last
-from tests.support.command_line import ENVIRONMENT, HEAD, command
+from tests.support.command_line import ENVIRONMENT, HEAD, command, start_in_shell
 
 #: The module prints, which is held back until the stream is flushed; three rows are done, one is a dead letter.
 APP = (
@@ -36,16 +36,7 @@ def buffering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def start(folder: Path, redirected: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    script = f'exec "$@" {redirected}'
-    return subprocess.run(
-        ["sh", "-c", script, "sh", *command(*arguments)],
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+    return start_in_shell(redirected, *command(*arguments), folder=folder)
 
 
 @pytest.mark.parametrize("quiet", [(), ("--quiet",)], ids=["shown", "quiet"])

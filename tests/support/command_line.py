@@ -83,3 +83,16 @@ def processes_in(folder: Path) -> list[str]:
             if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder:
                 found.append(" ".join(process.cmdline()))
     return found
+
+
+def start_in_shell(redirected: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Have a shell start this with its streams redirected so; to its end."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirected}', "sh", *arguments],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )

@@ -34,15 +34,6 @@ elif OPTIMIZE:
 else:
     COMPILE += ["-O3", "-g1"]
 
-#: Modules that do little more than hand things on, once a batch or less often: optimised lightly they are built in half
-#: the time, which is a tenth of the whole.
-ONCE_A_BATCH = {
-    "arena_memory", "batch_memory", "collecting_sink", "decoder", "decoder_probe", "gather", "journal", "kafka_client",
-    "librdkafka", "message_limit", "oldest", "part_memory", "plan", "resp_probe", "source", "spare", "stream_probe",
-    "token_bucket",
-}  # fmt: skip
-LIGHT = ["-O1"] if "-O3" in COMPILE else []
-
 HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.[hi]*"))
 
 # module -> further C sources. The module's own source is ext/<module>.pyx.
@@ -96,7 +87,7 @@ def extension(name: str, c_sources: list[str]) -> Extension:
         [f"ext/{name}.pyx", *(f"ext/{source}" for source in c_sources)],
         include_dirs=["ext"],
         depends=HEADERS,
-        extra_compile_args=COMPILE + (LIGHT if name in ONCE_A_BATCH else []),
+        extra_compile_args=COMPILE,
         extra_link_args=LINK,
         libraries=["m"],
     )

@@ -407,7 +407,7 @@ def test_a_source_that_is_kept_alive_gives_partitions_back_and_appends_nothing(
     first.sink.stall_after(None)
     second = member(topic)
     deadline = time.monotonic() + 60
-    while len(second.listener.held) != 1 or second.sink.count < 1000:
+    while len(second.listener.held) != 1 or second.sink.count < 990:  # 10 fewer if it got what the first had begun
         assert time.monotonic() < deadline, (first.log, second.log)
         first.reader.keep_alive()
         second.poll()

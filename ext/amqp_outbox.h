@@ -106,31 +106,65 @@ static inline void pf_amqp_put_frame_header(pf_amqp_text *out, int type, uint16_
     pf_amqp_put_be(out, size, 4);
 }
 
-/* Headers as a field table: strings, and void for a null.  Returns its size, or -1: a name is longer than 255 bytes, or
- * the bytes end inside a header.  `out` NULL: only measure. */
+typedef struct {
+    const uint8_t *name, *value;
+    uint32_t name_size, value_size; /* value_size: PF_AMQP_NO_BYTES for a null */
+    uint64_t size;                  /* of the whole header */
+} pf_amqp_header;
+
+/* The header at `at`; 0 when the bytes end inside it. */
+static inline int pf_amqp_read_header(const uint8_t *headers, uint32_t size, uint64_t at, pf_amqp_header *header) {
+    if (size - at < 2) return 0;
+    uint32_t name = headers[at] | (uint32_t)headers[at + 1] << 8;
+    if (size - at - 2 < (uint64_t)name + 4) return 0;
+    const uint8_t *value_at = headers + at + 2 + name;
+    uint32_t value = value_at[0] | (uint32_t)value_at[1] << 8 | (uint32_t)value_at[2] << 16 | (uint32_t)value_at[3] << 24;
+    uint32_t bytes = value == PF_AMQP_NO_BYTES ? 0 : value;
+    if (size - at - 6 - name < bytes) return 0;
+    *header = (pf_amqp_header){headers + at + 2, value_at + 4, name, value, 6 + (uint64_t)name + bytes};
+    return 1;
+}
+
+/* A header that RabbitMQ takes for further routing keys, and would close the channel for where it is no array of them
+ * (its documentation of sender-selected distribution): one that came with a delivery tells of its first way. */
+static inline int pf_amqp_routes(const pf_amqp_header *header) {
+    return (header->name_size == 2 && memcmp(header->name, "CC", 2) == 0) ||
+           (header->name_size == 3 && memcmp(header->name, "BCC", 3) == 0);
+}
+
+/* Headers as a field table, without those that route: strings, and void for a null.  Returns its size, or -1: a name is
+ * longer than 255 bytes, or the bytes end inside a header.  `out` NULL: only measure. */
 static inline int64_t pf_amqp_put_headers(pf_amqp_text *out, const uint8_t *headers, uint32_t size) {
-    uint64_t at = 0;
+    pf_amqp_header header;
     int64_t whole = 0;
-    while (at < size) {
-        if (size - at < 2) return -1;
-        uint32_t name = headers[at] | (uint32_t)headers[at + 1] << 8;
-        if (name > 255 || size - at - 2 < (uint64_t)name + 4) return -1;
-        const uint8_t *value_at = headers + at + 2 + name;
-        uint32_t value = value_at[0] | (uint32_t)value_at[1] << 8 | (uint32_t)value_at[2] << 16 | (uint32_t)value_at[3] << 24;
-        int null = value == UINT32_MAX;
-        if (null) value = 0;
-        if (size - at - 6 - name < value) return -1;
-        whole += 1 + name + (null ? 1 : 5 + (int64_t)value);
-        if (out != NULL) {
-            pf_amqp_put_be(out, name, 1);
-            pf_amqp_put(out, headers + at + 2, name);
-            pf_amqp_put(out, null ? "V" : "S", 1);
-            if (!null) pf_amqp_put_be(out, value, 4);
-            pf_amqp_put(out, value_at + 4, value);
-        }
-        at += 6 + (uint64_t)name + value;
+    for (uint64_t at = 0; at < size; at += header.size) {
+        if (!pf_amqp_read_header(headers, size, at, &header) || header.name_size > 255) return -1;
+        if (pf_amqp_routes(&header)) continue;
+        int null = header.value_size == PF_AMQP_NO_BYTES;
+        whole += 1 + header.name_size + (null ? 1 : 5 + (int64_t)header.value_size);
+        if (out == NULL) continue;
+        pf_amqp_put_be(out, header.name_size, 1);
+        pf_amqp_put(out, header.name, header.name_size);
+        pf_amqp_put(out, null ? "V" : "S", 1);
+        if (null) continue;
+        pf_amqp_put_be(out, header.value_size, 4);
+        pf_amqp_put(out, header.value, header.value_size);
     }
     return whole;
+}
+
+/* Whether these headers, which the outbox was given, are those of a message that was published with them. */
+static inline int pf_amqp_same_headers(const uint8_t *headers, uint32_t size, const pf_amqp_text *published) {
+    pf_amqp_header header;
+    size_t matched = 0;
+    for (uint64_t at = 0; at < size; at += header.size) {
+        if (!pf_amqp_read_header(headers, size, at, &header)) return 0;
+        if (pf_amqp_routes(&header)) continue;
+        if (header.size > published->size - matched || memcmp(headers + at, published->bytes + matched, header.size) != 0)
+            return 0;
+        matched += header.size;
+    }
+    return matched == published->size;
 }
 
 /* Why a record can never be published; PF_AMQP_FINE: it can. */
@@ -306,11 +340,10 @@ static inline void pf_amqp_outbox_confirm(pf_amqp_outbox *box, uint64_t tag, int
 
 static inline int pf_amqp_same(const pf_amqp_outbox *box, const pf_amqp_record *record) {
     const pf_amqp_content *content = &box->stream.parser.content;
-    const pf_amqp_text *headers = &box->stream.parser.headers;
     uint32_t key_size = record->key_size == PF_AMQP_NO_BYTES ? 0 : record->key_size;
     if (box->key_routes && (key_size != content->key_size || memcmp(record->key, content->key, key_size) != 0)) return 0;
-    return record->payload_size == content->body_size && record->headers_size == headers->size &&
-           (headers->size == 0 || memcmp(record->headers, headers->bytes, headers->size) == 0) &&
+    return record->payload_size == content->body_size &&
+           pf_amqp_same_headers(record->headers, record->headers_size, &box->stream.parser.headers) &&
            memcmp(record->payload, content->body, (size_t)content->kept) == 0;
 }
 

@@ -99,6 +99,30 @@ def test_what_no_queue_takes_is_refused_record_by_record(queue: Queue, open_publ
     assert queue.count() == 2
 
 
+def test_headers_that_route_are_left_out(queue: Queue, open_publisher: Open) -> None:
+    """The server would send copies to the queues that they name, and closes the channel where they are no arrays."""
+    publisher = open_publisher(queue.name)
+    headers = encode_headers([("CC", b'["elsewhere"]'), ("a", b"x"), ("BCC", None), ("CCC", b"y"), ("cc", b"z")])
+    only = encode_headers([("CC", b"")])
+    publisher.publish(framed(frame_record(b"1", headers=headers), frame_record(b"2", headers=only)), 2, 1)
+    assert delivered(publisher) == [Delivery(1)]
+    _, properties, body = queue.channel.basic_get(queue.name, auto_ack=True)
+    assert (properties.headers, body) == ({"a": "x", "CCC": "y", "cc": "z"}, b"1")
+    _, properties, body = queue.channel.basic_get(queue.name, auto_ack=True)
+    assert (properties.headers, body) == (None, b"2")
+
+
+def test_a_message_that_comes_back_is_known_without_the_headers_that_route(queue: Queue, open_publisher: Open) -> None:
+    publisher = open_publisher(exchange="amq.direct")
+    queue.channel.queue_bind(queue.name, "amq.direct", "bound")
+    with_cc, without = (encode_headers([*more, ("a", b"x")]) for more in ([("CC", b"q")], []))
+    records = [frame_record(b"1", key, given) for key in (b"bound", b"lost") for given in (with_cc, without)]
+    publisher.publish(framed(*records), 4, 1)
+    (delivery,) = delivered(publisher)
+    assert [failed.index for failed in delivery.failed] == [2, 3]
+    assert queue.count() == 2
+
+
 def test_what_cannot_be_said_is_refused(queue: Queue, open_publisher: Open) -> None:
     publisher = open_publisher(queue.name, max_message_size=10)
     name = encode_headers([("n" * 300, b"")])

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.data import Order, orders
 from pythia_fast.batch import Batch
 from pythia_fast.brokers.framing import iterate_records
-from pythia_fast.runtime.outputs import OutputEncoder
+from pythia_fast.results.outputs import OutputEncoder
 
 if TYPE_CHECKING:
     from benchmarks.conftest import Bars

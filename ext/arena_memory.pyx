@@ -154,7 +154,7 @@ cdef class ArenaMemory:
         at = _aligned(at + self.layout.bytes, PF_CACHE_LINE)
         sizes.raw_at, sizes.raw_bytes = at, raw_bytes
         at = _aligned(at + sizes.raw_bytes, PF_CACHE_LINE)
-        # Every row index once, and room for reasons and tracebacks (runtime/notes.py).
+        # Every row index once, and room for reasons and tracebacks (pool/notes.py).
         sizes.errors_at, sizes.errors_bytes = at, 65536 + 4 * <uint64_t>capacity
         at = _aligned(at + 2 * sizes.errors_bytes, PF_CACHE_LINE)
         sizes.output_at, sizes.output_bytes = at, output_bytes

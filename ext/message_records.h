@@ -1,5 +1,5 @@
 /* A batch's messages as framed records, straight from the raw region: what a handler returns that hands them on as they
- * are (pythia_fast/runtime/forwarding.py). */
+ * are (pythia_fast/results/forwarding.py). */
 #ifndef PYTHIA_MESSAGE_RECORDS_H
 #define PYTHIA_MESSAGE_RECORDS_H
 

@@ -2,7 +2,7 @@
 """Output columns and payloads to framed records in a given memory region (kernel: ext/row_encoder.h).
 
 This module checks shapes and lengths, so that the kernel may trust its pointers; what a handler may
-return, and how it becomes columns, is decided in pythia_fast/runtime/outputs.py.
+return, and how it becomes columns, is decided in pythia_fast/results/outputs.py.
 """
 
 from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer

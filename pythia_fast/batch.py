@@ -424,12 +424,12 @@ class Batch(Generic[T]):
         return self._status
 
     def as_structs(self) -> StructColumn:
-        """For runtime/outputs.py: the rows as one column of Structs."""
+        """For results/outputs.py: the rows as one column of Structs."""
         self._check_open()
         return read_structs(self._memory, self._decoding)
 
     def forwarded_parts(self) -> tuple[BatchMemory, PartitionName | None]:
-        """For runtime/forwarding.py: where the messages lie, and what their partitions stand for."""
+        """For results/forwarding.py: where the messages lie, and what their partitions stand for."""
         self._check_open()
         return self._memory, self._name_of
 

@@ -11,9 +11,9 @@ import numpy as np
 from pythia_fast import options
 from pythia_fast.batch import BadPayload, Batch
 from pythia_fast.errors import OutputValueError
+from pythia_fast.results.kept_rows import rows_to_send
+from pythia_fast.results.outputs import faults_in, output_encoder
 from pythia_fast.runtime.handler_run import output_bytes
-from pythia_fast.runtime.kept_rows import rows_to_send
-from pythia_fast.runtime.outputs import faults_in, output_encoder
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pythia_fast.runtime.dead_letter_form import DIED, StoredLetter
+from pythia_fast.pool.notes import DIED
+from pythia_fast.runtime.dead_letter_form import StoredLetter
 
 By = Literal["reason", "error"]
 #: Of a reason by the decoder: where in the payload, or how large, which differs from letter to letter.

@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 
 from pythia_fast.drill.ledger import Keys, keys_of
+from pythia_fast.results.outputs import OutputEncoder, columns_of, is_list
 from pythia_fast.runtime.dead_letter_form import StoredLetter
-from pythia_fast.runtime.outputs import OutputEncoder, columns_of, is_list
 
 COLUMN = "pf_drill"
 _RECEIPT = re.compile(rb'^(?:\{"pf_drill":|pf_drill )(\d+)', re.MULTILINE)

@@ -15,10 +15,10 @@ from pythia_fast.drill.process import RunProcess
 from pythia_fast.drill.receipts import keys_of_letters
 from pythia_fast.drill.result import places
 from pythia_fast.drill.runner import MORE_ROWS, Drill
+from pythia_fast.pool.notes import DIED
 from pythia_fast.runtime.dead_letter_form import StoredLetter
 
 ONE_ROW_BATCHES = "with batch_size=1 each row that raises is the guilty one"
-DIED = "the handler's process died on this row"
 #: Between a commit being due and being made.
 COMMIT_SLACK_S = 0.25
 #: What is in hand when the connections suffer is still settled; the pace before is that of so long.

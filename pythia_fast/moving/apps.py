@@ -14,7 +14,7 @@ from pythia_fast.brokers.file_sink import FileProducer
 from pythia_fast.brokers.memory import MemoryConsumer
 from pythia_fast.errors import ConfigError
 from pythia_fast.registration import MAX_BATCH_BYTES
-from pythia_fast.runtime.forwarding import WITH_OFFSET, WITH_PLACE, WITH_TIME, HandOn, verbatim
+from pythia_fast.results.forwarding import WITH_OFFSET, WITH_PLACE, WITH_TIME, HandOn, verbatim
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.base import Sink, Source

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pythia_fast._ext.batch_memory import ColumnTooLargeError
 from pythia_fast._ext.ring import CIRCUIT_CLOSED
+from pythia_fast.error_text import reason_of
 from pythia_fast.errors import HandlerError
 from pythia_fast.pool.exception_types import is_named
-from pythia_fast.runtime.notes import Notes, reason_of
+from pythia_fast.pool.notes import Notes
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena

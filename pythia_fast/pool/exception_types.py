@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from pythia_fast.runtime.notes import reason_of
+from pythia_fast.error_text import reason_of
 
 E = TypeVar("E", bound=BaseException)
 

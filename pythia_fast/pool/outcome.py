@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pythia_fast.error_text import reason_of
 from pythia_fast.errors import OutputValueError
 from pythia_fast.pool.messages import shorten
+from pythia_fast.pool.notes import TRACEBACK_CHARACTERS, Notes, RowErrors, read_notes, write_notes
 from pythia_fast.pool.records import Written
 from pythia_fast.pool.users_frames import format_error
-from pythia_fast.runtime.notes import TRACEBACK_CHARACTERS, Notes, RowErrors, read_notes, reason_of, write_notes
 
 if TYPE_CHECKING:
     from pythia_fast._ext.journal import Journal, Progress

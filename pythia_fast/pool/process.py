@@ -11,9 +11,9 @@ from pythia_fast._ext.spare import wait_for_place
 from pythia_fast.pool.crash_text import leave_lacking
 from pythia_fast.pool.forked import leave_if_forked, outlive_signals
 from pythia_fast.pool.limits import Limits, check_after_setup
+from pythia_fast.pool.notes import write_notes
 from pythia_fast.pool.rows import RowKeeper
 from pythia_fast.pool.users_frames import format_error
-from pythia_fast.runtime.notes import write_notes
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena

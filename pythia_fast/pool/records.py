@@ -10,9 +10,9 @@ import numpy as np
 
 from pythia_fast.errors import OutputValueError
 from pythia_fast.pool.forked import leave_if_forked
-from pythia_fast.runtime.arrow_imports import load_arrow, needs_arrow
-from pythia_fast.runtime.kept_rows import rows_to_send
-from pythia_fast.runtime.outputs import Encoded, Records, faults_in, output_encoder
+from pythia_fast.results.arrow_imports import load_arrow, needs_arrow
+from pythia_fast.results.kept_rows import rows_to_send
+from pythia_fast.results.outputs import Encoded, Records, faults_in, output_encoder
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena

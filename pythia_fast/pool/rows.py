@@ -46,13 +46,13 @@ from pythia_fast.pool.crash_text import leave_lacking
 from pythia_fast.pool.exception_types import is_named
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.pool.limits import has_no_descriptor
+from pythia_fast.pool.notes import DIED
 from pythia_fast.pool.outcome import Outcome, grouped
 from pythia_fast.pool.parts import Suspects, convicted, parts_to_go
 from pythia_fast.pool.records import RecordWriter
 from pythia_fast.pool.rounds import by_given, note
 from pythia_fast.pool.search import Search
 from pythia_fast.pool.waiting import LanesInHand, LanesThatWait, Remainder, WaitingRows
-from pythia_fast.runtime.dead_letter_form import DIED
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena

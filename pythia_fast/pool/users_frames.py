@@ -11,7 +11,7 @@ from typing import TypeGuard
 
 _PACKAGE = Path(__file__).parents[1]
 #: Files that call the user's code. The demo's handler lies in the package, too.
-_CALLERS = (f"{_PACKAGE / 'pool'}{os.sep}", f"{_PACKAGE / 'runtime'}{os.sep}", str(_PACKAGE / "handlers.py"))
+_CALLERS = (*(f"{_PACKAGE / part}{os.sep}" for part in ("pool", "results", "runtime")), str(_PACKAGE / "handlers.py"))
 #: Between the runtime and the user's module, while it is imported.
 _IMPORTERS = ("<frozen importlib", "<frozen runpy>", f"{os.sep}importlib{os.sep}__init__.py", f"{os.sep}runpy.py")
 _FRAME = re.compile(r'\s+File "(.*)", line \d+')

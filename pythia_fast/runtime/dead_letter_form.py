@@ -15,8 +15,6 @@ from pythia_fast.brokers.framing import Headers, decode_headers, encode_headers
 
 MAX_HEADER_TEXT = 4000  #: bytes of a reason or traceback in a header: brokers limit the size of a message
 CUT = "..."  #: stands for what was cut off a text
-#: How the reason of a row that killed begins; behind it stands in brackets how the process ended.
-DIED = "the handler's process died on this row"
 #: What a dead letter has beside the original headers in a sink that is no file, in this order.
 OUR_HEADERS = (
     "pf-reason",

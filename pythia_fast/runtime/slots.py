@@ -13,9 +13,9 @@ from pythia_fast._ext.intake import NO_PAYLOAD, SPOOLED, SPOOLED_HEAD, SPOOLED_M
 from pythia_fast.batch import MESSAGE
 from pythia_fast.brokers.base import FailedRecord, Partition
 from pythia_fast.brokers.framing import FramedRecord, iterate_records
+from pythia_fast.pool.notes import Notes, read_notes
 from pythia_fast.refusal import Reason, large_row_text, oversize_text, refusal_text
 from pythia_fast.runtime.dead_letter_form import DeadLetter
-from pythia_fast.runtime.notes import Notes, read_notes
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena, SlotFacts

@@ -19,7 +19,7 @@ from pythia_fast._ext.message_records import (
 )
 from pythia_fast.batch import MESSAGE
 from pythia_fast.brokers.framing import FramedRecord, Place, encode_headers, iterate_records
-from pythia_fast.runtime.forwarding import verbatim
+from pythia_fast.results.forwarding import verbatim
 
 Message = tuple[bytes | None, bytes | None, bytes, int]  #: payload, key, headers, time
 optional = st.none() | st.binary(max_size=30)

@@ -26,11 +26,11 @@ from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import MESSAGE
 from pythia_fast.brokers.base import Partition, PublisherContext
 from pythia_fast.brokers.framing import frame_record
+from pythia_fast.pool.notes import Notes, RowErrors, write_notes
 from pythia_fast.pool.obituary import Obituary
 from pythia_fast.runtime.completion import Completion
 from pythia_fast.runtime.dead_letter import DeadLetterWriter
 from pythia_fast.runtime.flow import FlowControl
-from pythia_fast.runtime.notes import Notes, RowErrors, write_notes
 from pythia_fast.runtime.slots import SlotReader
 from tests.support.ring_feed import make_arena
 

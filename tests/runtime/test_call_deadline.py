@@ -11,7 +11,7 @@ import pytest
 
 from pythia_fast import App, CircuitBreaker, MemoryConsumer, MemoryProducer, RetryPolicy
 from pythia_fast.pool import records, rows
-from pythia_fast.runtime.arrow_imports import load_arrow
+from pythia_fast.results.arrow_imports import load_arrow
 from tests.support import memory_run
 
 DEADLINE_S = 0.4

@@ -12,8 +12,8 @@ import numpy as np
 from pythia_fast import App
 from pythia_fast.batch import MESSAGE
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
+from pythia_fast.pool.notes import Notes, RowErrors
 from pythia_fast.pool.obituary import Obituary
-from pythia_fast.runtime.notes import Notes, RowErrors
 from pythia_fast.runtime.slots import SlotReader
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from pythia_fast.brokers.framing import FramedRecord, iterate_records
 from pythia_fast.errors import OutputValueError
-from pythia_fast.runtime.outputs import OutputEncoder
+from pythia_fast.results.outputs import OutputEncoder
 
 
 def records(result: Any, encoding: Literal["json", "msgpack"] = "json") -> list[FramedRecord]:

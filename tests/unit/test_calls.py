@@ -10,8 +10,8 @@ from pythia_fast._ext.plan import Plan
 from pythia_fast._ext.ring import CIRCUIT_CLOSED, CIRCUIT_FAILING, CIRCUIT_HALF_OPEN, CIRCUIT_OPEN
 from pythia_fast.errors import HandlerError, OutputValueError
 from pythia_fast.pool.calls import Calls, Doubt
+from pythia_fast.pool.notes import Notes, write_notes
 from pythia_fast.pool.search import Search
-from pythia_fast.runtime.notes import Notes, write_notes
 from tests.support.ring_feed import make_arena
 
 MAX_ATTEMPTS = 3

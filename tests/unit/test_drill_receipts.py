@@ -14,7 +14,7 @@ import pytest
 from pythia_fast.brokers.framing import iterate_records
 from pythia_fast.drill.ledger import keys_of
 from pythia_fast.drill.receipts import letters_in_file, receipt_of, receipts_in_file, with_receipts
-from pythia_fast.runtime.outputs import OutputEncoder
+from pythia_fast.results.outputs import OutputEncoder
 
 KEYS = keys_of(np.array([0, 2]), np.array([7, 1 << 40]))
 

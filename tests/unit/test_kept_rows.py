@@ -1,4 +1,4 @@
-"""pythia_fast.runtime.kept_rows: what is sent on when a handler gave rows back."""
+"""pythia_fast.results.kept_rows: what is sent on when a handler gave rows back."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from pythia_fast.batch import Batch
 from pythia_fast.brokers.framing import iterate_records
 from pythia_fast.errors import HandlerError
 from pythia_fast.registration import Handler
-from pythia_fast.runtime.kept_rows import rows_to_send
-from pythia_fast.runtime.outputs import OutputEncoder
+from pythia_fast.results.kept_rows import rows_to_send
+from pythia_fast.results.outputs import OutputEncoder
 
 GIVEN_BACK = np.array([1, 3])
 NOTHING = np.empty(0, np.int64)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_fast.runtime.notes import Notes, RowErrors, read_notes, write_notes
+from pythia_fast.pool.notes import Notes, RowErrors, read_notes, write_notes
 
 
 def rows(*indices: int) -> bytes:

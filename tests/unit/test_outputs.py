@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pythia_fast.batch import Batch
 from pythia_fast.brokers.framing import FramedRecord, iterate_records
 from pythia_fast.errors import HandlerError, OutputValueError
-from pythia_fast.runtime.outputs import OutputEncoder
+from pythia_fast.results.outputs import OutputEncoder
 from tests.support.sent_rows import column, records, rows
 
 UTC = datetime.UTC

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pythia_fast.errors import ResultError
-from pythia_fast.runtime.plain_values import OUT_OF_RANGE
+from pythia_fast.results.plain_values import OUT_OF_RANGE
 from tests.support.sent_rows import column, partly, records, rows
 
 ARROW = [

@@ -16,8 +16,8 @@ from msgspec import Raw
 from pythia_fast.batch import Batch
 from pythia_fast.brokers.framing import iterate_records
 from pythia_fast.errors import OutputValueError
-from pythia_fast.runtime.outputs import OutputEncoder
-from pythia_fast.runtime.raw_values import MOST_TYPES
+from pythia_fast.results.outputs import OutputEncoder
+from pythia_fast.results.raw_values import MOST_TYPES
 
 Encoding = Literal["json", "msgpack"]
 ENCODINGS: tuple[Encoding, ...] = ("json", "msgpack")

@@ -16,7 +16,7 @@ from pythia_fast.batch import Batch
 from pythia_fast.brokers.framing import iterate_records
 from pythia_fast.columns import RawColumn
 from pythia_fast.nested_columns import ListColumn, StructColumn
-from pythia_fast.runtime.outputs import OutputEncoder
+from pythia_fast.results.outputs import OutputEncoder
 from tests.ext.json_maker import make_payload, make_struct
 
 Encoding = Literal["json", "msgpack"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-#: Written without pyarrow (runtime/output_columns.py).
+#: Written without pyarrow (results/output_columns.py).
 _OTHERS = ("numpy", "pandas", "polars")
 
 

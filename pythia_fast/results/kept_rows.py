@@ -20,8 +20,8 @@ import numpy.typing as npt
 from pythia_fast.columns import BytesColumn, StringColumn
 from pythia_fast.errors import NoSinkError, ResultError
 from pythia_fast.nested_columns import ListColumn, StructColumn
-from pythia_fast.runtime.forwarding import Forwarded
-from pythia_fast.runtime.outputs import columns_of, is_list, length_of
+from pythia_fast.results.forwarding import Forwarded
+from pythia_fast.results.outputs import columns_of, is_list, length_of
 from pythia_fast.selection import BoolArray
 
 if TYPE_CHECKING:

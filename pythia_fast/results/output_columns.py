@@ -32,12 +32,12 @@ import numpy.typing as npt
 from pythia_fast._ext import row_encoder as rows_c
 from pythia_fast._ext.row_encoder import RowEncoder
 from pythia_fast.columns import BytesColumn, RawColumn, StringColumn
+from pythia_fast.error_text import reason_of
 from pythia_fast.errors import OutputValueError, ResultError
 from pythia_fast.nested_columns import ListColumn, StructColumn
-from pythia_fast.runtime.arrow_types import field_named_twice, is_binary, is_text
-from pythia_fast.runtime.notes import reason_of
-from pythia_fast.runtime.plain_values import NO_LENGTH, OUT_OF_RANGE, has_length, to_microseconds
-from pythia_fast.runtime.raw_values import raw_writer
+from pythia_fast.results.arrow_types import field_named_twice, is_binary, is_text
+from pythia_fast.results.plain_values import NO_LENGTH, OUT_OF_RANGE, has_length, to_microseconds
+from pythia_fast.results.raw_values import raw_writer
 
 _KINDS = {
     ("b", 1): rows_c.BOOL,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Any, Literal
 
 import msgspec
@@ -15,6 +14,8 @@ TRACEBACK_CHARACTERS = 8000
 #: region of errors has 64 KiB beside what its rows take.
 _SHORTER = ((8, 150, 600), (0, 80, 0))  #: exception types told apart, characters of a reason, of a traceback
 
+#: How the reason of a row that killed begins; behind it stands in brackets how the process ended.
+DIED = "the handler's process died on this row"
 NO_ROOM = " (said of the first of these rows: there was no room for what is said of the others)"
 
 
@@ -43,12 +44,6 @@ class Notes(msgspec.Struct):
 
     def __bool__(self) -> bool:
         return bool(self.errors or self.kept or self.stop or self.circuit)
-
-
-def reason_of(error: BaseException) -> str:
-    """An exception as a sentence, lone surrogates spelled out. Not str(error): that runs the user's code, which may
-    raise."""
-    return "".join(traceback.format_exception_only(error)).strip().encode(errors="backslashreplace").decode()
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -34,13 +34,13 @@ from pythia_fast._ext.message_records import BROKEN, encode_messages
 from pythia_fast._ext.row_encoder import RowEncoder, encode_payloads
 from pythia_fast.batch import MESSAGE, Batch, Spans
 from pythia_fast.brokers.base import RECORD_HEADER_BYTES
+from pythia_fast.error_text import reason_of
 from pythia_fast.errors import OutputValueError, ResultError
 from pythia_fast.nested_columns import StructColumn
-from pythia_fast.runtime.forwarding import Forwarded
-from pythia_fast.runtime.notes import reason_of
-from pythia_fast.runtime.output_columns import ColumnWriter, columns_in
-from pythia_fast.runtime.plain_values import OUT_OF_RANGE, plain
-from pythia_fast.runtime.raw_values import MOST_TYPES, RawValues, raw_writer
+from pythia_fast.results.forwarding import Forwarded
+from pythia_fast.results.output_columns import ColumnWriter, columns_in
+from pythia_fast.results.plain_values import OUT_OF_RANGE, plain
+from pythia_fast.results.raw_values import MOST_TYPES, RawValues, raw_writer
 from pythia_fast.selection import BoolArray
 
 if TYPE_CHECKING:

@@ -132,8 +132,16 @@ def option_names():
 
 def option_default(str name):
     """The value that librdkafka gives a property by itself; None when there is none."""
+    return option_value({}, name)
+
+
+def option_value(options, str name):
+    """The value that a property has among ``options``, by whichever of its names they are given; None: it has none.
+
+    Of a topic's own properties there is none where no other of these is given. Raises as ``check_options`` does.
+    """
     cdef const pf_rdkafka *api = rdkafka()
-    cdef rd_kafka_conf_t *conf = api.conf_new()
+    cdef rd_kafka_conf_t *conf = configuration(dict(options))
     try:
         return _value_of(api, conf, name.encode())
     finally:

@@ -8,9 +8,9 @@ from typing import Literal
 import msgspec
 
 #: How a run came to its end. "done": the sources ended. "drained": asked to stop, and everything read was
-#: finished. "deadline": asked to stop, and the drain deadline passed with work left, or nothing was left but rows
-#: that wait for their next attempt beyond it. "killed": a second signal.
-#: "failed": an exception ended it.
+#: finished, or is another member's now. "deadline": asked to stop, and the drain deadline passed with work left, or
+#: nothing was left but rows that wait for their next attempt beyond it, or whose transaction was aborted meanwhile.
+#: "killed": a second signal. "failed": an exception ended it.
 Ending = Literal["done", "drained", "deadline", "killed", "failed"]
 
 #: Whether a handler's source is read. "paused": on purpose (docs/flow-control.md); "probing": it is being found out
@@ -75,7 +75,9 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     transactions_aborted: int = 0  #: undone; their rows were read again, and are counted once
     oldest_incomplete_s: float = 0.0  #: age of the oldest row that was read but not settled when the run ended
     longest_incomplete_s: float = 0.0  #: the highest such age while it went, as far as it was looked at
-    unfinished: int = 0  #: rows read but not settled when the run ended; they are read again by the next run
+    #: Rows read but not settled when the run ended; they are read again by the next run. Of partitions that a
+    #: transactional run has lost none is left to it.
+    unfinished: int = 0
     cpu_seconds: float = 0.0  #: user + system time of the runtime and all its pool processes
     #: Largest resident memory of the tree, shared pages counted once, as looked at every 2 s, and no less than the
     #: largest pool process had at once, as the kernel counted; 10**6 bytes.

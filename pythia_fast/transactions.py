@@ -61,6 +61,7 @@ def transactions_of(
                 f"and {producer.bootstrap_servers}: a transaction cannot span both. Where they are one cluster, give "
                 "them the same bootstrap_servers"
             )
+    sink.check_transactional()
     if source.isolation_level != "read_committed":
         raise ConfigError(
             f"{where}: transactional=True, but the source reads isolation_level={source.isolation_level!r}, records of "

@@ -128,7 +128,11 @@ class KafkaConsumer(Source):
         if strategy is None:
             strategy = named.pop("partition.assignment.strategy", None)
         self._options = with_strategy(strategy, named)
-        check_options(self._options if named else {})
+        if named:
+            check_options(self._options)
+            from pythia_fast.brokers.kafka_contradictions import check_consumer_options
+
+            check_consumer_options(where, {**CONSUMER_DEFAULTS, **self._options})
 
     @property
     def bootstrap_servers(self) -> str:
@@ -247,6 +251,10 @@ class KafkaProducer(Sink):
                 f"KafkaProducer: acks={acks} would count records as written that a broker may still lose: leave it "
                 "out, or give enable_idempotence=False with it"
             )
+        if named:
+            from pythia_fast.brokers.kafka_contradictions import check_producer_options
+
+            check_producer_options("KafkaProducer", {**PRODUCER_DEFAULTS, **named})
 
     @property
     def bootstrap_servers(self) -> str:
@@ -261,6 +269,13 @@ class KafkaProducer(Sink):
             "bootstrap.servers": self.bootstrap_servers,
             "log.queue": "true",
         }
+
+    def check_transactional(self) -> None:
+        """Raise ConfigError for options that cannot be those of a producer of transactions."""
+        if self._options:
+            from pythia_fast.brokers.kafka_contradictions import check_transactional_options
+
+            check_transactional_options("KafkaProducer", {**TRANSACTIONAL_DEFAULTS, **self._options})
 
     @property
     def transaction_timeout_s(self) -> float:
@@ -310,7 +325,11 @@ def admin_options(
     """librdkafka's options, ``bootstrap.servers`` among them, of a client that reads and writes nothing."""
     named = option_values(where, options, keywords, {})
     given = given_servers(where, bootstrap_servers, named)
-    check_options(named)
+    if named:
+        check_options(named)
+        from pythia_fast.brokers.kafka_contradictions import check_client_options
+
+        check_client_options(where, named)
     return {**named, "bootstrap.servers": servers_in_use(given, named)}
 
 

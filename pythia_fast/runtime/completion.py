@@ -24,6 +24,7 @@ from pythia_fast.pool.obituary import Obituary
 from pythia_fast.pool.parts import Suspects, convicts_next
 from pythia_fast.runtime.slots import SlotReader
 from pythia_fast.runtime.tracker import Tracker
+from pythia_fast.runtime.undone_rows import UndoneRows
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import SlotFacts
@@ -88,6 +89,7 @@ class Completion:
         log: Callable[[str], None],
     ) -> None:
         self.counts = Counts()
+        self.undone = UndoneRows()  #: since partitions last went back; none, without transactions
         self._handler = handler
         self._arena = arena
         self._reader = reader

@@ -112,8 +112,8 @@ class HandlerRun:
 
     @property
     def at_rest(self) -> bool:
-        """Finished, or all that is left waits for its next attempt beyond the drain deadline."""
-        return self.finished or self._reading.left_waiting
+        """Finished, or nothing of what is left would be done by the drain deadline."""
+        return self.finished or self._reading.left_over
 
     @property
     def counts(self) -> Counts:
@@ -326,7 +326,8 @@ class HandlerRun:
     def unfinished(self) -> int:
         if self._intake is None:
             return 0
-        return max(0, self._intake.messages - self._reading.aborted_messages - self.counts.rows)
+        others = self._completion.undone.of_others if self._completion is not None else 0
+        return max(0, self._intake.messages - self._reading.aborted_messages - others - self.counts.rows)
 
     def report(self) -> HandlerReport:
         counts = self.counts

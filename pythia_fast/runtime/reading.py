@@ -33,6 +33,7 @@ DRAIN_TURN_S = 0.5  #: longest time without a look at the source while its last 
 SETTLE_TURN_S = 0.002
 REVOKE_TURN_S = 0.05
 SPOOL_RETRY_S = 1.0
+LOSS_TOLD_S = 2.0  #: librdkafka looks once a second whether its session is over
 
 
 class Reading:
@@ -56,7 +57,7 @@ class Reading:
         log: Callable[[str], None],
     ) -> None:
         self.finished = False  #: source ended or stopped, everything settled and committed
-        self.left_waiting = False  #: stopped, and all that is not committed waits beyond the end: it is the next run's
+        self.left_over = False  #: stopped, and all that is not committed is the next run's: it waits, or was aborted
         self.aborted_messages = 0  #: taken in, but their transaction was aborted, so they are read again
         self._handler = handler
         self._arena = arena
@@ -163,6 +164,9 @@ class Reading:
             self._reader.keep_alive()
             if self._giving_up.wait(SETTLE_TURN_S):
                 return True
+        if self._completion.aborted:
+            self._leave_what_was_aborted()
+            return True
         self._commit_the_last()
         if self._lost and not self._stopped and self._reader.read_again():
             return False
@@ -185,7 +189,18 @@ class Reading:
             f"{self._handler.name}: {next_attempt(waits)}, beyond the drain timeout; the next run reads "
             f"{'it' if waits.rows == 1 else 'them'} again"
         )
-        self.left_waiting = True
+        self.left_over = True
+
+    def _leave_what_was_aborted(self) -> None:
+        """Stopped, and the last transaction came to nothing: its rows are the next run's, or another member's.
+
+        The reason may be that the group went on without this member, which the source tells some time later.
+        """
+        until = min(time.monotonic() + LOSS_TOLD_S, self._drain_until)
+        while self._completion.undone.ours and time.monotonic() < until and not self._giving_up.wait(SETTLE_TURN_S):
+            self._reader.keep_alive()
+        self.left_over = self._completion.undone.ours > 0
+        self.finished = not self.left_over
 
     def _commit_the_last(self) -> None:
         """What is done is handled again if this fails, so a broker that is away is given as long as a drain is."""

@@ -100,11 +100,13 @@ class TransactionalCompletion(Completion):
         with self._lock:
             self._arena.set_void_below(epoch)
             self._epochs.resume(epoch)  # here: batches of this epoch may be done before the other thread looks
+            self.undone.rewound()
             self._rewound = True
         self._arena.wake_done()
 
     def assigned(self, partitions: Sequence[int]) -> None:
         with self._lock:
+            self.undone.assign(partitions)
             for partition in partitions:
                 self._epochs.assign(partition)
 
@@ -148,6 +150,7 @@ class TransactionalCompletion(Completion):
         self._arena.wake_done()
 
     def _forget(self, partitions: set[int]) -> None:
+        self.undone.forget(partitions)
         for partition in partitions:
             if not self._epochs.holds(partition):
                 self._epochs.forget(partition)
@@ -164,6 +167,7 @@ class TransactionalCompletion(Completion):
         if outcome == "committed":
             with self._lock:
                 self._epochs.committed()
+                self.undone.committed()
                 self._lock.notify_all()
             self.counts.transactions += 1
             self._aborts_in_a_row = 0
@@ -221,8 +225,9 @@ class TransactionalCompletion(Completion):
             super()._spilled(slot)
 
     def _settle_positions(self, partitions: Sequence[tuple[int, int, int, int]]) -> None:
-        for partition, _messages, _first, next_offset in partitions:
+        for partition, messages, _first, next_offset in partitions:
             self._epochs.settle(partition, next_offset)
+            self.undone.settle(partition, messages)
 
     def _have_wait(self, slot: int, facts: SlotFacts) -> tuple[int, int]:
         """A batch waits whole: should the transaction of its epoch come to nothing, so do all its rows."""
@@ -233,9 +238,13 @@ class TransactionalCompletion(Completion):
         """Its rows are read again."""
         self._killed_by.pop(slot, None)
         self._spilled_at.pop(slot, None)
-        self._slots.discard_all_spooled(slot, sum(messages for _, messages, *_ in self._arena.partitions(slot)))
+        partitions = self._arena.partitions(slot)
+        self._slots.discard_all_spooled(slot, sum(messages for _, messages, *_ in partitions))
         self._flow.dropped(slot)
         with self._lock:
+            if self._arena.epoch_of(slot) >= self._epochs.first:  # else its partitions have gone back since
+                for partition, messages, *_ in partitions:
+                    self.undone.drop(partition, messages)
             self._arena.release(slot)
             self._lock.notify_all()
 
@@ -387,6 +396,7 @@ class TransactionalCompletion(Completion):
         with self._lock:
             self._phase = "aborting"
             self._epochs.abort()
+            self.undone.abort()
             self._arena.set_void_below(None)
             self._lock.notify_all()
         held, self._held = self._held, []

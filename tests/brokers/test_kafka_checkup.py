@@ -169,7 +169,9 @@ def test_sizes_against_the_handler(kafka: KafkaBroker, new_topic: NewTopic) -> N
 
 def test_timeouts(kafka: KafkaBroker, new_topic: NewTopic) -> None:
     topic = new_topic()
-    findings = found(source(kafka, topic, session_timeout_ms=500), context(batch_deadline_s=300.0))
+    findings = found(
+        source(kafka, topic, session_timeout_ms=500, heartbeat_interval_ms=100), context(batch_deadline_s=300.0)
+    )
     told(findings, "problem", "session.timeout.ms=500 is refused by the brokers, which take 1,000 to 1,800,000")
     told(findings, "warning", "batch_deadline=300 s is not below max.poll.interval.ms, 300 s")
 

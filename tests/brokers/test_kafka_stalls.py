@@ -71,7 +71,8 @@ def test_a_broker_that_freezes_is_told_and_that_it_is_back(
     source, _, _ = topics
     servers = kafka.bootstrap_servers
     sink, events, app = MemoryProducer(), Events(), App("stalls")
-    consumer = KafkaConsumer(source, bootstrap_servers=proxy.address, options={"session.timeout.ms": 1000 * session_s})
+    session = {"session.timeout.ms": 1000 * session_s, "heartbeat.interval.ms": 1000}
+    consumer = KafkaConsumer(source, bootstrap_servers=proxy.address, options=session)
 
     @app.batch_handler(source=consumer, sink=sink, decoder="raw", name="echo")
     def echo(batch):

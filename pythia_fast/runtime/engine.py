@@ -299,7 +299,7 @@ class Engine:
                 self._observer.event(text)
         except Exception as error:
             self._observer_failure = self._observer_failure or error
-            self._stop.asked = True
+            self._stop.ask()
 
     def _sample(self) -> None:
         whole = time.monotonic() >= self._next_memory

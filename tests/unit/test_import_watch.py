@@ -22,6 +22,15 @@ def channel() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
+def receive_from(channel: socket.socket, place: str) -> Importing:
+    """The first stack that was taken there; those before it are of the way there."""
+    while True:
+        message = receive(channel)
+        assert isinstance(message, Importing)
+        if place in message.stack:
+            return message
+
+
 def test_the_stack_of_a_slow_import_is_the_users(
     channel: tuple[socket.socket, socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -32,10 +41,9 @@ def test_the_stack_of_a_slow_import_is_the_users(
     said = []
     threads = thread_count()
     with ImportWatch(theirs):
-        runpy.run_path(str(script), {"WAIT": lambda: said.append(receive(ours))})
+        runpy.run_path(str(script), {"WAIT": lambda: said.append(receive_from(ours, "in receive_from"))})
     assert thread_count() == threads
     (message,) = said
-    assert isinstance(message, Importing)
     place = message.stack.index(f'  File "{script}", line 4, in <module>\n    wait()\n')
     assert message.stack[place:].startswith(
         f'  File "{script}", line 4, in <module>\n    wait()\n  File "{script}", line 2, in wait\n    WAIT()\n'
@@ -55,11 +63,9 @@ def test_of_a_deep_stack_both_ends_are_told(
     def again(depth: int) -> Importing:  # frames that are alike are told as one
         if depth:
             return descend(depth)
-        message = receive(ours)
-        assert isinstance(message, Importing)
-        return message
+        return receive_from(ours, "in receive_from")
 
     with ImportWatch(theirs):
         message = descend(100)
     assert message.stack.count("  File ") == 2 * users_frames.SHOWN_FRAMES
-    assert message.stack.endswith("in again\n    message = receive(ours)")
+    assert message.stack.count("in again") + message.stack.count("in descend") == users_frames.SHOWN_FRAMES - 1

@@ -45,6 +45,16 @@ def behind(owner, name):
     setattr(owner, name, changed)
 
 """
+MADE = """
+def answered(*args, original=AdminClient.create_topics, **options):
+    asked = original(*args, **options)
+    for made in asked.values():
+        made.exception()
+    stop()
+    return asked
+
+AdminClient.create_topics = answered
+"""
 SENDING = """
 def stopping(*args, rows=runner.repeated):
     for number, payload in enumerate(rows(*args)):
@@ -57,7 +67,8 @@ runner.repeated = stopping
 RUN = "\nsys.exit(main(sys.argv[1:]))\n"
 
 STOPS = {
-    "while topics are made": 'behind(AdminClient, "create_topics")',
+    "while topics are asked for": 'behind(AdminClient, "create_topics")',
+    "when topics are made": MADE,
     "while leaders are waited for": 'before(topics.DrillTopics, "await_leaders")',
     "while rows are sent": SENDING,
     "while a run is started": 'behind(process.subprocess, "Popen")',

@@ -14,7 +14,7 @@ import typer
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.cli.run import Workers
 from pythia_fast.cli.running import path_value, rows_value, some_seconds_value, workers_of
-from pythia_fast.cli.telling import shown_on
+from pythia_fast.cli.telling import shown_on, tell
 from pythia_fast.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -113,7 +113,9 @@ def drill(
     from pythia_fast.drill.faults import chosen_faults
     from pythia_fast.drill.result import result_lines, results_json
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # topics are removed and runs ended, as at Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, signal.default_int_handler)  # topics are removed and runs ended, as at Ctrl-C
     faults = chosen_faults(fault)
     console = shown_on(sys.stderr, quiet=quiet)
     loaded = chosen(app, handler)
@@ -238,5 +240,11 @@ def play(plan: Plan, fault: Fault, output: Path, console: Console, *, keep: bool
     with bar:
         task = bar.add_task("", total=plan.rows)
         return run_drill(
-            plan, fault, folder, lambda rows: bar.update(task, completed=rows), SCENARIOS[fault.name], keep=keep
+            plan,
+            fault,
+            folder,
+            lambda rows: bar.update(task, completed=rows),
+            SCENARIOS[fault.name],
+            keep=keep,
+            tell=tell,
         )

@@ -50,22 +50,26 @@ class RunProcess:
         self.began = time.monotonic()
         settings_path = folder / f"{name}-settings.json"
         write_settings(settings, settings_path)
-        read_fd, write_fd = os.pipe()
         environment = {**os.environ, ENVIRONMENT: str(settings_path)}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
-        with open(self.log_path, "wb", opener=private_opener) as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pythia_fast.drill.child", str(write_fd)],
-                env=environment,
-                pass_fds=[write_fd],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        os.close(write_fd)
+        read_fd, write_fd = os.pipe()
         self._reader = threading.Thread(target=self._read, args=(read_fd,), name=f"reads {name}", daemon=True)
-        self._reader.start()
+        try:
+            self._reader.start()  # before the process, which nobody would end were there no thread to be had
+            with open(self.log_path, "wb", opener=private_opener) as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "pythia_fast.drill.child", str(write_fd)],
+                    env=environment,
+                    pass_fds=[write_fd],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise PythiaError(f"{name}: no process can be started for it: {error}") from None
+        finally:
+            os.close(write_fd)
 
     def _read(self, fd: int) -> None:
         decode = msgspec.json.Decoder(Word).decode

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ import numpy as np
 from pythia_fast.cli.exit_codes import ExitCode, code_of_error
 from pythia_fast.drill import receipts
 from pythia_fast.drill.faults import Fault
+from pythia_fast.drill.interrupts import Interrupts
 from pythia_fast.drill.ledger import Account, Keys, balance
 from pythia_fast.drill.process import RunProcess
 from pythia_fast.drill.result import DrillResult, handler_that_fails, promises_broken
@@ -65,6 +67,7 @@ class Drill:
     fault: Fault
     folder: Path
     show: Show
+    interrupts: Interrupts
     inputs: Keys = field(default_factory=NO_ROWS.copy)
     topics: DrillTopics | None = None
     results: Results | None = None
@@ -73,6 +76,7 @@ class Drill:
     broken: list[str] = field(default_factory=list)
     inconclusive: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)  #: sentences about what could not be removed
     may_duplicate: int = 0
 
     @property
@@ -119,6 +123,9 @@ class Drill:
         if self.fault.kafka:
             assert self.plan.kafka_options is not None
             self.topics = DrillTopics(self.plan.kafka_options, runs)
+            with self.interrupts.held_back():
+                self.topics.make()
+            self.topics.await_leaders()
             self.inputs = self.topics.fill(repeated(self.plan.payloads, self.plan.rows))
             self.results = Results(self.topics)
         else:
@@ -159,8 +166,9 @@ class Drill:
             act_at=list(act_at),
             last_for_good=last_for_good,
         )
-        started = RunProcess(settings, self.folder, name)
-        self.runs.append(started)
+        with self.interrupts.held_back():
+            started = RunProcess(settings, self.folder, name)
+            self.runs.append(started)
         return started
 
     def _ends(self, run: int) -> FileEnds | KafkaEnds:
@@ -210,13 +218,17 @@ class Drill:
         return came + len(letters) >= len(self.inputs) and self.account().settled
 
     def close(self) -> None:
-        """Nothing of it is left but the folder."""
-        for run in self.runs:
-            run.close()
-        if self.results is not None:
-            self.results.close()
+        """Nothing of it is left but the folder; whatever fails, the rest is done."""
+        with ExitStack() as stack:  # from the last to the first: topics go when nobody uses them any more
+            stack.callback(self._remove_topics)
+            if self.results is not None:
+                stack.callback(self.results.close)
+            for run in self.runs:
+                stack.callback(run.close)
+
+    def _remove_topics(self) -> None:
         if self.topics is not None:
-            self.notes += self.topics.remove()
+            self.left += self.topics.remove()
 
 
 def how_it_stands(run: RunProcess) -> str:
@@ -228,33 +240,60 @@ def how_it_stands(run: RunProcess) -> str:
 
 
 def run_drill(
-    plan: Plan, fault: Fault, folder: Path, show: Show, scenario: Callable[[Drill], None], *, keep: bool = False
+    plan: Plan,
+    fault: Fault,
+    folder: Path,
+    show: Show,
+    scenario: Callable[[Drill], None],
+    *,
+    keep: bool = False,
+    tell: Callable[[str], None],
 ) -> DrillResult:
     """Have the scenario played, and count. The folder is made, and removed when all went well unless ``keep``, or when
     the drill cannot even begin: no broker, say.
+
+    SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt once nothing of the drill is left. ``tell``: takes a line where
+    there is no result that could have it.
     """
-    begun = time.monotonic()
     folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True)
-    drill = Drill(plan, fault, folder.resolve(), show)
+    drill = Drill(plan, fault, folder.resolve(), show, Interrupts())
+    try:
+        with drill.interrupts.handled():
+            return play_and_count(drill, folder, scenario, keep, tell)
+    except BaseException:
+        for sentence in drill.left:
+            tell(f"drill {fault.name}: {sentence}")
+        raise
+
+
+def play_and_count(
+    drill: Drill, folder: Path, scenario: Callable[[Drill], None], keep: bool, tell: Callable[[str], None]
+) -> DrillResult:
+    """See ``run_drill``; ``folder`` is the drill's, as it was given."""
+    begun = time.monotonic()
     account = balance(NO_ROWS, NO_ROWS, NO_ROWS)
     stopped: PythiaError | None = None
     passed = False
     try:
-        play(drill, scenario)
-        account = drill.account()
-        drill.broken += promises_broken(account, drill.may_duplicate)
-        failures = [letter.reason for letter in drill.letters() if letter.error]
-        drill.broken += handler_that_fails(failures, account.rows_in)
-        passed = not drill.broken and not drill.inconclusive
+        with drill.interrupts.let_through():
+            play(drill, scenario)
+            account = drill.account()
+            drill.broken += promises_broken(account, drill.may_duplicate)
+            failures = [letter.reason for letter in drill.letters() if letter.error]
+            drill.broken += handler_that_fails(failures, account.rows_in)
+            passed = not drill.broken and not drill.inconclusive
     except PythiaError as error:
         stopped = error
+    except KeyboardInterrupt:
+        tell(f"drill {drill.fault.name}: it is stopped; its runs are ended, and what it made at brokers is removed")
+        raise
     finally:
         drill.close()
         kept = bool(drill.runs) and (keep or not passed)
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)
     return DrillResult(
-        drill=fault.name,
+        drill=drill.fault.name,
         passed=passed,
         rows_in=account.rows_in,
         rows_out=account.rows_out,
@@ -268,7 +307,7 @@ def run_drill(
         inconclusive=drill.inconclusive,
         error="" if stopped is None else str(stopped),
         error_code=0 if stopped is None else code_of_error(stopped),
-        notes=drill.notes,
+        notes=[*drill.notes, *drill.left],
         folder=str(folder) if kept else "",
     )
 

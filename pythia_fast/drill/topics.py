@@ -25,6 +25,9 @@ AT_ONCE = 100  #: messages that the broker gets, and gives, together: what a con
 READ_AT_ONCE = 10_000
 #: Rows that wait in the producer, and how long each may: a broker that takes 170 rows a second is fast enough.
 FILL_QUEUE, FILL_S = 10_000, 60.0
+FLUSH_S = 0.2
+#: Answers to a request to make a topic that leave open whether it is made.
+UNANSWERED = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._DESTROY, KafkaError.REQUEST_TIMED_OUT)
 
 
 class Receipt(NamedTuple):
@@ -44,36 +47,51 @@ class DrillTopics:
         self.name = f"{PREFIX}-{uuid.uuid4().hex[:8]}"
         self.source = f"{self.name}-rows"
         self.results = [f"{self.name}-results-{run}" for run in range(runs)]
+        self.brokers: list[str] = []
         self._admin = self._access.admin()
-        self.brokers = self._make()
+        self._made: list[str] = []
+        self._group_used = False
+        self._unanswered: set[str] = set()  #: those of which nobody knows whether the broker has made them, or will
 
-    def _make(self) -> list[str]:
-        """Make the topics; the brokers that there are."""
+    def make(self) -> None:
+        """Make the topics. Whatever comes of it, ``remove`` knows what there may be from then on."""
         wanted = [NewTopic(self.source, PARTITIONS), *(NewTopic(name, 1) for name in self.results)]
+        failures = []
         with self._access.failures(SourceError):
-            for made in self._admin.create_topics(wanted, request_timeout=self._timeout_s).values():
-                made.result()
-        try:
-            deadline = time.monotonic() + LEADERS_S
-            while time.monotonic() < deadline:
-                with self._access.failures(SourceError):
-                    known = self._admin.list_topics(timeout=self._timeout_s)
-                topics = [known.topics.get(name) for name in (self.source, *self.results)]
-                if all(
-                    topic is not None
-                    and topic.partitions
-                    and all(partition.leader >= 0 for partition in topic.partitions.values())
-                    for topic in topics
-                ):
-                    return [f"{broker.host}:{broker.port}" for broker in known.brokers.values()]
-                time.sleep(0.05)
-            raise SourceError(f"the topics {self.name}-* have no leaders after {LEADERS_S:g} seconds")
-        except BaseException:
-            self.remove()
-            raise
+            self._admin.list_topics(timeout=self._timeout_s)  # a broker that cannot be reached has nothing to remove
+            for name, made in self._admin.create_topics(wanted, request_timeout=self._timeout_s).items():
+                try:
+                    made.result()
+                except KafkaException as error:
+                    failures.append(error)
+                    if error.args[0].code() not in UNANSWERED:
+                        continue
+                    self._unanswered.add(name)
+                self._made.append(name)
+            if failures:
+                raise failures[0]
+
+    def await_leaders(self) -> None:
+        """Wait until they can be written to."""
+        deadline = time.monotonic() + LEADERS_S
+        while time.monotonic() < deadline:
+            with self._access.failures(SourceError):
+                known = self._admin.list_topics(timeout=self._timeout_s)
+            topics = [known.topics.get(name) for name in (self.source, *self.results)]
+            if all(
+                topic is not None
+                and topic.partitions
+                and all(partition.leader >= 0 for partition in topic.partitions.values())
+                for topic in topics
+            ):
+                self.brokers = [f"{broker.host}:{broker.port}" for broker in known.brokers.values()]
+                return
+            time.sleep(0.05)
+        raise SourceError(f"the topics {self.name}-* have no leaders after {LEADERS_S:g} seconds")
 
     def ends(self, run: int) -> KafkaEnds:
         """What a run is given."""
+        self._group_used = True
         return KafkaEnds(self._access.servers, self.source, self.name, self.results[run], self.brokers)
 
     def fill(self, payloads: Iterable[bytes]) -> Keys:
@@ -91,37 +109,62 @@ class DrillTopics:
             partitions.append(message.partition() or 0)
             offsets.append(message.offset() or 0)
 
-        with self._access.failures(SinkError):
-            for row, payload in enumerate(payloads):
-                while not failures:
-                    try:
-                        producer.produce(self.source, payload, partition=row % PARTITIONS, on_delivery=delivered)
-                    except BufferError:
-                        producer.poll(0.1)
-                        continue
-                    break
-                producer.poll(0)
-            producer.flush()
+        try:
+            with self._access.failures(SinkError):
+                for row, payload in enumerate(payloads):
+                    while not failures:
+                        try:
+                            producer.produce(self.source, payload, partition=row % PARTITIONS, on_delivery=delivered)
+                        except BufferError:
+                            producer.poll(0.1)
+                            continue
+                        break
+                    producer.poll(0)
+                while producer.flush(FLUSH_S):  # in steps: a signal is seen between them
+                    pass
+        finally:
+            # Cut short, it would look for its topic after that was removed, and the broker might make it anew.
+            producer.purge()
+            del producer
         if failures:
             raise SinkError(f"the rows cannot be sent to topic {self.source}: {failures[0]}")
         return keys_of(np.array(partitions, np.int64), np.array(offsets, np.int64))
 
     def remove(self) -> list[str]:
         """Remove the topics and the group; sentences about what stays."""
+        if not self._made:
+            return []
         left = []
-        asked = self._admin.delete_topics([self.source, *self.results], request_timeout=self._timeout_s)
-        for name, removed in asked.items():
+        for name, removed in self._admin.delete_topics(self._made, request_timeout=self._timeout_s).items():
             try:
                 removed.result()
             except KafkaException as error:
-                left.append(f"topic {name} is still there: {text_of(error.args[0])}")
-        for removed in self._admin.delete_consumer_groups([self.name], request_timeout=self._timeout_s).values():
-            try:
-                removed.result()
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:  # no run got as far as to make it
-                    left.append(f"consumer group {self.name} is still there: {text_of(error.args[0])}")
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    left.append(self._not_removed(f"topic {name}", error))
+                elif name in self._unanswered:
+                    left.append(
+                        f"topic {name} may come to be at {self._access.servers}: it was not there when it was to be "
+                        "removed, but the broker had not answered whether it makes it"
+                    )
+        if self._group_used:
+            left += self._remove_group()
         return left
+
+    def _remove_group(self) -> list[str]:
+        """Asked for only where brokers that answer have it: librdkafka's admin client takes its process down where it
+        asks for a group whose coordinator does not answer."""
+        try:
+            listed = self._admin.list_consumer_groups(request_timeout=self._timeout_s).result()
+            if any(group.group_id == self.name for group in listed.valid):
+                self._admin.delete_consumer_groups([self.name], request_timeout=self._timeout_s)[self.name].result()
+            elif listed.errors:
+                raise KafkaException(listed.errors[0])
+        except KafkaException as error:
+            return [self._not_removed(f"consumer group {self.name}", error)]
+        return []
+
+    def _not_removed(self, what: str, error: KafkaException) -> str:
+        return f"{what} could not be removed from {self._access.servers}: {text_of(error.args[0])}"
 
 
 class Results:

@@ -67,6 +67,12 @@ class Ready(msgspec.Struct, tag="ready"):
     threads: int
 
 
+class Importing(msgspec.Struct, tag="importing"):
+    """From a nursery that imports the app, which takes long: where it is."""
+
+    stack: str
+
+
 class Launched(msgspec.Struct, tag="launched"):
     """From the nursery: the place has a process, which is not up yet."""
 
@@ -121,7 +127,9 @@ class Died(msgspec.Struct, tag="died"):
     peak_mb: float = 0.0  #: the most resident memory that it had at once, in 10**6 bytes
 
 
-Message = Setup | Launch | Signal | Ping | Pong | Ready | Launched | BootFailed | TeardownFailed | Recycles | Died
+Message = (
+    Setup | Launch | Signal | Ping | Pong | Ready | Importing | Launched | BootFailed | TeardownFailed | Recycles | Died
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

@@ -42,12 +42,13 @@ from pythia_fast.pool.messages import (
     Message,
     Ping,
     Pong,
+    Ready,
     Setup,
     Signal,
     receive,
     send,
 )
-from pythia_fast.pool.nursery_process import ChildMain, serve_nursery
+from pythia_fast.pool.nursery_process import STOPS, ChildMain, serve_nursery
 
 #: How long children of a nursery that is gone, which the kernel kills, may take to be gone too.
 BURIAL_S = 10.0
@@ -84,6 +85,7 @@ class Nursery:
         self.pid = pid
         self._channel = channel
         self._process = process
+        self._importing = process is not None
         self._channel.setblocking(False)
         self._unsent: deque[Launch | Signal | Ping] = deque()  # those for which the channel had no room
         self._asked: deque[Launch] = deque()  # those that no Launched packet has answered, in order
@@ -128,7 +130,12 @@ class Nursery:
         command = [sys.executable, "-m", "pythia_fast.pool.nursery_process", str(theirs.fileno())]
         package_root = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-        process = subprocess.Popen(command, pass_fds=fds, env=environment, stdin=subprocess.DEVNULL)
+        # One that came before it catches them would end it with a traceback of its own.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        try:
+            process = subprocess.Popen(command, pass_fds=fds, env=environment, stdin=subprocess.DEVNULL)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
         send(ours, Setup(list(target), app, sys.path, sys.argv, import_first, list(arenas)))
         return cls(process.pid, ours, process)
@@ -215,6 +222,8 @@ class Nursery:
                 os.close(child.pidfd)
         elif isinstance(message, Pong):
             self._pinged_at = None
+        elif isinstance(message, Ready):
+            self._importing = False
 
     def bury_children(self) -> list[Died]:
         """Wait for the end of those that a nursery which is gone has left, which the kernel kills with it.
@@ -253,6 +262,7 @@ class Nursery:
         with self._sending:
             self.pid, self._channel = fresh.pid, fresh._channel
             self._process, self._pidfd = fresh._process, fresh._pidfd
+            self._importing = fresh._importing
             self._pinged_at = None
             self._unsent = deque(self._asked)
             self._send_unsent()
@@ -265,7 +275,7 @@ class Nursery:
 
     def close(self, timeout: float) -> None:
         """Have it end, children included, and reap it. One that is slow is killed after ``timeout`` seconds, one that
-        is stopped, which notices nothing, at once."""
+        is stopped or still imports the app, which notices nothing, at once."""
         self._channel.close()  # end of file: it kills what children are left and leaves
         if self._pidfd is not None:
             if not self._leaves(self._pidfd, time.monotonic() + timeout):
@@ -279,7 +289,7 @@ class Nursery:
         self._forget_children()
         if self._process is not None:
             try:
-                self._process.wait(timeout)
+                self._process.wait(0 if self._importing else timeout)
             except subprocess.TimeoutExpired:  # seen only where there are no pidfds
                 self._process.kill()
                 self._process.wait()
@@ -290,7 +300,7 @@ class Nursery:
     def _leaves(self, pidfd: int, deadline: float) -> bool:
         """Whether it ends by itself, until ``deadline``."""
         while not select.select([pidfd], [], [], LOOK_S)[0]:
-            if time.monotonic() >= deadline or is_stopped(self.pid):
+            if time.monotonic() >= deadline or self._importing or is_stopped(self.pid):
                 return False
         return True
 

@@ -20,6 +20,7 @@ from pythia_fast.errors import ConfigError
 from pythia_fast.pool import crash_text
 from pythia_fast.pool.forked import lead_own_group
 from pythia_fast.pool.identity import AppChangedError
+from pythia_fast.pool.import_watch import ImportWatch
 from pythia_fast.pool.messages import (
     BootFailed,
     Died,
@@ -44,6 +45,8 @@ ChildMain = Callable[[int, int, Callable[[str], None]], str]
 EXIT_BOOT_FAILED = 3
 CAUSE_CHARACTERS = 500
 MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024  #: unit of ru_maxrss, getrusage(2)
+#: The runtime alone decides when a process of the pool ends.
+STOPS = (signal.SIGINT, signal.SIGTERM)
 FORK_RETRY_S = 0.5  #: until a fork that failed is tried again
 
 
@@ -64,9 +67,8 @@ def serve_nursery(channel: socket.socket, child_main: ChildMain, parent: int) ->
     die_with_parent()
     if os.getppid() != parent:  # it died before the line above could take effect
         return
-    # The runtime alone decides when a child ends; a signal to the whole group is for it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in STOPS:  # a signal to the whole group is for the runtime
+        signal.signal(number, signal.SIG_IGN)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     os.set_blocking(wake_read, False)
@@ -241,6 +243,11 @@ def main(channel_fd: int) -> int:
     """The nursery as a new interpreter (``Nursery.spawn``)."""
     parent = os.getppid()
     die_with_parent()  # before the app is imported, which may take long
+    # A signal to the whole group is for the runtime here too. They are caught, not ignored: what is ignored stays so in
+    # a program that the app's module starts.
+    for number in STOPS:
+        signal.signal(number, lambda _number, _frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # Nursery.spawn has held them back until now
     channel = socket.socket(fileno=channel_fd)
     channel.set_inheritable(True)
     channel.setblocking(True)
@@ -255,7 +262,8 @@ def main(channel_fd: int) -> int:
     children = ImportedChildren(setup.target, setup.app, setup.arenas)
     if setup.import_first:
         try:
-            children.load()
+            with ImportWatch(channel):
+                children.load()
         except BaseException as error:
             send(channel, _boot_failed(Launch(-1, -1), error))
             return EXIT_BOOT_FAILED

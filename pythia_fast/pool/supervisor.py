@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pythia_fast._ext import spare as spare_words
 from pythia_fast.errors import ConfigError, PoolError
+from pythia_fast.pool.failed_starts import FailedStarts
 from pythia_fast.pool.limits import Recycled
 from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, Recycles, TeardownFailed
 from pythia_fast.pool.nursery import Nursery, NurseryGoneError, is_stopped
@@ -62,6 +63,7 @@ class Supervisor:
         self._next_ping = 0.0
         self._silent = False  #: it was told that the nursery does not answer
         self._spare_cares = [SpareCare() for _ in runs]
+        self._failed_starts = [FailedStarts() for _ in runs]
         self._boots_failed: dict[int, BootFailed] = {}  #: by pid, until its death is told
         self._places = [Places(run.workers, run.handler.spares, run.arena.n_spares) for run in runs]
         self._changing = threading.Lock()  #: the places, between this thread and those that ask for successors
@@ -280,9 +282,7 @@ class Supervisor:
                     f"please report it:\n{message.traceback.rstrip()}"
                 )
             if run.started:
-                last = _end_of(message.traceback)
-                self._log(f"{run.handler.name}: the successor of process {place} could not start:\n{last}")
-                return
+                return  # it is told with its death
             if message.misconfigured:
                 raise ConfigError(f"handler {run.handler.name!r}: {message.traceback}")
         self.raise_if_boot_failed(message)
@@ -373,14 +373,25 @@ class Supervisor:
             raise PoolError(f"process {message.pid} of handler {name!r} ended before it was up ({how})")
         if run.started:
             self._setups_failed[message.pool] = 0 if booted else self._setups_failed[message.pool] + 1
-        then = "its batches are handled again" if booted else "it was not up yet; another one is made"
-        self._log(f"{name}: process {worker} (pid {message.pid}) {how}; {then}")
+        self._log(self._how_it_went(run, worker, message.pid, how, failed))
         in_vain = self._spend_budget(run, worker, how if failed is None else f"could not start: {failed.cause}")
         if run.started:
             run.died(worker, Obituary(how, message.said, in_vain=in_vain))
         else:  # no batch was ever queued for it
             run.arena.return_taken(worker)
             self.launch(message.pool, worker)
+
+    def _how_it_went(self, run: HandlerRun, worker: int, pid: int, how: str, failed: BootFailed | None) -> str:
+        """Of a death, for the log: a traceback that comes again and again is told in full once."""
+        process = f"{run.handler.name}: process {worker} (pid {pid})"
+        if run.arena.worker_facts(worker).booted:
+            return f"{process} {how}; its batches are handled again"
+        if failed is None:
+            return f"{process} {how}; it was not up yet; another one is made"
+        count = self._failed_starts[run.pool].count(time.monotonic(), failed)
+        if count > 1:
+            return f"{process} could not start, {count} by now at the same place; another one is made: {failed.cause}"
+        return f"{process} could not start; another one is made:\n{_end_of(failed.traceback)}"
 
     def _spare_died(self, message: Died, run: HandlerRun, how: str, failed: BootFailed | None) -> None:
         """While it waited, or in its setup(). Without spares, successors are made when they are needed."""

@@ -6,7 +6,7 @@ import os
 import re
 import traceback
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TypeGuard
 
 _PACKAGE = Path(__file__).parents[1]
@@ -14,6 +14,8 @@ _PACKAGE = Path(__file__).parents[1]
 _CALLERS = (*(f"{_PACKAGE / part}{os.sep}" for part in ("pool", "results", "runtime")), str(_PACKAGE / "handlers.py"))
 #: Between the runtime and the user's module, while it is imported.
 _IMPORTERS = ("<frozen importlib", "<frozen runpy>", f"{os.sep}importlib{os.sep}__init__.py", f"{os.sep}runpy.py")
+#: Of an import that takes long: so many of the first and of the last frames.
+SHOWN_FRAMES = 5
 _FRAME = re.compile(r'\s+File "(.*)", line \d+')
 
 
@@ -51,6 +53,14 @@ def cause_of(error: BaseException) -> str:
     if _has_place(error):
         return f"{type(error).__name__}: {error.msg} in {error.filename}, line {error.lineno}"
     return "".join(traceback.format_exception_only(error)).strip().partition("\n")[0]
+
+
+def format_import(frame: FrameType) -> str:
+    """Where an import of the user's is: its frames without the machinery between them, from the outermost on."""
+    stack = [each for each in traceback.extract_stack(frame) if not _calls_the_user(each.filename)]
+    if len(stack) > 2 * SHOWN_FRAMES:
+        stack[SHOWN_FRAMES:-SHOWN_FRAMES] = []
+    return "".join(traceback.format_list(stack)).rstrip("\n")
 
 
 def shorten_stacks(text: str) -> str:

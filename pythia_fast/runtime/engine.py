@@ -26,12 +26,12 @@ from pythia_fast.machine import available_cores, memory_limit_bytes
 from pythia_fast.observer import SAMPLE_INTERVAL_S, HandlerInfo, Observer, RunInfo, Snapshot
 from pythia_fast.pool.children import ForkedChildren
 from pythia_fast.pool.identity import COLUMNS_BYTES, AppIdentity
-from pythia_fast.pool.messages import Ready
 from pythia_fast.pool.nursery import Nursery, NurseryGoneError
 from pythia_fast.pool.supervisor import Supervisor
 from pythia_fast.process_stats import ProcessSampler
 from pythia_fast.report import Ending, RunReport
 from pythia_fast.routine import Routine
+from pythia_fast.runtime.booting import await_nursery
 from pythia_fast.runtime.control import ControlServer
 from pythia_fast.runtime.handler_run import HandlerRun
 from pythia_fast.runtime.orders import Orders
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from pythia_fast.registration import Handler
 
 MEMORY_INTERVAL_S = 2.0  #: the tree's memory costs a walk over its page tables
-BOOT_TIMEOUT_S = 300.0
 STALL_INTERVAL_S = 1.0  #: between looks at what gets nowhere
 CLOSE_TIMEOUT_S = 10.0
 
@@ -204,22 +203,10 @@ class Engine:
         shapes = [run.arena_shape(COLUMNS_BYTES // len(self._runs)) for run in self._runs]
         nursery = Nursery.spawn(target, AppIdentity.of(self._app), shapes, import_first=import_first)
         try:
-            return nursery, self._boot_threads(nursery)
+            return nursery, await_nursery(nursery, target[1], self._stop, begun=self._started_at > 0, tell=self._event)
         except BaseException:
             nursery.close(CLOSE_TIMEOUT_S)
             raise
-
-    def _boot_threads(self, nursery: Nursery) -> int:
-        deadline = time.monotonic() + BOOT_TIMEOUT_S
-        while time.monotonic() < deadline:
-            # A run that drains needs its pool to the end.
-            if self._stop.killed or (self._stop.asked and not self._started_at):
-                return 1  # there will be no pool
-            for message in nursery.receive(0.2):
-                if isinstance(message, Ready):
-                    return message.threads
-                Supervisor.raise_if_boot_failed(message)
-        raise PoolError(f"the pool's parent process did not come up within {BOOT_TIMEOUT_S:.0f} seconds")
 
     @contextlib.contextmanager
     def _control(self) -> Iterator[None]:
@@ -299,7 +286,7 @@ class Engine:
                 self._observer.event(text)
         except Exception as error:
             self._observer_failure = self._observer_failure or error
-            self._stop.asked = True
+            self._stop.ask()
 
     def _sample(self) -> None:
         whole = time.monotonic() >= self._next_memory

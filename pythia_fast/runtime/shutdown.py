@@ -12,11 +12,21 @@ from pythia_fast.routine import Routine
 
 
 class StopRequest:
-    """What SIGINT and SIGTERM have asked for so far."""
+    """What SIGINT and SIGTERM, or the program itself, have asked for so far."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._by_program = False
+        self._by_signal = False
         self.killed = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether the run is to drain."""
+        return self._by_program or self._by_signal
+
+    def ask(self) -> None:
+        """Have the run drain. The first signal after that is still a first one: whoever sends it knows of no other."""
+        self._by_program = True
 
     @contextlib.contextmanager
     def signals(self, log: Callable[[str], None]) -> Iterator[None]:
@@ -26,10 +36,10 @@ class StopRequest:
             return
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
-            if self.asked:
+            if self._by_signal:
                 self.killed = True
             else:
-                self.asked = True
+                self._by_signal = True
                 log(Routine(f"{signal.Signals(number).name}: draining; the same again stops at once"))
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}

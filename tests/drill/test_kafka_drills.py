@@ -114,6 +114,8 @@ def test_a_broker_that_stalls_while_it_gets_the_rows_has_them_all(kafka: KafkaBr
         os.kill(broker, signal.SIGCONT)
 
     topics = DrillTopics({"bootstrap.servers": kafka.bootstrap_servers}, 1, timeout_s=5.0)
+    topics.make()
+    topics.await_leaders()
     stalled = threading.Timer(topics._timeout_s + 2, go_on)
     try:
         keys = topics.fill(payloads())

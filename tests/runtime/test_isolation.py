@@ -138,9 +138,12 @@ def test_a_successor_whose_setup_raises_is_followed_by_others_until_one_is_up(tm
     assert sorted_ints(sink) == list(range(20))
     assert dead.records == []
     assert report.crashes == 4
-    told = [text for text in events.lines if "the successor of process 0 could not start" in text]
-    assert len(told) == 3
-    assert all(text.endswith("ConnectionError: no database") for text in told)
+    first, second, third = [text.partition(") ")[2] for text in events.lines if " could not start" in text]
+    assert first.startswith("could not start; another one is made:\n")
+    assert "in setup\n" in first
+    assert first.endswith("ConnectionError: no database")
+    assert second == "could not start, 2 by now at the same place; another one is made: ConnectionError: no database"
+    assert third == "could not start, 3 by now at the same place; another one is made: ConnectionError: no database"
 
 
 def test_a_row_on_which_the_handler_hangs_is_given_up_with_its_stacks(tmp_path):

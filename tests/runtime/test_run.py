@@ -6,6 +6,7 @@ import math
 import os
 import resource
 import signal
+import time
 from collections import Counter
 
 import msgspec
@@ -587,6 +588,32 @@ def test_an_observer_that_raises_stops_the_run_in_order(tmp_path):
         run(tmp_path / "state", dies_once, numbers(100), workers=1, observer=observer)
     assert (observer.report.ending, observer.report.error) == ("failed", "cannot tell")
     assert observer.report.unfinished == 0
+
+
+def test_the_first_signal_after_an_observer_has_failed_drains(tmp_path):
+    class Refusing(Events):
+        def event(self, text):
+            super().event(text)
+            if "exit code 7" in text:
+                raise RuntimeError("cannot tell")
+
+    runtime = os.getpid()
+
+    def signals_once(batch):
+        if not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            os._exit(7)
+        if not (tmp_path / "signalled").exists():
+            (tmp_path / "signalled").touch()
+            os.kill(runtime, signal.SIGTERM)
+            time.sleep(0.5)  # a run that is killed would not wait for that
+        return batch["payload"].tolist()
+
+    observer = Refusing()
+    with pytest.raises(RuntimeError, match="cannot tell"):
+        run(tmp_path / "state", signals_once, numbers(100), workers=1, batch_size=10, observer=observer)
+    assert "SIGTERM: draining; the same again stops at once" in observer.lines
+    assert (observer.report.ending, observer.report.unfinished) == ("failed", 0)
 
 
 def test_a_batch_that_is_over_and_used_again_costs_the_rows_that_used_it(tmp_path):

@@ -177,6 +177,24 @@ def test_why_the_last_one_could_not_start_is_told_of_those_that_get_nowhere():
     assert in_vain(run)[-1].endswith(f"no row was settled between (the last could not start: {cause})")
 
 
+def test_a_traceback_that_comes_again_is_told_in_a_line_with_a_count():
+    nursery, _, lines, supervisor = make()
+    frames = 'Traceback (most recent call last):\n  File "/srv/orders.py", line 9, in setup\n    connect({port})\n'
+    for port in (4001, 4002):
+        cause = f"OSError: no answer from port {port}"
+        nursery.packets = [BootFailed(0, 1, port, frames + cause, cause), Died(0, 1, port, 3)]
+        supervisor.serve(0)
+    other = frames.replace("line 9", "line 8") + "OSError: no"
+    nursery.packets = [BootFailed(0, 1, 4003, other, "OSError: no"), Died(0, 1, 4003, 3)]
+    supervisor.serve(0)
+    again = "could not start, 2 by now at the same place; another one is made: OSError: no answer from port 4002"
+    assert lines == [
+        f"score: process 1 (pid 4001) could not start; another one is made:\n{frames}OSError: no answer from port 4001",
+        f"score: process 1 (pid 4002) {again}",
+        f"score: process 1 (pid 4003) could not start; another one is made:\n{other}",
+    ]
+
+
 def test_deaths_that_get_nowhere_before_the_run_has_begun_end_it():
     nursery, run, _, supervisor = make()
     run.started = False

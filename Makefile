@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test smoke crash soak exactly-once bench lint sanitize model stress fuzz clean
+.PHONY: help build bytecode demo test smoke crash soak exactly-once bench lint sanitize model stress fuzz clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -60,12 +60,17 @@ build/.stamp: $(SOURCES) $(VENV)/.run-stamp
 
 build: build/.stamp
 
+# The tests start hundreds of processes. Where Python is told to write no bytecode (PYTHONDONTWRITEBYTECODE, as in many
+# containers), each of them would compile the whole package for itself, which takes as long as the rest of its start.
+bytecode: | $(VENV)/pyvenv.cfg
+	@$(PYTHON) -m compileall -q pythia_fast tests/support
+
 # --- what one does with it --------------------------------------------------------------------------------------
 
 demo: build/.stamp
 	@$(PYTHON) -m pythia_fast demo $(DEMO)
 
-test: build/.stamp $(VENV)/.dev-stamp
+test: build/.stamp $(VENV)/.dev-stamp bytecode
 	@scripts/need.sh java maven redis rabbitmq
 	$(PYTHON) -m pytest $(or $(PYTEST),$(SPREAD) tests)
 	@$(if $(PYTEST),,$(MAKE) --no-print-directory smoke)
@@ -73,7 +78,7 @@ test: build/.stamp $(VENV)/.dev-stamp
 smoke: $(VENV)/.dev-stamp
 	@scripts/smoke.sh
 
-crash: build/.stamp $(VENV)/.dev-stamp
+crash: build/.stamp $(VENV)/.dev-stamp bytecode
 	PYTHIA_FAST_CRASH_TABLE=full $(PYTHON) -m pytest -q tests/crash
 
 soak: build/.stamp $(VENV)/.dev-stamp

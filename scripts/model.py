@@ -2,8 +2,9 @@
 
     model.py                 every configuration, then every mutant
     model.py --only WORD     those whose name has the word in it
+    model.py --at-a-time 1   one after the other, instead of two at a time; the largest takes 1.3 GB
 
-Needs spin and a C compiler. Two run at a time; the largest takes 1.3 GB.
+Needs spin and a C compiler.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ OUT = ROOT / "build" / "model"
 MEMORY_MB = 2500
 LONGEST_S = 300
 DEPTH = 100_000
-AT_A_TIME = 2
 
 
 class Configuration(NamedTuple):
@@ -398,11 +398,13 @@ def kill(mutant: Mutant) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check the ring's model with SPIN.")
     parser.add_argument("--only", default="", help="those whose name has this in it")
-    only = parser.parse_args().only
+    parser.add_argument("--at-a-time", type=int, default=2, help="how many to explore at once")
+    arguments = parser.parse_args()
+    only = arguments.only
     configurations = [one for one in CONFIGURATIONS if only in one.name]
     mutants = [one for one in MUTANTS if only in one.name]
     began = time.monotonic()
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
+    with ThreadPoolExecutor(arguments.at_a_time) as pool:
         sound = list(pool.map(check, configurations))
         if mutants:
             print(f"{len(mutants)} faults put into the model:", flush=True)

@@ -6,8 +6,9 @@ set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
 cache="$root/.cache/smoke"
-# That it builds and works is what is shown here. The other tests have run the code with all optimisations.
-export PYTHIA_FAST_OPTIMIZE=1
+# That it builds and works is what is shown here. The other tests have run the code with all optimisations, which take
+# most of the time of a build.
+export PYTHIA_FAST_OPTIMIZE=0
 mkdir -p "$cache"
 
 sources() {
@@ -33,9 +34,32 @@ if [ "$(cat "$cache/sdist-digest" 2>/dev/null || true)" != "$digest" ] || [ ! -d
     echo "$digest" >"$cache/sdist-digest"
 fi
 
+# To its end, in a copy of the tree, where others are built at the same time: of each wheel some steps have one thread.
+check() { # VERSION PYTHON
+    home="$cache/$1"
+    log="$cache/$1.txt"
+    if [ "$(cat "$home/digest" 2>/dev/null || true)" != "$2 $digest" ]; then
+        echo "Python $1: building and installing the wheel"
+        rm -rf "$home"
+        {
+            scripts/make_venv.sh "$2" "$home" &&
+                cp -a "$cache/tree" "$home/tree" &&
+                "$home/bin/python" -m pip --disable-pip-version-check wheel --no-deps -w "$home/wheel" "$home/tree" &&
+                "$home/bin/python" -m pip --disable-pip-version-check install "$home"/wheel/*.whl &&
+                rm -rf "$home/tree"
+        } >"$log" 2>&1 || {
+            cat "$log"
+            return 1
+        }
+        echo "$2 $digest" >"$home/digest"
+    fi
+    cd "$home" && "$home/bin/python" -I -W error "$root/tests/smoke/smoke.py"
+}
+
 passed=0
 failed=0
 skipped=0
+running=
 scripts/find_python.sh --all >"$cache/pythons"
 while read -r version python lacks; do
     if [ -n "$lacks" ]; then
@@ -43,29 +67,16 @@ while read -r version python lacks; do
         skipped=$((skipped + 1))
         continue
     fi
-    home="$cache/$version"
-    log="$cache/$version.txt"
-    if [ "$(cat "$home/digest" 2>/dev/null || true)" != "$python $digest" ]; then
-        echo "Python $version: building and installing the wheel"
-        rm -rf "$home"
-        if ! {
-            scripts/make_venv.sh "$python" "$home" &&
-                "$home/bin/python" -m pip --disable-pip-version-check wheel --no-deps -w "$home/wheel" "$cache/tree" &&
-                "$home/bin/python" -m pip --disable-pip-version-check install "$home"/wheel/*.whl
-        } >"$log" 2>&1 </dev/null; then
-            cat "$log"
-            echo "Python $version: failed"
-            failed=$((failed + 1))
-            continue
-        fi
-        echo "$python $digest" >"$home/digest"
-    fi
-    if (cd "$home" && "$home/bin/python" -I -W error "$root/tests/smoke/smoke.py" </dev/null); then
+    check "$version" "$python" </dev/null &
+    running="$running $version:$!"
+done <"$cache/pythons"
+for one in $running; do
+    if wait "${one#*:}"; then
         passed=$((passed + 1))
     else
-        echo "Python $version: failed"
+        echo "Python ${one%:*}: failed"
         failed=$((failed + 1))
     fi
-done <"$cache/pythons"
+done
 echo "smoke test of the wheels: $passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

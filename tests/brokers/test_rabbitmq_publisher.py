@@ -173,7 +173,7 @@ def test_what_a_full_queue_refuses_is_published_again(rabbitmq: RabbitMqServer, 
 
 def test_what_is_larger_than_the_server_allows_is_refused_alone(queue: Queue, open_publisher: Open) -> None:
     def allow(size: int) -> None:
-        queue.server.ctl("eval", f"application:set_env(rabbit, max_message_size, {size}).")
+        queue.server.evaluate(f"application:set_env(rabbit, max_message_size, {size})")
 
     allow(1000)
     try:

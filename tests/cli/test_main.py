@@ -11,6 +11,7 @@ from pythia_fast.cli import main as cli
 from pythia_fast.cli.exit_codes import AppImportError, ExitCode, code_of_error, code_of_report
 from pythia_fast.errors import ConfigError, ExtensionError, HandlerError, PoolError, PythiaError, SinkError, SourceError
 from pythia_fast.report import RunReport
+from tests.support.command_line import run
 
 COMMANDS = ("run", "replay", "demo", "bench", "version", "dlq")
 
@@ -35,6 +36,12 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
     code, out, _ = answer(capsys, command, "--help")
     assert code == 0
     assert f"  python -m pythia_fast {command}" in out
+
+
+def test_no_garbage_is_looked_for_in_what_the_command_line_imports(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("import gc\nprint(gc.isenabled(), gc.get_freeze_count() > 10_000)\n")
+    finished = run(tmp_path, "run", "shop:app")
+    assert (finished.returncode, finished.stdout) == (ExitCode.IMPORT, "True True\n"), finished.stderr
 
 
 def test_version_is_an_option_too(capsys: pytest.CaptureFixture[str]) -> None:

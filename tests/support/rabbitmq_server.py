@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -204,6 +205,32 @@ class RabbitMqServer:
         if done.returncode != 0:
             raise ServerError(f"rabbitmqctl {' '.join(arguments)}:\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    def evaluate(self, expressions: str) -> str:
+        """Have the node evaluate Erlang; the last value. It takes milliseconds, where each rabbitmqctl boots a node."""
+        cookie = (self.folder / ".erlang.cookie").read_text().strip()
+        done = subprocess.run(
+            ["erl_call", "-sname", NODE, "-c", cookie, "-e"],
+            input=f"{expressions}.\n",
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        value = re.fullmatch(r"\{ok, (.*)\}\s*", done.stdout, re.DOTALL)
+        if value is None:
+            raise ServerError(f"erl_call {expressions}:\n{done.stdout}{done.stderr}")
+        return value[1]
+
+    def messages(self, queue: str) -> int:
+        """Of a queue: ready and unacknowledged, as ``rabbitmqctl list_queues`` has it."""
+        name = f'rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)'
+        return int(
+            self.evaluate(
+                f"{{ok, Queue}} = rabbit_amqqueue:lookup({name}), "
+                "[{messages, Count}] = rabbit_amqqueue:info(Queue, [messages]), Count"
+            )
+        )
 
     def stop(self, timeout: float = 60.0) -> None:
         """Stop as an operator would; the data stays."""

@@ -35,7 +35,7 @@ def wait_for(condition: Callable[[], bool], what: str, *running: RuntimeProcess)
 
 def wait_for_rows(rig: Rig, count: int, *running: RuntimeProcess) -> None:
     """Until so many results are there, repeated ones too."""
-    wait_for(lambda: len(rig.ids()) >= count, f"{count} rows", *running)
+    wait_for(lambda: rig.count() >= count, f"{count} rows", *running)
 
 
 def memory_of(runtime: RuntimeProcess) -> int:
@@ -203,6 +203,7 @@ class SharesWork:
             lambda: runtimes[0].session_id in {result["runtime"] for result in rig.results()}, "its first", *runtimes
         )
         runtimes[0].kill()
+        wait_for_rows(rig, 6000, runtimes[1])
         wait_for(lambda: set(rig.ids()) == set(range(6000)), "all rows", runtimes[1])
         # Those that the killed one had written, and told nobody, are handled once more.
         wait_for(lambda: rig.remaining() == 0, "nothing to remain", runtimes[1])

@@ -37,10 +37,7 @@ class RabbitMqRig(ServerRig):
         return {"source": ["RabbitMQConsumer", [self._queue.name], options]}
 
     def remaining(self) -> int:
-        """Ready and unacknowledged."""
-        counted = self._server.ctl("list_queues", "--quiet", "--no-table-headers", "name", "messages")
-        (line,) = [line for line in counted.splitlines() if line.split()[0] == self._queue.name]
-        return int(line.split()[1])
+        return self._server.messages(self._queue.name)
 
     def close(self) -> None:
         super().close()

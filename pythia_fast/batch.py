@@ -21,7 +21,7 @@ from pythia_fast._ext.batch_memory import ROW_REJECTED, ROW_RETRY, BatchMemory, 
 from pythia_fast.brokers.framing import decode_headers
 from pythia_fast.columns import read_bits, read_column, read_structs, view
 from pythia_fast.decoders import DecoderLike, Decoding, choose_decoder
-from pythia_fast.errors import HandlerError, UnknownColumnError
+from pythia_fast.errors import BATCH_IS_OVER, HandlerError, UnknownColumnError
 from pythia_fast.message_extras import header_bytes, key_bytes, timestamps_ms
 from pythia_fast.nested_columns import StructColumn
 from pythia_fast.options import named_options
@@ -457,7 +457,7 @@ class Batch(Generic[T]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise HandlerError("this batch is over; copy what is to be kept while the handler runs")
+            raise HandlerError(BATCH_IS_OVER)
 
     def __repr__(self) -> str:
         if self._closed:

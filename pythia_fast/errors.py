@@ -26,6 +26,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+BATCH_IS_OVER = "this batch is over; copy what is to be kept while the handler runs"
+
 
 class PythiaError(Exception):
     """Base of every exception of this package."""

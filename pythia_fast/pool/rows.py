@@ -164,6 +164,7 @@ class RowKeeper:
     def _detach_kept(self, held: _Held) -> list[str]:
         """Leave views that are still looked at a copy of their own, which goes with the last of them; their names."""
         memory = held.memory
+        memory.close()
         if not memory.kept():
             return []
         gc.collect()  # a reference cycle, such as an exception that its own frame holds, keeps nothing

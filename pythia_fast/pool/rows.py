@@ -39,7 +39,7 @@ from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
-from pythia_fast.errors import NoSinkError, OutputValueError, ResultError
+from pythia_fast.errors import NoSinkError, OutputValueError, PartlySentError, ResultError
 from pythia_fast.pool.call_clock import CallClock
 from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls, Doubt
 from pythia_fast.pool.crash_text import leave_lacking
@@ -284,7 +284,8 @@ class RowKeeper:
                 held.noted.append((held.rows(some), held.calls.spent(attempt)))
                 return None
             again = held.may_try_again(attempt, self._retry.max_attempts)
-            if again and is_named(error, self._retry.retry_on, RETRY_ON):
+            sent = isinstance(error, PartlySentError)
+            if again and not sent and is_named(error, self._retry.retry_on, RETRY_ON):
                 left.retry(held.rows(some))
                 return None
             if _is_no_result(error) and self._handler.on_error != "stop":

@@ -166,6 +166,23 @@ def test_an_instant_in_a_row_is_one_of_utc(night: Any) -> None:
     assert column([night, [night]], "msgpack") == [instant, [instant]]
 
 
+class OwnBytes(bytes):
+    def __bytes__(self) -> bytes:
+        return OwnBytes(b"something else")
+
+
+class OwnText(str):
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> Any:
+        return 5
+
+
+def test_payloads_of_subclasses_are_the_bytes_that_they_hold() -> None:
+    result = [*np.array([b"a", b""]), OwnBytes(b"b"), OwnText("é"), memoryview(b"abcd")[::2]]
+    assert [record.payload for record in records(result)] == [b"a", b"", b"b", "é".encode(), b"ac"]
+
+
 def test_a_list_is_one_payload_an_element() -> None:
     result = [b"raw", "text", bytearray(b"array"), Scored(1, 0.5), {"a": [1]}]
     payloads = [record.payload for record in records(result)]

@@ -21,7 +21,7 @@ from pythia_fast._ext.batch_memory import ROW_REJECTED, ROW_RETRY, BatchMemory, 
 from pythia_fast.brokers.framing import decode_headers
 from pythia_fast.columns import read_bits, read_column, read_structs, view
 from pythia_fast.decoders import DecoderLike, Decoding, choose_decoder
-from pythia_fast.errors import BATCH_IS_OVER, HandlerError, UnknownColumnError
+from pythia_fast.errors import BATCH_IS_OVER, HandlerError, MarkError, UnknownColumnError
 from pythia_fast.message_extras import header_bytes, key_bytes, timestamps_ms
 from pythia_fast.nested_columns import StructColumn
 from pythia_fast.options import named_options
@@ -378,16 +378,19 @@ class Batch(Generic[T]):
 
         ``rows``: bool[rows], or integer row indices. A row rejected twice keeps its first reason; one that is
         also marked for retry is rejected. Raises MarkIndexError (an IndexError) for a mask of another
-        length or an index out of range, MarkError (a TypeError) for numbers that look like a mask, and other types.
+        length or an index out of range, MarkError (a TypeError) for numbers that look like a mask, and other types, and
+        for a reason that is no str.
         """
         self._check_open()
+        if not isinstance(reason, str | None):
+            raise MarkError(f"batch.reject: reason must be one str for all these rows, not {type(reason).__name__}")
         indices = marked_rows(rows, len(self), "batch.reject: rows")
         status = self._marks()
         before = status == ROW_REJECTED
         status[indices] = ROW_REJECTED
         fresh = np.flatnonzero((status == ROW_REJECTED) & ~before)
         if len(fresh):
-            self._reasons.append((fresh, str(reason or NO_REASON)))
+            self._reasons.append((fresh, reason or NO_REASON))
 
     def retry(self, rows: npt.ArrayLike) -> None:
         """Have rows handled again later. ``rows`` as for ``reject``."""

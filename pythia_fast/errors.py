@@ -96,7 +96,7 @@ class PartlySentError(ResultError):
 
 
 class MarkError(ResultError, TypeError):
-    """What batch.reject or batch.retry got is neither a mask nor row indices.
+    """What batch.reject or batch.retry got is neither a mask nor row indices, or a reason that is no text.
 
     It costs the rows of the call, as a wrong result: with fewer of them the same values may look like indices.
     """

@@ -190,6 +190,13 @@ def test_rows_that_are_rejected_without_a_reason_say_so(batch: Batch[Any], reaso
     assert [text for _, text in batch.rejected] == ["rejected without a reason"]
 
 
+@pytest.mark.parametrize("reason", [["a", "b", "c"], np.array(["a", "b", "c"]), ValueError("a"), 0])
+def test_a_reason_that_is_no_text_is_refused(batch: Batch[Any], reason: Any) -> None:
+    with pytest.raises(MarkError, match=f"reason must be one str for all these rows, not {type(reason).__name__}"):
+        batch.reject([0], reason=reason)
+    assert not batch.marked
+
+
 def test_what_is_no_mask_is_named(batch: Batch[Any]) -> None:
     with pytest.raises(MarkError, match=r"batch.retry: rows must be bool\[.*, not NoneType"):
         batch.retry(None)  # type: ignore[arg-type]

@@ -232,7 +232,7 @@ class Batch(Generic[T]):
         """The column; see the table above. Raises UnknownColumnError."""
         try:
             return self._views[name]
-        except KeyError:
+        except (KeyError, TypeError):  # a list of names cannot be looked up
             pass
         spec = self._spec(name)
         if spec.kind is Kind.STRUCT and spec.list < 0:
@@ -249,6 +249,11 @@ class Batch(Generic[T]):
 
     def _spec(self, name: str) -> ColumnSpec:
         self._check_open()
+        if not isinstance(name, str):
+            raise UnknownColumnError(
+                f"a column is read by its name, a str, and not by {type(name).__name__}; the columns are "
+                f"{', '.join(self.columns)}"
+            )
         spec = self._decoding.schema.by_name.get(name)
         if spec is None:
             near = get_close_matches(str(name), self._decoding.schema.by_name, n=1, cutoff=0.6)

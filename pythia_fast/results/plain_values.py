@@ -18,7 +18,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         names = value.dtype.names
         if (value.dtype.kind not in "mM" and names is None) or value is np.ma.masked:
-            return value.tolist()
+            listed = value.tolist()
+            if type(listed) is type(value):  # of more digits than a float of Python: it would come here for ever
+                raise TypeError(f"{value.dtype} has no JSON or MessagePack form; a float64 has")
+            return listed
         # The values of an array, and of a record, come here again, one by one.
         if value.ndim:
             return list(cast("Iterable[Any]", value))

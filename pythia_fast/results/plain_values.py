@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +11,15 @@ import numpy.typing as npt
 
 OUT_OF_RANGE = "the datetime lies outside the years 1 to 9999"
 NO_LENGTH = "timedelta64 without a unit, or of months or years, has no fixed length"
+
+#: What makes of a value of a subclass, which msgspec does not know, the same one of the class itself, whatever its own
+#: methods say.
+_EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__index__),
+    (float, float.__float__),
+    (bytes, lambda value: b"".join((value,))),
+)
 
 
 def plain(value: Any) -> Any:
@@ -32,6 +41,9 @@ def plain(value: Any) -> Any:
         return _datetime(value)
     if isinstance(value, datetime.timedelta):  # as of pandas
         return datetime.timedelta(value.days, value.seconds, value.microseconds)
+    for kind, exact in _EXACT:
+        if isinstance(value, kind):
+            return exact(value)
     if type(value).__name__ == "NAType" and type(value).__module__.startswith("pandas."):
         return None
     raise TypeError(f"{type(value).__name__} has no JSON or MessagePack form")

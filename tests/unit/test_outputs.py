@@ -84,6 +84,27 @@ NIGHT = "2020-01-01T00:00:00Z"
 NIGHTS = np.array([["2020-01-01", "2020-01-01"], ["NaT", "2020-01-01"]], "datetime64[ns]")
 
 
+class OwnBytes(bytes):
+    def __bytes__(self) -> bytes:
+        return OwnBytes(b"something else")
+
+
+class OwnText(str):
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> Any:
+        return 5
+
+
+class OwnNumber(int):
+    def __index__(self) -> int:
+        return 0
+
+
+class OwnFloat(float):
+    __slots__ = ()
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -114,6 +135,9 @@ NIGHTS = np.array([["2020-01-01", "2020-01-01"], ["NaT", "2020-01-01"]], "dateti
         ([1, 2.5, None, "x", [1], {"a": 1}], [1, 2.5, None, "x", [1], {"a": 1}]),
         ([np.int64(5), np.float64(2)], [5, 2.0]),
         (["x", 5], ["x", 5]),
+        ([OwnText("x"), 5], ["x", 5]),
+        ([5, OwnText("x"), [OwnText("y")], {"a": OwnNumber(6)}], [5, "x", ["y"], {"a": 6}]),
+        ([OwnNumber(2**63), OwnFloat(0.5), OwnBytes(b"ab")], [2**63, 0.5, "YWI="]),
         ([Scored(1, 0.5)], [{"order_id": 1, "score": 0.5}]),
         ([decimal.Decimal("1.10")], ["1.10"]),
         ([None, None], [None, None]),
@@ -164,18 +188,6 @@ def test_an_instant_in_a_row_is_one_of_utc(night: Any) -> None:
     ]
     instant = datetime.datetime(2020, 1, 1, tzinfo=UTC)
     assert column([night, [night]], "msgpack") == [instant, [instant]]
-
-
-class OwnBytes(bytes):
-    def __bytes__(self) -> bytes:
-        return OwnBytes(b"something else")
-
-
-class OwnText(str):
-    __slots__ = ()
-
-    def encode(self, *_: Any) -> Any:
-        return 5
 
 
 def test_payloads_of_subclasses_are_the_bytes_that_they_hold() -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -116,7 +117,7 @@ class ColumnWriter:
         elif isinstance(column, StructColumn):
             self._objects(name, prefix, column.tolist())
         else:
-            self._objects(name, prefix, list(column))
+            self._objects(name, prefix, _items(name, column))
 
     # -- columns of batches
 
@@ -394,6 +395,16 @@ def _valid_bytes(column: StringColumn | BytesColumn | ListColumn | StructColumn)
 
 def _no_keys(name: str, dtype: np.dtype[Any]) -> ResultError:
     return ResultError(f"{name!r} must hold bytes, str or integers, not {dtype}")
+
+
+def _items(name: str, column: Any) -> list[Any]:
+    """The values of a column, as many as it says. It may give more for ever: by __getitem__ alone that is no fault."""
+    n = len(column)
+    given = list(islice(iter(column), n + 1 if hasattr(column, "__iter__") else n))
+    if len(given) != n:
+        gives = "more" if len(given) > n else len(given)
+        raise ResultError(f"column {name!r} says that it has {n} values, and gives {gives}")
+    return given
 
 
 def _with_none(values: list[Any], valid: npt.NDArray[np.bool_]) -> list[Any]:

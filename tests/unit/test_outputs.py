@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import itertools
 import re
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -105,6 +107,16 @@ class OwnFloat(float):
     __slots__ = ()
 
 
+class Endless:
+    """A column of three squares, whose __getitem__ knows no end."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> int:
+        return index * index
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -142,6 +154,7 @@ class OwnFloat(float):
         ([decimal.Decimal("1.10")], ["1.10"]),
         ([None, None], [None, None]),
         (range(3), [0, 1, 2]),
+        (Endless(), [0, 1, 4]),
     ],
     ids=str,
 )
@@ -223,6 +236,19 @@ def test_a_key_column(keys: Any, expected: list[bytes | None]) -> None:
     assert [record.payload for record in found] == [b'{"v":0}', b'{"v":1}']
 
 
+class Counted:
+    """A column of two values, it says."""
+
+    def __init__(self, values: Callable[[], Iterator[int]]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Iterator[int]:
+        return self.values()
+
+
 TWICE = pa.StructArray.from_arrays([[1, 2], [3, 4]], ["x", "x"])
 
 
@@ -235,6 +261,8 @@ TWICE = pa.StructArray.from_arrays([[1, 2], [3, 4]], ["x", "x"])
         ({"a": "text"}, r"column 'a' is one str"),
         ({"a": [1, 2], "b": {1, 2}}, r"column 'b' is a set, which has no order"),
         ({"a": frozenset([1])}, r"column 'a' is a frozenset"),
+        ({"a": [1, 2], "b": Counted(lambda: itertools.count())}, r"'b' says that it has 2 values, and gives more"),
+        ({"a": [1, 2], "b": Counted(lambda: iter([1]))}, r"'b' says that it has 2 values, and gives 1"),
         ({"a": np.arange(3) * 1j}, r"complex128"),
         ({"a": np.array([1], "timedelta64[M]")}, r"column 'a' is timedelta64\[M\]: .* has no fixed length"),
         ({"a": np.array([1], "timedelta64")}, r"column 'a' is timedelta64: .* without a unit"),

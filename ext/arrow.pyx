@@ -208,7 +208,7 @@ cdef int _column_array(ArrowArray *target, BatchMemory memory, schema, spec) exc
     if n_buffers == 3:
         held.buffers[2] = _hold(held, memory.values(index, memory.text_bytes(index)))
     elif column.kind == PF_BOOL:
-        held.packed = _packed(memory.base + column.data, n)
+        held.packed = _packed(memory.values(index, n))
         held.buffers[1] = held.packed
     elif column.width:
         held.buffers[1] = _hold(held, memory.values(index, n))
@@ -218,8 +218,9 @@ cdef int _column_array(ArrowArray *target, BatchMemory memory, schema, spec) exc
     return 0
 
 
-cdef void *_packed(const uint8_t *values, uint64_t n) except NULL:
+cdef void *_packed(const uint8_t[::1] values) except NULL:
     """Bools of a byte each, 0 or 1, as bits, least significant first."""
+    cdef uint64_t n = <uint64_t>values.shape[0]
     cdef uint8_t *bits = <uint8_t *>calloc(1, n // 8 + 1)
     cdef uint64_t i, eight
     if bits == NULL:
@@ -227,7 +228,7 @@ cdef void *_packed(const uint8_t *values, uint64_t n) except NULL:
     with nogil:
         for i in range(n // 8):
             # Byte k of eight lies at bit 8k; the factor's bit 56 - 7k moves it to bit 56 + k.
-            memcpy(&eight, values + 8 * i, 8)
+            memcpy(&eight, &values[8 * i], 8)
             bits[i] = <uint8_t>((eight * <uint64_t>0x0102040810204080) >> 56)
         for i in range(n - n % 8, n):
             bits[i >> 3] |= <uint8_t>(values[i] << (i & 7))
@@ -297,7 +298,8 @@ def stream_capsule(BatchMemory memory not None, schema):
     if stream == NULL:
         raise MemoryError()
     capsule = PyCapsule_New(stream, b"arrow_array_stream", _free_stream_capsule)
-    source = _Source(memory, schema)
+    source = _Source(schema)
+    _batch_array(&source.array, memory, schema)  # now: what is kept of a stream counts as a view of the batch
     Py_INCREF(source)
     stream.private_data = <void *>source
     stream.get_schema = _stream_schema
@@ -310,14 +312,16 @@ def stream_capsule(BatchMemory memory not None, schema):
 cdef class _Source:
     """What a stream still has to give."""
 
-    cdef BatchMemory memory
+    cdef ArrowArray array  # released once it is given: that ends a stream
     cdef object schema
-    cdef bint given
     cdef bytes error
 
-    def __init__(self, memory, schema):
-        self.memory = memory
+    def __init__(self, schema):
         self.schema = schema
+
+    def __dealloc__(self):
+        if self.array.release != NULL:
+            self.array.release(&self.array)
 
 
 cdef int _stream_schema(ArrowArrayStream *stream, ArrowSchema *target) noexcept with gil:
@@ -335,17 +339,8 @@ cdef int _stream_schema(ArrowArrayStream *stream, ArrowSchema *target) noexcept 
 
 cdef int _stream_next(ArrowArrayStream *stream, ArrowArray *target) noexcept with gil:
     source = <_Source>stream.private_data
-    memset(target, 0, sizeof(ArrowArray))
-    if source.given:
-        return 0  # a released array ends the stream
-    source.given = True
-    try:
-        _batch_array(target, source.memory, source.schema)
-    except BaseException as error:
-        source.error = str(error).encode()
-        if target.release != NULL:
-            target.release(target)
-        return EIO
+    target[0] = source.array
+    source.array.release = NULL
     return 0
 
 

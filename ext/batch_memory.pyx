@@ -37,6 +37,8 @@ from pythia_fast._ext.decoder cimport (
 )
 from pythia_fast._ext.plan cimport Layout, Plan, pf_column, pf_columns, pf_columns_reset
 
+from pythia_fast.errors import BATCH_IS_OVER, HandlerError
+
 ROW_UNMARKED = PF_ROW_UNMARKED
 ROW_REJECTED = PF_ROW_REJECTED
 ROW_RETRY = PF_ROW_RETRY
@@ -52,6 +54,9 @@ cdef class Region:
     """
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
+        # Who looks at it already goes on: the memory stays for them.
+        if self.closed and self.exports == 0:
+            raise HandlerError(BATCH_IS_OVER)
         PyBuffer_FillInfo(buffer, self, self.data, self.size, not self.writable, flags)
         self.exports += 1
 
@@ -106,7 +111,10 @@ cdef class BatchMemory:
         self.regions = []
 
     cdef Region _region(self, str name, uint64_t at, uint64_t size, bint writable=False):
-        cdef Region region = Region.__new__(Region)
+        cdef Region region
+        if self.closed:
+            raise HandlerError(BATCH_IS_OVER)
+        region = Region.__new__(Region)
         region.name = name
         region.data = self.base + at
         region.size = <Py_ssize_t>size
@@ -116,6 +124,8 @@ cdef class BatchMemory:
         return region
 
     cdef pf_column *_column(self, uint32_t index) except NULL:
+        if self.closed:
+            raise HandlerError(BATCH_IS_OVER)
         if index >= self.layout.n_columns:
             raise IndexError(f"column {index} of {self.layout.n_columns}")
         return &self.layout.columns[index]
@@ -176,6 +186,16 @@ cdef class BatchMemory:
         if self.raw_of is not None:
             return self.raw_of.raw(name)
         return self._region(name, self.raw_at, self.raw_bytes)
+
+    def close(self):
+        """Hand out nothing any more: whoever asks from now on gets HandlerError.
+
+        Before ``kept`` is asked for the last time: a thread that the handler left behind may read on meanwhile.
+        """
+        cdef Region region
+        self.closed = True
+        for region in self.regions:
+            region.closed = True
 
     def hand_over(self, owner):
         """Have what is still looked at keep ``owner`` alive."""

@@ -53,8 +53,10 @@ cdef class PartMemory:
         for i in range(n):
             if rows[i] >= whole.rows:
                 raise IndexError(f"row {rows[i]} of {whole.rows}")
-        if self.last is not None and self.last.kept():
-            self.memory = None  # those who look at it keep it
+        if self.last is not None:
+            self.last.close()
+            if self.last.kept():
+                self.memory = None  # those who look at it keep it
         if self.memory is None:
             self.memory = OwnedMemory(self.bytes)
         part = BatchMemory(

@@ -21,7 +21,7 @@ from pythia_fast._ext.batch_memory import ROW_REJECTED, ROW_RETRY, BatchMemory, 
 from pythia_fast.brokers.framing import decode_headers
 from pythia_fast.columns import read_bits, read_column, read_structs, view
 from pythia_fast.decoders import DecoderLike, Decoding, choose_decoder
-from pythia_fast.errors import HandlerError, UnknownColumnError
+from pythia_fast.errors import BATCH_IS_OVER, HandlerError, MarkError, UnknownColumnError
 from pythia_fast.message_extras import header_bytes, key_bytes, timestamps_ms
 from pythia_fast.nested_columns import StructColumn
 from pythia_fast.options import named_options
@@ -232,7 +232,7 @@ class Batch(Generic[T]):
         """The column; see the table above. Raises UnknownColumnError."""
         try:
             return self._views[name]
-        except KeyError:
+        except (KeyError, TypeError):  # a list of names cannot be looked up
             pass
         spec = self._spec(name)
         if spec.kind is Kind.STRUCT and spec.list < 0:
@@ -249,6 +249,11 @@ class Batch(Generic[T]):
 
     def _spec(self, name: str) -> ColumnSpec:
         self._check_open()
+        if not isinstance(name, str):
+            raise UnknownColumnError(
+                f"a column is read by its name, a str, and not by {type(name).__name__}; the columns are "
+                f"{', '.join(self.columns)}"
+            )
         spec = self._decoding.schema.by_name.get(name)
         if spec is None:
             near = get_close_matches(str(name), self._decoding.schema.by_name, n=1, cutoff=0.6)
@@ -378,16 +383,19 @@ class Batch(Generic[T]):
 
         ``rows``: bool[rows], or integer row indices. A row rejected twice keeps its first reason; one that is
         also marked for retry is rejected. Raises MarkIndexError (an IndexError) for a mask of another
-        length or an index out of range, MarkError (a TypeError) for numbers that look like a mask, and other types.
+        length or an index out of range, MarkError (a TypeError) for numbers that look like a mask, and other types, and
+        for a reason that is no str.
         """
         self._check_open()
+        if not isinstance(reason, str | None):
+            raise MarkError(f"batch.reject: reason must be one str for all these rows, not {type(reason).__name__}")
         indices = marked_rows(rows, len(self), "batch.reject: rows")
         status = self._marks()
         before = status == ROW_REJECTED
         status[indices] = ROW_REJECTED
         fresh = np.flatnonzero((status == ROW_REJECTED) & ~before)
         if len(fresh):
-            self._reasons.append((fresh, str(reason or NO_REASON)))
+            self._reasons.append((fresh, reason or NO_REASON))
 
     def retry(self, rows: npt.ArrayLike) -> None:
         """Have rows handled again later. ``rows`` as for ``reject``."""
@@ -457,7 +465,7 @@ class Batch(Generic[T]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise HandlerError("this batch is over; copy what is to be kept while the handler runs")
+            raise HandlerError(BATCH_IS_OVER)
 
     def __repr__(self) -> str:
         if self._closed:

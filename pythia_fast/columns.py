@@ -113,7 +113,10 @@ class _TextColumn(OffsetsColumn, Generic[V]):
     __hash__ = None  # type: ignore[assignment]
 
     def isin(self, values: Iterable[V]) -> BoolArray:
-        """bool[n]: which rows hold one of ``values``; False at nulls."""
+        """bool[n]: which rows hold one of ``values``; False at nulls. Raises TypeError for values of another type, and
+        for a single text, which would be taken for its characters."""
+        if isinstance(values, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"isin() takes a list of values, not one {type(values).__name__}: put it in a list")
         wanted = {self._encode(value) for value in values}
         if len(wanted) > _FEW:
             listed = text_ops.to_list(self.offsets, self.data, None, False)

@@ -94,6 +94,12 @@ def choose_decoder(schema: SchemaLike = None, decoder: DecoderLike = "json") -> 
 
 
 def _fixed(schema: SchemaLike, decoder: DecoderLike) -> Decoding:
+    if isinstance(decoder, type) and issubclass(decoder, msgspec.Struct):
+        beside = "" if schema is None or schema is decoder else ", and only one of the two"
+        raise SchemaError(
+            f"decoder={options.spell(decoder)} is a msgspec.Struct type, which says what the columns are: give it as "
+            f"schema={beside}; decoder= is one of {', '.join(map(repr, _NAMED))}, or a structured dtype"
+        )
     try:
         if decoder is None or isinstance(decoder, bool):  # None would be float64
             raise TypeError(f"give one of {', '.join(map(repr, _NAMED))}, or a structured dtype")

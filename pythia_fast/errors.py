@@ -9,6 +9,7 @@ PythiaError
 │   ├── NoSinkError               it returned rows and has no sink: ends the run, whatever on_error says
 │   └── ResultError               what it returned for a batch is no result: costs these rows, unless on_error="stop"
 │       ├── OutputValueError      one row of what it returned cannot be sent on: costs that row
+│       ├── PartlySentError       writing it failed when a part of it was sent on: costs these rows, without a retry
 │       ├── MarkError (TypeError) what it gave to batch.reject or batch.retry names no rows
 │       └── MarkIndexError (IndexError) the same of a mask of another length, and of rows that the batch has not
 ├── SourceError                   a source cannot go on
@@ -25,6 +26,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+BATCH_IS_OVER = "this batch is over; copy what is to be kept while the handler runs"
 
 
 class PythiaError(Exception):
@@ -87,8 +90,13 @@ class OutputValueError(ResultError):
         super().__init__(f"{'' if column is None else f'column {column!r}, '}row {row}: {why}")
 
 
+class PartlySentError(ResultError):
+    """Writing a result failed after a part of it was sent on: its rows are not handled again, or that part would be
+    sent twice."""
+
+
 class MarkError(ResultError, TypeError):
-    """What batch.reject or batch.retry got is neither a mask nor row indices.
+    """What batch.reject or batch.retry got is neither a mask nor row indices, or a reason that is no text.
 
     It costs the rows of the call, as a wrong result: with fewer of them the same values may look like indices.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -48,7 +49,7 @@ def row_indices(rows: npt.ArrayLike, n: int, what: str = "a mask") -> npt.NDArra
 
     Raises IndexError when mask or indices do not fit n rows, TypeError for anything else.
     """
-    array = np.asarray(rows)
+    array = _unmasked(rows, what)
     if array.dtype == np.bool_:
         if array.shape != (n,):
             raise IndexError(f"{what} must be bool[{n}], one value a row, not {_shape(array)}")
@@ -70,7 +71,10 @@ def marked_rows(rows: npt.ArrayLike, n: int, what: str) -> npt.NDArray[np.int64]
     Indices that name each row once, as [0] does in a batch of one row, are taken for indices. Raises MarkIndexError in
     place of IndexError, MarkError in place of TypeError.
     """
-    array = np.asarray(rows)
+    try:
+        array = _unmasked(rows, what)
+    except TypeError as error:
+        raise MarkError(*error.args) from None
     numbers = array.shape == (n,) and array.dtype.kind in "iu"
     if numbers and ((array == 0) | (array == 1)).all() and not np.array_equal(np.sort(array), np.arange(n)):
         raise MarkError(
@@ -83,6 +87,14 @@ def marked_rows(rows: npt.ArrayLike, n: int, what: str) -> npt.NDArray[np.int64]
         raise MarkError(*error.args) from None
     except IndexError as error:
         raise MarkIndexError(*error.args) from None
+
+
+def _unmasked(rows: npt.ArrayLike, what: str) -> npt.NDArray[Any]:
+    """``rows`` as an array. Raises TypeError for a masked one that hides some: what they hold was not meant."""
+    ma = sys.modules.get("numpy.ma")  # none can be masked where nobody has imported it, which takes its time
+    if ma is not None and isinstance(rows, ma.MaskedArray) and ma.getmaskarray(rows).any():
+        raise TypeError(f"{what} is a masked array that hides some of its values: .filled(False) takes those for False")
+    return np.asarray(rows)
 
 
 def _shape(array: npt.NDArray[Any]) -> str:

@@ -10,6 +10,7 @@ cdef class Region:
     cdef readonly Py_ssize_t exports
     cdef object owner
     cdef bint writable
+    cdef bint closed
 
 cdef class OwnedMemory:
     cdef void *allocation
@@ -26,6 +27,7 @@ cdef class BatchMemory:
     cdef readonly object owner
     cdef BatchMemory raw_of  # whose raw region the messages point into; None: this one's
     cdef list regions
+    cdef bint closed
 
     cdef Region _region(self, str name, uint64_t at, uint64_t size, bint writable=*)
     cdef pf_column *_column(self, uint32_t index) except NULL

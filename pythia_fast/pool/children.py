@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pythia_fast._ext.ring import Arena
 from pythia_fast.pool.identity import AppChangedError, AppIdentity
+from pythia_fast.pool.main_guard import made_under_guard
 from pythia_fast.pool.messages import ArenaShape
 from pythia_fast.pool.process import serve
 
@@ -73,6 +74,12 @@ class ImportedChildren:
                 shape.handler.check(handler)
                 handlers.append(handler)
         except AppChangedError as error:
+            if made_under_guard(place, self._target[2]):
+                raise AppChangedError(
+                    f"{place} is imported anew by each process of the pool, which runs nothing under "
+                    f'if __name__ == "__main__": but the App {self._target[2]!r} or its handlers are made there. Make '
+                    "them at module level, and have only run() under it"
+                ) from None
             raise AppChangedError(
                 f"{place} is imported anew by each process of the pool, and has not the app that this run began with: "
                 f"{error}. If the file was changed meanwhile, start the run again: what is not committed is read again"

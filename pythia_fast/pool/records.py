@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pythia_fast.errors import OutputValueError
+from pythia_fast.error_text import reason_of
+from pythia_fast.errors import OutputValueError, PartlySentError
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.results.arrow_imports import load_arrow, needs_arrow
 from pythia_fast.results.kept_rows import rows_to_send
@@ -47,8 +48,8 @@ class RecordWriter:
     def call_and_write(self, slot: int, batch: Batch[Any], region: Written) -> list[OutputValueError]:
         """Call the handler and encode what it returned; the rows of the batch whose records cannot be sent on.
 
-        Whatever it raises, nothing of the result is sent on. Only its frame holds the result, which may look at the
-        batch.
+        Whatever it raises but PartlySentError, nothing of the result is sent on. Only its frame holds the result, which
+        may look at the batch.
         """
         self._clock.start()
         result = self._call(batch)
@@ -79,17 +80,29 @@ class RecordWriter:
             self._clock.start()
 
     def _write_good(self, slot: int, records: Records, region: Written) -> list[OutputValueError]:
-        """Write the records behind what the region holds already; those that cannot be sent on."""
+        """Write the records behind what the region holds already; those that cannot be sent on.
+
+        Should writing raise once some were spilled, all that are left cannot: handled again, the others would be sent
+        twice.
+        """
         faults: list[OutputValueError] = []
-        start, done = 0, False
+        before = region.bytes, region.records
+        start, done, spilled = 0, False, False
         while not done:
-            written = self._write(slot, records, start, region)
+            try:
+                written = self._write(slot, records, start, region)
+            except BaseException as error:
+                if isinstance(error, MemoryError) or not spilled:
+                    region.bytes, region.records = (0, 0) if spilled else before
+                    raise
+                return faults + [OutputValueError(row, reason_of(error)) for row in range(start, records.rows)]
             start, done = written.resume, written.done
             if written.fault is not None:
                 faults.append(written.fault)
                 start += 1
             elif not done:
                 self.spill(slot, region)
+                spilled = True
         return faults
 
     def _write_all(self, slot: int, records: Records, region: Written) -> None:
@@ -109,7 +122,8 @@ class RecordWriter:
             self.spill(slot, region)
         for fault in faults_in(records, self._arena.view(slot, self._at, self._size), written.resume):
             raise fault
-        self._write_good(slot, records, region)
+        for fault in self._write_good(slot, records, region):
+            raise PartlySentError(f"{fault.row} of {records.rows} records were sent on, the others not: {fault.why}")
 
     def _write(self, slot: int, records: Records, start: int, region: Written) -> Encoded:
         used = region.bytes

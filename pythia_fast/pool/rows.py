@@ -39,7 +39,7 @@ from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
-from pythia_fast.errors import NoSinkError, OutputValueError, ResultError
+from pythia_fast.errors import NoSinkError, OutputValueError, PartlySentError, ResultError
 from pythia_fast.pool.call_clock import CallClock
 from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls, Doubt
 from pythia_fast.pool.crash_text import leave_lacking
@@ -164,6 +164,7 @@ class RowKeeper:
     def _detach_kept(self, held: _Held) -> list[str]:
         """Leave views that are still looked at a copy of their own, which goes with the last of them; their names."""
         memory = held.memory
+        memory.close()
         if not memory.kept():
             return []
         gc.collect()  # a reference cycle, such as an exception that its own frame holds, keeps nothing
@@ -283,7 +284,8 @@ class RowKeeper:
                 held.noted.append((held.rows(some), held.calls.spent(attempt)))
                 return None
             again = held.may_try_again(attempt, self._retry.max_attempts)
-            if again and is_named(error, self._retry.retry_on, RETRY_ON):
+            sent = isinstance(error, PartlySentError)
+            if again and not sent and is_named(error, self._retry.retry_on, RETRY_ON):
                 left.retry(held.rows(some))
                 return None
             if _is_no_result(error) and self._handler.on_error != "stop":

@@ -46,6 +46,8 @@ def rows_to_send(
     if isinstance(result, Forwarded):
         return result, np.ones(rows, np.bool_)
     listed = is_list(result)
+    if isinstance(result, (list, tuple)) and type(result) not in (list, tuple):
+        result = list(result)  # once: what a subclass says of its length, and gives, may differ from time to time
     columns = {} if listed else columns_of(result)
     length = len(result) if listed else length_of(columns)
     same = handler.output_rows == "same"

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -116,7 +117,7 @@ class ColumnWriter:
         elif isinstance(column, StructColumn):
             self._objects(name, prefix, column.tolist())
         else:
-            self._objects(name, prefix, list(column))
+            self._objects(name, prefix, _items(name, column))
 
     # -- columns of batches
 
@@ -158,9 +159,16 @@ class ColumnWriter:
         dtype = values.dtype
         if dtype.kind == "m" and not has_length(dtype):
             raise ResultError(f"column {name!r} is {dtype}: {NO_LENGTH}")
-        if dtype.kind == "c" or (dtype.kind == "f" and dtype.itemsize > 8) or dtype.names is not None:
+        if dtype.names is not None:
+            raise ResultError(
+                f"column {name!r} is a structured array: give its fields ({', '.join(dtype.names)}) as columns of "
+                "their own"
+            )
+        if dtype.kind == "c" or (dtype.kind == "f" and dtype.itemsize > 8):
             raise ResultError(f"column {name!r} of dtype {dtype} cannot be sent on; use float64 columns")
         if values.ndim == 1 and dtype.kind == "M":
+            if prefix is None:
+                raise _no_keys(name, dtype)
             self._values(name, prefix, rows_c.DATETIME, self._microseconds(name, values, valid), valid)
         elif values.ndim == 1 and dtype.kind in "biuf":
             if dtype == np.float16:
@@ -181,7 +189,7 @@ class ColumnWriter:
         valid: npt.NDArray[np.bool_] | None,
     ) -> None:
         if prefix is None and not rows_c.INT8 <= kind <= rows_c.UINT64:
-            raise ResultError(f"{name!r} must hold bytes, str or integers, not {values.dtype}")
+            raise _no_keys(name, values.dtype)
         self._rows.add_values(prefix, kind, values, None if valid is None else valid.view(np.uint8))
 
     def _microseconds(
@@ -383,6 +391,20 @@ def _valid_bytes(column: StringColumn | BytesColumn | ListColumn | StructColumn)
     """One byte a value, 0 where it is null; None where none is."""
     valid = column.valid
     return None if valid.all() else valid.view(np.uint8)
+
+
+def _no_keys(name: str, dtype: np.dtype[Any]) -> ResultError:
+    return ResultError(f"{name!r} must hold bytes, str or integers, not {dtype}")
+
+
+def _items(name: str, column: Any) -> list[Any]:
+    """The values of a column, as many as it says. It may give more for ever: by __getitem__ alone that is no fault."""
+    n = len(column)
+    given = list(islice(iter(column), n + 1 if hasattr(column, "__iter__") else n))
+    if len(given) != n:
+        gives = "more" if len(given) > n else len(given)
+        raise ResultError(f"column {name!r} says that it has {n} values, and gives {gives}")
+    return given
 
 
 def _with_none(values: list[Any], valid: npt.NDArray[np.bool_]) -> list[Any]:

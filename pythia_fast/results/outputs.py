@@ -115,14 +115,17 @@ class OutputEncoder:
         """One element of a list as a payload. Raises whatever says that it has none."""
         if type(item) in self._direct:
             return self._encode(item)
-        if isinstance(item, bytes):
+        if type(item) is bytes:
             return item
         if item is None:
             raise TypeError("None is no record; batch.reject() gives a row up, output_rows='any' lets it be left out")
+        # What a subclass makes of encode() and __bytes__() may be no bytes.
         if isinstance(item, str):
-            return item.encode()
+            return str.encode(item)
+        if isinstance(item, bytes):
+            return b"".join((item,))
         if isinstance(item, (bytearray, memoryview)):
-            return bytes(item)
+            return memoryview(item).tobytes()
         payload = self._encode_value(item)
         if not payload:
             raise TypeError("a msgspec.Raw without bytes is no record")
@@ -152,7 +155,7 @@ class Records(ABC):
     """
 
     def __init__(self, rows: int, faults: dict[int, OutputValueError]) -> None:
-        self._n = rows
+        self.rows = rows
         self._faults = faults
         self._faulty = sorted(faults)
 
@@ -162,7 +165,7 @@ class Records(ABC):
         ``whole``: the region is as large as one ever is, so that a record which does not fit in it never will.
         """
         place = bisect_left(self._faulty, start)
-        end = self._faulty[place] if place < len(self._faulty) else self._n
+        end = self._faulty[place] if place < len(self._faulty) else self.rows
         code, row, column, size, records = self._encode(region, start, end)
         fault = None
         if code == rows_c.DONE:
@@ -171,7 +174,7 @@ class Records(ABC):
             fault = OutputValueError(row, _FAILURES[code], self._column(column))
         elif records == 0 and whole:
             fault = _too_large(row, len(region), self._measure(row, len(region)))
-        return Encoded(size, records, code == rows_c.DONE and end == self._n, row, fault)
+        return Encoded(size, records, code == rows_c.DONE and end == self.rows, row, fault)
 
     @abstractmethod
     def _encode(self, region: memoryview | bytearray, start: int, end: int) -> tuple[int, int, int, int, int]:

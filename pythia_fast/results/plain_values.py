@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -12,13 +12,25 @@ import numpy.typing as npt
 OUT_OF_RANGE = "the datetime lies outside the years 1 to 9999"
 NO_LENGTH = "timedelta64 without a unit, or of months or years, has no fixed length"
 
+#: What makes of a value of a subclass, which msgspec does not know, the same one of the class itself, whatever its own
+#: methods say.
+_EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__index__),
+    (float, float.__float__),
+    (bytes, lambda value: b"".join((value,))),
+)
+
 
 def plain(value: Any) -> Any:
     """The ``enc_hook`` of msgspec. Raises TypeError for what has no form, ValueError for datetimes out of range."""
     if isinstance(value, (np.generic, np.ndarray)):
         names = value.dtype.names
         if (value.dtype.kind not in "mM" and names is None) or value is np.ma.masked:
-            return value.tolist()
+            listed = value.tolist()
+            if type(listed) is type(value):  # of more digits than a float of Python: it would come here for ever
+                raise TypeError(f"{value.dtype} has no JSON or MessagePack form; a float64 has")
+            return listed
         # The values of an array, and of a record, come here again, one by one.
         if value.ndim:
             return list(cast("Iterable[Any]", value))
@@ -29,6 +41,9 @@ def plain(value: Any) -> Any:
         return _datetime(value)
     if isinstance(value, datetime.timedelta):  # as of pandas
         return datetime.timedelta(value.days, value.seconds, value.microseconds)
+    for kind, exact in _EXACT:
+        if isinstance(value, kind):
+            return exact(value)
     if type(value).__name__ == "NAType" and type(value).__module__.startswith("pandas."):
         return None
     raise TypeError(f"{type(value).__name__} has no JSON or MessagePack form")

@@ -160,6 +160,17 @@ def test_a_stream_gives_one_batch(writer: SlotWriter) -> None:
     assert [batch.num_rows for batch in reader] == [50]
 
 
+def test_a_stream_that_nobody_has_read_yet_counts_as_a_view(writer: SlotWriter) -> None:
+    batch = writer.batch()
+    reader = pa.RecordBatchReader.from_stream(batch)
+    assert "i64" in writer.batch_memory.kept()
+    writer.batch_memory.close()
+    assert reader.read_all().column("i64").to_pylist() == [row.i64 for row in ROWS]
+    del reader
+    gc.collect()
+    assert writer.batch_memory.kept() == []
+
+
 def test_an_empty_batch() -> None:
     batch = SlotWriter(Row, []).batch()
     record = pa.record_batch(batch)

@@ -12,6 +12,7 @@ import pytest
 from pythia_fast._ext.batch_memory import BatchMemory, decode_private, decode_rows
 from pythia_fast.batch import MESSAGE, Batch
 from pythia_fast.decoders import choose_decoder
+from pythia_fast.errors import HandlerError
 
 from ..unit.slot_writer import SlotWriter
 
@@ -72,6 +73,20 @@ def test_exports_are_counted_by_name(memory: BatchMemory) -> None:
     assert (region.exports, memory.kept()) == (2, ["n"])
     del views
     assert (region.exports, memory.kept()) == (0, [])
+
+
+def test_memory_that_is_closed_hands_out_nothing_but_to_those_who_look_at_it(memory: BatchMemory) -> None:
+    seen, unseen = memory.values(N, 5), memory.raw("raw")
+    view = memoryview(seen)
+    memory.close()
+    for late in (lambda: memory.values(N, 5), lambda: memory.count(TAG), memory.messages, lambda: memoryview(unseen)):
+        with pytest.raises(HandlerError, match="this batch is over"):
+            late()
+    again = memoryview(seen)
+    assert memory.kept() == ["n"]
+    del view, again
+    with pytest.raises(HandlerError, match="this batch is over"):
+        memoryview(seen)
 
 
 def test_the_message_table_is_laid_out_as_the_c_struct_is(memory: BatchMemory) -> None:

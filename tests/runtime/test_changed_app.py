@@ -81,6 +81,20 @@ def test_a_file_that_changes_while_it_runs_ends_the_run(script, tmp_path, method
     assert "start the run again" in error
 
 
+@pytest.mark.parametrize("above", ['app = App("orders")', 'NAME = "orders"'], ids=["handlers", "app"])
+def test_an_app_or_handlers_under_the_guard_are_told(script, above):
+    """What an import does not run is missing there, though nobody has changed the file."""
+    head, tail = APP.split('app = App("orders")')
+    made, run = tail.split('if __name__ == "__main__":')
+    made = made if above.startswith("app") else f'app = App("orders"){made}'
+    guarded = 'if __name__ == "__main__":\n    ' + f"    {made.strip()}".replace("\n", "\n    ")
+    one = script(f"{head}{above}\n\n    {guarded}{run}", method="spawn")
+    code, _, err = one.end()
+    assert code == 1
+    assert "Make them at module level, and have only run() under it" in err[err.index("PoolError") :]
+    assert "changed meanwhile" not in err
+
+
 def test_a_file_whose_change_keeps_schema_and_names_goes_on(script, tmp_path):
     one = script(APP, method="spawn")
     process = int(one.read_until("handling").split()[1])

@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from pythia_fast import App, Batch
+from pythia_fast import App, Batch, RetryPolicy
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryProducer
 from pythia_fast.errors import HandlerError
+from pythia_fast.pool.records import RecordWriter
 from tests.support import memory_run
 from tests.support.memory_run import numbers, sorted_ints
 
@@ -310,3 +311,47 @@ def test_on_error_stop_names_an_exit(tmp_path):
 
     with pytest.raises(HandlerError, match="SystemExit: enough"):
         run(tmp_path, handler, numbers(10), on_error="stop", workers=1)
+
+
+# -- writing fails
+
+
+def later_writes_fail(monkeypatch):
+    """Have each write of a result's records fail but the first one."""
+    write = RecordWriter._write
+
+    def first(writer, slot, records, start, region):
+        if start > 0:
+            raise TypeError("it cannot be written")
+        return write(writer, slot, records, start, region)
+
+    monkeypatch.setattr(RecordWriter, "_write", first)
+
+
+@pytest.mark.parametrize("output_rows", ["same", "any"])
+@pytest.mark.parametrize("on_error", ["isolate", "dead_letter"])
+def test_no_record_is_sent_twice_where_writing_fails_after_some_were_sent(tmp_path, monkeypatch, output_rows, on_error):
+    def handler(batch):
+        with (tmp_path / "calls").open("a") as file:
+            file.write(".")
+        return [b"%d " % number * 400 for number in numbers_of(batch)]
+
+    later_writes_fail(monkeypatch)
+    options = {"output_rows": output_rows, "on_error": on_error, "retry": RetryPolicy(retry_on=(Exception,))}
+    _, sink, dead, source = run(tmp_path, handler, numbers(200), batch_size=200, max_batch_bytes=20_000, **options)
+    sent = [int(payload.split()[0]) for payload in sink.payloads]
+    assert sent == list(range(len(sent)))
+    assert 0 < len(sent) < 200
+    assert (tmp_path / "calls").read_text() == "."
+    alone = output_rows == "same" and on_error == "isolate"
+    assert sorted_ints(dead) == list(range(len(sent) if alone else 0, 200))
+    assert source.committed == {0: 200}
+
+
+def test_what_was_written_before_writing_fails_is_not_sent_where_the_rows_are_handled_again(tmp_path, monkeypatch):
+    later_writes_fail(monkeypatch)
+    _, sink, dead, _ = run(
+        tmp_path, lambda batch: [None if i == 5 else b"%d" % i for i in numbers_of(batch)], numbers(20), batch_size=20
+    )
+    assert sorted_ints(sink) == sorted(set(range(20)) - {5})
+    assert sorted_ints(dead) == [5]

@@ -190,6 +190,19 @@ def test_rows_that_are_rejected_without_a_reason_say_so(batch: Batch[Any], reaso
     assert [text for _, text in batch.rejected] == ["rejected without a reason"]
 
 
+@pytest.mark.parametrize("reason", [["a", "b", "c"], np.array(["a", "b", "c"]), ValueError("a"), 0])
+def test_a_reason_that_is_no_text_is_refused(batch: Batch[Any], reason: Any) -> None:
+    with pytest.raises(MarkError, match=f"reason must be one str for all these rows, not {type(reason).__name__}"):
+        batch.reject([0], reason=reason)
+    assert not batch.marked
+
+
+@pytest.mark.parametrize("names", [["price", "qty"], 0, slice(1), np.array([True]), None], ids=str)
+def test_columns_are_read_by_one_name(batch: Batch[Any], names: Any) -> None:
+    with pytest.raises(UnknownColumnError, match=f"by its name, a str, and not by {type(names).__name__}; the columns"):
+        batch[names]
+
+
 def test_what_is_no_mask_is_named(batch: Batch[Any]) -> None:
     with pytest.raises(MarkError, match=r"batch.retry: rows must be bool\[.*, not NoneType"):
         batch.retry(None)  # type: ignore[arg-type]
@@ -368,6 +381,9 @@ def test_an_unknown_decoder_is_refused_with_the_nearest() -> None:
         (np.dtype([("a", "i4")]), "msgpack", ConfigError, "pass it as decoder="),
         (None, np.dtype("i4"), SchemaError, "structured dtype"),
         (None, object(), SchemaError, "neither a decoder's name nor a NumPy dtype"),
+        (None, Order, SchemaError, "is a msgspec.Struct type.*: give it as schema=; decoder= is one of 'json'"),
+        (Order, Order, SchemaError, "is a msgspec.Struct type.*: give it as schema=; decoder= is one of 'json'"),
+        (Item, Order, SchemaError, "is a msgspec.Struct type.*: give it as schema=, and only one of the two"),
         (Order, None, SchemaError, "decoder=None is neither .*give one of 'json', 'msgpack', 'raw'"),
         (Order, True, SchemaError, "decoder=True is neither"),
         (Order, math.nan, SchemaError, "decoder=nan is neither"),

@@ -96,6 +96,8 @@ def test_what_does_not_fit_is_refused() -> None:
         _ = column == string_column(["a"])
     with pytest.raises(TypeError, match="holds str, not bytes"):
         column.isin([b"a"])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="a list of values, not one str: put it in a list"):
+        column.isin("a")
     with pytest.raises(TypeError):
         hash(column)
 
@@ -129,3 +131,5 @@ def test_bytes() -> None:
     assert column[2] == b"ab"
     with pytest.raises(TypeError, match="holds bytes, not str"):
         column.isin(["a"])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="a list of values, not one bytes: put it in a list"):
+        column.isin(b"ab")  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """pythia_fast.results.kept_rows: what is sent on when a handler gave rows back."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ import pytest
 from pythia_fast import App, MemoryConsumer, MemoryProducer
 from pythia_fast.batch import Batch
 from pythia_fast.brokers.framing import iterate_records
-from pythia_fast.errors import HandlerError
+from pythia_fast.errors import HandlerError, ResultError
 from pythia_fast.registration import Handler
 from pythia_fast.results.kept_rows import rows_to_send
 from pythia_fast.results.outputs import OutputEncoder
@@ -130,3 +131,20 @@ def test_what_cannot_be_sent_is_refused(result: Any, says: str) -> None:
     for one in (SAME, ANY):
         with pytest.raises(HandlerError, match=says):
             rows_to_send(one, result, 5, GIVEN_BACK)
+
+
+class Fickle(list[Any]):
+    """A list that gives one item more than it says."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([*super().__iter__(), "more"])
+
+
+def test_the_items_of_a_list_of_a_subclass_are_those_that_it_gives() -> None:
+    with pytest.raises(ResultError, match="batch of 3 rows and returned 4"):
+        rows_to_send(SAME, Fickle(["a", "b", "c"]), 3, NOTHING)
+    result, kept = rows_to_send(SAME, Fickle(["a", "b", "c"]), 4, GIVEN_BACK)
+    assert result == ["a", "c"]
+    assert kept is not None
+    assert kept.tolist() == [True, False, True, False]
+    assert sent(rows_to_send(ANY, Fickle(["a"]), 5, NOTHING)[0]) == sent(["a", "more"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import itertools
 import re
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -84,6 +86,37 @@ NIGHT = "2020-01-01T00:00:00Z"
 NIGHTS = np.array([["2020-01-01", "2020-01-01"], ["NaT", "2020-01-01"]], "datetime64[ns]")
 
 
+class OwnBytes(bytes):
+    def __bytes__(self) -> bytes:
+        return OwnBytes(b"something else")
+
+
+class OwnText(str):
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> Any:
+        return 5
+
+
+class OwnNumber(int):
+    def __index__(self) -> int:
+        return 0
+
+
+class OwnFloat(float):
+    __slots__ = ()
+
+
+class Endless:
+    """A column of three squares, whose __getitem__ knows no end."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> int:
+        return index * index
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -114,10 +147,14 @@ NIGHTS = np.array([["2020-01-01", "2020-01-01"], ["NaT", "2020-01-01"]], "dateti
         ([1, 2.5, None, "x", [1], {"a": 1}], [1, 2.5, None, "x", [1], {"a": 1}]),
         ([np.int64(5), np.float64(2)], [5, 2.0]),
         (["x", 5], ["x", 5]),
+        ([OwnText("x"), 5], ["x", 5]),
+        ([5, OwnText("x"), [OwnText("y")], {"a": OwnNumber(6)}], [5, "x", ["y"], {"a": 6}]),
+        ([OwnNumber(2**63), OwnFloat(0.5), OwnBytes(b"ab")], [2**63, 0.5, "YWI="]),
         ([Scored(1, 0.5)], [{"order_id": 1, "score": 0.5}]),
         ([decimal.Decimal("1.10")], ["1.10"]),
         ([None, None], [None, None]),
         (range(3), [0, 1, 2]),
+        (Endless(), [0, 1, 4]),
     ],
     ids=str,
 )
@@ -166,6 +203,11 @@ def test_an_instant_in_a_row_is_one_of_utc(night: Any) -> None:
     assert column([night, [night]], "msgpack") == [instant, [instant]]
 
 
+def test_payloads_of_subclasses_are_the_bytes_that_they_hold() -> None:
+    result = [*np.array([b"a", b""]), OwnBytes(b"b"), OwnText("é"), memoryview(b"abcd")[::2]]
+    assert [record.payload for record in records(result)] == [b"a", b"", b"b", "é".encode(), b"ac"]
+
+
 def test_a_list_is_one_payload_an_element() -> None:
     result = [b"raw", "text", bytearray(b"array"), Scored(1, 0.5), {"a": [1]}]
     payloads = [record.payload for record in records(result)]
@@ -194,6 +236,19 @@ def test_a_key_column(keys: Any, expected: list[bytes | None]) -> None:
     assert [record.payload for record in found] == [b'{"v":0}', b'{"v":1}']
 
 
+class Counted:
+    """A column of two values, it says."""
+
+    def __init__(self, values: Callable[[], Iterator[int]]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Iterator[int]:
+        return self.values()
+
+
 TWICE = pa.StructArray.from_arrays([[1, 2], [3, 4]], ["x", "x"])
 
 
@@ -206,10 +261,17 @@ TWICE = pa.StructArray.from_arrays([[1, 2], [3, 4]], ["x", "x"])
         ({"a": "text"}, r"column 'a' is one str"),
         ({"a": [1, 2], "b": {1, 2}}, r"column 'b' is a set, which has no order"),
         ({"a": frozenset([1])}, r"column 'a' is a frozenset"),
+        ({"a": [1, 2], "b": Counted(lambda: itertools.count())}, r"'b' says that it has 2 values, and gives more"),
+        ({"a": [1, 2], "b": Counted(lambda: iter([1]))}, r"'b' says that it has 2 values, and gives 1"),
         ({"a": np.arange(3) * 1j}, r"complex128"),
         ({"a": np.array([1], "timedelta64[M]")}, r"column 'a' is timedelta64\[M\]: .* has no fixed length"),
         ({"a": np.array([1], "timedelta64")}, r"column 'a' is timedelta64: .* without a unit"),
         ({"a": [1], "__key__": np.array([0.5])}, r"__key__.* bytes, str or integers"),
+        ({"a": [1], "__key__": np.array([1], "M8[s]")}, r"__key__.* bytes, str or integers, not datetime64\[s\]"),
+        (
+            {"a": np.zeros(2, [("x", "i4"), ("y", "f8")])},
+            r"column 'a' is a structured array.*: give its fields \(x, y\)",
+        ),
         ({"__key__": [1]}, r"no columns"),
         ({}, r"no columns"),
         ({1: [1]}, r"column names must be str"),
@@ -255,6 +317,8 @@ BROKEN_TEXT = pa.Array.from_buffers(
         ({"a": [b"x", "\ud800", "z"]}, "column 'a', row 1: UnicodeEncodeError: "),
         ({"a": [1, object(), 3]}, "column 'a', row 1: TypeError: object has no JSON or MessagePack form"),
         ({"a": [1, Unspeakable(), 3]}, "column 'a', row 1: "),
+        ({"a": [1, np.longdouble(2), 3]}, f"column 'a', row 1: TypeError: {np.dtype(np.longdouble)} has no JSON"),
+        ({"a": [1, [np.clongdouble(2)], 3]}, f"column 'a', row 1: TypeError: {np.dtype(np.clongdouble)} has no JSON"),
         ({"a": np.array([0, 253402300800, 1], "datetime64[s]")}, "column 'a', row 1: the datetime lies outside"),
         ({"a": np.array([0, 300_000, 1], "datetime64[Y]")}, "column 'a', row 1: the datetime lies outside"),
         ({"a": [1, np.datetime64(300_000, "Y"), 1]}, "column 'a', row 1: ValueError: the datetime lies outside"),

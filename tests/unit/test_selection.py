@@ -43,6 +43,16 @@ def test_rows_that_do_not_fit_are_no_rows_of_a_part_either(rows: Any) -> None:
     assert isinstance(no.value, ResultError)
 
 
+@pytest.mark.parametrize("rows", [[True, True, False], [0, 1, 1]], ids=["mask", "indices"])
+def test_what_a_masked_array_hides_names_no_rows(rows: list[Any]) -> None:
+    hidden = np.ma.masked_array(rows, [False, True, False])
+    with pytest.raises(MarkError, match=r"rows is a masked array that hides .*\.filled\(False\)"):
+        marked_rows(hidden, 3, "rows")
+    with pytest.raises(TypeError, match="a mask is a masked array"):
+        row_indices(hidden, 3)
+    assert marked_rows(np.ma.masked_array([True, True, False]), 3, "rows").tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("indices", [[], [0], [0, 1], [1, 0]], ids=str)
 def test_indices_of_each_row_are_no_mask(indices: list[int]) -> None:
     assert marked_rows(np.array(indices, np.int64), len(indices), "rows").tolist() == indices

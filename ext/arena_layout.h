@@ -47,7 +47,9 @@
 
 #define PF_ARENA_MAGIC 0x31414e4552414650ull /* the bytes PFARENA1 */
 #define PF_CACHE_LINE 64
-#define PF_QUEUE_CAPACITY 64   /* power of two, above any credit */
+#ifndef PF_QUEUE_CAPACITY
+#define PF_QUEUE_CAPACITY 64   /* power of two, above any credit; few in the stress test (scripts/stress.sh) */
+#endif
 #define PF_SLOT_PARTITIONS 256 /* distinct partitions one batch may hold rows of */
 
 enum {

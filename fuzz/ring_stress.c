@@ -97,7 +97,8 @@ static inline void relaxed_store(uint32_t *word, uint32_t value) { __atomic_stor
 
 #include "intake.h"
 
-enum { MOST_PLACES = 3, MOST_SLOTS = 6, MOST_MESSAGES = 4000, RAW_BYTES = 256, CAPACITY = 4 };
+enum { MOST_PLACES = 3, MOST_SLOTS = 6, MOST_MESSAGES = 4000, RAW_BYTES = 256, CAPACITY = 4, MOST_CREDIT = 3 };
+_Static_assert(MOST_CREDIT < PF_QUEUE_CAPACITY && PF_QUEUE_CAPACITY < MOST_SLOTS, "queues can be full of what is done");
 
 typedef struct {
     uint64_t number, check; /* of the message; the check shows torn or foreign bytes */
@@ -403,7 +404,7 @@ static void run_once(void) {
     pf_decoder decoder = {.decode = decode};
     pf_open_batch open = {.slot = PF_NO_SLOT};
     counting_source source = {.source = {.poll = poll_source}};
-    make_arena(1 + chance(MOST_PLACES), 1 + chance(MOST_SLOTS), 1 + chance(3));
+    make_arena(1 + chance(MOST_PLACES), 1 + chance(MOST_SLOTS), 1 + chance(MOST_CREDIT));
     n_messages = 200 + chance(800);
     memset(handled, 0, sizeof handled);
     memset(released, 0, sizeof released);

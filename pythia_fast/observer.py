@@ -125,9 +125,10 @@ class LogObserver:
 
     def started(self, info: RunInfo) -> None:
         """The pool is up: from now on a thread harms nobody."""
-        self._lines = queue.Queue(MOST_LINES)
-        self._thread = threading.Thread(target=self._log_lines, args=(self._lines,), name="log observer", daemon=True)
-        self._thread.start()
+        lines: queue.Queue[tuple[int, str] | None] = queue.Queue(MOST_LINES)
+        thread = threading.Thread(target=self._log_lines, args=(lines,), name="log observer", daemon=True)
+        thread.start()
+        self._lines, self._thread = lines, thread  # now that it can be joined
 
     def sample(self, snapshot: Snapshot) -> None:
         """Tell what the run waits for, once as long as it lasts."""

@@ -92,8 +92,9 @@ class Outlet:
         self._waiting.append(data)
         self._size += len(data)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._write_later, name="outlet", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._write_later, name="outlet", daemon=True)
+            thread.start()
+            self._thread = thread  # now that it can be joined
         self._changed.notify_all()
 
     def _write_later(self) -> None:

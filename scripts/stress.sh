@@ -8,12 +8,13 @@ out=build/stress
 mkdir -p "$out"
 seconds=${STRESS_SECONDS:-20}
 seed=${STRESS_SEED:-$(date +%s)}
+# Queues have 4 cells, so that they are full of what was not collected.
 export TSAN_OPTIONS=halt_on_error=1
 
 build() { # NAME FLAG...
     name=$1
     shift
-    clang -fsanitize=thread -std=c11 -D_GNU_SOURCE -O1 -g -Iext -Wall -Wextra -Wno-unused-function -Wno-unused-parameter -Werror \
+    clang -fsanitize=thread -std=c11 -D_GNU_SOURCE -DPF_QUEUE_CAPACITY=4 -O1 -g -Iext -Wall -Wextra -Wno-unused-function -Wno-unused-parameter -Werror \
         "$@" fuzz/ring_stress.c -lpthread -o "$out/$name"
 }
 

@@ -165,9 +165,9 @@ class GroupWatch:
         if not self.waits or self._clock() < self._next_s or (self._asker is not None and self._asker.is_alive()):
             return None
         if not self._asked:
-            self._asked = True
-            self._asker = threading.Thread(target=self._ask_and_keep, name=f"group {self._group}", daemon=True)
-            self._asker.start()
+            asker = threading.Thread(target=self._ask_and_keep, name=f"group {self._group}", daemon=True)
+            asker.start()
+            self._asker, self._asked = asker, True
             return None
         answer, self._asked = self._answer, False
         assert answer is not None

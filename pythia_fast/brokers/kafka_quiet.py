@@ -126,8 +126,9 @@ class QuietPartitions:
         keys = [key for _, key in sorted(quiet)[:ASKED_AT_ONCE]]
         silent = any(part.silent_since_s is not None for part in self._partitions.values())
         self._next_question_s = now + (ASK_SILENT_EVERY_S if silent else ASK_EVERY_S)
-        self._asker = threading.Thread(target=self._ask_each, args=(keys,), name="kafka question", daemon=True)
-        self._asker.start()
+        asker = threading.Thread(target=self._ask_each, args=(keys,), name="kafka question", daemon=True)
+        asker.start()
+        self._asker = asker  # now that it can be joined
 
     def _ask_each(self, keys: Sequence[Key]) -> None:
         for key in keys:

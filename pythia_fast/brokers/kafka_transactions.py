@@ -24,6 +24,7 @@ from pythia_fast.brokers.kafka_publisher import POLL_MS, KafkaPublisher
 from pythia_fast.brokers.kafka_rehearsal import REFUSED, Rehearsal
 from pythia_fast.brokers.kafka_waiting_calls import CALL_MS, ClosedError, Failure, OverError, WaitingCalls
 from pythia_fast.brokers.kafka_withheld import Records, Withheld
+from pythia_fast.error_text import reason_of
 from pythia_fast.errors import SinkError
 
 if TYPE_CHECKING:
@@ -243,10 +244,10 @@ class KafkaTransactions:
                 outcome = self._attempt(request)
                 if outcome is not None:
                     self._outcomes.put(outcome)
-            except SinkError as error:
-                self._failure = error
             except ClosedError:
                 return
+            except BaseException as error:  # a run whose thread is gone would wait for it for ever
+                self._failure = error if isinstance(error, SinkError) else self.ended(0, reason_of(error))
             self._wake()
 
     def _attempt(self, request: Callable[[], Outcome | None]) -> Outcome | None:
@@ -267,8 +268,8 @@ class KafkaTransactions:
             each.use(self._native)
         self._since = None
         self._over = ""
+        self._open = False  # the new producer has none: what is fatal while it takes over ends the run
         self._take_over()
-        self._open = False
         return "aborted"
 
     def _take_over(self) -> Outcome:

@@ -72,10 +72,15 @@ class WaitingCalls:
     def answered_within(self, seconds: float, call: Call, name: str, who: str) -> Failure | None:
         """Make a call that may never end, on a thread of that ``name``, which has the producer then.
 
-        Raises ClosedError, and OverError where ``who`` did not answer in time.
+        A failure to abort for, after a pause, where there can be no thread now. Raises ClosedError, and OverError where
+        ``who`` did not answer in time.
         """
         answer: SimpleQueue[Failure | None] = SimpleQueue()
-        threading.Thread(target=lambda: answer.put(call()), name=name, daemon=True).start()
+        try:
+            threading.Thread(target=lambda: answer.put(call()), name=name, daemon=True).start()
+        except RuntimeError as error:  # as many threads as the system allows: that may be over soon
+            self._closing.wait(CALL_MS / 1000)
+            return 0, str(error), "abort"
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:

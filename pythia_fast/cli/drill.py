@@ -112,6 +112,7 @@ def drill(
     """
     from pythia_fast.drill.faults import chosen_faults
     from pythia_fast.drill.result import result_lines, results_json
+    from pythia_fast.drill.rows import LEAST_ROWS
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
@@ -129,6 +130,9 @@ def drill(
         app or DEMO, loaded, input_file, input_format, rows, output,
         workers=workers_of(workers), batch_deadline=deadline, patience_s=patience, kafka_options=options,
     )  # fmt: skip
+    if rows is None and plan.rows < LEAST_ROWS:
+        sentence = f"drill: {plan.rows:,} rows, because the samples are repeated to 64 MB at most; --rows asks for more"
+        console.print(sentence, highlight=False, markup=False)
     results = []
     for each in faults:
         result = play(plan, each, output, console, keep=keep)
@@ -204,7 +208,7 @@ def make_plan(
 ) -> Plan:
     """What all drills have in common; the messages are read here."""
     from pythia_fast.brokers.file import FileConsumer
-    from pythia_fast.drill.rows import DEMO_ROWS, LEAST_ROWS, demo_payloads, sample_payloads
+    from pythia_fast.drill.rows import DEMO_ROWS, demo_payloads, rows_of_samples, sample_payloads
     from pythia_fast.drill.runner import Plan
     from pythia_fast.runtime.state_dir import prepare_folder
 
@@ -214,7 +218,7 @@ def make_plan(
         payloads = demo_payloads(output, rows)
     else:
         payloads = sample_payloads(handler, input_file, input_format)
-        rows = rows or max(LEAST_ROWS, len(payloads))
+        rows = rows or rows_of_samples(payloads)
         if input_file is None and isinstance(handler.source, FileConsumer) and handler.source.format != "ndjson":
             input_format = "msgpack-frames"
     return Plan(target, handler, payloads, rows, input_format, **others)  # type: ignore[arg-type]  # they are Plan's own

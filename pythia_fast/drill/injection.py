@@ -24,6 +24,7 @@ import numpy as np
 
 from pythia_fast.batch import Batch
 from pythia_fast.drill.faults import Fault
+from pythia_fast.drill.growing_file import GrowingFile
 from pythia_fast.drill.ledger import Keys, keys_of
 from pythia_fast.drill.receipts import with_receipts
 from pythia_fast.handlers import Adapter, HandlerCall
@@ -43,7 +44,6 @@ class Hit(msgspec.Struct, frozen=True, tag=True):
 
     number: int  #: of the claim; -1: by the poisonous row
     t: float
-    pid: int
     keys: list[int]  #: rows in hand
 
 
@@ -55,6 +55,7 @@ class Recovery(msgspec.Struct, frozen=True, tag=True):
 
 
 Note = Hit | Recovery
+_DECODER: msgspec.json.Decoder[Note] = msgspec.json.Decoder(Note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,9 @@ class DrilledCall(HandlerCall):
         self._fault = injection.fault if injection.fault is not None and injection.fault.place == "handler" else None
         self._calls = 0
         self._poison: int | None = None
-        self._looks_back = True  #: whether it goes on for one that met the fault is still to be found out
-        self._raised: tuple[int, Keys] | None = None
+        self._notes = GrowingFile(injection.folder / HITS)
+        self._hits: dict[int, Hit] = {}  #: by number; the last one of the poisonous row
+        self._unrecovered: dict[int, Hit] = {}  #: a batch may wait for its backoff while others meet the fault
 
     def setup(self) -> None:
         self._inner.setup()
@@ -120,7 +122,8 @@ class DrilledCall(HandlerCall):
                 self._poison = int((self._injection.folder / POISON).read_text())
         if self._poison is not None:
             return -2 if bool((keys == self._poison).any()) else None
-        if self._calls < 2 or any(self._touches(hit, keys) for hit in self._hits()):
+        self._read_notes()
+        if self._calls < 2 or any(self._touches(hit, keys) for hit in self._hits.values()):
             return None  # rows that met it once are let pass
         assert self._fault is not None
         if self._fault.name == "raise" and len(keys) == 1:
@@ -131,8 +134,15 @@ class DrilledCall(HandlerCall):
         make_new(self._injection.folder / POISON, b"%d" % keys[len(keys) // 2])
         return self._meets(keys)
 
-    def _hits(self) -> list[Hit]:
-        return [note for note in read_notes(self._injection.folder) if isinstance(note, Hit)]
+    def _read_notes(self) -> None:
+        """Learn what all processes have noted since."""
+        for note in map(_DECODER.decode, self._notes.new_lines()):
+            if isinstance(note, Recovery):
+                self._unrecovered.pop(note.number, None)
+                continue
+            self._hits[note.number] = note
+            if note.number >= 0:
+                self._unrecovered[note.number] = note
 
     @staticmethod
     def _touches(hit: Hit, keys: Keys) -> bool:
@@ -143,9 +153,7 @@ class DrilledCall(HandlerCall):
     def _fail(self, number: int, keys: Keys) -> None:
         assert self._fault is not None
         number = max(number, -1)
-        if self._fault.name == "raise" and number >= 0:
-            self._raised = number, keys
-        self._note(Hit(number, time.monotonic(), os.getpid(), keys.tolist()))
+        self._note(Hit(number, time.monotonic(), keys.tolist()))
         match self._fault.name:
             case "sigsegv":
                 ctypes.string_at(0)
@@ -159,21 +167,12 @@ class DrilledCall(HandlerCall):
                 raise DrillError(f"drill: {len(keys):,} rows are not to be handled")
 
     def _recovered(self, keys: Keys) -> None:
-        """This call came back; note it if it had rows of one that did not, in this process or one before it."""
-        if self._raised is not None:
-            number, raised = self._raised
-            if np.isin(keys, raised).any():
-                self._raised = None
-                self._note(Recovery(number, time.monotonic()))
-        if self._looks_back:
-            self._looks_back = False
-            now = time.monotonic()
-            notes = read_notes(self._injection.folder)
-            known = {note.number for note in notes if isinstance(note, Recovery)}
-            for note in notes:
-                mine = isinstance(note, Hit) and note.number >= 0 and note.number not in known
-                if mine and isinstance(note, Hit) and note.pid != os.getpid() and self._touches(note, keys):
-                    self._note(Recovery(note.number, now))
+        """This call came back; note it for each that did not and had one of its rows, in whatever process that was."""
+        self._read_notes()
+        now = time.monotonic()
+        for hit in list(self._unrecovered.values()):
+            if self._touches(hit, keys):
+                self._note(Recovery(hit.number, now))
 
     def _note(self, note: Note) -> None:
         fd = os.open(self._injection.folder / HITS, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE_MODE)
@@ -185,9 +184,7 @@ class DrilledCall(HandlerCall):
 
 def read_notes(folder: Path) -> list[Note]:
     """What was noted so far."""
-    path = folder / HITS
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return [msgspec.json.decode(line, type=Note) for line in lines]
+    return [_DECODER.decode(line) for line in GrowingFile(folder / HITS).new_lines()]
 
 
 def make_new(path: Path, content: bytes) -> bool:

@@ -34,8 +34,9 @@ class Outage:
         if self._due and rows >= self._due[0] and (self._thread is None or not self._thread.is_alive()):
             self._due.popleft()
             for_good = self._settings.last_for_good and not self._due
-            self._thread = threading.Thread(target=self._act, args=(for_good,), name="outage", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._act, args=(for_good,), name="outage", daemon=True)
+            thread.start()
+            self._thread = thread  # now that it can be joined
 
     def close(self) -> None:
         """The run is over."""

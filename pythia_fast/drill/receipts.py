@@ -16,7 +16,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from pythia_fast.drill.growing_file import GrowingFile
 from pythia_fast.drill.ledger import Keys, keys_of
+from pythia_fast.errors import ResultError
 from pythia_fast.results.outputs import OutputEncoder, columns_of, is_list
 from pythia_fast.runtime.dead_letter_form import StoredLetter
 
@@ -30,14 +32,20 @@ def _encoder(decoder: str) -> OutputEncoder:
 
 
 def with_receipts(result: Any, keys: Keys, *, any_rows: bool, decoder: str = "json") -> Any:
-    """What the handler (with this ``decoder``) returned for the rows of these keys, with a receipt in each record."""
+    """What the handler (with this ``decoder``) returned for the rows of these keys, with a receipt in each record.
+
+    Raises ResultError for a result that has a column of the receipts' name.
+    """
     if result is None or any_rows:
         return {COLUMN: keys}
     if is_list(result):
         if len(result) != len(keys):
             return result  # the runtime refuses it, as it would without the drill
         return [_stamped(item, key, _encoder(decoder)) for item, key in zip(result, keys.tolist(), strict=True)]
-    return {COLUMN: keys, **columns_of(result)}
+    columns = columns_of(result)
+    if COLUMN in columns:
+        raise ResultError(f"the result has a column {COLUMN!r}, a name that drills need: give it another one")
+    return {COLUMN: keys, **columns}
 
 
 def _stamped(item: Any, key: int, encoder: OutputEncoder) -> Any:
@@ -60,10 +68,17 @@ def receipt_of(payload: bytes | None) -> int | None:
     return None if found is None else int(found[1])
 
 
-def letters_in_file(path: Path) -> list[StoredLetter]:
-    """The dead letters in a file."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return [msgspec.json.decode(line, type=StoredLetter) for line in lines]
+class LetterFile:
+    """Dead letters in a file that grows. Each is read once."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = GrowingFile(path)
+        self._letters: list[StoredLetter] = []
+
+    def letters(self) -> Sequence[StoredLetter]:
+        """Those that there are by now."""
+        self._letters += [msgspec.json.decode(line, type=StoredLetter) for line in self._file.new_lines()]
+        return self._letters
 
 
 def keys_of_letters(letters: Iterable[StoredLetter]) -> Keys:

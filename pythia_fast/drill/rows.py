@@ -21,6 +21,7 @@ from pythia_fast.registration import Handler
 
 DEMO_ROWS = 200_000
 LEAST_ROWS = 2_000  #: of a user's samples, which are repeated for it
+REPEATED_BYTES = 64_000_000  #: of samples that are repeated, at most: few may be large
 #: A batch is at most such a part of the rows: several must meet the fault, and more must go on beside them.
 BATCHES = 32
 _SIZE = struct.Struct("<I")
@@ -69,6 +70,12 @@ def payloads_of(content: bytes, form: InputFormat) -> list[bytes]:
         found.append(content[end : end + size])
         at = end + size
     return found
+
+
+def rows_of_samples(payloads: Sequence[bytes]) -> int:
+    """Rows of a drill for which nobody gave a number: each sample once, or more often."""
+    mean_bytes = max(1.0, sum(map(len, payloads)) / len(payloads))
+    return max(len(payloads), min(LEAST_ROWS, int(REPEATED_BYTES / mean_bytes)))
 
 
 def repeated(payloads: Sequence[bytes], rows: int) -> Iterator[bytes]:

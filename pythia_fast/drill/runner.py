@@ -78,6 +78,7 @@ class Drill:
     notes: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)  #: sentences about what could not be removed
     may_duplicate: int = 0
+    letter_files: dict[Path, receipts.LetterFile] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:
@@ -203,8 +204,9 @@ class Drill:
 
     def letters(self) -> list[StoredLetter]:
         """Of all runs."""
-        paths = sorted(self.folder.glob("dead-letters-*.ndjson"))
-        return [letter for path in paths for letter in receipts.letters_in_file(path)]
+        for path in sorted(self.folder.glob("dead-letters-*.ndjson")):
+            self.letter_files.setdefault(path, receipts.LetterFile(path))
+        return [letter for file in self.letter_files.values() for letter in file.letters()]
 
     def account(self) -> Account:
         """Of every row, as far as it came."""

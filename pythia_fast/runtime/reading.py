@@ -81,8 +81,9 @@ class Reading:
     def start(self, reader: Reader, completion: Completion, intake: Intake, spool_dir: Path) -> None:
         """Begin to read."""
         self._reader, self._completion, self._intake, self._spool_dir = reader, completion, intake, spool_dir
-        self._thread = threading.Thread(target=self._run, name=f"intake {self._handler.name}", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name=f"intake {self._handler.name}", daemon=True)
+        thread.start()
+        self._thread = thread  # now that it can be joined
 
     @property
     def started(self) -> bool:

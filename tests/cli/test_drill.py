@@ -117,6 +117,15 @@ def test_a_drill_without_rows_enough_is_inconclusive(project: Path) -> None:
     assert "  inconclusive: the fault was to come to 3 batches and a row, but came to " in finished.stdout
 
 
+def test_that_large_samples_are_repeated_less_often_is_told(project: Path) -> None:
+    (project / "large.ndjson").write_text('{"qty":1,"note":"' + "x" * 1_000_000 + '"}\n')
+    given = ["--app", "shop:app", "--input", "large.ndjson", "--bootstrap-servers", "127.0.0.1:1"]
+    finished = run(project, "drill", "broker-cut", *given)
+    assert finished.returncode == ExitCode.UNREACHABLE, finished.stderr
+    told = "drill: 63 rows, because the samples are repeated to 64 MB at most; --rows asks for more"
+    assert told in " ".join(finished.stderr.split())
+
+
 def test_an_app_that_cannot_be_imported(project: Path) -> None:
     finished = run(project, "drill", "kill", "--app", "shops:app")
     assert finished.returncode == ExitCode.IMPORT

@@ -61,6 +61,13 @@ def test_an_app_whose_import_starts_threads_is_drilled_in_interpreters_of_its_ow
     assert len(result.recovered_ms) == 3
 
 
+def test_batches_that_wait_for_a_backoff_are_known_to_be_handled_again(tmp_path: Path) -> None:
+    retrying = ECHO.replace("schema=Order", "schema=Order, retry=RetryPolicy(3, backoff=0.2, retry_on=Exception)")
+    result = drilled_app(tmp_path, retrying, "raise")
+    assert result.broken == []
+    assert len(result.recovered_ms) == 3
+
+
 def test_what_the_app_rejects_itself_is_dead_lettered_beside_the_guilty_row(tmp_path: Path) -> None:
     rejecting = (
         HEAD

@@ -56,6 +56,16 @@ OPERATIONS = {
     "stop_worker": "ring.pyx",
 }
 
+#: Each is stored by one party that then reads another of them, while somebody does the reverse.
+DEKKER = "tail|stop|circuit|waiting|done_waiting|free_waiting|signal|done_signal|free_signal"
+
+#: Accesses to those words that nobody's sleep depends on.
+NO_PAIRS = {
+    "ring.h: pf_load(&w->tail": "the intake's own word",
+    "ring.h: pf_store(&w->waiting": "of a process that is dead; the next one is launched later",
+    "ring.pyx: pf_load(&self.arena.circuit": "a figure for the report",
+}
+
 Transition = tuple[str, frozenset[str], str]
 
 
@@ -202,3 +212,47 @@ def test_the_intake_reads_the_signal_before_it_looks_for_what_it_may_sleep_throu
     assert run.index("pf_load_sc(&in->arena->free_signal)") < run.index("pf_requeue_due(in)") < run.index("->poll(")
     model = MODEL[MODEL.index("active proctype intake()") :]
     assert model.index("SEEN(free_signal)") < model.index("pf_requeue(") < model.index("append:")
+
+
+def test_words_that_a_sleep_depends_on_are_stored_and_read_in_one_order_for_all():
+    """With release and acquire alone, both sides of "store mine, read yours" may miss the other's store."""
+    access = re.compile(rf"pf_(?:load|store)(?P<order>\w*)\(&(?P<of>[\w.>-]*?)(?:->|\.)(?:{DEKKER})\b")
+    found = [
+        (name, match)
+        for name, text in CODE.items()
+        for match in access.finditer(text)
+        if match["of"] != "in" and not match["of"].endswith("intake")  # the intake's own, in its own memory
+    ]
+    assert len(found) > 20
+    others = sorted(f"{name}: {match[0]}" for name, match in found if match["order"] != "_sc")
+    assert others == sorted(NO_PAIRS)  # each once
+
+
+def returned_in_the_code(function: str) -> str:
+    """What a function of ring.h returns, with the words as the model calls them."""
+    found = re.search(rf"\b{function}\([^;{{]*\) \{{\n(.*?)^\}}", CODE["ring.h"], re.S | re.M)
+    assert found is not None, function
+    return in_words_of_the_model(re.findall(r"return (.*?);", found[1])[-1])
+
+
+def in_words_of_the_model(text: str) -> str:
+    text = re.sub(r"pf_load(?:_sc)?\(&([\w>-]+)\)", r"\1", text)
+    text = text.replace("w->", "").replace("arena->", "").replace("PF_CIRCUIT_", "")
+    return text.replace("PF_QUEUE_CAPACITY", "CELLS").replace("credit", "CREDIT")
+
+
+def condition_in_the_model(name: str) -> str:
+    found = re.search(rf"^#define {name}\(w\) \((.*)\)$", MODEL, re.M)
+    assert found is not None, name
+    return found[1].replace("[w]", "")
+
+
+def test_the_conditions_to_queue_take_and_sleep_are_the_same():
+    in_hand = returned_in_the_code("pf_in_hand")
+    credit = returned_in_the_code("pf_has_credit").replace("pf_in_hand(arena, worker)", in_hand)
+    assert credit == condition_in_the_model("HAS_CREDIT")
+    assert returned_in_the_code("pf_may_take") == condition_in_the_model("MAY_TAKE")
+    sleeps = re.search(r"if \((.*)\) pf_wait\(", body_in_the_code("pf_worker_sleep"))
+    assert sleeps is not None
+    news = condition_in_the_model("MAY_SERVE").replace("MAY_TAKE(w)", "pf_may_take(arena, worker)").split(" || ")
+    assert in_words_of_the_model(sleeps[1]) == " && ".join(f"!{word}" for word in news)

@@ -13,8 +13,10 @@ import pytest
 
 from pythia_fast.brokers.framing import iterate_records
 from pythia_fast.drill.ledger import keys_of
-from pythia_fast.drill.receipts import letters_in_file, receipt_of, receipts_in_file, with_receipts
+from pythia_fast.drill.receipts import LetterFile, receipt_of, receipts_in_file, with_receipts
+from pythia_fast.errors import ResultError
 from pythia_fast.results.outputs import OutputEncoder
+from pythia_fast.runtime.dead_letter_form import StoredLetter
 
 KEYS = keys_of(np.array([0, 2]), np.array([7, 1 << 40]))
 
@@ -53,6 +55,11 @@ def test_columns_of_the_app_stay():
     assert msgspec.json.decode(sent[0] or b"") == {"pf_drill": int(KEYS[0]), "revenue": 1.5}
 
 
+def test_a_column_of_the_receipts_name_is_refused():
+    with pytest.raises(ResultError, match="the result has a column 'pf_drill', a name that drills need"):
+        with_receipts({"pf_drill": np.array([1, 2])}, KEYS, any_rows=False)
+
+
 def test_a_raw_is_of_the_encoding_of_the_handlers_decoder():
     row = {"a": msgspec.Raw(msgspec.msgpack.encode([10, "x"]))}
     sent = with_receipts([row, row], KEYS, any_rows=False, decoder="msgpack")
@@ -77,6 +84,17 @@ def test_half_a_line_is_no_result(tmp_path: Path):
 
 def test_files_that_nobody_made_hold_nothing(tmp_path: Path):
     assert receipts_in_file(tmp_path / "none").tolist() == []
-    assert letters_in_file(tmp_path / "none") == []
+    assert LetterFile(tmp_path / "none").letters() == []
     assert receipt_of(None) is None
     assert receipt_of(b"something else") is None
+
+
+def test_dead_letters_are_read_once_and_whole(tmp_path: Path):
+    letters = [StoredLetter("now", "app", "handler", "bad", "t", 0, offset, 1) for offset in range(3)]
+    lines = [msgspec.json.encode(letter) + b"\n" for letter in letters]
+    path = tmp_path / "letters"
+    file = LetterFile(path)
+    path.write_bytes(lines[0] + lines[1][:9])
+    assert file.letters() == letters[:1]
+    path.write_bytes(b"x" * len(lines[0]) + lines[1] + lines[2])  # what was read is not looked at again
+    assert file.letters() == letters

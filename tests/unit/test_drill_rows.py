@@ -10,7 +10,7 @@ import pytest
 
 from pythia_fast import App, FileConsumer, KafkaConsumer
 from pythia_fast.drill.ledger import position_of
-from pythia_fast.drill.rows import batch_size_for, payloads_of, sample_payloads, write_input
+from pythia_fast.drill.rows import batch_size_for, payloads_of, rows_of_samples, sample_payloads, write_input
 from pythia_fast.errors import ConfigError
 from pythia_fast.registration import Handler
 
@@ -37,6 +37,14 @@ def test_samples_are_repeated_and_each_row_stands_where_its_record_begins(tmp_pa
     keys = write_input(path, [b"a", b"bcd"], 3, "msgpack-frames")
     assert path.read_bytes() == frame(b"a") + frame(b"bcd") + frame(b"a")
     assert [position_of(key)[1] for key in keys.tolist()] == [0, 5, 12]
+
+
+def test_few_samples_are_repeated_but_large_ones_to_no_more_than_64_mb():
+    assert rows_of_samples([b"{}"]) == 2000
+    assert rows_of_samples([b"", b""]) == 2000
+    assert rows_of_samples([b"{}"] * 3000) == 3000
+    assert rows_of_samples([bytes(1_000_000), b""]) == 128
+    assert rows_of_samples([bytes(33_000_000)] * 3) == 3
 
 
 def test_messages_of_a_file(tmp_path: Path):

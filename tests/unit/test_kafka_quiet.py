@@ -195,3 +195,15 @@ def test_closing_waits_for_the_question_under_way_and_asks_no_more():
     assert len(broker.asked) == 1
     assert quiet.look() == []
     assert quiet.kept() == []
+
+
+def test_closing_is_possible_after_no_thread_could_be_started_to_ask(monkeypatch):
+    def no_more(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    one = Watched(Broker())
+    one.quiet.look()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        one.after(ASK_AFTER_S + 1)
+    one.quiet.close()

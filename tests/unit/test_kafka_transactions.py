@@ -26,6 +26,7 @@ class Producer:
     """Stands for KafkaPublisherNative: every call succeeds at once, but for what a test puts in its way."""
 
     made: ClassVar[list[Producer]] = []
+    on_init: ClassVar[Callable[[Producer], Any]] = lambda _: None
     before_send: ClassVar[Callable[[Producer], Any]] = lambda _: None
     on_commit: ClassVar[Callable[[Producer], Any]] = lambda _: None
     on_abort: ClassVar[Callable[[Producer], Any]] = lambda _: None
@@ -39,8 +40,9 @@ class Producer:
         self.added: list[tuple[int, int, int]] = []
         Producer.made.append(self)
 
-    def init_transactions(self, timeout_ms: int) -> None:
+    def init_transactions(self, timeout_ms: int) -> object:
         self.calls.append("init")
+        return Producer.on_init(self)
 
     def begin_transaction(self) -> None:
         self.calls.append("begin")
@@ -80,7 +82,7 @@ def transactions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: list[st
     for module in (kafka_transactions, kafka_waiting_calls):
         monkeypatch.setattr(module, "CALL_MS", 20)
     monkeypatch.setattr(Producer, "made", [])
-    for name in ("before_send", "on_commit", "on_abort"):
+    for name in ("on_init", "before_send", "on_commit", "on_abort"):
         monkeypatch.setattr(Producer, name, lambda _: None)
     sink = KafkaProducer("out", options={"transaction.timeout.ms": 1000})
     context = PublisherContext("app", "handler", tmp_path, lines.append, None)
@@ -184,6 +186,51 @@ def test_one_whose_id_was_taken_ends_the_run(transactions: KafkaTransactions, mo
     transactions.commit(POSITIONS, b"member")
     with pytest.raises(SinkError, match=r"another producer has taken over transactional id 'the-id'"):
         outcome(transactions)
+
+
+def test_one_that_is_refused_while_it_takes_the_id_over_ends_the_run(
+    transactions: KafkaTransactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = (53, "Transactional Id authorization failed", "fatal")
+    assert outcome(transactions) == "ready"
+    monkeypatch.setattr(Producer, "on_commit", lambda self: (OUT_OF_ORDER, "broker died", "fatal"))
+    monkeypatch.setattr(Producer, "on_init", lambda self: refused)
+    transactions.begin()
+    transactions.commit(POSITIONS, b"member")
+    with pytest.raises(SinkError, match=r"of 'the-id': Transactional Id authorization failed; the open one is read"):
+        outcome(transactions)
+    assert len(Producer.made) == 2
+
+
+def test_an_error_that_nobody_foresaw_ends_the_run(
+    transactions: KafkaTransactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Producer, "on_commit", lambda self: {}["away"])
+    assert outcome(transactions) == "ready"
+    transactions.begin()
+    transactions.commit(POSITIONS, b"member")
+    with pytest.raises(SinkError, match=r"of 'the-id': KeyError: 'away'; the open one is read again"):
+        outcome(transactions)
+
+
+def test_a_transaction_is_aborted_where_no_thread_can_be_started_and_the_next_one_is_committed(
+    transactions: KafkaTransactions, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    assert outcome(transactions) == "ready"
+    transactions.begin()
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", no_more)
+        transactions.commit(POSITIONS, b"member")
+        assert outcome(transactions) == "aborted"
+    assert lines[-1].endswith("it cannot be committed: can't start new thread")
+    (producer,) = Producer.made
+    assert producer.calls == ["init", "begin", "abort"]
+    transactions.begin()
+    transactions.commit(POSITIONS, b"member")
+    assert outcome(transactions) == "committed"
 
 
 def test_a_late_transaction_is_not_known_to_the_broker_before_it_is_written(transactions: KafkaTransactions) -> None:

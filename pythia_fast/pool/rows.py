@@ -303,6 +303,8 @@ class RowKeeper:
             if self._handler.on_error == "dead_letter" or len(every) == 1:
                 held.outcome.fail(every, error, given)
             else:
+                last_of_some = 1 < attempt == self._retry.max_attempts
+                left.one_more = last_of_some and is_named(error, self._retry.retry_on, RETRY_ON)
                 self._isolate(held, every, given, attempt, call_ready)
         return left
 
@@ -387,10 +389,13 @@ class RowKeeper:
         wanted = rows[batch.retried]
         if not len(wanted):
             return
-        if held.may_try_again(attempt, self._retry.max_attempts):
+        most = self._retry.max_attempts
+        if left.one_more or held.may_try_again(attempt, most):
             left.retry(wanted)
             return
-        reason = f"the handler asked for another attempt after {attempt} of {self._retry.max_attempts}"
+        reason = f"the handler asked for another attempt after {attempt} of {most}"
+        if attempt > most:
+            reason += "; a call that raises, for whatever row, costs all of its rows an attempt"
         held.outcome.give_up("failed", wanted, reason, given)
 
     def _stops(self, error: BaseException, held: _Held) -> bool:

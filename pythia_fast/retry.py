@@ -29,6 +29,7 @@ class RetryPolicy:
     ``retry_on``: an exception type, or a tuple of them: a call that raises one of these is tried again with all its
     rows, once the backoff has passed; any other exception follows ``on_error`` at once, and so does this one after the
     last attempt: with on_error="isolate" the rows that raise it alone are given up, the others of the batch completed.
+    One of these that ``batch.retry`` asks for then has one attempt more, since calls that raised used up its own.
     A service that is away makes every row raise: that costs up to two calls a row, and all of them are given up.
     ``breaker=`` waits for the service instead.
 

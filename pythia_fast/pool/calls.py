@@ -9,15 +9,23 @@ service may have gone away meanwhile: a row that fails alone is given up once an
 Where two rows in turn fail alone and nothing was answered between, the service is taken for away, and all wait, with
 their attempts spent. So that a batch of nothing but such rows comes to an end too, its next search gives up its first
 row with no answer, as a batch of one row is given up.
+
+A half-open circuit tries a batch whole. Where that failed, the row that makes the service fail may be in all that there
+is to try. So the next probe of the process begins with a part of its rows, and the one after it with a smaller one: a
+part without such a row is answered. Then the service is there, whatever becomes of the other rows, which are handled at
+once: where they fail, that costs an attempt as while the circuit is closed, and it closes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from pythia_fast._ext.batch_memory import ColumnTooLargeError
-from pythia_fast._ext.ring import CIRCUIT_CLOSED
+from pythia_fast._ext.ring import CIRCUIT_CLOSED, CIRCUIT_OPEN
 from pythia_fast.error_text import reason_of
 from pythia_fast.errors import HandlerError
 from pythia_fast.pool.exception_types import is_named
@@ -32,23 +40,65 @@ if TYPE_CHECKING:
 #: Until rows whose call failed are handled again, while the circuit is closed.
 OUTAGE_WAIT_NS = 100_000_000
 REASON_CHARACTERS = 300
+RowIndices = npt.NDArray[np.uint32]
 EXPECTED = "CircuitBreaker(expected=)"
 #: Raised before the handler was called.
 ROWS_DO_NOT_FIT = (ColumnTooLargeError, MemoryError)
 
 
 @dataclass(slots=True)
+class Probes:
+    """The probes of one process that failed, one after the other.
+
+    ``ordered``: rows must not be handled before others of their batch.
+    """
+
+    ordered: bool
+    failed: int = 0
+
+    def part(self, rows: RowIndices) -> tuple[RowIndices, RowIndices]:
+        """(Rows that the next probe begins with, the others.) Without an order they are of either end in turn."""
+        halvings = self.failed if self.ordered else (self.failed + 1) // 2
+        size = max(1, len(rows) >> halvings)
+        if not self.ordered and self.failed and self.failed % 2 == 0:
+            return rows[-size:], rows[:-size]
+        return rows[:size], rows[size:]
+
+
+@dataclass(slots=True)
 class Calls:
-    """The calls of the batch in hand."""
+    """The calls of the batch in hand. Made before the first of them."""
 
     breaker: CircuitBreaker
     arena: Arena
     max_attempts: int
+    probes: Probes
     early: bool = False  #: the round of the batch is, so none of its calls costs an attempt
     answers: int = 0  #: calls that were answered
     outage: str = ""  #: the expected exception that ended the calls
     in_vain: bool = False  #: the rows were searched at their last attempt, and none is known to be at fault
     costs_an_attempt: bool = False  #: the outage does, and all rows of the batch alike, or they would leave their order
+    is_probe: bool = field(init=False)  #: of a half-open circuit, which is open for all others meanwhile
+
+    def __post_init__(self) -> None:
+        self.is_probe = self.arena.circuit == CIRCUIT_OPEN
+
+    @property
+    def is_small_probe(self) -> bool:
+        """Whether the batch is a probe, and others failed: it begins with a part of its rows."""
+        return self.is_probe and self.probes.failed > 0
+
+    @property
+    def _is_there(self) -> bool:
+        """Whether the service is, as the part shows that the probe began with."""
+        return self.is_small_probe and self.answers > 0
+
+    def in_parts(self, groups: list[tuple[RowIndices, int]]) -> list[tuple[RowIndices, int]]:
+        """What is to be handled, one after the other, with the part first that a small probe begins with."""
+        if not self.is_small_probe or self.answers or self.outage:
+            return groups
+        (first, given), *others = groups
+        return [*((part, given) for part in self.probes.part(first) if len(part)), *others]
 
     def ended(self, error: BaseException | None) -> bool:
         """A call ended; whether the service is away."""
@@ -60,7 +110,7 @@ class Calls:
             return False
         assert error is not None
         self.outage = reason_of(error)[:REASON_CHARACTERS]
-        self.costs_an_attempt = not self.early and self.arena.circuit == CIRCUIT_CLOSED
+        self.costs_an_attempt = not self.early and (self.arena.circuit == CIRCUIT_CLOSED or self._is_there)
         return True
 
     def spent(self, attempt: int) -> int:
@@ -80,7 +130,12 @@ class Calls:
     def report(self, notes: Notes) -> None:
         """Note for the runtime what the batch tells."""
         notes.outage = self.outage
-        notes.circuit = "outage" if self.outage else "answered" if self.answers else ""
+        away = self.outage != "" and not self._is_there
+        notes.circuit = "outage" if away else "answered" if self.answers else ""
+        if notes.circuit == "answered":
+            self.probes.failed = 0
+        elif away and self.is_probe:
+            self.probes.failed += 1
 
 
 class Doubt:

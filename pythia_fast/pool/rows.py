@@ -41,7 +41,7 @@ from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
 from pythia_fast.errors import NoSinkError, OutputValueError, PartlySentError, ResultError
 from pythia_fast.pool.call_clock import CallClock
-from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls, Doubt
+from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls, Doubt, Probes
 from pythia_fast.pool.crash_text import leave_lacking
 from pythia_fast.pool.exception_types import is_named
 from pythia_fast.pool.forked import leave_if_forked
@@ -102,6 +102,7 @@ class RowKeeper:
         self._parts: PartMemory | None = None  #: made when a batch is first handled in parts
         self._retry = handler.retry
         self._by_key = None if handler.ordering == "unordered" else handler.ordering == "key"
+        self._probes = Probes(ordered=self._by_key is not None)
         waits = handler.parks and self._by_key is not None
         self._lanes_that_wait = LanesThatWait(arena, by_key=bool(self._by_key)) if waits else None
 
@@ -117,12 +118,15 @@ class RowKeeper:
             held.early_due_ns = held.waiting.early_due_ns
             if self._handler.breaker is not None and held.waiting.may_wait:
                 early = held.early_due_ns > 0
-                held.calls = Calls(self._handler.breaker, self._arena, self._retry.max_attempts, early)
+                held.calls = Calls(
+                    self._handler.breaker, self._arena, self._retry.max_attempts, self._probes, early=early
+                )
         behind = self._hold_behind_earlier(held)
         if self._arena.crashes(slot) or self._arena.round(slot) > 1:
             self._go_on(held)
         else:
-            self._handle_some(held, None if fits and not behind else held.rows(None), 0)
+            whole = fits and not behind and not (held.calls is not None and held.calls.is_small_probe)
+            self._handle_some(held, None if whole else held.rows(None), 0)
             if held.noted and held.waiting is not None:
                 held.waiting.settle(held.rows(None), held.noted)
         outcome = held.outcome
@@ -241,7 +245,8 @@ class RowKeeper:
         if rows is None:
             self._handle_rows(held, None, deaths, 0)
             return
-        for some, given in [(rows, 0)] if held.waiting is None else by_given(held.waiting, held.lanes, rows):
+        groups = [(rows, 0)] if held.waiting is None else by_given(held.waiting, held.lanes, rows)
+        for some, given in groups if held.calls is None else held.calls.in_parts(groups):
             ready, behind = held.lanes.part(some)
             if len(behind):
                 held.noted.append((behind, given))
@@ -305,6 +310,8 @@ class RowKeeper:
             if self._handler.on_error == "dead_letter" or len(every) == 1:
                 held.outcome.fail(every, error, given)
             else:
+                last_of_some = 1 < attempt == self._retry.max_attempts
+                left.one_more = last_of_some and is_named(error, self._retry.retry_on, RETRY_ON)
                 self._isolate(held, every, given, attempt, call_ready)
         return left
 
@@ -389,10 +396,13 @@ class RowKeeper:
         wanted = rows[batch.retried]
         if not len(wanted):
             return
-        if held.may_try_again(attempt, self._retry.max_attempts):
+        most = self._retry.max_attempts
+        if left.one_more or held.may_try_again(attempt, most):
             left.retry(wanted)
             return
-        reason = f"the handler asked for another attempt after {attempt} of {self._retry.max_attempts}"
+        reason = f"the handler asked for another attempt after {attempt} of {most}"
+        if attempt > most:
+            reason += "; a call that raises, for whatever row, costs all of its rows an attempt"
         held.outcome.give_up("failed", wanted, reason, given)
 
     def _stops(self, error: BaseException, held: _Held) -> bool:

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 RowIndices = npt.NDArray[np.uint32]
 ROUND_SHIFT = 16
 GIVEN_MASK = 0xFFFF
-#: Rounds and attempts that a word can count; a row that waits longer is given up by its policy long before.
+#: What a word can count to. Only a batch that waits whole comes near it: a slot that keeps nothing but rows that wait
+#: counts its rounds anew (PF_GATHERED_ROUND in ext/gather.h).
 LAST_ROUND = 0xFFFF
 #: Until rows that wait for others are looked at again once those have come back.
 BEHIND_NS = 1_000_000
@@ -249,6 +250,8 @@ class Remainder:
     """What is left of rows that were to be given to the handler once each."""
 
     lanes: LanesInHand
+    #: Rows that ask for another attempt at their last one are given it: what used theirs up raised for some other row.
+    one_more: bool = False
     _again: list[RowIndices] = field(default_factory=list)
     _behind: list[RowIndices] = field(default_factory=list)
     _holding: int = 0  #: of _again, those that hold their lanes

@@ -364,14 +364,17 @@ class Completion:
                 self._settle_positions(partitions)
                 self._acknowledge(slot, first, done)
                 size = facts.payload_bytes - self._arena.facts(slot).payload_bytes
-                came_back = [
-                    other for other, pending in self._pending.items() if not (pending.parked or pending.spilled)
-                ]
-                together = gather.merge(self._arena, slot, self._handler.ordering != "unordered", came_back)
-                waits = slot if together is None else together
+                if not self._flow.keeps_apart(facts):
+                    waits = self._gather(slot)
             self._arena.wait_until_due(waits)
             self._lock.notify_all()
         return done, size
+
+    def _gather(self, slot: int) -> int:
+        """The slot in which its rows wait, with those of others where they may."""
+        came_back = [other for other, pending in self._pending.items() if not (pending.parked or pending.spilled)]
+        together = gather.merge(self._arena, slot, self._handler.ordering != "unordered", came_back)
+        return slot if together is None else together
 
     def _settle_positions(self, partitions: Sequence[tuple[int, int, int, int]]) -> None:
         for partition, _messages, _first, next_offset in partitions:

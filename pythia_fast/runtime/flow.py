@@ -101,20 +101,25 @@ class FlowControl:
         if self._watch is None or self._limit is None:
             return
         given_up = facts.failed + (facts.rejected if self._limit.count_rejected else 0)
-        if not done:
-            if given_up:
-                self._given_up[slot] = self._given_up.get(slot, 0) + given_up
-            return
-        given_up += facts.refused + self._given_up.pop(slot, 0)
+        if done:
+            given_up += facts.refused + self._given_up.pop(slot, 0)
+        elif given_up:
+            self._given_up[slot] = self._given_up.get(slot, 0) + given_up
+            given_up = 0
+        left = facts.rows + facts.refused - done
         before = self._watch.gate.state
-        self._watch.settled(_now_s(), done, given_up, facts.opened_ns * 1e-9)
+        self._watch.settled(_now_s(), done, given_up, _begun_s(facts), left)
         self._changed(self._watch.gate, before, f"a batch of at most {PROBE_ROWS} rows is tried")
 
     def dropped(self, slot: int) -> None:
         """A batch comes to nothing: its rows are read again."""
         self._given_up.pop(slot, None)
-        if self._deaths.state == "probing":
-            self._set_gate()
+        if self.state == "probing":
+            self._probe_again()
+
+    def keeps_apart(self, facts: SlotFacts) -> bool:
+        """Whether the rows of a batch that wait must not do so in one slot with those of other batches."""
+        return self._watch is not None and self._watch.keeps_apart(_begun_s(facts))
 
     def hold_back(self, held_back: bool) -> None:
         """Whether what was read is to be finished before more is."""
@@ -158,15 +163,21 @@ class FlowControl:
             raise self._in_vain(self._circuit.gate, "See to the service that the handler calls")
         if self._deaths.exhausted:
             raise self._in_vain(self._deaths, WAY_OUT)
+        if self.state == "probing" and not self._arena.live():
+            self._probe_again()  # what was tried told nothing, or went back with its partition
         if self._watch is not None and self._watch.begin_probe(now_s):
             self._set_gate()
         if self._deaths.begin_probe(now_s):
             self._set_gate()
-        if self.circuit == "half-open" and self._admitted == 0 and not self._probe_is_in_hand():
-            self._set_gate()  # what was in hand went without a call: a batch is read to be tried
         if self._circuit is not None and self._circuit.begin_probe(now_s):
             self._set_gate()
             self._arena.set_circuit(self._circuit.word)
+
+    def _probe_again(self) -> None:
+        """Have another batch read to be tried."""
+        if self._watch is not None:
+            self._watch.forget_probe()
+        self._set_gate()
 
     def _heed_hand(self, now_s: float) -> None:
         if self._wanted_by_hand == (self._hand.state != "open"):
@@ -275,6 +286,11 @@ class FlowControl:
 def _now_s() -> float:
     """The clock of the slots' time stamps."""
     return monotonic_ns() * 1e-9
+
+
+def _begun_s(facts: SlotFacts) -> float:
+    """When the first row of the batch came."""
+    return facts.opened_ns * 1e-9
 
 
 def _circuit(handler: Handler, bounded: bool) -> Circuit | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from pythia_fast import CircuitBreaker
@@ -9,7 +10,7 @@ from pythia_fast._ext.batch_memory import ColumnTooLargeError
 from pythia_fast._ext.plan import Plan
 from pythia_fast._ext.ring import CIRCUIT_CLOSED, CIRCUIT_FAILING, CIRCUIT_HALF_OPEN, CIRCUIT_OPEN
 from pythia_fast.errors import HandlerError, OutputValueError
-from pythia_fast.pool.calls import Calls, Doubt
+from pythia_fast.pool.calls import Calls, Doubt, Probes
 from pythia_fast.pool.notes import Notes, write_notes
 from pythia_fast.pool.search import Search
 from tests.support.ring_feed import make_arena
@@ -20,7 +21,7 @@ MAX_ATTEMPTS = 3
 def make(circuit=CIRCUIT_CLOSED, **options):
     arena = make_arena(Plan(None))
     arena.set_circuit(circuit)
-    return Calls(CircuitBreaker(**options), arena, MAX_ATTEMPTS)
+    return Calls(CircuitBreaker(**options), arena, MAX_ATTEMPTS, Probes(ordered=False))
 
 
 def told(calls):
@@ -186,3 +187,57 @@ def test_a_circuit_that_is_no_more_closed_ends_the_search():
     assert doubt.told(None, None) == []  # for the rows are noted
     assert (doubt.ended(), doubt.waiting) == ([], [0])
     assert calls.left_out(MAX_ATTEMPTS) == calls.spent(MAX_ATTEMPTS) == MAX_ATTEMPTS - 1
+
+
+def parts(ordered, rows=16):
+    """What each of ten probes tries that fail, one after the other."""
+    every, tried = np.arange(rows, dtype=np.uint32), []
+    for failed in range(10):
+        part, others = Probes(ordered, failed).part(every)
+        assert sorted([*part, *others]) == every.tolist()
+        tried.append((int(part[0]), int(part[-1]) + 1))
+    return tried
+
+
+def test_each_probe_that_follows_a_failed_one_tries_fewer_rows():
+    assert parts(ordered=True)[:6] == [(0, 16), (0, 8), (0, 4), (0, 2), (0, 1), (0, 1)]
+    assert parts(ordered=False)[:6] == [(0, 16), (0, 8), (8, 16), (0, 4), (12, 16), (0, 2)]
+    assert parts(ordered=False, rows=1) == [(0, 1)] * 10
+
+
+def groups_of(calls, *groups):
+    return [(rows.tolist(), given) for rows, given in calls.in_parts(list(groups))]
+
+
+def test_a_probe_after_a_failed_one_begins_with_a_part_which_tells_whether_the_service_is_there():
+    rows, others = np.arange(8, dtype=np.uint32), np.arange(8, 10, dtype=np.uint32)
+    calls = make(CIRCUIT_OPEN)
+    assert groups_of(calls, (rows, 1), (others, 0)) == [(rows.tolist(), 1), ([8, 9], 0)]
+    calls.ended(ConnectionError("no"))
+    assert told(calls)[0] == "outage"
+    probe = Calls(calls.breaker, calls.arena, MAX_ATTEMPTS, calls.probes)
+    assert groups_of(probe, (rows, 1), (others, 0)) == [([0, 1, 2, 3], 1), ([4, 5, 6, 7], 1), ([8, 9], 0)]
+    probe.ended(None)
+    assert groups_of(probe, (others, 0)) == [([8, 9], 0)]
+    probe.ended(ConnectionError("no"))
+    assert (probe.spent(1), probe.used_up(MAX_ATTEMPTS)) == (1, True)
+    assert told(probe)[0] == "answered"
+    assert probe.probes.failed == 0
+
+
+def test_a_part_that_fails_is_an_outage_that_costs_nothing():
+    calls = make(CIRCUIT_OPEN)
+    calls.probes.failed = 1
+    calls.ended(ConnectionError("no"))
+    assert (calls.spent(1), calls.used_up(MAX_ATTEMPTS)) == (0, False)
+    assert told(calls)[0] == "outage"
+    assert calls.probes.failed == 2
+
+
+def test_calls_that_are_no_probe_are_of_all_rows():
+    rows = np.arange(8, dtype=np.uint32)
+    calls = Calls(CircuitBreaker(), make().arena, MAX_ATTEMPTS, Probes(ordered=False, failed=3))
+    assert groups_of(calls, (rows, 1)) == [(rows.tolist(), 1)]
+    calls.ended(ConnectionError("no"))
+    told(calls)
+    assert calls.probes.failed == 3

@@ -83,3 +83,56 @@ def test_it_closes_where_a_count_of_the_last_rows_goes_beyond_the_limit(steps):
         assert (watch.gate.state == "closed") in verdicts
         if watch.gate.state == "closed":
             return
+
+
+def probing():
+    """A watch whose probe begins at second 2."""
+    watch = make(ratio=0.5, min_rows=1, pause=1)
+    watch.settled(1.0, 10, 10, 0.0)
+    assert watch.begin_probe(2.0)
+    return watch
+
+
+def test_rows_of_the_probe_that_are_done_at_once_do_not_speak_for_those_that_wait():
+    watch = probing()
+    watch.settled(2.1, 3, 0, 2.05, left=61)
+    assert watch.gate.state == "probing"
+    watch.settled(2.2, 30, 30, 2.05, left=31)
+    assert watch.gate.state == "probing"
+    watch.settled(2.3, 31, 31, 2.05)
+    assert watch.gate.state == "closed"
+    assert watch.gate.why.startswith("61 of 64 rows that were tried were given up (95%)")
+
+
+def test_the_probe_decides_as_soon_as_rows_that_wait_can_change_nothing():
+    watch = probing()
+    watch.settled(2.1, 4, 0, 2.05, left=6)
+    assert watch.gate.state == "probing"
+    watch.settled(2.2, 1, 0, 2.05, left=5)
+    assert watch.gate.state == "open"
+    watch = probing()
+    watch.settled(2.1, 6, 6, 2.05, left=4)
+    assert watch.gate.why.startswith("6 of 10 rows that were tried were given up (60%)")
+
+
+def test_rows_of_the_probe_wait_with_no_others():
+    watch = make(min_rows=1, pause=1)
+    assert not watch.keeps_apart(0.5)
+    watch.settled(1.0, 10, 10, 0.0)
+    assert watch.begin_probe(2.0)
+    assert not watch.keeps_apart(0.5)  # there is no probe yet
+    assert watch.keeps_apart(2.05)
+    watch.settled(2.1, 0, 0, 2.05, left=10)  # it waits whole
+    assert watch.keeps_apart(0.5)
+    watch.settled(2.2, 10, 0, 2.05)
+    assert not watch.keeps_apart(2.05)
+
+
+def test_a_batch_beside_the_probe_decides_nothing_until_that_is_forgotten():
+    watch = probing()
+    watch.settled(2.1, 0, 0, 2.05, left=10)
+    watch.settled(2.2, 10, 10, 2.06)
+    assert watch.gate.state == "probing"
+    watch.forget_probe()
+    watch.settled(2.3, 10, 0, 2.07)
+    assert watch.gate.state == "open"

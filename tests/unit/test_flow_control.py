@@ -1,0 +1,132 @@
+"""pythia_fast.runtime.flow: which batches its probes are, over an arena that the test fills."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from pythia_fast import CircuitBreaker, DeadLetterLimit
+from pythia_fast._ext.intake import GATE_OPEN
+from pythia_fast._ext.ring import CIRCUIT_CLOSED
+from pythia_fast.runtime import flow
+from pythia_fast.runtime.flow import PROBE_ROWS, FlowControl
+
+SECOND_NS = 1_000_000_000
+
+
+class Arena:
+    """What FlowControl looks at."""
+
+    def __init__(self) -> None:
+        self.circuit = CIRCUIT_CLOSED
+        self.batches: list[tuple[int, int]] = []
+
+    def live(self):
+        return self.batches
+
+    def set_circuit(self, word):
+        self.circuit = word
+
+
+class Runtime:
+    """A handler's FlowControl, what its intake was told, and a clock."""
+
+    def __init__(self, monkeypatch, **options) -> None:
+        options = {"dead_letter_limit": None, "breaker": None, **options}
+        self.arena = Arena()
+        self.gates: list[int] = []
+        self.now_s = 100.0
+        self.lines: list[str] = []
+        monkeypatch.setattr(flow, "_now_s", lambda: self.now_s)
+        self.flow = FlowControl(
+            SimpleNamespace(name="handler", **options),
+            self.arena,
+            bounded=False,
+            admit=self.gates.append,
+            log=self.lines.append,
+        )
+
+    def settle(self, *, rows: int, failed: int, done: int | None = None, opened_s: float | None = None, slot: int = 0):
+        """A round of a batch is durable; without ``done`` its last one."""
+        opened_s = self.now_s if opened_s is None else opened_s
+        facts = SimpleNamespace(rows=rows, refused=0, failed=failed, rejected=0, opened_ns=int(opened_s * SECOND_NS))
+        parked = done is not None
+        self.flow.settled(slot, facts, done=rows if done is None else done, parked=parked, killed=0)
+        return facts
+
+    def turn(self, after_s: float = 0.0) -> None:
+        self.now_s += after_s
+        self.flow.turn()
+
+
+@pytest.fixture
+def paused(monkeypatch):
+    """Too many rows were given up; a second later one batch is read."""
+    runtime = Runtime(monkeypatch, dead_letter_limit=DeadLetterLimit(ratio=0.5, min_rows=10, pause=1))
+    runtime.settle(rows=10, failed=10)
+    assert runtime.flow.state == "paused"
+    runtime.turn(after_s=1.0)
+    assert (runtime.flow.state, runtime.gates) == ("probing", [0, PROBE_ROWS])
+    runtime.now_s += 0.5
+    return runtime
+
+
+def test_the_rounds_of_a_probe_count_together(paused):
+    opened_s = paused.now_s
+    paused.settle(rows=64, failed=0, done=3, opened_s=opened_s)
+    assert paused.flow.state == "probing"
+    paused.settle(rows=61, failed=61, opened_s=opened_s)
+    assert paused.flow.state == "paused"
+    assert "61 of 64 rows that were tried" in paused.lines[-1]
+
+
+def test_rows_given_up_of_a_probe_that_waits_whole_are_kept_in_mind(paused):
+    opened_s = paused.now_s
+    paused.settle(rows=64, failed=40, done=0, opened_s=opened_s)
+    assert paused.flow.state == "probing"
+    paused.settle(rows=64, failed=0, opened_s=opened_s)
+    assert "40 of 64 rows that were tried" in paused.lines[-1]
+
+
+def test_a_probe_that_waits_is_kept_apart(paused):
+    before = paused.settle(rows=10, failed=0, done=0, opened_s=100.0, slot=1)
+    assert not paused.flow.keeps_apart(before)
+    probe = paused.settle(rows=64, failed=0, done=0)
+    assert paused.flow.keeps_apart(probe)
+    assert paused.flow.keeps_apart(before)
+
+
+def test_another_batch_is_read_where_the_one_that_was_tried_is_gone(paused):
+    paused.arena.batches = [(0, 0)]
+    paused.turn()
+    assert paused.gates == [0, PROBE_ROWS]
+    paused.settle(rows=64, failed=0, done=0)
+    paused.arena.batches = []
+    paused.turn()
+    assert paused.gates == [0, PROBE_ROWS, PROBE_ROWS]
+    paused.settle(rows=64, failed=0, opened_s=paused.now_s + 0.1)
+    assert (paused.flow.state, paused.gates[-1]) == ("open", GATE_OPEN)
+
+
+def test_another_batch_is_read_where_the_one_that_was_tried_comes_to_nothing(paused):
+    paused.arena.batches = [(0, 0)]
+    paused.settle(rows=64, failed=0, done=0)
+    paused.flow.dropped(0)
+    assert paused.gates == [0, PROBE_ROWS, PROBE_ROWS]
+    paused.settle(rows=64, failed=64, opened_s=paused.now_s + 0.1)
+    assert paused.flow.state == "paused"
+
+
+def test_a_half_open_circuit_has_another_batch_read_where_the_one_it_waits_for_is_gone(monkeypatch):
+    runtime = Runtime(monkeypatch, breaker=CircuitBreaker(failure_threshold=1, recovery_timeout=1))
+    runtime.flow.reported("outage", "ConnectionError")
+    assert runtime.flow.circuit == "open"
+    runtime.turn(after_s=1.0)
+    assert (runtime.flow.circuit, runtime.gates) == ("half-open", [0, PROBE_ROWS])
+    runtime.arena.batches = [(0, 0)]
+    runtime.turn()
+    assert runtime.gates == [0, PROBE_ROWS]
+    runtime.arena.batches = []
+    runtime.turn()
+    assert runtime.gates == [0, PROBE_ROWS, PROBE_ROWS]

@@ -12,6 +12,7 @@ enum {
     PF_UNWRITABLE_BREAK = 1, /* a line break inside the payload of a line */
     PF_UNWRITABLE_NULL = 2,  /* no payload at all */
     PF_UNWRITABLE_LARGE = 3, /* more than a frame can say */
+    PF_UNWRITABLE_EMPTY = 4, /* an empty line, which is no record for who reads the file */
 };
 
 typedef struct {
@@ -26,6 +27,10 @@ typedef struct {
 } pf_written;
 
 enum { PF_WRITE_FRAMES = 0, PF_WRITE_LINES = 1, PF_WRITE_RECORDS = 2 };
+
+static inline int pf_is_empty_line(const uint8_t *payload, uint32_t size) {
+    return size == 0 || (size == 1 && payload[0] == '\r');
+}
 
 /* Write at most `count` records to `into`, which has room for `size` bytes, and 4 more for each when they are written
  * whole: a record takes 12 bytes beside its payload, a line 1, a frame 4.  Returns 0, or -1 when the records end inside
@@ -46,9 +51,10 @@ static int pf_write_payloads(const uint8_t *records, size_t size, int form, uint
             continue;
         }
         uint32_t reason = form == PF_WRITE_RECORDS ? PF_UNWRITABLE_LARGE
-                          : one.payload_size == PF_NO_BYTES                         ? PF_UNWRITABLE_NULL
-                          : lines && memchr(one.payload, '\n', one.payload_size) ? PF_UNWRITABLE_BREAK
-                                                                                  : 0;
+                          : one.payload_size == PF_NO_BYTES                             ? PF_UNWRITABLE_NULL
+                          : lines && pf_is_empty_line(one.payload, one.payload_size) ? PF_UNWRITABLE_EMPTY
+                          : lines && memchr(one.payload, '\n', one.payload_size)     ? PF_UNWRITABLE_BREAK
+                                                                                      : 0;
         if (reason) {
             unwritable[done.unwritable++] = (pf_unwritable){done.records, reason};
         } else {

@@ -8,6 +8,7 @@ from libc.stdlib cimport free, malloc
 cdef extern from "file_lines.h" nogil:
     enum:
         PF_UNWRITABLE_BREAK
+        PF_UNWRITABLE_EMPTY
         PF_UNWRITABLE_NULL
         PF_UNWRITABLE_LARGE
         PF_WRITE_FRAMES
@@ -31,6 +32,7 @@ cdef extern from "file_lines.h" nogil:
     )
 
 REASONS = {
+    PF_UNWRITABLE_EMPTY: "an empty payload would be an empty line, which is no record",
     PF_UNWRITABLE_BREAK: "a payload with a line break cannot be one line of a file",
     PF_UNWRITABLE_NULL: "a null payload has no place in a file",
     PF_UNWRITABLE_LARGE: "the record is larger than the 4 GiB that a frame can say",

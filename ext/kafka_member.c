@@ -85,28 +85,34 @@ static int left_ms(int64_t until)
     return left > 0 ? (int)(left / 1000000) + 1 : 0;
 }
 
+static int slice_ms(int64_t until)
+{
+    int left = left_ms(until);
+    return left < PF_KAFKA_HURRY_MS ? left : PF_KAFKA_HURRY_MS;
+}
+
 /* The answer comes to a queue of this call's own: after a timeout the queue goes, and with it the answer.  A commit before
  * that is not answered in that time may still come after this one, which is sent all the same, though no time is left to
  * wait for it: it then has to be made again, which is better than none. */
 int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition_list_t *offsets, int timeout_ms)
 {
     int64_t until = pf_kafka_now_ns() + timeout_ms * 1000000ll;
-    for (int left; atomic_load(&self->commit_under_way) && (left = left_ms(until)) > 0;)
-        self->api->queue_poll_callback(self->commits, left);
+    while (atomic_load(&self->commit_under_way) && left_ms(until) > 0 && !pf_kafka_is_hurried(self))
+        self->api->queue_poll_callback(self->commits, slice_ms(until));
     int result = RD_KAFKA_ERR_TIMED_OUT;
     rd_kafka_queue_t *answers = self->api->queue_new(self->client);
     int error = self->api->commit_queue(self->client, offsets, answers, on_waited_commit, &result);
-    if (error == RD_KAFKA_ERR_NONE)
-        self->api->queue_poll_callback(answers, left_ms(until));
-    else
+    if (error != RD_KAFKA_ERR_NONE)
         result = error;
+    else /* once at least: what has come already is taken, whatever time is left */
+        while (self->api->queue_poll_callback(answers, slice_ms(until)) == 0 && left_ms(until) > 0 &&
+               !pf_kafka_is_hurried(self))
+            ;
     self->api->queue_destroy(answers);
     return result;
 }
 
 /* ---- leaving -------------------------------------------------------------------------------------------- */
-
-enum { LEAVE_POLL_MS = 50 };
 
 /* Leave the group: rebalances are answered (answer_while_closing) by the queue's poll until librdkafka says that it is
  * out.  A broker that does not answer would have it wait without end, so there is a limit; then the group finds out
@@ -120,11 +126,11 @@ int pf_kafka_source_leave(pf_kafka_source *self, int64_t leave_ms)
         return 0;
     }
     do { /* once at least: a rebalance that waits for its answer would hold the destruction up without end */
-        ssize_t got = self->api->consume_batch_queue(self->queue, LEAVE_POLL_MS, self->messages, PF_KAFKA_FETCH);
+        ssize_t got = self->api->consume_batch_queue(self->queue, PF_KAFKA_HURRY_MS, self->messages, PF_KAFKA_FETCH);
         for (ssize_t i = 0; i < got; i++)
             self->api->message_destroy(self->messages[i]);
         if (self->api->consumer_closed(self->client))
             return 1;
-    } while (pf_kafka_now_ns() < deadline);
+    } while (pf_kafka_now_ns() < deadline && !pf_kafka_is_hurried(self));
     return 0;
 }

@@ -29,6 +29,7 @@ from kafka_source cimport (
     pf_kafka_spent_bytes,
     pf_kafka_topic,
 )
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from rdkafka_api cimport (
     RD_KAFKA_CONSUMER,
@@ -75,15 +76,24 @@ def surely_has_no_headers(const uint8_t[::1] record not None, size_t at, size_t 
     return pf_kafka_surely_has_no_headers(&record[0] + at, size) != 0
 
 
+cdef int is_hurried(void *asked) noexcept with gil:
+    return bool((<object>asked)())
+
+
 cdef class KafkaReaderNative(NativeSource):
-    """One librdkafka consumer made of ``options``; ``bounded`` ends at the ends given to ``assign``."""
+    """One librdkafka consumer made of ``options``; ``bounded`` ends at the ends given to ``assign``.
+
+    ``hurried``: asked again and again while a commit's answer, the leave or the end of the client is waited for; once
+    it says so, that is not waited for any longer. In the main thread the handlers of signals run meanwhile.
+    """
 
     cdef pf_kafka_source _state
     cdef const pf_rdkafka *_api
     cdef bint _open
     cdef int _pid
+    cdef object _hurried
 
-    def __cinit__(self, dict options, bint bounded=False):
+    def __cinit__(self, dict options, bint bounded=False, hurried=None):
         self._api = rdkafka()
         pf_keep_freed_heap()
         cdef rd_kafka_conf_t *conf = configuration(options)
@@ -94,6 +104,10 @@ cdef class KafkaReaderNative(NativeSource):
         self._open = True
         self._pid = os.getpid()
         self._state.bounded = bounded
+        if hurried is not None:
+            self._hurried = hurried
+            self._state.is_hurried = is_hurried
+            self._state.asked = <void *>hurried
         # A plugin may intercept messages before we see them: then nothing is known about where their values lie.
         self._state.values_in_place = self._api.version() < NEXT_MAJOR_VERSION and "plugin.library.paths" not in options
         pf_kafka_source_configure(&self._state, conf)
@@ -109,20 +123,26 @@ cdef class KafkaReaderNative(NativeSource):
         # In a forked child librdkafka's threads do not exist: there is nothing that could be closed. Here a group that
         # was not left has to be: librdkafka waits without end for the answer to a rebalance that nobody was told of.
         if self._open and self._pid == os.getpid():
-            pf_kafka_source_release(&self._state, FORGOTTEN_LEAVE_MS)
+            self._state.is_hurried = NULL  # who would be asked may be gone
+            pf_kafka_source_release(&self._state, FORGOTTEN_LEAVE_MS, -1)
 
-    def close(self, double leave_s):
-        """Leave the group, which may take so many seconds, and close the connections.
+    def close(self, double leave_s, double end_s):
+        """Leave the group, and close the connections; each may take so many seconds. Whether all is closed.
 
         The source must not be polled any more. Where no broker answers in time, the group finds out by itself when the
-        session has timed out.
+        session has timed out, and librdkafka closes the connections once its requests have.
         """
         if not self._open:
-            return
+            return True
         self._open = False
         cdef int64_t leave_ms = <int64_t>(leave_s * 1000)
+        cdef int64_t end_ms = <int64_t>(end_s * 1000)
+        cdef bint is_over
         with nogil:
-            pf_kafka_source_release(&self._state, leave_ms)
+            is_over = pf_kafka_source_release(&self._state, leave_ms, end_ms)
+        if not is_over:
+            Py_INCREF(self)  # the client's callbacks use it for as long as librdkafka takes
+        return is_over
 
     cdef int _check_open(self) except -1:
         if not self._open:

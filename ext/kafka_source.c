@@ -1,4 +1,5 @@
 #include "kafka_source.h"
+#include "kafka_farewell.h"
 #include "kafka_headers.h"
 
 #include <stdlib.h>
@@ -401,8 +402,30 @@ void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
     self->api->queue_io_event_enable(self->queue, self->pipe.write_fd, "m", 1);
 }
 
-void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms)
+/* Whether the client is gone within the time. */
+static int end_client(pf_kafka_source *self, int flags, int64_t end_ms)
 {
+    if (end_ms < 0) {
+        self->api->destroy_flags(self->client, flags);
+        return 1;
+    }
+    int64_t deadline = pf_kafka_now_ns() + end_ms * 1000000;
+    pf_kafka_farewell *farewell = pf_kafka_farewell_begin(self->api, self->client, flags);
+    if (farewell == NULL)
+        return 1;
+    while (!pf_kafka_farewell_is_over(farewell)) {
+        if (pf_kafka_now_ns() >= deadline || pf_kafka_is_hurried(self)) {
+            pf_kafka_farewell_abandon(farewell);
+            return 0;
+        }
+    }
+    free(farewell);
+    return 1;
+}
+
+int pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms, int64_t end_ms)
+{
+    int is_over = 1;
     self->closing = 1;
     for (uint32_t i = self->next; i < self->count; i++)
         self->api->message_destroy(self->messages[i]);
@@ -413,12 +436,14 @@ void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms)
         int left = pf_kafka_source_leave(self, leave_ms);
         self->api->queue_destroy(self->queue);
         self->api->queue_destroy(self->commits);
-        self->api->destroy_flags(self->client, left ? 0 : RD_KAFKA_DESTROY_NO_CONSUMER_CLOSE);
+        is_over = end_client(self, left ? 0 : RD_KAFKA_DESTROY_NO_CONSUMER_CLOSE, end_ms);
         self->client = NULL;
     }
     pf_kafka_places_free(&self->partitions);
     free(self->headers.bytes);
     self->headers = (pf_header_room){0};
     pf_wake_close(&self->pipe);
-    pf_kafka_notes_destroy(&self->notes);
+    if (is_over)
+        pf_kafka_notes_destroy(&self->notes);
+    return is_over;
 }

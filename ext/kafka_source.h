@@ -37,6 +37,8 @@ typedef struct {
     uint32_t is_paused;
     uint32_t failed;  /* poll returns PF_SOURCE_FAILED */
     uint32_t closing; /* rebalances are answered at once, by giving everything up */
+    int (*is_hurried)(void *asked); /* whether to wait for the network no longer; NULL: never */
+    void *asked;
     uint32_t bounded;
     uint32_t values_in_place; /* values lie in the record they came in (kafka_headers.h) */
     int64_t end_not_before_ns; /* bounded: an empty assignment means "all done" only from then on */
@@ -61,8 +63,9 @@ void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf);
 /* Take over an open consumer: its queue is what poll reads. */
 void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client);
 /* Drop what is kept, close the consumer if there is one, free all.  Leaving its group may take so
- * long; 0: it is not left. */
-void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms);
+ * long; 0: it is not left.  So may ending the client; below 0: however long it takes.  0: that is not over, and
+ * what the client's callbacks use of this source has to stay in memory. */
+int pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms, int64_t end_ms);
 
 /* After partitions were lost: drop the kept messages of those, and what was remembered of topic handles. */
 void pf_kafka_source_forget(pf_kafka_source *self);
@@ -84,6 +87,14 @@ int pf_kafka_source_commit(pf_kafka_source *self, const rd_kafka_topic_partition
 int pf_kafka_source_leave(pf_kafka_source *self, int64_t leave_ms);
 
 int64_t pf_kafka_now_ns(void);
+
+/* How long a wait may last before it is asked again whether there is a hurry. */
+#define PF_KAFKA_HURRY_MS 50
+
+static inline int pf_kafka_is_hurried(const pf_kafka_source *self)
+{
+    return self->is_hurried != NULL && self->is_hurried(self->asked);
+}
 
 /* Benchmarks' yardstick: what the bare queue gives.  Counts messages and payload bytes, appends nothing. */
 uint64_t pf_kafka_source_count(pf_kafka_source *self, uint64_t messages, int64_t timeout_us, uint64_t *bytes);

@@ -35,6 +35,8 @@ cdef extern from "kafka_source.h" nogil:
         uint32_t next, count
         uint64_t held_bytes
         uint32_t failed
+        int (*is_hurried)(void *asked) noexcept nogil
+        void *asked
         uint32_t bounded
         uint32_t values_in_place
         int64_t end_not_before_ns
@@ -46,7 +48,7 @@ cdef extern from "kafka_source.h" nogil:
     int pf_kafka_source_init(pf_kafka_source *self, const pf_rdkafka *api)
     void pf_kafka_source_configure(pf_kafka_source *self, rd_kafka_conf_t *conf)
     void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
-    void pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms)
+    int pf_kafka_source_release(pf_kafka_source *self, int64_t leave_ms, int64_t end_ms)
     void pf_kafka_source_forget(pf_kafka_source *self)
     void pf_kafka_source_pause(pf_kafka_source *self, uint32_t pause)
     int pf_kafka_source_keep_alive(pf_kafka_source *self)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pythia_fast.brokers.group_share import GROUP_VARIABLE
@@ -78,3 +79,33 @@ def _check_feeding(handler: Handler) -> None:
                 f"handler {handler.name!r}: its {option} is {place}, which its source reads, so that it would feed "
                 "itself without an end: give it another one"
             )
+
+
+def check_report(report: Path, handlers: Iterable[Handler], state_dir: Path) -> None:
+    """Raise ConfigError where the report would replace a file that the run reads or writes."""
+    if report.exists() and not report.is_file():
+        return  # a device or a pipe is written into, and loses nothing
+    for handler in handlers:
+        for what, path in _files_of(handler, state_dir):
+            if is_same_file(report, path):
+                raise ConfigError(
+                    f"the report would replace {path}, {what} of handler {handler.name!r}: give it a file of its own"
+                )
+
+
+def _files_of(handler: Handler, state_dir: Path) -> Iterator[tuple[str, str | Path]]:
+    from pythia_fast.runtime.dead_letter import default_files
+
+    yield from (("a source", path) for path in handler.source.files())
+    for what, sink in (("the sink", handler.sink), ("the dead letters", handler.dead_letter)):
+        if sink is not None and (path := sink.file()) is not None:
+            yield what, path
+    yield from (("the dead letters", letters) for letters in default_files(state_dir, handler.name))
+
+
+def is_same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths name one file, or would once it is there."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)

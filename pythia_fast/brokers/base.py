@@ -95,6 +95,7 @@ class ReaderContext:
         frozenset()
     )  #: (device, inode) of the files that the handler's own sinks write, that of dead letters too
     letters: tuple[Path, ...] = ()  #: where dead letters of the handler may be in the state folder, resolved
+    hurried: Callable[[], bool] | None = None  #: whether the run is to end at once, asked while a broker is waited for
 
 
 class Reader(ABC):

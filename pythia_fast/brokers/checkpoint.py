@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import quote
 
 import msgspec
@@ -27,6 +28,8 @@ TAIL_BYTES = 1024
 #: Of a group's name, percent-encoded: file systems take names of 255 bytes, and ".json.new" stands behind it.
 MOST_NAME_BYTES = 240
 
+#: What the kernel takes for a place in a file.
+Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Identity = tuple[int, int]  #: device, inode
 
 
@@ -37,7 +40,7 @@ def identity_of(facts: os.stat_result) -> Identity:
 class Tail(msgspec.Struct, frozen=True):
     """The last bytes before a position, at most TAIL_BYTES of them."""
 
-    end: int
+    end: Offset
     sha256: str
 
 
@@ -61,12 +64,14 @@ class FilePosition(msgspec.Struct):
     path: str
     device: int
     inode: int
-    head_bytes: int  #: length of the head that was hashed: the file may have been short
+    #: Length of the head that was hashed: the file may have been short.
+    head_bytes: Annotated[int, msgspec.Meta(ge=0, le=HEAD_BYTES)]
     head_sha256: str
-    position: int
-    end: int | None = None  #: where its last record ends, once it was read to its end
-    size: int = 0  #: bytes it had when it was last looked at
+    position: Offset
+    end: Offset | None = None  #: where its last record ends, once it was read to its end
+    size: Offset = 0  #: bytes it had when it was last looked at
     tail: Tail | None = None  #: at the position or before it; None: none was stored, as once was the rule
+    path_bytes: bytes | None = None  #: a stored path that is not UTF-8, of which ``path`` is a likeness
 
     @property
     def finished(self) -> bool:
@@ -169,11 +174,27 @@ def stored_positions(path: Path) -> list[FilePosition]:
         stored = msgspec.json.decode(path.read_bytes(), type=_Stored)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise SourceError(
+            f"the checkpoint {path} cannot be read: {error.strerror}; mend that, or choose another folder with "
+            "--state-dir"
+        ) from None
     except msgspec.DecodeError as error:
         raise SourceError(f"the checkpoint {path} cannot be read ({error}); {_RESTART}") from None
     if stored.version != 1:
         raise SourceError(f"the checkpoint {path} has version {stored.version}, this program knows version 1")
+    for entry in stored.files:
+        if entry.path_bytes is not None:
+            entry.path, entry.path_bytes = os.fsdecode(entry.path_bytes), None
     return stored.files
+
+
+def _storable(entry: FilePosition) -> FilePosition:
+    """The same as JSON can hold it: names of files are bytes, and need not be UTF-8."""
+    if not any("\ud800" <= sign <= "\udfff" for sign in entry.path):
+        return entry
+    name = os.fsencode(entry.path)
+    return msgspec.structs.replace(entry, path=name.decode(errors="backslashreplace"), path_bytes=name)
 
 
 class Checkpoint:
@@ -218,7 +239,8 @@ class Checkpoint:
 
     def save(self, files: Iterable[FilePosition]) -> None:
         """Replace what is stored; durable on return. Raises SourceError when the disk refuses."""
-        text = msgspec.json.format(msgspec.json.encode(_Stored(1, self._group, list(files))), indent=1)
+        stored = _Stored(1, self._group, [_storable(entry) for entry in files])
+        text = msgspec.json.format(msgspec.json.encode(stored), indent=1)
         beside = self.path.with_suffix(".json.new")
         try:
             with open(

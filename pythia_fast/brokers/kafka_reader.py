@@ -33,22 +33,26 @@ IN_PROGRESS = -178
 TRANSPORT = -195
 RESOLVE = -193
 AUTHENTICATION = -169
+TIMED_OUT = -185
 FATAL = -150
 MAX_POLL_EXCEEDED = -147
 AUTO_OFFSET_RESET = -140
 INVALID_SESSION_TIMEOUT = 26
 #: Connection trouble of one broker: told as one sentence once no broker is left.
-CONNECTION_ERRORS = frozenset({TRANSPORT, RESOLVE, ALL_BROKERS_DOWN, -185, -181})
+CONNECTION_ERRORS = frozenset({TRANSPORT, RESOLVE, ALL_BROKERS_DOWN, TIMED_OUT, -181})
 #: Commit errors that end by themselves: the coordinator moves or loads, a rebalance is under way.
-PASSING_COMMIT_ERRORS = frozenset({TRANSPORT, -180, -185, 7, 14, 15, 16, 27})
+PASSING_COMMIT_ERRORS = frozenset({TRANSPORT, -180, TIMED_OUT, 7, 14, 15, 16, 27})
 WARNING = 4  #: syslog level
 
 CHECK_SECONDS = 1.0  #: between looks at a broker or topic that is not there
 FIRST_COMPLAINT_SECONDS = 3.0
 QUERY_MS = 10_000
 COMMIT_SECONDS = 5.0
-#: Until a group is left without its coordinator having said so.
+#: Until a group is left without its coordinator having said so; less where the last commit was not answered either.
 LEAVE_SECONDS = 3.0
+SILENT_LEAVE_SECONDS = 0.5
+#: Until a client that waits for answers is left to itself.
+END_SECONDS = 1.5
 #: until="end": a member without partitions is done once it has been so for this long; a cooperative group
 #: gives a new member its partitions only with the second rebalance.
 EMPTY_SECONDS = 10.0
@@ -78,8 +82,9 @@ class KafkaReader(Reader):
         self._away_reason = ""
         self._ever_reached = False
         self._closed = False
+        self._silent = False  #: the last commit that was waited for was not answered
         options = consumer.librdkafka_options(context)
-        self.native: KafkaReaderNative = KafkaReaderNative(options, self._bounded)
+        self.native: KafkaReaderNative = KafkaReaderNative(options, self._bounded, context.hurried)
         self._quiet = QuietPartitions(self.native, self._topics)
         self._missing = MissingTopics(self.native, self._topics, self._servers, self._troubles, context.log)
         access, client_id = consumer.connection_options(), options["client.id"]
@@ -291,12 +296,14 @@ class KafkaReader(Reader):
         deadline = time.monotonic() + COMMIT_SECONDS
         while True:
             error = self.native.commit(offsets, max(0.0, deadline - time.monotonic()) if wait else None)
+            self._silent = wait and error == TIMED_OUT
             if error == 0:
                 self._committed.update({(topic, partition): offset for topic, partition, offset in offsets})
                 return ""
             if error == IN_PROGRESS:
                 return None
-            if not wait or error not in PASSING_COMMIT_ERRORS or time.monotonic() >= deadline:
+            hurried = self._context.hurried is not None and self._context.hurried()
+            if not wait or error not in PASSING_COMMIT_ERRORS or time.monotonic() >= deadline or hurried:
                 break
             time.sleep(0.05)
         where = partition_names([offset[:2] for offset in offsets])
@@ -437,4 +444,4 @@ class KafkaReader(Reader):
             self._last_positions.update(self.native.positions())  # what progress() tells from now on
             self._closed = True
             self._quiet.close()
-            self.native.close(LEAVE_SECONDS)
+            self.native.close(SILENT_LEAVE_SECONDS if self._silent else LEAVE_SECONDS, END_SECONDS)

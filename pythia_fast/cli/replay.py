@@ -102,12 +102,15 @@ def replay(
       python -m pythia_fast replay .pythia/orders/dead-letters/score.ndjson --app orders:app
     """
     from pythia_fast.cli.pace import FeederStart, parse_speed
+    from pythia_fast.handler_checks import is_same_file
     from pythia_fast.moving.recording import begins_with_record
 
     if (app is None) == (to is None):
         raise ConfigError("give --app MODULE:APP, whose handler gets the messages, or --to TARGET: one of the two")
     if not os.path.isfile(file):
         raise ConfigError(no_file(file))
+    if report is not None and is_same_file(report, file):
+        raise ConfigError(f"the report would replace {file}, which is replayed: give it a file of its own")
     pace = parse_speed(speed)
     loaded, name = handled_by(app, handler, no_sink) if app is not None else sent_to(str(to), handler, no_sink)
     folder = state_dir or own_folder(Path(".pythia") / loaded.name)

@@ -109,7 +109,11 @@ def run_app(
     """
     from pythia_fast.cli.progress import Observers, make_display
     from pythia_fast.cli.report_file import ReportWriter
+    from pythia_fast.handler_checks import check_report
 
+    if report_path is not None:
+        chosen = [each for name, each in app.handlers.items() if handlers is None or name in handlers]
+        check_report(report_path, chosen, state_dir or Path(".pythia") / app.name)
     display = make_display(quiet=quiet)
     display.note = note
     writers = [ReportWriter(report_path)] if report_path is not None else []

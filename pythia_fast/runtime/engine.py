@@ -93,6 +93,7 @@ class Engine:
                     state_dir=state_dir,
                     connect_timeout=connect_timeout,
                     log=self._event,
+                    hurried=lambda: self._stop.killed,
                     drain_timeout=drain_timeout,
                     memory_bytes=memory_bytes,
                 )
@@ -140,7 +141,9 @@ class Engine:
             finally:
                 self._watched_until = time.monotonic()
             for run in self._runs:
-                run.close(at_once=self._ending == "killed")
+                run.close(at_once=self._stop.killed)
+            if self._stop.killed:
+                self._ending = "killed"
             self._next_memory = 0.0
             self._sample()
             if self._ending != "killed" and all(run.at_rest for run in self._runs):  # else some process may hang

@@ -57,6 +57,7 @@ class HandlerRun:
         state_dir: Path,
         connect_timeout: float | None,
         log: Callable[[str], None],
+        hurried: Callable[[], bool],
         drain_timeout: float,
         memory_bytes: int,
     ) -> None:
@@ -69,6 +70,7 @@ class HandlerRun:
         self._state_dir = state_dir
         self._connect_timeout = connect_timeout
         self._log = log
+        self._hurried = hurried
         self._reader: Reader | None = None
         self._partitions: dict[int, Partition] = {}
         self._handled: dict[int, tuple[int, int]] = {}  #: slot -> (batch, rows of it handled) at the last death there
@@ -162,6 +164,7 @@ class HandlerRun:
                 rows_in_hand=handler.batch_size * (self._shape["credit"] * self.workers + 1),
                 written=self._dead_letters.files() | (self._sink.files() if self._sink is not None else frozenset()),
                 letters=tuple(default_files(self._state_dir, handler.name)),
+                hurried=self._hurried,
             )
         )
         opened.callback(self._reader.close)

@@ -468,3 +468,36 @@ def test_a_group_names_a_file_or_is_refused_with_what_helps(tmp_path: Path) -> N
     assert checkpoint.path.exists()
     with pytest.raises(SourceError, match=r"takes 246 bytes of at most 240 .*: give a shorter consumer_group$"):
         Checkpoint(tmp_path, longest + "é")
+
+
+def test_names_that_are_not_utf8_keep_their_positions(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = [b"\xff.ndjson", b"\\xff.ndjson", "\N{SNOWMAN}.ndjson".encode()]
+    for number, name in enumerate(names):
+        (folder / os.fsdecode(name)).write_bytes(b"%d\n" % number)
+    pattern = folder / "*.ndjson"
+    assert sorted(value or b"" for value in read(pattern, tmp_path)) == [b"0", b"1", b"2"]
+    assert read(pattern, tmp_path) == []
+    with closing(Checkpoint(tmp_path, "g")) as checkpoint:
+        assert sorted(os.path.basename(os.fsencode(entry.path)) for entry in checkpoint.files) == sorted(names)
+
+
+def test_a_checkpoint_that_cannot_be_opened_is_refused_by_name(numbers: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "g.json").mkdir(parents=True)
+    with pytest.raises(SourceError, match=r"g\.json cannot be read: Is a directory; .*--state-dir"):
+        read(numbers, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "number"),
+    [("position", -1), ("position", 99999999999999999999999), ("head_bytes", -5), ("head_bytes", 2**40), ("size", -1)],
+)
+def test_a_checkpoint_of_odd_numbers_is_refused(numbers: Path, tmp_path: Path, field: str, number: int) -> None:
+    read(numbers, tmp_path, commit=10)
+    path = tmp_path / "checkpoints" / "g.json"
+    stored = json.loads(path.read_bytes())
+    stored["files"][0][field] = number
+    path.write_text(json.dumps(stored))
+    with pytest.raises(SourceError, match=rf"g\.json cannot be read .*{field}"):
+        read(numbers, tmp_path)

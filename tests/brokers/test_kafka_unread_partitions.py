@@ -47,7 +47,7 @@ class Group:
 
     def member(self, instance: str) -> Member:
         made = Member(KafkaConsumer(self.topic, group_instance_id=instance, **self.options), self._folder)
-        self._stack.callback(made.reader.native.close, 0)
+        self._stack.callback(made.reader.native.close, 0, 1)
         return made
 
     def foreign(self) -> Consumer:
@@ -82,7 +82,7 @@ def kill_while_it_gives_back(killed: Member, poll_others: Callable[[], object]) 
         poll_others()
         if collecting_sink.poll(killed.reader.native, killed.sink, timeout_us=20_000) == CALL:
             told = {kind for kind, *_ in killed.reader.native.take_notes()}
-    killed.reader.native.close(0)  # the group is not told
+    killed.reader.native.close(0, 1)  # the group is not told
 
 
 def wait_until(done: Callable[[], bool], meanwhile: Callable[[], object] = lambda: time.sleep(0.02)) -> None:

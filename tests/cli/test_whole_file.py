@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.cli.whole_file import check_writable, write_whole
 from pythia_fast.report import RunReport
-from tests.support.command_line import ENVIRONMENT, HEAD, command
+from tests.support.command_line import ENVIRONMENT, HEAD, TWO_HANDLERS, command, run
 
 APP = HEAD + '\n@app.batch_handler(source=MemoryConsumer([b"1"]), decoder="raw")\ndef look(batch): pass\n'
 
@@ -123,3 +124,28 @@ def test_a_report_on_standard_output_comes_beside_the_summary(tmp_path: Path, re
     report, _, summary = finished.stdout.partition(b"orders: done")
     assert RunReport.from_json(report.strip()).rows == 1
     assert b"rows/s" in summary
+
+
+@pytest.mark.parametrize("report", ["orders.ndjson", "link", "scored.ndjson", "state/dead-letters/score-1.ndjson"])
+def test_a_report_does_not_replace_what_the_run_reads_or_writes(tmp_path: Path, report: str) -> None:
+    (tmp_path / "shop.py").write_text(TWO_HANDLERS)
+    orders = tmp_path / "orders.ndjson"
+    orders.write_bytes(b'{"price":1,"qty":1}\n')
+    (tmp_path / "link").hardlink_to(orders)
+    (tmp_path / "state" / "dead-letters").mkdir(parents=True)
+    options = ["--until-end", "--state-dir", "state", "--report", report]
+    finished = run(tmp_path, "run", "shop:app", *options)
+    assert finished.returncode == ExitCode.USAGE
+    assert "error: the report would replace " in finished.stderr
+    assert orders.read_bytes() == b'{"price":1,"qty":1}\n'
+    assert not (tmp_path / "scored.ndjson").exists()
+
+
+@pytest.mark.parametrize("speed", ["max", "100/s"])
+def test_a_report_does_not_replace_what_is_replayed(tmp_path: Path, speed: str) -> None:
+    (tmp_path / "shop.py").write_text(APP)
+    (tmp_path / "rows").write_bytes(b"1\n")
+    finished = run(tmp_path, "replay", "rows", "--app", "shop:app", "--speed", speed, "--report", "./rows")
+    assert finished.returncode == ExitCode.USAGE
+    assert "error: the report would replace rows" in finished.stderr
+    assert (tmp_path / "rows").read_bytes() == b"1\n"

@@ -28,9 +28,10 @@ def test_lines_and_frames_hold_the_payloads(records: list[tuple[bytes | None, by
     payloads = [payload for _, payload in records]
     nulls = [i for i, payload in enumerate(payloads) if payload is None]
     broken = [i for i, payload in enumerate(payloads) if payload is not None and b"\n" in payload]
-    assert [i for i, _ in refused_lines] == sorted(nulls + broken)
+    empty = [i for i, payload in enumerate(payloads) if payload in (b"", b"\r")]
+    assert [i for i, _ in refused_lines] == sorted(nulls + broken + empty)
     assert [i for i, _ in refused_frames] == nulls
-    assert lines == b"".join(p + b"\n" for p in payloads if p is not None and b"\n" not in p)
+    assert lines == b"".join(p + b"\n" for p in payloads if p not in (None, b"", b"\r") and b"\n" not in p)
     assert frames == b"".join(struct.pack("<I", len(p)) + p for p in payloads if p is not None)
 
 
@@ -60,3 +61,9 @@ def test_records_are_written_whole(records: list[tuple[bytes | None, bytes | Non
     assert refused == []
     assert written == b"".join(struct.pack("<I", len(each)) + each for each in framed)
     assert whole_frames(written + b"\x05\0\0\0abc") == len(written)
+
+
+def test_an_empty_line_is_refused_with_its_reason() -> None:
+    written, refused = payload_bytes(framed([b"1", b"", b"\r", b" "]), 4, "ndjson")
+    assert written == b"1\n \n"
+    assert refused == [(i, "an empty payload would be an empty line, which is no record") for i in (1, 2)]

@@ -56,6 +56,10 @@ class _Waiting:
         )
 
 
+def _shrank(path: str, end: int) -> SourceError:
+    return SourceError(f"{path} shrank while it was read: it ends before byte {end:,} now")
+
+
 class ListReader(CheckpointedReader):
     """Files to their ends, one after the other: the list, and the ends, are those when the reader is opened."""
 
@@ -66,6 +70,7 @@ class ListReader(CheckpointedReader):
         except BaseException:
             self.checkpoint.close()
             raise
+        self._limit = 0  #: bytes that the file which is read had when the run began
         self._unread: tuple[Unread, ...] = ()
         self._total = sum(waiting.size for waiting in self._waiting)
         self._skipped = sum(waiting.position for waiting in self._waiting)
@@ -91,14 +96,15 @@ class ListReader(CheckpointedReader):
     def serve(self) -> None:
         for index, position, done, shrunk, _error in self.native.states():
             if shrunk:
-                raise SourceError(f"{self.paths[index]} shrank while it was read: it ends before byte {position:,} now")
+                raise _shrank(self.paths[index], max(position, self._limit))
             if done:
                 self._let_go(index)
         if not self._waiting:
             self.native.exhausted()
             return
         waiting = self._waiting.popleft()
-        self.take_up(waiting.open(), last=True, limit=waiting.size)
+        self._limit = waiting.size
+        self.take_up(waiting.open(), last=True, limit=self._limit)
 
     def _let_go(self, index: int) -> None:
         """Its last record was appended: close it, and remember whether that was its end."""

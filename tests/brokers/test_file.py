@@ -251,6 +251,27 @@ def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
     reader.close()
 
 
+@pytest.mark.parametrize("left", [0, 600_000])
+def test_a_file_that_was_cut_before_its_planned_end_is_named_whatever_was_read(tmp_path: Path, left: int) -> None:
+    path = tmp_path / "shrinks"
+    path.write_bytes(b"y\n" * (1 << 20))
+    reader = FileConsumer(path).open(reader_context(tmp_path))
+    sink = CollectingSink(stall_after=10)
+    if left:
+        assert drain(reader, sink) == STALLED
+    os.truncate(path, left)
+    sink.stall_after(None)
+    with pytest.raises(SourceError, match=r"shrinks shrank while it was read: it ends before byte 2,097,152 now"):
+        drain(reader, sink)
+    reader.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="there is no /proc")
+def test_a_file_that_has_bytes_but_no_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="it has bytes, but no size"):
+        FileConsumer("/proc/self/status").open(reader_context(tmp_path))
+
+
 @pytest.mark.parametrize("magic", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"BZh9", b"\xfd7zXZ\x00", b"\x04\x22\x4d\x18"])
 def test_a_compressed_file_is_refused_with_what_to_do(tmp_path: Path, magic: bytes) -> None:
     path = tmp_path / "orders"

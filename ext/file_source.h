@@ -46,7 +46,7 @@ typedef struct {
     uint32_t partition;
     int64_t offset;   /* first byte of the first record that was not appended */
     int64_t appended; /* end of the last one that was; only empty lines lie between the two */
-    int64_t limit;    /* a record that begins here or later is left for another run */
+    int64_t limit;    /* a record that begins here or later is left for another run; INT64_MAX: none is */
     int64_t seen;     /* follow: everything before it was read, and no whole record is left in it */
     int64_t handled;  /* an earlier run took what lies before it, of the record at `offset`, for a row */
     int64_t waiting;  /* bytes of the incomplete record at `offset`, when `done`: they are left for another run */
@@ -54,7 +54,7 @@ typedef struct {
     uint8_t last;     /* no more is read than it holds now */
     uint8_t final;    /* nor will more ever be written to it: what its end cuts stays cut */
     uint8_t done;     /* every record was appended, as far as this run reads it */
-    uint8_t shrunk;   /* ends before `seen` */
+    uint8_t shrunk;   /* ends before `seen`, or before `limit`: it had as many bytes when it was given */
     int error;        /* errno of a failed read */
 } pf_file;
 
@@ -312,7 +312,7 @@ static int pf_file_cut(pf_file_source *files, pf_file *file, pf_sink *sink, uint
                 file->error = errno;
                 return PF_READ_FAILED;
             }
-            if (facts.st_size < file->seen) {
+            if (facts.st_size < file->seen || (file->limit != INT64_MAX && facts.st_size < file->limit)) {
                 file->shrunk = 1;
                 return PF_READ_NOTHING;
             }

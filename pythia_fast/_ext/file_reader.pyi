@@ -36,8 +36,8 @@ class FileRecords(NativeSource):
 
         ``partition``: a higher number than those that were added before have.
         ``stream``: it cannot seek. ``last``: no more of it is read than it holds now. ``final``: nothing will be
-        appended to it, ever; a stream is. ``limit``: a record that begins there or later is left. ``handled``: what
-        lies before it of the line at ``offset`` was a row of an earlier run.
+        appended to it, ever; a stream is. ``limit``: a record that begins there or later is left, and a file that ends
+        before it has shrunk. ``handled``: what lies before it of the line at ``offset`` was a row of an earlier run.
         """
     def fd(self, partition: int) -> int: ...
     def finish(self, partition: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pythia_fast.brokers.base import ReaderContext, Unread
-from pythia_fast.brokers.checkpoint import Identity, identity_of
+from pythia_fast.brokers.checkpoint import FilePosition, identify, identity_of
 from pythia_fast.brokers.checkpointed_reader import CheckpointedReader, Planned
 from pythia_fast.brokers.file_rest import damage
 from pythia_fast.brokers.named_files import find_in_folder, open_regular
@@ -25,35 +25,55 @@ class _Waiting:
     """A file that is read later; it is not kept open, for there may be more of them than descriptors."""
 
     path: str
-    name: str
-    identity: Identity
-    position: int
-    size: int
+    entry: FilePosition  #: as it was planned: its name in the list, where to go on, and the bytes that it is known by
     replaced: bool
 
-    def open(self) -> Planned:
-        """The file that was planned, which may have been rotated since."""
+    def open(self) -> tuple[Planned, int]:
+        """The file that was planned, which may have been rotated since, and the limit of what is read of it."""
         fd = open_regular(self._path_now())
-        if identity_of(os.fstat(fd)) != self.identity:
+        try:
+            facts = os.fstat(fd)
+            if identity_of(facts) != self.entry.identity:
+                raise self._gone()
+            position, limit = self.entry.position, self.entry.size
+            if facts.st_size < limit or not self.entry.has_same_bytes(fd):
+                if position < limit:
+                    raise _shrank(self.path, limit) if facts.st_size < limit else self._written_anew()
+                position, limit = 0, facts.st_size
+        except BaseException:
             os.close(fd)
-            raise self._gone()
-        return Planned(self.path, self.name, fd, self.position, replaced=self.replaced)
+            raise
+        return Planned(self.path, self.entry.path, fd, position, replaced=self.replaced), limit
 
     def _path_now(self) -> str:
         with suppress(FileNotFoundError):
-            if identity_of(os.stat(self.path)) == self.identity:
+            if identity_of(os.stat(self.path)) == self.entry.identity:
                 return self.path
-        path = find_in_folder(os.path.dirname(self.path), self.identity)
+        path = find_in_folder(os.path.dirname(self.path), self.entry.identity)
         if path is None:
             raise self._gone()
         return path
 
+    @property
+    def _unread(self) -> str:
+        return f"{self.entry.size - self.entry.position:,} bytes"
+
     def _gone(self) -> SourceError:
         return SourceError(
             f"{self.path} was moved away before this run came to it, and could not be found in "
-            f"{os.path.dirname(self.path)}: {self.size - self.position:,} bytes of it were not read. Move it back into "
+            f"{os.path.dirname(self.path)}: {self._unread} of it were not read. Move it back into "
             "that folder, under any name, and start again"
         )
+
+    def _written_anew(self) -> SourceError:
+        return SourceError(
+            f"{self.path} was written anew before this run came to it: {self._unread} that it had were not read. If "
+            "there is a copy of them, let another consumer_group read the copy; then start again"
+        )
+
+
+def _shrank(path: str, end: int) -> SourceError:
+    return SourceError(f"{path} shrank while it was read: it ends before byte {end:,} now")
 
 
 class ListReader(CheckpointedReader):
@@ -66,9 +86,10 @@ class ListReader(CheckpointedReader):
         except BaseException:
             self.checkpoint.close()
             raise
+        self._limit = 0  #: bytes that the file which is read had when the run began
         self._unread: tuple[Unread, ...] = ()
-        self._total = sum(waiting.size for waiting in self._waiting)
-        self._skipped = sum(waiting.position for waiting in self._waiting)
+        self._total = sum(waiting.entry.size for waiting in self._waiting)
+        self._skipped = sum(waiting.entry.position for waiting in self._waiting)
 
     def _plan(self) -> list[_Waiting]:
         """Every file is checked before the first is read."""
@@ -77,13 +98,11 @@ class ListReader(CheckpointedReader):
         self.listed = set(found.values())
         for path in found:
             for file in self.plan(path, open_regular(path), self.consumer.start, self.listed):
-                facts = os.fstat(file.fd)
-                waiting.append(
-                    _Waiting(
-                        file.path, file.name, identity_of(facts), file.position, facts.st_size, replaced=file.replaced
-                    )
-                )
-                os.close(file.fd)
+                try:
+                    entry = identify(file.name, file.fd, file.position)
+                finally:
+                    os.close(file.fd)
+                waiting.append(_Waiting(file.path, entry, replaced=file.replaced))
         if not waiting:
             raise SourceError(f"no file matches {', '.join(self.consumer.paths)}")
         return waiting
@@ -91,14 +110,20 @@ class ListReader(CheckpointedReader):
     def serve(self) -> None:
         for index, position, done, shrunk, _error in self.native.states():
             if shrunk:
-                raise SourceError(f"{self.paths[index]} shrank while it was read: it ends before byte {position:,} now")
+                raise _shrank(self.paths[index], max(position, self._limit))
             if done:
                 self._let_go(index)
         if not self._waiting:
             self.native.exhausted()
             return
         waiting = self._waiting.popleft()
-        self.take_up(waiting.open(), last=True, limit=waiting.size)
+        file, self._limit = waiting.open()
+        if file.position < waiting.entry.position:
+            self.tell(
+                f"{file.path} was written anew; the one before was read to its end, byte {waiting.entry.position:,}: "
+                "reading the new one from its beginning"
+            )
+        self.take_up(file, last=True, limit=self._limit)
 
     def _let_go(self, index: int) -> None:
         """Its last record was appended: close it, and remember whether that was its end."""

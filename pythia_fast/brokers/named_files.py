@@ -68,7 +68,13 @@ def open_regular(path: str) -> int:
                     f"cannot read {path} among other files: it is a named pipe; read it alone, by its name"
                 )
             raise SourceError(f"cannot read {path}: it is not a file; to read a folder, write {path}/*")
+        empty = not os.fstat(fd).st_size
         head = os.pread(fd, 6, 0)
+        if empty and head and not os.fstat(fd).st_size:
+            raise SourceError(
+                f'cannot read {path}: it has bytes, but no size (as files in /proc have none); read it with path="-": '
+                f"cat {path} | ..."
+            )
         for magic, command in _COMPRESSED.items():
             if head.startswith(magic):
                 raise SourceError(f'{path} is compressed: unpack it, or read it with path="-": {command} {path} | ...')

@@ -236,6 +236,44 @@ def test_a_file_moved_away_before_its_turn_is_named(tmp_path: Path) -> None:
     reader.close()
 
 
+@pytest.mark.parametrize("read_before", [0, 2])
+def test_a_file_written_anew_before_its_turn_is_named_and_not_read_from_its_middle(
+    tmp_path: Path, read_before: int
+) -> None:
+    for name in "ab":
+        (tmp_path / name).write_bytes(f"{name}1\n{name}2\n{name}3\n".encode())
+    source = FileConsumer([tmp_path / "a", tmp_path / "b"], consumer_group="g")
+    if read_before:
+        reader = source.open(reader_context(tmp_path))
+        assert drain(reader, CollectingSink()) == END
+        reader.commit({1: 3 * read_before}, wait=True)
+        reader.close()
+    for _ in range(2):  # the group still knows the file that it read, so the next run refuses as well
+        reader = source.open(reader_context(tmp_path))
+        (tmp_path / "b").write_bytes(b"new1\nnew2\nnew3\n")
+        with pytest.raises(SourceError, match=rf"b was written anew .*: {9 - 3 * read_before} bytes that it had"):
+            drain(reader, CollectingSink())
+        reader.close()
+        (tmp_path / "b").write_bytes(b"b1\nb2\nb3\n")
+
+
+def test_a_file_that_was_read_before_and_is_written_anew_before_its_turn_is_read_from_its_beginning(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a").write_bytes(b"old\n")
+    source = FileConsumer(tmp_path / "a", consumer_group="g")
+    reader = source.open(reader_context(tmp_path))
+    assert drain(reader, CollectingSink()) == END
+    reader.commit({0: 4}, wait=True)
+    reader.close()
+    lines: list[str] = []
+    reader = source.open(reader_context(tmp_path, log=lines.append))
+    (tmp_path / "a").write_bytes(b"new1\nnew2\n")
+    assert read_all(reader).payloads == [b"new1", b"new2"]
+    (line,) = lines
+    assert line.startswith(f"{tmp_path / 'a'} was written anew; the one before was read to its end, byte 4")
+
+
 def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "shrinks"
     path.write_bytes(b"x" * 50 + b"\n")
@@ -249,6 +287,27 @@ def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"shrinks shrank while it was read"):
         drain(reader, sink)
     reader.close()
+
+
+@pytest.mark.parametrize("left", [0, 600_000])
+def test_a_file_that_was_cut_before_its_planned_end_is_named_whatever_was_read(tmp_path: Path, left: int) -> None:
+    path = tmp_path / "shrinks"
+    path.write_bytes(b"y\n" * (1 << 20))
+    reader = FileConsumer(path).open(reader_context(tmp_path))
+    sink = CollectingSink(stall_after=10)
+    if left:
+        assert drain(reader, sink) == STALLED
+    os.truncate(path, left)
+    sink.stall_after(None)
+    with pytest.raises(SourceError, match=r"shrinks shrank while it was read: it ends before byte 2,097,152 now"):
+        drain(reader, sink)
+    reader.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="there is no /proc")
+def test_a_file_that_has_bytes_but_no_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="it has bytes, but no size"):
+        FileConsumer("/proc/self/status").open(reader_context(tmp_path))
 
 
 @pytest.mark.parametrize("magic", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"BZh9", b"\xfd7zXZ\x00", b"\x04\x22\x4d\x18"])

@@ -76,8 +76,8 @@ class ImportedChildren:
         except AppChangedError as error:
             if made_under_guard(place, self._target[2]):
                 raise AppChangedError(
-                    f"{place} is imported anew by each process of the pool, which runs nothing under "
-                    f'if __name__ == "__main__": but the App {self._target[2]!r} or its handlers are made there. Make '
+                    f"{place} is imported anew by each process of the pool. That runs nothing of what stands under "
+                    f'`if __name__ == "__main__":`, where the App {self._target[2]!r} or its handlers are made. Make '
                     "them at module level, and have only run() under it"
                 ) from None
             raise AppChangedError(

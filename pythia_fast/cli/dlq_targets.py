@@ -38,11 +38,23 @@ class Destination:
             raise ConfigError(f"--origin says what messages go back to, and {given[0]} sends them elsewhere")
         return bool(given)
 
+    def _refuse_archives(self, selection: Selection) -> None:
+        from pythia_fast.dlq.file_store import FileStore
+
+        if self.file is not None and self.file.resolve() in [
+            store.archive for store in selection.stores if isinstance(store, FileStore)
+        ]:
+            raise ConfigError(
+                f"--to-file {self.file}: letters that are taken out are kept there, and messages are no letters; "
+                "name another file"
+            )
+
     def open(self, selection: Selection, store: DeadLetterStore) -> RequeueTarget:
         """The target for the letters of this store. Raises ConfigError, SinkError."""
         if self.file is not None:
             from pythia_fast.dlq.file_target import FileTarget
 
+            self._refuse_archives(selection)
             return FileTarget(self.file, self.form)
         reach, sources = selection.reach, selection.sources()
 

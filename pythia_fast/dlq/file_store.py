@@ -62,6 +62,11 @@ class FileStore(DeadLetterStore):
         except OSError as error:
             raise SourceError(f"cannot read {self._shown}: {error.strerror}") from None
 
+    @property
+    def archive(self) -> Path:
+        """Where letters are kept that were taken out."""
+        return Path(f"{self._path}.done")
+
     def progress(self) -> tuple[int, int]:
         return self._read, self._total
 
@@ -83,19 +88,18 @@ class FileStore(DeadLetterStore):
         taken = Ranges((place.start, place.end) for place in places)
         if not taken:
             return []
-        done = Path(f"{self._path}.done")
         try:
             with open(self._fd, "rb", closefd=False) as content:
                 if archive:
-                    self._append(content, taken, done)
+                    self._append(content, taken)
                 self._replace(content, taken)
         except OSError as error:
             raise SinkError(f"cannot take letters out of {self._shown}: {error.strerror}") from None
         # Beside the file that a link leads to, not beside the link.
         return [f"kept in {self._path if self._shown.is_symlink() else self._shown}.done"] if archive else []
 
-    def _append(self, content: BinaryIO, taken: Ranges, done: Path) -> None:
-        fd = open_locked(str(done), PRIVATE_MODE)
+    def _append(self, content: BinaryIO, taken: Ranges) -> None:
+        fd = open_locked(str(self.archive), PRIVATE_MODE)
         with open(fd, "r+b") as archive:
             os.fchmod(fd, PRIVATE_MODE)
             # Half a letter, of a command that was killed, is whole in the file that it was to be taken out of.
@@ -111,7 +115,7 @@ class FileStore(DeadLetterStore):
                 # Half a letter would make the next one unreadable, too. What is still buffered goes the same way.
                 with contextlib.suppress(OSError):
                     archive.close()
-                os.truncate(done, before)
+                os.truncate(self.archive, before)
                 raise
 
     def _replace(self, content: BinaryIO, taken: Ranges) -> None:

@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 
 from pythia_fast.errors import ConfigError
@@ -107,7 +108,7 @@ def check_after_setup(max_memory_mb: float | None, memory_mb: Callable[[], float
     if max_memory_mb is not None and (taken := memory_mb()) > max_memory_mb:
         raise ConfigError(
             f"max_memory_mb={max_memory_mb:g} is less than what a process of this handler has after setup(), "
-            f"{taken:,.0f} MB; give it some times as much"
+            f"{ceil(taken * 10) / 10:,.1f} MB; give it some times as much"
         )
 
 

@@ -5,6 +5,8 @@
                                                      without one that is handled means that no row can be
     the death narrowed the search for such a row     not counted: the search comes to an end (pool/parts.py)
     nothing of this                                  at most deaths_in_vain of these within period_s
+    the process was not up yet                       as well, and at most so many in a row, however long each took:
+                                                     a setup() that hangs until its deadline takes minutes
 
 A row that kills costs some four deaths, so a batch may cost hundreds of deaths and be worth them. What a spent budget
 means is the flow control's to say (runtime/flow.py): the handler rests, and tries again.
@@ -35,6 +37,7 @@ class Death(NamedTuple):
     settled: int  #: rows settled in this run so far, those that killed not among them
     found: Found
     handled: bool  #: rows of the batch in hand were handled since the death before
+    booted: bool = True  #: its setup() had returned
 
 
 @dataclass(slots=True)
@@ -46,6 +49,7 @@ class RestartBudget:
     rows_in_a_row: float = ROWS_IN_A_ROW
     _settled: int = 0
     _rows: int = 0
+    _setups: int = 0  #: in vain, one after the other
     _in_vain: deque[float] = field(default_factory=deque)
 
     @classmethod
@@ -57,8 +61,9 @@ class RestartBudget:
         """Count a death; why restarting at once does not help (then rows are counted anew), or None where it may."""
         if death.settled > self._settled or death.handled:
             self._settled = death.settled
-            self._rows = 0
+            self._rows = self._setups = 0
             self._in_vain.clear()
+        self._setups = 0 if death.booted else self._setups + 1
         if death.found == "row":
             self._rows += 1
             self._in_vain.clear()
@@ -73,4 +78,8 @@ class RestartBudget:
         if len(self._in_vain) > self.deaths_in_vain:
             died = f"{len(self._in_vain)} of its processes died within {self.period_s:.0f} s"
             return f"{died} and no row was settled between"
+        if self._setups > self.deaths_in_vain:
+            return (
+                f"{self._setups} of its processes, one after the other, did not come up and no row was settled between"
+            )
         return None

@@ -374,7 +374,8 @@ class Supervisor:
         if run.started:
             self._setups_failed[message.pool] = 0 if booted else self._setups_failed[message.pool] + 1
         self._log(self._how_it_went(run, worker, message.pid, how, failed))
-        in_vain = self._spend_budget(run, worker, how if failed is None else f"could not start: {failed.cause}")
+        cause = how if failed is None else f"could not start: {failed.cause}"
+        in_vain = self._spend_budget(run, worker, cause, booted=bool(booted))
         if run.started:
             run.died(worker, Obituary(how, message.said, in_vain=in_vain))
         else:  # no batch was ever queued for it
@@ -403,14 +404,14 @@ class Supervisor:
             f"is up, at growing intervals of up to {LONGEST_WAIT_S:.0f} s{traceback}"
         )
 
-    def _spend_budget(self, run: HandlerRun, worker: int, how: str) -> str:
+    def _spend_budget(self, run: HandlerRun, worker: int, how: str, *, booted: bool) -> str:
         """Why another process at once does not help; empty where it may.
 
         Raises PoolError before the run has begun: there is nothing yet that could go on.
         """
         counts = run.counts
         found, handled = run.found_by_death(worker)
-        death = Death(time.monotonic(), counts.rows - counts.killed, found, handled)
+        death = Death(time.monotonic(), counts.rows - counts.killed, found, handled, booted)
         reason = self._budgets[run.pool].spend(death)
         if reason is None:
             return ""

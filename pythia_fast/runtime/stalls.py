@@ -51,6 +51,7 @@ class Row:
     fill_s: float = 0.0  #: batch_timeout=
     due_in_s: float = 0.0  #: "retry"
     due_at: str = ""  #: the same as a time of day
+    asked_by: str = ""  #: the options that may have it wait so, as they are written
     trouble: str = ""  #: of the sink or the circuit, as a sentence
 
     @property
@@ -227,7 +228,7 @@ def _why(row: Row) -> str:
         )
     if row.stage == "retry":
         if row.due_in_s > 0:
-            return f"waits to be handled again at {row.due_at}, in {_seconds(row.due_in_s)}, as retry= asks for"
+            return f"waits to be handled again at {row.due_at}, in {_seconds(row.due_in_s)}, as {row.asked_by} asks for"
         return f"has been due to be handled again since {row.due_at} and waits for room in the queue of {process}"
     if row.stage == "done":
         return "is done, but its batch is not released yet"

@@ -45,6 +45,12 @@ def next_attempt(waits: Waiting) -> str:
     return f"{rows} next attempt until {_time_of_day((waits.first_due_ns - monotonic_ns()) * 1e-9)}"
 
 
+def asking(handler: Handler) -> str:
+    """The options of the handler by which rows wait to be handled again."""
+    options = {"retry=": handler.retry.waits, "breaker=": handler.breaker is not None}
+    return " or ".join(option for option, is_set in options.items() if is_set)
+
+
 def _time_of_day(in_s: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(time.time() + in_s))
 
@@ -155,6 +161,7 @@ class Standing:
             fill_s=self._handler.batch_timeout,
             due_in_s=due_in_s,
             due_at=_time_of_day(due_in_s) if stage == "retry" else "",
+            asked_by=asking(self._handler) if stage == "retry" else "",
             trouble=trouble,
         )
 

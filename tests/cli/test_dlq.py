@@ -86,6 +86,8 @@ def test_every_command_has_help_with_examples_and_the_shared_filters(
         (["list", "--redis", "dead", "--entry", "x"], "--entry 'x': write the id of an entry"),
         (["list", "--redis", "dead", "--redis-url", "http://x"], "url= takes redis://"),
         (["list", "--rabbitmq", "dead", "--rabbitmq-url", "http://x"], "url begins with 'http://'"),
+        (["requeue", "dead.ndjson", "--to-file", "dead.ndjson.done"], "letters that are taken out are kept there"),
+        (["requeue", "dead.ndjson", "--to-file", "link"], "--to-file link: letters that are taken out are kept there"),
         (["requeue", "dead.ndjson", "--results"], "--results needs --to-topic or --to-file"),
         (["list", "--kafka", "dead", "--kafka-option", "sasl"], "--kafka-option 'sasl': write NAME=VALUE"),
         (["list", "--kafka", "dead", "--kafka-option", "sasl.mechanisms.=x"], "did you mean 'sasl.mechanisms'?"),
@@ -94,6 +96,7 @@ def test_every_command_has_help_with_examples_and_the_shared_filters(
 def test_wrong_usage_is_told(
     capsys: pytest.CaptureFixture[str], project: Path, arguments: list[str], message: str
 ) -> None:
+    (project / "link").symlink_to("dead.ndjson.done")
     code, out, err = dlq(capsys, *arguments)
     assert (code, out) == (ExitCode.USAGE, "")
     assert err.startswith("error: ")

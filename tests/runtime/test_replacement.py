@@ -9,8 +9,10 @@ import time
 
 import pytest
 
-from pythia_fast.errors import PoolError
+from pythia_fast import DeadLetterLimit
+from pythia_fast.errors import HandlerError, PoolError
 from pythia_fast.pool import watchdog
+from pythia_fast.pool.restart_budget import RestartBudget
 from tests.support import memory_run
 from tests.support.memory_run import Events, numbers, sorted_ints
 
@@ -237,6 +239,26 @@ def test_a_successor_whose_setup_hangs_is_told_of_and_followed_by_another_one(tm
     assert "handler: process 0 (pid " in slow
     assert "setup_deadline=10 ends it in" in slow
     assert sum("was not back from setup() after setup_deadline=10 s" in line for line in events.lines) == 1
+
+
+def test_setups_that_hang_one_after_the_other_pause_the_handler_however_long_each_takes(tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog, "GRACE_S", 0.1)
+    budget = RestartBudget(deaths_in_vain=2, period_s=0.1)
+    monkeypatch.setattr(RestartBudget, "of", lambda limit: budget)
+
+    class Handler:
+        def setup(self):
+            if (tmp_path / "died").exists():
+                time.sleep(3600)
+
+        def __call__(self, batch):
+            (tmp_path / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    limit = DeadLetterLimit(pause=0.01, max_pause=0.01, probes=1)
+    expected = "got nowhere: 4 of its processes, one after the other, did not come up and no row was settled between"
+    with pytest.raises(HandlerError, match=expected):
+        memory_run.run(tmp_path, Handler, numbers(1), workers=1, spares=0, setup_deadline=2.0, dead_letter_limit=limit)
 
 
 def test_a_setup_that_hangs_at_the_start_ends_the_run(tmp_path):

@@ -66,8 +66,10 @@ def test_a_process_that_is_gone_has_none():
 def test_a_limit_below_what_setup_takes_is_refused():
     check_after_setup(None)
     check_after_setup(100, memory_mb=lambda: 100.0)
-    with pytest.raises(ConfigError, match=r"max_memory_mb=100 is less than .* after setup\(\), 2,048 MB"):
+    with pytest.raises(ConfigError, match=r"max_memory_mb=100 is less than .* after setup\(\), 2,048.0 MB"):
         check_after_setup(100, memory_mb=lambda: 2048.0)
+    with pytest.raises(ConfigError, match=r"max_memory_mb=30 is less than .* after setup\(\), 30.1 MB"):
+        check_after_setup(30, memory_mb=lambda: 30.01)
 
 
 def test_one_that_has_few_descriptors_left_makes_room():

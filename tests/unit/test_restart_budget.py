@@ -54,6 +54,24 @@ def test_deaths_between_rows_in_a_row_do_not_break_the_row():
     assert spend(budget, *batch)[2] is not None
 
 
+def hung(at_s, settled=0):
+    return Death(at_s, settled, "nothing", handled=False, booted=False)
+
+
+def test_setups_in_vain_count_in_a_row_however_long_each_takes():
+    budget = RestartBudget(deaths_in_vain=2, period_s=10)
+    assert spend(budget, hung(0), hung(300)) == [None] * 2
+    reason = "3 of its processes, one after the other, did not come up and no row was settled between"
+    assert budget.spend(hung(600)) == reason
+
+
+def test_a_process_that_was_up_or_a_settled_row_begins_the_count_of_setups_anew():
+    budget = RestartBudget(deaths_in_vain=2, period_s=10)
+    assert spend(budget, hung(0), hung(300), in_vain(600), hung(900), hung(1200)) == [None] * 5
+    assert spend(budget, hung(1500, settled=1), hung(1800, settled=1)) == [None] * 2
+    assert budget.spend(hung(2100, settled=1)) is not None
+
+
 def test_deaths_that_narrow_the_search_are_not_counted():
     budget = RestartBudget(deaths_in_vain=1)
     assert spend(budget, *[narrowed()] * 50) == [None] * 50

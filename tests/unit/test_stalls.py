@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import groupby, pairwise
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pythia_fast import CircuitBreaker, RetryPolicy
 from pythia_fast.runtime.stalls import FORGET_S, LATE_S, LONGEST_PAUSE_S, STALL_S, Row, Scene, Stalls, Unread
+from pythia_fast.runtime.standing import asking
 
 
 def row(place: str = "orders[3] offset 17", age_s: float = 21.0, stage: str = "called", **facts) -> Row:
@@ -97,10 +100,18 @@ def test_one_late_row_is_told_while_others_are_completed():
 
 
 def test_a_retry_that_is_still_to_come_is_late_as_asked():
-    waits = row(stage="retry", due_in_s=30.0, due_at="14:03:12", age_s=500.0)
+    waits = row(stage="retry", due_in_s=30.0, due_at="14:03:12", age_s=500.0, asked_by="breaker=")
     assert run(watch(), lambda now: Scene(settled=now, oldest=waits), 100) == []
     told = run(watch(), lambda now: Scene(settled=5, oldest=waits), 15)
-    assert "waits to be handled again at 14:03:12, in 30 s, as retry= asks for" in told[0][1]
+    assert "waits to be handled again at 14:03:12, in 30 s, as breaker= asks for" in told[0][1]
+
+
+@pytest.mark.parametrize(
+    ("backoff", "breaker", "expected"),
+    [(1, None, "retry="), (0, CircuitBreaker(), "breaker="), (1, CircuitBreaker(), "retry= or breaker=")],
+)
+def test_the_options_are_named_that_are_set(backoff, breaker, expected):
+    assert asking(SimpleNamespace(retry=RetryPolicy(backoff=backoff), breaker=breaker)) == expected
 
 
 def test_a_partition_whose_messages_do_not_come_is_told_while_others_flow():

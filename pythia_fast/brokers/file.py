@@ -16,7 +16,7 @@ import numpy as np
 from pythia_fast import options
 from pythia_fast._ext.file_reader import FORMATS
 from pythia_fast.brokers.base import ReaderContext, Source
-from pythia_fast.brokers.checkpoint import too_long
+from pythia_fast.brokers.checkpoint import MOST_NAME_BYTES, too_long
 from pythia_fast.brokers.checkup import CheckupContext, Findings
 from pythia_fast.brokers.file_list import ListReader
 from pythia_fast.brokers.file_reader import FileReader, StreamReader
@@ -78,7 +78,8 @@ class FileConsumer(Source):
                 'standard input, "-", is read until it ends, so there is nothing to follow: leave follow=True out'
             )
         if consumer_group is not None:
-            options.text(where, "consumer_group", consumer_group, "1 to 200 characters", longest=200)
+            takes = f"a name of 1 to {MOST_NAME_BYTES} bytes, percent-encoded"
+            options.text(where, "consumer_group", consumer_group, takes, longest=MOST_NAME_BYTES)
         self.consumer_group = None if consumer_group is None else _file_group(consumer_group)
         self.format = format
         self.record_bytes = _record_bytes(format, record_size, dtype)

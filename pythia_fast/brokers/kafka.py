@@ -238,9 +238,9 @@ class KafkaProducer(Sink):
         options: Mapping[str, object] | None = None,
         **librdkafka_options: object,
     ) -> None:
-        (self.topic,) = topic_names("KafkaProducer", topic, None)
-        if self.topic.startswith("^"):
+        if isinstance(topic, str) and topic.startswith("^"):
             raise ConfigError(f"KafkaProducer: topic={topic!r} is a pattern; a sink writes to one topic")
+        (self.topic,) = topic_names("KafkaProducer", topic, None, patterns=False)
         named = option_values("KafkaProducer", options, librdkafka_options, PRODUCER_RESERVED)
         self._servers = given_servers("KafkaProducer", bootstrap_servers, named)
         self._options = named

@@ -17,7 +17,9 @@ _CONNECTION = ("security.", "sasl.", "ssl.", "enable.ssl.", "enable.sasl.", "htt
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
-def topic_names(where: str, topic: str | None, topics: Iterable[str] | None) -> tuple[str, ...]:
+def topic_names(
+    where: str, topic: str | None, topics: Iterable[str] | None, *, patterns: bool = True
+) -> tuple[str, ...]:
     if (topic is None) == (topics is None):
         raise ConfigError(f"{where}: give topic='name' or topics=['name', ...], one of the two")
     if isinstance(topics, str):
@@ -29,9 +31,9 @@ def topic_names(where: str, topic: str | None, topics: Iterable[str] | None) -> 
         if not isinstance(name, str):
             raise ConfigError(f"{where}: a topic is named by a string, not {options_.spell(name)}")
         if not name.startswith("^") and (not _TOPIC.fullmatch(name) or name in (".", "..")):
+            pattern = ", or a regular expression that begins with ^" if patterns else ""
             raise ConfigError(
-                f"{where}: {name!r} cannot be a topic: 1 to 249 of the characters A-Z a-z 0-9 . _ -, "
-                "or a regular expression that begins with ^"
+                f"{where}: {name!r} cannot be a topic: 1 to 249 of the characters A-Z a-z 0-9 . _ -{pattern}"
             )
         if name.startswith("^") and (trouble := _pattern_trouble(name)):
             raise ConfigError(f"{where}: {name!r} is a broken regular expression: {trouble}")

@@ -143,7 +143,8 @@ def requeue(
 ) -> int:
     """Send the messages of dead letters again, by default to the Kafka topic, Redis stream or queue each came from.
 
-    A message keeps key, headers and payload, and gets a header pf-requeued: how often it was sent again. A letter
+    A message keeps key, headers and payload, and gets a header pf-requeued: how often it was sent again. Headers named
+    as ours (pf-reason, pf-topic and the like) are left out, also where they were the message's own. A letter
     counts as dealt with once its message is durable where it was sent, and never before: where the command is killed
     in between, a message may be sent twice, and none is lost.
 

@@ -90,7 +90,7 @@ def _answer(arguments: Sequence[str] | None, output: Watched) -> int:
     try:
         code = command.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
     except UsageError as error:
-        return _tell_usage(error)
+        return _tell_usage(error, command, sys.argv[1:] if arguments is None else arguments)
     except PythiaError as error:
         return _tell_error(error)
     except StoppedBeforeStart as stop:
@@ -114,14 +114,25 @@ def _tell_output(trouble: OSError) -> int:
     return ExitCode.FAILED
 
 
-def _tell_usage(error: Exception) -> int:
+def _tell_usage(error: Exception, command: Any, arguments: Sequence[str]) -> int:
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
         tell(context.get_help())
         return ExitCode.USAGE
     tell(f"error: {_usage_message(error, context)}")
-    tell(f"try: {context.command_path if context is not None else PROGRAM} --help")
+    tell(f"try: {context.command_path if context is not None else _command_path(command, arguments)} --help")
     return ExitCode.USAGE
+
+
+def _command_path(command: Any, arguments: Sequence[str]) -> str:
+    """The program with the commands that the arguments begin with: some errors of theirs come without a context."""
+    path = PROGRAM
+    for name in arguments:
+        command = getattr(command, "commands", {}).get(name)
+        if command is None:
+            break
+        path += f" {name}"
+    return path
 
 
 def _usage_message(error: Any, context: typer.Context | None) -> str:

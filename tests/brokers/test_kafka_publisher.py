@@ -260,10 +260,12 @@ def test_close_without_a_broker_gives_up_in_time() -> None:
 
 
 def test_what_cannot_work_is_refused_when_declared() -> None:
-    with pytest.raises(ConfigError, match="cannot be a topic"):
-        KafkaProducer("no spaces")
-    with pytest.raises(ConfigError, match="writes to one topic"):
-        KafkaProducer("^orders.*")
+    for name in ("no spaces", "caf\u00e9", ""):
+        with pytest.raises(ConfigError, match=r"A-Z a-z 0-9 \. _ -$"):  # patterns are for consumers
+            KafkaProducer(name)
+    for pattern in ("^orders.*", "^("):
+        with pytest.raises(ConfigError, match="writes to one topic"):
+            KafkaProducer(pattern)
     with pytest.raises(ConfigError, match="transactional=True"):
         KafkaProducer("orders", transactional_id="x")
     with pytest.raises(UnknownOptionError, match="'linger_ms'"):

@@ -14,7 +14,8 @@ from tests.support.tcp_proxy import TcpProxy
 
 DRAIN_S = 1
 CLOSING_S = 10  #: as docs/cli.md says
-BUSY_S = 4  #: what a busy machine may add
+BUSY_S = 10  #: what a busy machine may add
+AT_ONCE_S = 4  #: less than closing takes that nobody cuts short
 
 
 def freeze_what_it_reads(kafka: KafkaBroker, proxy: TcpProxy, topics: tuple[str, str, str], start: Start) -> Runtime:
@@ -49,7 +50,7 @@ def test_it_ends_in_time_and_at_once_at_the_second_signal(
         runtime.process.send_signal(signal.SIGTERM)
         again = time.monotonic()
         assert runtime.process.wait(60) == ExitCode.KILLED, runtime.log
-        assert time.monotonic() - again < BUSY_S, runtime.log
+        assert time.monotonic() - again < AT_ONCE_S, runtime.log
     runtime.assert_gone()
     assert '"ending": "' in runtime.report_path.read_text()
     assert "Traceback" not in runtime.log

@@ -167,3 +167,12 @@ def test_help_imports_nothing_heavy() -> None:
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", [["run"], ["dlq", "list"]])
+def test_an_option_without_its_value_names_the_help_of_its_command(
+    capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    code, _, err = answer(capsys, *command, "orders:app", "--handler")
+    assert code == ExitCode.USAGE
+    assert err.endswith(f"try: python -m pythia_fast {' '.join(command)} --help\n")

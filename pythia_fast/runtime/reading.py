@@ -124,8 +124,9 @@ class Reading:
                 self._reader.resume()
             elif outcome == native.ATTENTION:
                 self._rewind()
-            elif outcome == native.SPOOL:
-                reason = os.strerror(self._intake.spool_error())
+            elif outcome in (native.SPOOL, native.SOURCE_SPOOL):
+                keeps = self._intake if outcome == native.SPOOL else self._reader
+                reason = os.strerror(keeps.spool_error())
                 if trying := self._spool_trouble.met(time.monotonic()):
                     what = f"cannot keep an oversize payload in {self._spool_dir}: {reason}"
                     self._log(f"{self._handler.name}: {what}; {trying}")

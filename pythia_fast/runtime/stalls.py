@@ -51,7 +51,7 @@ class Row:
     fill_s: float = 0.0  #: batch_timeout=
     due_in_s: float = 0.0  #: "retry"
     due_at: str = ""  #: the same as a time of day
-    trouble: str = ""  #: of the sink or the circuit, as a sentence
+    trouble: str = ""  #: of the sink, the circuit or the spool, as a sentence
 
     @property
     def gathers(self) -> bool:
@@ -198,6 +198,8 @@ def _why(row: Row) -> str:
     if row.stage == "filling":
         if row.gathers:
             return f"waits for its batch to fill, as batch_timeout={row.fill_s:g} asks for"
+        if row.trouble:
+            return f"waits with its batch while nothing is read: {row.trouble}; it is tried again every second"
         return "waits for a process that has room for its batch"
     if row.stage == "kept":
         return (

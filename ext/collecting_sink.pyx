@@ -13,6 +13,7 @@ from pythia_fast._ext.source cimport (
     PF_SOURCE_FAILED,
     PF_SOURCE_IDLE,
     PF_SOURCE_MORE,
+    PF_SOURCE_SPOOL,
     PF_SOURCE_STALLED,
     PF_STALLED,
     NativeSource,
@@ -30,6 +31,7 @@ STALLED = PF_SOURCE_STALLED
 END = PF_SOURCE_END
 FAILED = PF_SOURCE_FAILED
 CALL = PF_SOURCE_CALL
+SPOOL = PF_SOURCE_SPOOL
 
 
 cdef struct collecting:

@@ -45,6 +45,7 @@ cdef extern from "file_source.h" nogil:
         size_t block_bytes
         size_t head_limit
         int spill_fd
+        int spill_errno
         uint32_t record_bytes
         uint8_t format
         uint8_t follow
@@ -208,6 +209,9 @@ cdef class FileRecords(NativeSource):
         if self.native.spill_fd >= 0:
             close(self.native.spill_fd)
         self.native.spill_fd = fd
+
+    def spill_error(self):
+        return self.native.spill_errno
 
     def attended(self):
         self.native.attended_us = pf_now_us()

@@ -15,6 +15,7 @@ from pythia_fast._ext.source cimport (
     PF_SOURCE_CALL,
     PF_SOURCE_END,
     PF_SOURCE_FAILED,
+    PF_SOURCE_SPOOL,
     NativeSource,
     pf_incoming,
     pf_sink,
@@ -68,6 +69,7 @@ STOPPED = PF_INTAKE_STOPPED
 BLOCKED = PF_INTAKE_BLOCKED
 ROOM = PF_INTAKE_ROOM
 SPOOL = PF_INTAKE_SPOOL
+SOURCE_SPOOL = PF_SOURCE_SPOOL
 ATTENTION = PF_INTAKE_ATTENTION
 
 GATE_OPEN = PF_GATE_OPEN
@@ -132,7 +134,7 @@ cdef class Intake:
         free(self.intake.open)
 
     def run(self):
-        """Take in messages until Python is needed: END, FAILED, CALL, STOPPED, BLOCKED, ROOM, SPOOL, ATTENTION."""
+        """Take in messages until Python is needed; returns why, END to ATTENTION."""
         cdef int outcome
         with nogil:
             outcome = pf_intake_run(&self.intake, self.source.source)

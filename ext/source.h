@@ -51,11 +51,12 @@ struct pf_sink {
 
 enum {
     PF_SOURCE_IDLE = 0,    /* nothing came within the timeout */
-    PF_SOURCE_MORE = 1,    /* appended at least one message; more may be ready */
+    PF_SOURCE_MORE = 1,    /* appended at least one message, or read much without one; more may be ready */
     PF_SOURCE_STALLED = 2, /* append said PF_STALLED; the message is kept for the next poll */
     PF_SOURCE_END = 3,     /* bounded source: everything was appended */
     PF_SOURCE_FAILED = 4,  /* cannot go on: Reader.failure() tells why */
     PF_SOURCE_CALL = 5,    /* Reader.serve() must run with the GIL (a rebalance, an error, a log line) */
+    PF_SOURCE_SPOOL = 6,   /* bytes of an oversize message could not be kept: Reader.spool_error(); poll tries again */
 };
 
 typedef struct pf_source pf_source;

@@ -10,6 +10,7 @@ STALLED: int
 END: int
 FAILED: int
 CALL: int
+SPOOL: int
 
 class Incoming(NamedTuple):
     """One pf_incoming, copied."""
@@ -43,6 +44,6 @@ class CountingSink(CollectingSink):
     """Counts messages and payload bytes without the GIL, keeping nothing."""
 
 def poll(native: NativeSource, sink: CollectingSink, max_messages: int = ..., timeout_us: int = ...) -> int:
-    """One poll without the GIL; returns IDLE, MORE, STALLED, END, FAILED or CALL."""
+    """One poll without the GIL; returns IDLE, MORE, STALLED, END, FAILED, CALL or SPOOL."""
 
 def wake(native: NativeSource) -> None: ...

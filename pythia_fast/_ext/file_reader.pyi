@@ -50,6 +50,8 @@ class FileRecords(NativeSource):
         """(partition, position, done, shrunk, errno) of every file."""
     def spill_to(self, fd: int) -> None:
         """Where the bytes of a stream's oversize record go until its end is found; the descriptor changes hands."""
+    def spill_error(self) -> int:
+        """The errno that kept them from going there, when the last poll returned SPOOL; the next one tries again."""
     def attended(self) -> None:
         """serve() has looked after the files."""
     def exhausted(self) -> None:

@@ -11,6 +11,7 @@ STOPPED: int
 BLOCKED: int
 ROOM: int
 SPOOL: int
+SOURCE_SPOOL: int
 ATTENTION: int
 GATE_OPEN: int
 SPOOLED: int

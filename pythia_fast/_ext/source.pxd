@@ -11,6 +11,7 @@ cdef extern from "source.h" nogil:
         PF_SOURCE_END
         PF_SOURCE_FAILED
         PF_SOURCE_CALL
+        PF_SOURCE_SPOOL
     ctypedef struct pf_incoming:
         const uint8_t *payload
         size_t size

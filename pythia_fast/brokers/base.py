@@ -131,6 +131,10 @@ class Reader(ABC):
         """Why poll() returned PF_SOURCE_FAILED, as a sentence that says what to do."""
         return "the source failed"
 
+    def spool_error(self) -> int:
+        """The errno for which poll() returned PF_SOURCE_SPOOL: where a reader keeps oversize messages itself."""
+        return 0
+
     def pause(self) -> None:  # noqa: B027 - a file needs no pause
         """The arena has been full for a while: fetch no more, keep the membership."""
 

@@ -76,6 +76,9 @@ class StreamReader(FileReader):
                 "choose another folder with --state-dir"
             ) from None
 
+    def spool_error(self) -> int:
+        return self.native.spill_error()
+
     def serve(self) -> None:
         if self.paths:
             self.native.exhausted()

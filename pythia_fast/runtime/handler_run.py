@@ -203,6 +203,7 @@ class HandlerRun:
             sink=self._sink,
             dead_letters=self._dead_letters,
             partitions=self._partitions,
+            spool_trouble=self._reading.spool_trouble,
         )
 
     def start(self) -> None:

@@ -75,6 +75,7 @@ class Reading:
         self._intake: Intake
         self._spool_dir: Path
         self._spool_trouble = SpoolTrouble()
+        self._spool_why = ""  #: the last failure, as half a sentence
 
     # -- other threads ---------------------------------------------------------------------------
 
@@ -88,6 +89,10 @@ class Reading:
     @property
     def started(self) -> bool:
         return self._thread is not None
+
+    def spool_trouble(self) -> str:
+        """Why nothing is read, where an oversize payload finds no room in the spool; else empty."""
+        return self._spool_why if self._spool_trouble.lasts(time.monotonic()) else ""
 
     def stop(self) -> None:
         """Read no more; what was read is finished, and what waits to be handled again is due now, once a batch."""
@@ -126,11 +131,12 @@ class Reading:
                 self._reader.resume()
             elif outcome == native.ATTENTION:
                 self._rewind()
-            elif outcome == native.SPOOL:
-                reason = os.strerror(self._intake.spool_error())
+            elif outcome in (native.SPOOL, native.SOURCE_SPOOL):
+                keeps = self._intake if outcome == native.SPOOL else self._reader
+                reason = os.strerror(keeps.spool_error())
+                self._spool_why = f"cannot keep an oversize payload in {self._spool_dir}: {reason}"
                 if trying := self._spool_trouble.met(time.monotonic()):
-                    what = f"cannot keep an oversize payload in {self._spool_dir}: {reason}"
-                    self._log(f"{self._handler.name}: {what}; {trying}")
+                    self._log(f"{self._handler.name}: {self._spool_why}; {trying}")
                 if self._giving_up.wait(SPOOL_RETRY_S):
                     return
             elif outcome == native.FAILED:

@@ -23,6 +23,7 @@ from pythia_fast.private import PRIVATE_FOLDER_MODE
 from pythia_fast.runtime.stalls import Pace
 
 OWNER = "owner.lock"
+LASTS_S = 3.0  #: after a failure, within which it is tried again, and so would be met again
 OVER_S = 10.0  #: without a failure, after which the next one is a trouble of its own
 
 
@@ -75,6 +76,10 @@ class SpoolTrouble:
             return "trying again"
         lasted_s = now_s - self._since_s
         return f"still trying after {lasted_s:.0f} s" if self._pace.due(now_s, lasted_s) else ""
+
+    def lasts(self, now_s: float) -> bool:
+        """Whether a payload waits to be written, as far as the time since the last failure tells. Any thread."""
+        return now_s - self._met_s <= LASTS_S
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ class Row:
     due_in_s: float = 0.0  #: "retry"
     due_at: str = ""  #: the same as a time of day
     asked_by: str = ""  #: the options that may have it wait so, as they are written
-    trouble: str = ""  #: of the sink or the circuit, as a sentence
+    trouble: str = ""  #: of the sink, the circuit or the spool, as a sentence
 
     @property
     def gathers(self) -> bool:
@@ -199,6 +199,8 @@ def _why(row: Row) -> str:
     if row.stage == "filling":
         if row.gathers:
             return f"waits for its batch to fill, as batch_timeout={row.fill_s:g} asks for"
+        if row.trouble:
+            return f"waits with its batch while nothing is read: {row.trouble}; it is tried again every second"
         return "waits for a process that has room for its batch"
     if row.stage == "kept":
         return (

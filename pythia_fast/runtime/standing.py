@@ -7,7 +7,7 @@ source is asked for what it knows, and the sentences are made by stalls.py.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,6 +70,7 @@ class Standing:
         sink: Publisher | None,
         dead_letters: DeadLetterWriter,
         partitions: Mapping[int, Partition],
+        spool_trouble: Callable[[], str],
     ) -> None:
         self._handler = handler
         self._arena = arena
@@ -80,6 +81,7 @@ class Standing:
         self._sink = sink
         self._dead_letters = dead_letters
         self._partitions = partitions
+        self._spool_trouble = spool_trouble
         self._stalls = Stalls(handler.name, STALL_S, LATE_S)
         self._rate_waits = 0  #: at the last look
         self._limited_s = -RATE_S  #: when they were seen to become more
@@ -182,7 +184,7 @@ class Standing:
     def _stage(self, found: OldestRow) -> tuple[Stage, str]:
         """(where the row is, what is wrong there, if anybody says so)."""
         if found.state == slots.FILLING:
-            return "filling", ""
+            return "filling", self._spool_trouble()
         if found.state == slots.WAITING:
             return "retry", ""
         if found.state == slots.OUTPUT_FULL:

@@ -6,12 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
 
 from pythia_fast import App
+from pythia_fast.brokers.file import FileConsumer
+from pythia_fast.brokers.file_reader import StreamReader
 from pythia_fast.brokers.framing import frame_record
 from pythia_fast.brokers.memory import MemoryConsumer, MemoryProducer
 from pythia_fast.errors import ConfigError
@@ -126,6 +130,60 @@ def test_a_folder_that_is_not_there_for_a_while_is_told_of_once(
     assert dead.payloads == [BIG]
     (line,) = away.lines
     assert line.endswith(f"cannot keep an oversize payload in {away.folder}: No such file or directory; trying again")
+
+
+def test_bytes_of_a_pipe_that_find_no_room_are_waited_for_as_those_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "SPOOL_RETRY_S", 0.001)
+    payloads = [BIG * 200, b"2", BIG * 300]
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"\n".join(payloads),))
+    writer.start()
+    opened: list[StreamReader] = []
+    original = StreamReader.serve
+
+    def serve(reader: StreamReader) -> None:
+        if not opened:
+            opened.append(reader)
+            reader.native.spill_to(os.open("/dev/full", os.O_RDWR))
+        original(reader)
+
+    monkeypatch.setattr(StreamReader, "serve", serve)
+    lines: list[str] = []
+
+    class Emptied:
+        """Makes room when its lack was told of."""
+
+        sample_interval_s = 0.01
+
+        def started(self, info: object) -> None:
+            pass
+
+        def sample(self, snapshot: object) -> None:
+            pass
+
+        def event(self, text: str) -> None:
+            if "oversize" in text:
+                lines.append(text)
+                with tempfile.TemporaryFile(dir=tmp_path) as spill:
+                    opened[0].native.spill_to(os.dup(spill.fileno()))
+
+        def finished(self, report: object) -> None:
+            pass
+
+    app, dead = App("spool"), MemoryProducer()
+
+    @app.batch_handler(source=FileConsumer(tmp_path / "pipe"), dead_letter=dead, decoder="raw", max_batch_bytes=1000)
+    def handle(batch):
+        pass
+
+    app.run(workers=1, until="end", state_dir=tmp_path / "state", observer=Emptied())
+    writer.join()
+    assert dead.payloads == payloads[::2]
+    (line,) = lines
+    assert "cannot keep an oversize payload in" in line
+    assert line.endswith("No space left on device; trying again")
 
 
 def test_what_lasts_is_told_at_growing_intervals_with_how_long_it_has_lasted() -> None:

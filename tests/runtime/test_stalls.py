@@ -12,7 +12,7 @@ import pytest
 
 from pythia_fast import App, CircuitBreaker, DeadLetterLimit, FileConsumer, MemoryConsumer, MemoryProducer, RetryPolicy
 from pythia_fast.brokers.memory import MemoryMessage
-from pythia_fast.runtime import engine, slot_plan, standing
+from pythia_fast.runtime import engine, reading, slot_plan, standing
 from tests.support.memory_run import Events, echo, numbers, run, sorted_ints
 
 
@@ -56,6 +56,33 @@ def wait_while(flag: Path, seconds: float = 0.0):
         return echo(batch)
 
     return handler
+
+
+def test_rows_that_wait_with_an_oversize_payload_are_told_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "SPOOL_RETRY_S", 0.05)
+    app, dead = App("stalls"), MemoryProducer()
+
+    @app.batch_handler(
+        source=MemoryConsumer([b"1", b"x" * 10_000]), dead_letter=dead, decoder="raw", max_batch_bytes=1000
+    )
+    def handle(batch):
+        pass
+
+    class Away(Telling):
+        """The spool's folder is moved away until the stall was told of."""
+
+        def started(self, info):
+            super().started(info)
+            (self.folder,) = (tmp_path / "spool").iterdir()
+            self.elsewhere = self.folder.rename(tmp_path / "elsewhere")
+
+    events = Away("nothing was completed", lambda: events.elsewhere.rename(events.folder))
+    app.run(workers=1, until="end", state_dir=tmp_path, observer=events)
+    assert dead.payloads == [b"x" * 10_000]
+    first = events.told[0]
+    assert (
+        f"waits with its batch while nothing is read: cannot keep an oversize payload in {events.folder}: No" in first
+    )
 
 
 def test_a_handler_that_does_not_return_is_named_with_its_process(tmp_path):

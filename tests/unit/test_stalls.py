@@ -164,6 +164,10 @@ WHY = [
     (row(stage="retry", due_in_s=-2.0, due_at="14:03:12"), "due to be handled again since 14:03:12 and waits for room"),
     (row(stage="filling", fill_s=0.1), "waits for a process that has room for its batch"),
     (
+        row(stage="filling", fill_s=0.1, trouble="cannot keep an oversize payload in spool: No space left on device"),
+        "waits with its batch while nothing is read: cannot keep an oversize payload in spool: No space left on device",
+    ),
+    (
         row(stage="kept"),
         "is held back with its partition, whose process has its hands full, while other",
     ),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pythia_fast.dlq.groups import grouped
-from pythia_fast.refusal import oversize_text
 from pythia_fast.pool.notes import DIED
+from pythia_fast.refusal import oversize_text
 from pythia_fast.runtime.dead_letter_form import StoredLetter, stored_letter
 from tests.support.letters import letter
 

@@ -22,6 +22,13 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names that hold an object's address: each process of a run would have another, and none would begin."""
+    unsteady = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if unsteady:
+        raise pytest.UsageError(f"the parameters of these tests need a __repr__ or ids=: {', '.join(unsteady)}")
+
+
 def pytest_collection_finish() -> None:
     """What was collected stays: a collection of garbage, in a test or in a fork of it, need not look at all tests."""
     gc.collect()

@@ -110,6 +110,9 @@ class OwnFloat(float):
 class Endless:
     """A column of three squares, whose __getitem__ knows no end."""
 
+    def __repr__(self) -> str:
+        return "endless"
+
     def __len__(self) -> int:
         return 3
 

@@ -162,7 +162,8 @@ static void write_as_records(const uint8_t *records, size_t size, int form) {
         at += whole;
         n++;
         if (form == PF_WRITE_RECORDS) continue;
-        if (null || (lines && memchr(bytes, '\n', payload))) continue;
+        int empty = payload == 0 || (payload == 1 && bytes[0] == '\r'); /* as a line */
+        if (null || (lines && (empty || memchr(bytes, '\n', payload)))) continue;
         if (!lines) {
             for (int i = 0; i < 4; i++) by_hand[used++] = (uint8_t)(payload >> 8 * i);
         }

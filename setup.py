@@ -4,7 +4,7 @@ Sources live in ext/, modules in pythia_fast/_ext/: setuptools places a module b
 source. A ``.pxd`` that shares a cdef class lives in pythia_fast/_ext/, because Cython finds it by import name.
 
 PYTHIA_FAST_DEBUG=1      bounds checks, -O0 -g, cython annotation pages
-PYTHIA_FAST_OPTIMIZE=1   -O1 instead of -O2 and -O3, without debug information: it builds in half the time
+PYTHIA_FAST_OPTIMIZE=N   -ON, 0 to 3, for all modules, without debug information: with 1 it builds in half the time
 PYTHIA_FAST_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize` runs the tests so)
 """
 

@@ -25,7 +25,7 @@ class FailedStarts:
     _reasons: dict[tuple[str, ...], _Failures] = field(default_factory=dict)
 
     def count(self, now_s: float, failed: BootFailed) -> int:
-        """Count a failure at ``now_s``: the how manieth for its reason it is."""
+        """Count a failure at ``now_s``; how many there were for its reason, with this one."""
         reason = _reason(failed)
         known = self._reasons.get(reason)
         if known is None or now_s - known.last_s > FORGET_S:

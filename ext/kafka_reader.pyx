@@ -166,14 +166,23 @@ cdef class KafkaReaderNative(NativeSource):
 
         To subscribe once more is not enough: librdkafka does nothing about a subscription that it has already, and a
         broker may answer a member that joins again with the assignment that it has. A leave makes it rebalance.
+
+        False: a cooperative rebalance is underway, and nothing was done. librdkafka puts a leave off until its end,
+        and forgets it when it is told to subscribe before.
         """
         self._check_open()
         cdef int error
+        cdef rd_kafka_topic_partition_list_t *left = NULL
         with nogil:
             error = self._api.unsubscribe(self._state.client)
+            if error == RD_KAFKA_ERR_NONE:
+                error = self._api.subscription(self._state.client, &left)
         if error != RD_KAFKA_ERR_NONE:
             raise SourceError(f"cannot leave the group: {self._api.err2str(error).decode()}")
+        cdef bint has_left = left.cnt == 0
+        self._api.topic_partition_list_destroy(left)
         self.subscribe(topics)  # librdkafka keeps it until the partitions are given back
+        return has_left
 
     def take_notes(self):
         """What librdkafka has told since the last call: (kind, error code or log level, text, partitions)."""

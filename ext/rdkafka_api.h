@@ -173,6 +173,7 @@ typedef int (*rd_kafka_on_response_fn)(rd_kafka_t *, int, const char *, int32_t,
     X(void, queue_io_event_enable, (rd_kafka_queue_t *, int, const void *, size_t))                         \
     X(int, subscribe, (rd_kafka_t *, const rd_kafka_topic_partition_list_t *))                              \
     X(int, unsubscribe, (rd_kafka_t *))                                                                     \
+    X(int, subscription, (rd_kafka_t *, rd_kafka_topic_partition_list_t **))                                \
     X(rd_kafka_error_t *, consumer_close_queue, (rd_kafka_t *, rd_kafka_queue_t *))                         \
     X(int, consumer_closed, (rd_kafka_t *))                                                                 \
     X(ssize_t, consume_batch_queue, (rd_kafka_queue_t *, int, rd_kafka_message_t **, size_t))               \

@@ -53,6 +53,7 @@ cdef extern from "rdkafka_api.h" nogil:
         void (*mem_free)(rd_kafka_t *, void *) noexcept nogil
         int (*subscribe)(rd_kafka_t *, rd_kafka_topic_partition_list_t *) noexcept nogil
         int (*unsubscribe)(rd_kafka_t *) noexcept nogil
+        int (*subscription)(rd_kafka_t *, rd_kafka_topic_partition_list_t **) noexcept nogil
         rd_kafka_topic_t *(*topic_new)(rd_kafka_t *, const char *, void *) noexcept nogil
         void (*topic_destroy)(rd_kafka_topic_t *) noexcept nogil
         rd_kafka_topic_partition_list_t *(*topic_partition_list_new)(int) noexcept nogil

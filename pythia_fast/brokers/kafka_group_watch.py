@@ -101,7 +101,7 @@ class GroupWatch:
         static: whether this member has a ``group.instance.id``.
         patterns: of topics, and where; empty where a topic is named, too.
         ask: the coordinator; called on a thread of its own.
-        rejoin: leave the group, and join it again.
+        rejoin: leave the group, and join it again; False: it is rebalancing just now, nothing was done.
         clock: seconds.
     """
 
@@ -114,7 +114,7 @@ class GroupWatch:
         static: bool,
         patterns: str = "",
         ask: Callable[[], Group],
-        rejoin: Callable[[], None],
+        rejoin: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._group = group
@@ -207,7 +207,10 @@ class GroupWatch:
         due = self._rejoining.is_due(held)
         self._next_s = self._clock() + self._rejoining.look_after_s()
         if due:
-            self._rejoin()
+            if not self._rejoin():
+                self._rejoining.changed()
+                return None
+            self._rejoining.rejoined()
             return (
                 f"kafka: nobody reads {group.unread}, though group {self._group} is stable "
                 f"({_names(group, counts=True)}): a member was lost before it had said that it gave them back. This "

@@ -219,11 +219,12 @@ class KafkaReader(Reader):
                 "anew, or its log was cut; it is read on from there"
             )
 
-    def _rejoin(self) -> None:
+    def _rejoin(self) -> bool:
         try:
-            self.native.rejoin(self._topics)
+            return self.native.rejoin(self._topics)
         except SourceError as error:
             self._fail(str(error))
+            return False
 
     def rewind(self) -> None:
         keys = list(self._current)

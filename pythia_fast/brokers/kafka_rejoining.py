@@ -55,6 +55,13 @@ class Rejoining:
         self._not_before_s = self._clock()
         self.times = 0
 
+    def rejoined(self) -> None:
+        """This member has left its group and joins it again."""
+        apart_s = min(self._session_s * 2**self.times, max(self._session_s, LONGEST_APART_S))
+        self._not_before_s = self._clock() + apart_s * (1 + self._chance())
+        self._since_s = None
+        self.times += 1
+
     def is_first_look(self) -> bool:
         """Whether no look since the last rebalance has found partitions that nobody reads."""
         return self._since_s is None
@@ -65,13 +72,7 @@ class Rejoining:
         if self._since_s is None:
             self._since_s = now
             return False
-        if now < self._not_before_s or (held and now - self._since_s < self._patience_s):
-            return False
-        apart_s = min(self._session_s * 2**self.times, max(self._session_s, LONGEST_APART_S))
-        self._not_before_s = now + apart_s * (1 + self._chance())
-        self._since_s = None
-        self.times += 1
-        return True
+        return now >= self._not_before_s and (not held or now - self._since_s >= self._patience_s)
 
     def look_after_s(self) -> float:
         """Until the next look."""

@@ -48,7 +48,7 @@ def test_rows_of_partitions_that_are_lost_are_not_left_to_the_next_run(
     )
     wait_for_calls(first, calls, 1)
     first.process.send_signal(signal.SIGTERM)
-    wait_for_calls(first, calls, 2)
+    first.wait_for("draining")
     proxy.freeze() if how == "cut off" else first.process.send_signal(signal.SIGSTOP)
     second = start(arguments=["--until-end"], handler=TRANSACTIONAL, options=IMPATIENT).wait()
     proxy.resume() if how == "cut off" else first.process.send_signal(signal.SIGCONT)

@@ -13,6 +13,7 @@ class Coordinator:
         self.now_s = 100.0
         self.asked = 0
         self.rejoined = 0
+        self.rebalances = False  #: as librdkafka sees it
         self.group = Group("rebalance", {"shop-1 at 10.0.0.1": 0})
         self.watch = GroupWatch(
             "g",
@@ -29,8 +30,9 @@ class Coordinator:
         self.asked += 1
         return self.group
 
-    def rejoin(self) -> None:
-        self.rejoined += 1
+    def rejoin(self) -> bool:
+        self.rejoined += not self.rebalances
+        return not self.rebalances
 
     def look(self, held: int = 0) -> str | None:
         """The question, and then what came of it."""
@@ -106,6 +108,22 @@ def test_a_member_without_partitions_joins_again_where_nobody_reads_some_at_two_
     line = coordinator.look() or ""
     assert "nobody reads orders[0, 1], though group g is stable (shop-1 at 10.0.0.1: 2)" in line
     assert "This member leaves the group and joins it again" in line
+    assert coordinator.rejoined == 1
+
+
+def test_a_member_that_cannot_leave_as_a_rebalance_begins_tries_again_at_the_looks_after_it() -> None:
+    coordinator = Coordinator()
+    coordinator.group = UNREAD
+    coordinator.later(ASK_AFTER_S)
+    coordinator.look()
+    coordinator.rebalances = True
+    coordinator.later(1.5 * LOOK_AGAIN_S)
+    assert coordinator.look() is None
+    coordinator.rebalances = False
+    coordinator.later(1.5 * LOOK_AGAIN_S)
+    assert "this member of group g has had no partition" in (coordinator.look() or "")
+    coordinator.later(1.5 * LOOK_AGAIN_S)
+    assert "This member leaves the group and joins it again" in (coordinator.look() or "")
     assert coordinator.rejoined == 1
 
 

@@ -22,6 +22,7 @@ class Played:
         while len(found) < count:
             if self.rejoining.is_due(held):
                 found.append(self.now_s - begun)
+                self.rejoining.rejoined()
                 self.rejoining.changed()
             self.now_s += 5
         return found

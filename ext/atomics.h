@@ -48,6 +48,15 @@ static inline void pf_punctual_timeouts(void) {
 #endif
 }
 
+/* Between two looks at a word that another core is about to write: leaves the core's other thread, and power, alone. */
+static inline void pf_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
 /* Sleep while *word == seen, for at most timeout_ns; may return early for no reason. */
 static inline void pf_wait(uint32_t *word, uint32_t seen, int64_t timeout_ns) {
     if (timeout_ns <= 0) return;

@@ -137,6 +137,13 @@ static inline uint32_t pf_take(pf_arena *arena, uint32_t worker) {
     return slot_index;
 }
 
+/* Look for news until then without sleeping. Whoever sleeps is woken by a system call, and its core maybe from sleep, which
+ * takes longer than the rest of a row's way. */
+static inline void pf_worker_poll(pf_arena *arena, uint32_t worker, uint64_t until_ns) {
+    pf_worker *w = pf_worker_at(arena, worker);
+    while (!pf_may_take(arena, worker) && !pf_load_sc(&w->stop) && pf_now_ns() < until_ns) pf_relax();
+}
+
 /* Sleep until there is news for this worker: a slot, or the word to stop. */
 static inline void pf_worker_sleep(pf_arena *arena, uint32_t worker, int64_t timeout_ns) {
     pf_worker *w = pf_worker_at(arena, worker);

@@ -49,6 +49,7 @@ cdef extern from "slot_decode.h" nogil:
     uint32_t pf_slot_length(const pf_arena *arena, const pf_slot *slot)
     uint32_t pf_in_hand(pf_arena *arena, uint32_t worker)
     uint32_t pf_take(pf_arena *arena, uint32_t worker)
+    void pf_worker_poll(pf_arena *arena, uint32_t worker, uint64_t until_ns)
     void pf_worker_sleep(pf_arena *arena, uint32_t worker, int64_t timeout_ns)
     void pf_complete(pf_arena *arena, uint32_t worker, uint32_t slot)
     void pf_park(pf_arena *arena, uint32_t worker, uint32_t slot, uint64_t due_ns)
@@ -101,8 +102,10 @@ cdef class Arena(ArenaMemory):
         pf_store64(&w.heartbeat_ns, pf_now_ns())
         pf_store(&w.booted, 1)
 
-    def take(self, uint32_t worker, double timeout):
+    def take(self, uint32_t worker, double timeout, double busy_poll=0.0):
         """The next slot of the worker's queue, now held by it. None: ``timeout`` seconds passed, or it is to stop.
+
+        For the first ``busy_poll`` seconds of them the process does not sleep.
 
         While the circuit is open none is taken; of a half-open one this may be the probe.
         """
@@ -114,6 +117,10 @@ cdef class Arena(ArenaMemory):
             with nogil:
                 now = pf_now_ns()
                 deadline = now + <uint64_t>(timeout * 1e9)
+                if busy_poll > 0:
+                    pf_worker_poll(self.arena, worker, now + <uint64_t>(min(busy_poll, timeout) * 1e9))
+                    slot = pf_take(self.arena, worker)
+                    now = pf_now_ns()
                 # A sleep may end early for no reason.
                 while slot == PF_NO_SLOT and now < deadline and not pf_load_sc(&w.stop):
                     pf_worker_sleep(self.arena, worker, <int64_t>(deadline - now))

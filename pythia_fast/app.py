@@ -72,6 +72,7 @@ class App:
         decoder: Any = "json",
         batch_size: int = 4096,
         batch_timeout: float = 0.005,
+        busy_poll: float = 0.0,
         max_batch_bytes: int | None = None,
         ordering: Ordering = "unordered",
         on_error: OnError = "isolate",
@@ -101,6 +102,8 @@ class App:
             decoder: "json", "msgpack", "raw", or a NumPy structured dtype for fixed-layout records.
             batch_size: most rows a batch has.
             batch_timeout: seconds a row waits at most for its batch to fill, while a process has room for it.
+            busy_poll: seconds that a process looks for the next batch before it sleeps. It costs up to a core for each
+                process and saves the time that waking one takes, about half of a single row's (docs/latency.md).
             max_batch_bytes: payload bytes a batch holds at most, so also the largest payload that reaches
                 the handler, and how much text a column of a decoded row may have; default 256 a row, at least 1 MiB.
             ordering: "unordered": any process, any order. "partition": rows of a partition in their order.
@@ -154,6 +157,7 @@ class App:
                 decoder=decoder,
                 batch_size=batch_size,
                 batch_timeout=batch_timeout,
+                busy_poll=busy_poll,
                 max_batch_bytes=max_batch_bytes,
                 ordering=ordering,
                 on_error=on_error,

@@ -43,6 +43,7 @@ class Handler:
     dead_letter: Sink | None
     batch_size: int
     batch_timeout: float
+    busy_poll: float  #: seconds
     max_batch_bytes: int
     ordering: Ordering
     on_error: OnError
@@ -77,6 +78,7 @@ def make_handler(
     decoder: Any,
     batch_size: int,
     batch_timeout: float,
+    busy_poll: float,
     max_batch_bytes: int | None,
     ordering: str,
     on_error: str,
@@ -133,6 +135,7 @@ def make_handler(
     if workers is not None:
         workers = options.whole(where, "workers", workers, 1, options.MAX_WORKERS, "processes")
     batch_timeout = options.seconds(where, "batch_timeout", batch_timeout, high=3600)
+    busy_poll = options.seconds(where, "busy_poll", busy_poll, high=1)
     if max_batch_bytes is None:
         max_batch_bytes = min(MAX_BATCH_BYTES, max(MIN_BATCH_BYTES, batch_size * BYTES_A_ROW))
     max_batch_bytes = options.whole(where, "max_batch_bytes", max_batch_bytes, 1, MAX_BATCH_BYTES, "bytes")
@@ -149,6 +152,7 @@ def make_handler(
         dead_letter=dead_letter,
         batch_size=batch_size,
         batch_timeout=batch_timeout,
+        busy_poll=busy_poll,
         max_batch_bytes=max_batch_bytes,
         ordering=ordering,  # type: ignore[arg-type]  # checked above
         on_error=on_error,  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 Run as a script it sends rows at a pace, one by one, and prints the latencies in nanoseconds as JSON.
 
-usage: latency.py ROWS ROWS_PER_SECOND FOLDER
+usage: [PYTHIA_FAST_LATENCY_BUSY_POLL=SECONDS] latency.py ROWS ROWS_PER_SECOND FOLDER
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pythia_fast import App, Batch, MemoryConsumer
 
 #: Names the folder to the pool's processes as well, which may import this module anew.
 FOLDER_VARIABLE = "PYTHIA_FAST_LATENCY_FOLDER"
+BUSY_POLL_S = float(os.environ.get("PYTHIA_FAST_LATENCY_BUSY_POLL", "0"))
 WARMUP = 200
 
 
@@ -35,7 +36,7 @@ app = App("latency")
 source = MemoryConsumer(keep_open=True)
 
 
-@app.batch_handler(source=source, schema=Probe, batch_timeout=0.0)
+@app.batch_handler(source=source, schema=Probe, batch_timeout=0.0, busy_poll=BUSY_POLL_S)
 class Keep:
     """Keeps the latencies of this process and writes them down at its end."""
 

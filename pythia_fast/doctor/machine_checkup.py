@@ -89,10 +89,22 @@ def machine_findings(handlers: Sequence[Handler], shares: Sequence[int], machine
         )
     else:
         yield ok(f"{workers} processes, {machine.cores} cores that this process may use")
+    yield from _busy_polls(handlers, shares, machine)
     for handler, share in zip(handlers, shares, strict=True):
         yield from _arena(handler, share, len(handlers), machine)
     yield from _shared_memory()
     yield from _descriptors(handlers, workers, machine)
+
+
+def _busy_polls(handlers: Sequence[Handler], shares: Sequence[int], machine: Machine) -> Iterator[Finding]:
+    """The runtime's own threads need a core besides those of processes that do not sleep."""
+    polling = sum(share for handler, share in zip(handlers, shares, strict=True) if handler.busy_poll)
+    if polling >= machine.cores:
+        yield warning(
+            f"{polling} processes with busy_poll= hold the {machine.cores} cores that this process may use while they "
+            "wait, and the runtime that is to give them batches waits for a core",
+            f"leave busy_poll out, or --workers {max(1, machine.cores - 1)}",
+        )
 
 
 def _arena(handler: Handler, workers: int, handlers: int, machine: Machine) -> Iterator[Finding]:

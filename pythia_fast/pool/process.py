@@ -72,8 +72,10 @@ def _work(handler: Handler, arena: Arena, call: HandlerCall, worker: int) -> str
     limits = Limits(handler.max_batches_per_process, handler.max_memory_mb)
     # With a breaker it is handled all the same: it may be the probe, whose call tells of the service.
     leaves_void = handler.transactions is not None and handler.breaker is None
+    busy_poll_s = handler.busy_poll
     while os.getppid() == parent:
-        slot = arena.take(worker, TAKE_WAIT_S)
+        slot = arena.take(worker, TAKE_WAIT_S, busy_poll_s)
+        busy_poll_s = handler.busy_poll if slot is not None else 0.0  # once after each batch
         if slot is not None and leaves_void and arena.is_void(slot):
             arena.complete(worker, slot, 0, 0, 0, 0, 0, 0, 0)
         elif slot is not None:

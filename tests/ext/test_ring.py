@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 
@@ -48,6 +49,30 @@ def test_a_slot_goes_round(feed):
     assert arena.collect() == [second]
     assert arena.live() == [(0, 4)]
     assert arena.take(0, 0.0) is None
+
+
+def sleeps_of_a_take(arena: Arena, busy_poll: float) -> int:
+    """How often this thread went to sleep while it waited 50 ms for a batch that did not come."""
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    assert arena.take(0, 0.05, busy_poll) is None
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+
+
+def test_a_process_that_polls_does_not_sleep_until_its_time_is_over(feed):
+    arena = feed([b"x"]).arena
+    assert sleeps_of_a_take(arena, 0.0) > 0
+    assert sleeps_of_a_take(arena, 0.01) > 0
+    assert min(sleeps_of_a_take(arena, 1.0) for _ in range(5)) == 0
+
+
+def test_a_process_that_polls_takes_what_comes_and_hears_that_it_is_to_stop(feed):
+    one = feed([b"x"])
+    publisher = threading.Timer(0.05, lambda: (one.run(), one.intake.flush(10.0)))
+    publisher.start()
+    assert one.arena.take(0, 60.0, 60.0) is not None
+    publisher.join()
+    one.arena.stop_worker(0)
+    assert one.arena.take(0, 60.0, 60.0) is None
 
 
 def test_batches_of_an_epoch_are_counted_until_their_release_and_as_untaken_until_a_process_has_them(feed):

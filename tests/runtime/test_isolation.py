@@ -241,6 +241,20 @@ def test_a_process_makes_room_after_so_many_batches(tmp_path):
     assert sum("has reached its limits" in line for line in events.lines) == 1
 
 
+def test_processes_that_poll_are_replaced_and_end_as_others(tmp_path):
+    def handler(batch):
+        if batch.positions["offset"][0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [b"%d" % row for row in rows_of(batch)]
+
+    report, sink, dead, source = memory_run.run(
+        tmp_path, handler, numbers(200), batch_size=1, workers=2, busy_poll=1.0, spares=1
+    )
+    assert sorted_ints(sink) == list(range(1, 200))
+    assert len(dead.records) == 1
+    assert (report.dead_lettered, source.committed) == (1, {0: 200})
+
+
 @pytest.mark.parametrize("always", [False, True], ids=["large batches only", "one row"])
 def test_a_memory_error_ends_the_process_and_the_batch_is_handled_in_parts(tmp_path, always):
     def handler(batch):

@@ -36,6 +36,13 @@ def test_more_processes_than_cores() -> None:
     assert told(findings, "note", "16 processes for the 8 cores").change.startswith("--workers 8")
 
 
+def test_processes_that_do_not_sleep_leave_the_runtime_a_core() -> None:
+    machine = Machine(cores=2, memory_bytes=16 << 30, open_files=65_536)
+    assert bad(list(machine_findings([handler(busy_poll=0.001)], [1], machine))) == []
+    findings = list(machine_findings([handler(busy_poll=0.001)], [2], machine))
+    assert told(findings, "warning", "2 processes with busy_poll= hold the 2 cores").change.endswith("--workers 1")
+
+
 @pytest.mark.parametrize(
     ("memory_bytes", "grade", "words"),
     [

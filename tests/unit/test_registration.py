@@ -80,6 +80,8 @@ def test_defaults():
         ({"batch_timeout": math.nan}, ConfigError, "batch_timeout=nan: seconds, from 0 to 3,600"),
         ({"batch_timeout": math.inf}, ConfigError, "batch_timeout=inf"),
         ({"batch_timeout": True}, ConfigError, "batch_timeout=True"),
+        ({"busy_poll": -1}, ConfigError, "busy_poll=-1: seconds, from 0 to 1"),
+        ({"busy_poll": 2}, ConfigError, "busy_poll=2: seconds, from 0 to 1"),
         ({"batch_timeout": "5ms"}, ConfigError, "batch_timeout='5ms'"),
         ({"batch_timeout": 10**400}, ConfigError, "batch_timeout=1000"),
         ({"max_batch_bytes": 1.5}, ConfigError, "max_batch_bytes=1.5"),

@@ -88,10 +88,11 @@ class FlowControl:
         if self._arena.circuit != self._circuit.word:
             self._arena.set_circuit(self._circuit.word)
 
-    def settled(self, slot: int, facts: SlotFacts, *, done: int, parked: bool, killed: int) -> None:
+    def settled(self, slot: int, facts: SlotFacts, *, done: int, parked: bool, killed: int, unsent: int = 0) -> None:
         """A round of a batch is durable; unless it is ``parked``, so is the batch.
 
         ``done``: messages that are settled; 0 of a parked batch that waits whole. ``killed``: rows that killed.
+        ``unsent``: rows whose results the sink refused for good.
         """
         if self._deaths.state == "probing" and facts.rows > killed and not parked:
             self._deaths.reopen(_now_s())
@@ -100,7 +101,7 @@ class FlowControl:
             self._set_gate()  # none of its rows told whether processes live: more are read
         if self._watch is None or self._limit is None:
             return
-        given_up = facts.failed + (facts.rejected if self._limit.count_rejected else 0)
+        given_up = facts.failed + unsent + (facts.rejected if self._limit.count_rejected else 0)
         if done:
             given_up += facts.refused + self._given_up.pop(slot, 0)
         elif given_up:

@@ -286,6 +286,7 @@ typedef struct {
     uint32_t circuit;         /* PF_CIRCUIT_...; on a line that is hardly ever written     D; W takes the probe */
     uint32_t void_below;      /* batches of epochs below come to nothing: they are not handled   D; I at a rewind */
     uint32_t gathers;         /* odd while slots that wait are changed (gather.h)       D */
+    uint32_t failed_probes;   /* of the circuit, one after the other; written before it is half open     D */
 } pf_arena;
 
 _Static_assert(sizeof(pf_message) == 48, "pf_message is part of the shared layout");

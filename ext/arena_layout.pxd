@@ -81,4 +81,4 @@ cdef extern from "arena_layout.h" nogil:
         uint64_t slot_bytes, workers_at, spares_at, names_at, slots_at
         uint64_t partitions_at, messages_at, good_at, refusals_at, status_at, retries_at, columns_at
         uint64_t raw_at, raw_bytes, errors_at, errors_bytes, output_at, output_bytes
-        uint32_t done_signal, done_waiting, epoch, circuit, void_below, gathers
+        uint32_t done_signal, done_waiting, epoch, circuit, void_below, gathers, failed_probes

@@ -147,6 +147,11 @@ cdef class Arena(ArenaMemory):
         """CIRCUIT_...: whether the pool processes may call the handler."""
         return pf_load(&self.arena.circuit)
 
+    @property
+    def failed_probes(self):
+        """Probes of the open circuit that failed, one after the other; known to processes that follow as well."""
+        return pf_load(&self.arena.failed_probes)
+
     def stopped(self, uint32_t worker):
         """The worker was told to leave; it still empties its queue."""
         return pf_load_sc(&_worker(self, worker).stop) != 0
@@ -250,8 +255,10 @@ cdef class Arena(ArenaMemory):
         """Wake the completion thread for something that is not a completion."""
         pf_notify_done(self.arena)
 
-    def set_circuit(self, uint32_t circuit):
-        """Let the pool processes take batches (CIRCUIT_CLOSED, CIRCUIT_FAILING), none, or one as a probe."""
+    def set_circuit(self, uint32_t circuit, uint32_t failed_probes=0):
+        """Let the pool processes take batches (CIRCUIT_CLOSED, CIRCUIT_FAILING), none, or one as a probe, of which so
+        many failed before, one after the other."""
+        pf_store(&self.arena.failed_probes, failed_probes)
         pf_set_circuit(self.arena, circuit)
 
     def collect(self):
@@ -343,6 +350,18 @@ cdef class Arena(ArenaMemory):
             for i in range(pf_slot_partition_count(s)):
                 found.append((table[i].partition, table[i].first_offset))
         return found
+
+    def in_hand(self, double seconds):
+        """Whether there is a batch that need not wait for longer than that until its rows are handled."""
+        cdef uint32_t slot, state
+        cdef uint64_t latest = pf_now_ns() + <uint64_t>(seconds * 1e9)
+        cdef pf_slot *s
+        for slot in range(self.arena.n_slots):
+            s = pf_slot_at(self.arena, slot)
+            state = pf_load(&s.state)
+            if state != PF_SLOT_FREE and (state != PF_SLOT_WAITING or s.due_ns <= latest):
+                return True
+        return False
 
     def waits_past(self, partitions, double seconds):
         """Whether a batch with rows of these partitions (indices) waits to be handled again for longer than that, and

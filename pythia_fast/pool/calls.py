@@ -11,9 +11,13 @@ their attempts spent. So that a batch of nothing but such rows comes to an end t
 row with no answer, as a batch of one row is given up.
 
 A half-open circuit tries a batch whole. Where that failed, the row that makes the service fail may be in all that there
-is to try. So the next probe of the process begins with a part of its rows, and the one after it with a smaller one: a
-part without such a row is answered. Then the service is there, whatever becomes of the other rows, which are handled at
-once: where they fail, that costs an attempt as while the circuit is closed, and it closes.
+is to try. So the next probe is a quarter of its batch's rows, the one after it a sixteenth, from another place, and so
+on: a part without such a row is answered. Then the circuit closes, and the other rows have their turn in the next
+round, so that what was answered is done whatever becomes of them. How many probes have failed is a word of the arena:
+a process that dies or is recycled takes nothing with it, and all processes of a handler count together.
+
+A batch that killed a process is handled in parts (pool/parts.py), and one of these that meets an outage does not end
+the round: a row that makes the service fail would else hide one that kills, which lies behind it, for ever.
 """
 
 from __future__ import annotations
@@ -34,11 +38,17 @@ from pythia_fast.pool.notes import Notes
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena
     from pythia_fast.circuit_breaker import CircuitBreaker
+    from pythia_fast.pool.waiting import LanesInHand
 
     Found: TypeAlias = tuple[int, BaseException]  #: a row, and what it raised
 
 #: Until rows whose call failed are handled again, while the circuit is closed.
-OUTAGE_WAIT_NS = 100_000_000
+OUTAGE_WAIT_S = 0.1
+OUTAGE_WAIT_NS = int(OUTAGE_WAIT_S * 1e9)
+#: At most so long a half-open circuit is left to a batch that is read for it, before one that failed is tried again.
+HEAD_START_S = 1.0
+#: Parts of a batch that killed a process which fail one after the other before the service is taken for away.
+PARTS_IN_A_ROW = 3
 REASON_CHARACTERS = 300
 RowIndices = npt.NDArray[np.uint32]
 EXPECTED = "CircuitBreaker(expected=)"
@@ -46,23 +56,27 @@ EXPECTED = "CircuitBreaker(expected=)"
 ROWS_DO_NOT_FIT = (ColumnTooLargeError, MemoryError)
 
 
-@dataclass(slots=True)
-class Probes:
-    """The probes of one process that failed, one after the other.
+def place(number: int) -> float:
+    """Where in its batch a probe takes its rows, from 0 to 1: halves, quarters, eighths, each once (van der Corput)."""
+    found, share = 0.0, 0.5
+    while number:
+        found += share * (number & 1)
+        number, share = number >> 1, share / 2
+    return found
 
-    ``ordered``: rows must not be handled before others of their batch.
+
+def probe_part(rows: int, failed: int, lane_of: npt.NDArray[np.intp] | None) -> npt.NDArray[np.intp]:
+    """Which of so many rows the probe tries that comes after ``failed`` ones; ascending.
+
+    ``lane_of``: the lane of each row, where no row may be handled before others of its lane. None: rows have no order.
     """
-
-    ordered: bool
-    failed: int = 0
-
-    def part(self, rows: RowIndices) -> tuple[RowIndices, RowIndices]:
-        """(Rows that the next probe begins with, the others.) Without an order they are of either end in turn."""
-        halvings = self.failed if self.ordered else (self.failed + 1) // 2
-        size = max(1, len(rows) >> halvings)
-        if not self.ordered and self.failed and self.failed % 2 == 0:
-            return rows[-size:], rows[:-size]
-        return rows[:size], rows[size:]
+    size = max(1, rows >> min(2 * failed, 64))
+    if lane_of is None:
+        first = round(place(failed) * (rows - size))
+        return np.arange(first, first + size)
+    different, numbers = np.unique(lane_of, return_inverse=True)
+    turned = (numbers - int(place(failed) * len(different))) % len(different)
+    return np.sort(np.argsort(turned, kind="stable")[:size])
 
 
 @dataclass(slots=True)
@@ -72,33 +86,58 @@ class Calls:
     breaker: CircuitBreaker
     arena: Arena
     max_attempts: int
-    probes: Probes
     early: bool = False  #: the round of the batch is, so none of its calls costs an attempt
     answers: int = 0  #: calls that were answered
     outage: str = ""  #: the expected exception that ended the calls
     in_vain: bool = False  #: the rows were searched at their last attempt, and none is known to be at fault
     costs_an_attempt: bool = False  #: the outage does, and all rows of the batch alike, or they would leave their order
+    by_parts: bool = False  #: the batch killed a process and is handled in parts, so that each is a small probe
+    tried: int = 0  #: rows of the part that a small probe was
     is_probe: bool = field(init=False)  #: of a half-open circuit, which is open for all others meanwhile
+    _failed: int = field(init=False)  #: probes before, one after the other
+    _aside: str = ""  #: the outage that a part met, after which the round went on
+    _in_a_row: int = 0  #: parts that met one
 
     def __post_init__(self) -> None:
         self.is_probe = self.arena.circuit == CIRCUIT_OPEN
+        self._failed = self.arena.failed_probes
 
     @property
     def is_small_probe(self) -> bool:
-        """Whether the batch is a probe, and others failed: it begins with a part of its rows."""
-        return self.is_probe and self.probes.failed > 0
+        """Whether the batch is a probe, and others failed: it tries a part of its rows."""
+        return self.is_probe and self._failed > 0 and not self.by_parts
 
     @property
-    def _is_there(self) -> bool:
-        """Whether the service is, as the part shows that the probe began with."""
-        return self.is_small_probe and self.answers > 0
+    def left_rows(self) -> bool:
+        """Whether the batch is handled further at once, since a part of it was answered."""
+        return self.tried > 0 and not self.outage
 
-    def in_parts(self, groups: list[tuple[RowIndices, int]]) -> list[tuple[RowIndices, int]]:
-        """What is to be handled, one after the other, with the part first that a small probe begins with."""
-        if not self.is_small_probe or self.answers or self.outage:
-            return groups
-        (first, given), *others = groups
-        return [*((part, given) for part in self.probes.part(first) if len(part)), *others]
+    def part_of(self, groups: list[RowIndices], lanes: LanesInHand) -> tuple[int, npt.NDArray[np.intp]]:
+        """What a small probe tries: (the group that it is of, which of its rows).
+
+        The groups in turn, for a row that fails again and again is in one of its own; but none before rows of its lane.
+        """
+        number = self._failed % len(groups)
+        may_come = lanes.none_of(groups[number], groups[:number])
+        if not len(may_come):
+            number, may_come = 0, np.arange(len(groups[0]))
+        chosen = probe_part(len(may_come), self._failed, lanes.of(groups[number][may_come]))
+        self.tried = len(chosen)
+        return number, may_come[chosen]
+
+    def part_ended(self, answers: int) -> None:
+        """Of a batch that killed a process. ``answers``: those before the part.
+
+        A part that meets an outage may do so for a row of its own; the round ends where several in turn do.
+        """
+        if not self.by_parts:
+            return
+        if self.outage:
+            self._in_a_row += 1
+            if self._in_a_row < PARTS_IN_A_ROW:
+                self._aside, self.outage = self.outage, ""
+        elif self.answers > answers:
+            self._in_a_row = 0
 
     def ended(self, error: BaseException | None) -> bool:
         """A call ended; whether the service is away."""
@@ -110,7 +149,8 @@ class Calls:
             return False
         assert error is not None
         self.outage = reason_of(error)[:REASON_CHARACTERS]
-        self.costs_an_attempt = not self.early and (self.arena.circuit == CIRCUIT_CLOSED or self._is_there)
+        # Where the part before met one as well, nothing tells whose fault it is.
+        self.costs_an_attempt = not self.early and not self._in_a_row and self.arena.circuit == CIRCUIT_CLOSED
         return True
 
     def spent(self, attempt: int) -> int:
@@ -127,15 +167,29 @@ class Calls:
         """Whether the ``attempt``-th attempt, which met the outage, was the last one."""
         return self.costs_an_attempt and attempt >= self.max_attempts
 
+    @property
+    def _away(self) -> str:
+        """The outage that counts: not one of a part of a batch that was answered otherwise."""
+        return self.outage or ("" if self.answers else self._aside)
+
     def report(self, notes: Notes) -> None:
         """Note for the runtime what the batch tells."""
-        notes.outage = self.outage
-        away = self.outage != "" and not self._is_there
-        notes.circuit = "outage" if away else "answered" if self.answers else ""
-        if notes.circuit == "answered":
-            self.probes.failed = 0
-        elif away and self.is_probe:
-            self.probes.failed += 1
+        notes.outage = self._away
+        if notes.outage:
+            notes.circuit = "smaller" if self.tried > 1 else "outage"
+        else:
+            notes.circuit = "answered" if self.answers else ""
+
+    @property
+    def wait_ns(self) -> int:
+        """Until rows that met an outage are handled again; 0: none did."""
+        if not (self.outage or self._aside):
+            return 0
+        if not (self.is_probe and self._away) or self._failed % 2 == 1:
+            return OUTAGE_WAIT_NS
+        # The next probe is of a batch that is read for it, if one comes by then (runtime/flow.py).
+        timeout_s = self.breaker.recovery_timeout_s
+        return OUTAGE_WAIT_NS + int((timeout_s + min(timeout_s, HEAD_START_S)) * 1e9)
 
 
 class Doubt:

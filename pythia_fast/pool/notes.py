@@ -39,7 +39,7 @@ class Notes(msgspec.Struct):
     errors: list[RowErrors] = []
     kept: list[str] = []  #: columns of which a view outlived the batch
     stop: str = ""  #: traceback of the exception that is to end the run
-    circuit: Literal["answered", "outage", ""] = ""  #: what its calls tell of the service; "": there was none
+    circuit: Literal["answered", "outage", "smaller", ""] = ""  #: what its calls tell of the service (circuit.py)
     outage: str = ""  #: the exception that told of it
 
     def __bool__(self) -> bool:

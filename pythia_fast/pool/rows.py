@@ -41,7 +41,7 @@ from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
 from pythia_fast.errors import NoSinkError, OutputValueError, PartlySentError, ResultError
 from pythia_fast.pool.call_clock import CallClock
-from pythia_fast.pool.calls import OUTAGE_WAIT_NS, Calls, Doubt, Probes
+from pythia_fast.pool.calls import Calls, Doubt
 from pythia_fast.pool.crash_text import leave_lacking
 from pythia_fast.pool.exception_types import is_named
 from pythia_fast.pool.forked import leave_if_forked
@@ -76,6 +76,7 @@ class _Held:
     noted: list[tuple[RowIndices, int]] = field(default_factory=list)  #: rows for them, and times they were given
     journaled: bool = False  #: what is done is written down, row by row
     calls: Calls | None = None  #: for the circuit breaker; None: there is none
+    tries_again: bool = False  #: rows that were handled in this round are handled again, as retry= says
     behind_due_ns: int = 0  #: when rows that wait for others are looked at again; 0: none do
     #: When the round would have been due, if it began before that: its failed attempts do not count. 0: it did not.
     early_due_ns: int = 0
@@ -102,7 +103,6 @@ class RowKeeper:
         self._parts: PartMemory | None = None  #: made when a batch is first handled in parts
         self._retry = handler.retry
         self._by_key = None if handler.ordering == "unordered" else handler.ordering == "key"
-        self._probes = Probes(ordered=self._by_key is not None)
         waits = handler.parks and self._by_key is not None
         self._lanes_that_wait = LanesThatWait(arena, by_key=bool(self._by_key)) if waits else None
 
@@ -118,9 +118,7 @@ class RowKeeper:
             held.early_due_ns = held.waiting.early_due_ns
             if self._handler.breaker is not None and held.waiting.may_wait:
                 early = held.early_due_ns > 0
-                held.calls = Calls(
-                    self._handler.breaker, self._arena, self._retry.max_attempts, self._probes, early=early
-                )
+                held.calls = Calls(self._handler.breaker, self._arena, self._retry.max_attempts, early=early)
         behind = self._hold_behind_earlier(held)
         if self._arena.crashes(slot) or self._arena.round(slot) > 1:
             self._go_on(held)
@@ -145,10 +143,12 @@ class RowKeeper:
         given = held.waiting.left
         if not len(given):
             return 0
+        if held.calls is not None and held.calls.left_rows and not held.tries_again:
+            return 1
         if held.early_due_ns:
             return held.early_due_ns
-        if held.calls is not None and held.calls.outage:
-            return monotonic_ns() + OUTAGE_WAIT_NS
+        if held.calls is not None and held.calls.wait_ns:
+            return monotonic_ns() + held.calls.wait_ns
         tried = given[given > 0]
         if not len(tried):
             return held.behind_due_ns or 1  # a holder that died noted them: they are due
@@ -209,7 +209,11 @@ class RowKeeper:
             self._commit(held, journal, guilty, suspects.end)
         died = self._arena.crashes(held.slot) > 0
         parts = parts_to_go(suspects, len(todo), held.outcome.killed, self._handler.batch_size, died=died)
+        calls = held.calls
+        if calls is not None:
+            calls.by_parts = suspects.end > suspects.begin
         for part in parts:
+            answers = calls.answers if calls is not None else 0
             rows = todo[part.begin : part.end]
             again = (part.begin, part.end) == suspects[:2]
             journal.begin(part.end, part.deaths_before)
@@ -217,6 +221,8 @@ class RowKeeper:
             if held.outcome.notes.stop:
                 break
             self._commit(held, journal, rows, part.end)
+            if calls is not None:
+                calls.part_ended(answers)
             if part is not parts[-1] and self._writer.nearly_full(held.outcome.output):
                 # Between two parts: should the next one kill, all that was sent on is of rows that are done.
                 self._writer.spill(held.slot, held.outcome.output)
@@ -246,12 +252,33 @@ class RowKeeper:
             self._handle_rows(held, None, deaths, 0)
             return
         groups = [(rows, 0)] if held.waiting is None else by_given(held.waiting, held.lanes, rows)
-        for some, given in groups if held.calls is None else held.calls.in_parts(groups):
+        if held.calls is not None and held.calls.is_small_probe:
+            groups = self._part_to_try(held, held.calls, groups)
+        for some, given in groups:
             ready, behind = held.lanes.part(some)
             if len(behind):
                 held.noted.append((behind, given))
             if len(ready):
                 self._handle_rows(held, ready, deaths, given)
+
+    @staticmethod
+    def _part_to_try(held: _Held, calls: Calls, groups: list[tuple[RowIndices, int]]) -> list[tuple[RowIndices, int]]:
+        """The part of the rows that a small probe tries; all others are noted, at no cost of an attempt."""
+        if calls.tried:
+            held.noted += groups
+            return []
+        ready = []
+        for some, given in groups:
+            rows, behind = held.lanes.part(some)
+            held.noted += [(behind, given)] if len(behind) else []
+            ready += [(rows, given)] if len(rows) else []
+        if not ready:
+            return []
+        number, chosen = calls.part_of([rows for rows, _ in ready], held.lanes)
+        part, given = ready[number][0][chosen], ready[number][1]
+        ready[number] = np.delete(ready[number][0], chosen), given
+        held.noted += [(rows, times) for rows, times in ready if len(rows)]
+        return [(part, given)]
 
     def _handle_rows(self, held: _Held, rows: RowIndices | None, deaths: int, attempt: int) -> None:
         """Handle rows until each is done, given up, or noted for the next round. None: all of them.
@@ -268,6 +295,7 @@ class RowKeeper:
             waits = held.early_due_ns or (self._retry.waits and held.waiting is not None and held.waiting.may_wait)
             if rest and waits:
                 held.noted += rest
+                held.tries_again = True
                 left.hold()
             elif rest:
                 left.release()

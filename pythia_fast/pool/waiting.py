@@ -219,12 +219,24 @@ class LanesInHand:
 
     def hold(self, rows: RowIndices) -> None:
         """The rows wait: those that come behind them in their lanes do so, too."""
-        if self._by_key is None or not len(rows):
-            return
+        if len(rows) and (lane_of := self.of(rows)) is not None:
+            self._waits[lane_of] = True
+
+    def of(self, rows: RowIndices) -> npt.NDArray[np.intp] | None:
+        """The number of each row's lane; None: rows have no order to keep."""
+        if self._by_key is None:
+            return None
         if self._lane_of is None:
             different, self._lane_of = np.unique(lanes(self._memory, self._by_key), return_inverse=True)
             self._waits = np.zeros(len(different), np.bool_)
-        self._waits[self._lane_of[rows]] = True
+        return self._lane_of[rows]
+
+    def none_of(self, rows: RowIndices, others: list[RowIndices]) -> npt.NDArray[np.intp]:
+        """Which of the rows are in lanes that none of the others are in."""
+        lane_of, taken = self.of(rows), [lane for some in others if (lane := self.of(some)) is not None]
+        if lane_of is None or not taken:
+            return np.arange(len(rows))
+        return np.flatnonzero(~np.isin(lane_of, np.concatenate(taken)))
 
     def release(self, rows: RowIndices) -> None:
         """The rows wait no more."""

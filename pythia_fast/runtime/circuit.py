@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from pythia_fast.circuit_breaker import CircuitBreaker
 
 CircuitState = Literal["", "closed", "open", "half-open"]
-#: What a batch tells of the service: it answered, it is away, or the handler was not called.
-Report = Literal["answered", "outage", ""]
+#: What a batch tells of the service: it answered, it is away, a part of several rows that it was tried with failed, so
+#: that a smaller one may tell more, or the handler was not called.
+Report = Literal["answered", "outage", "smaller", ""]
 
 NEVER_S = 1e9  #: pybreaker's own timer
 
@@ -42,6 +43,7 @@ class Circuit:
             fail_max=policy.failure_threshold, reset_timeout=NEVER_S, throw_new_error_on_trip=False
         )
         self._threshold = policy.failure_threshold
+        self.failed_probes = 0  #: one after the other, those included that the gate does not count
 
     @property
     def state(self) -> CircuitState:
@@ -66,6 +68,7 @@ class Circuit:
         probing = self.state == "half-open"
         if report == "answered":
             self._breaker.call(_answer)
+            self.failed_probes = 0
             if probing:
                 self.gate.reopen(now_s)
             return
@@ -73,7 +76,12 @@ class Circuit:
             self._breaker.call(_fail)
         if self._breaker.current_state == pybreaker.STATE_OPEN:
             failed = "the batch that was tried failed" if probing else f"{self._threshold} batches in a row failed"
-            self.gate.close(now_s, f"the circuit is open: {failed}, the last with {why}")
+            self.failed_probes += probing
+            self.gate.close(now_s, f"the circuit is open: {failed}, the last with {why}", counts=report == "outage")
+
+    def probe_died(self) -> None:
+        """A process did, with the batch that was tried perhaps: the next one begins with other rows of it."""
+        self.failed_probes += 1
 
     def begin_probe(self, now_s: float) -> bool:
         """Half-open the circuit if the pause is over; whether it was."""

@@ -19,6 +19,7 @@ from pythia_fast._ext.intake import GATE_OPEN
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.dead_letter_limit import DeadLetterLimit
 from pythia_fast.errors import HandlerError
+from pythia_fast.pool.calls import HEAD_START_S, OUTAGE_WAIT_S
 from pythia_fast.routine import Routine
 from pythia_fast.runtime.dead_letter_watch import DeadLetterWatch
 from pythia_fast.runtime.gate import Gate
@@ -80,11 +81,15 @@ class FlowControl:
         before = self._circuit.gate.state
         self._circuit.reported(_now_s(), report, why)
         if before == "probing" and self._circuit.gate.state == "probing":
-            self._arena.set_circuit(self._circuit.word)  # the probe was no call: another batch is one
+            self._tell_circuit(self._circuit)  # the probe was no call: another batch is one
             return
         self._changed(self._circuit.gate, before, "one batch is tried")
         if self._arena.circuit != self._circuit.word:
-            self._arena.set_circuit(self._circuit.word)
+            self._tell_circuit(self._circuit)
+
+    def _tell_circuit(self, circuit: Circuit) -> None:
+        """Tell the pool processes."""
+        self._arena.set_circuit(circuit.word, circuit.failed_probes)
 
     def settled(self, slot: int, facts: SlotFacts, *, done: int, parked: bool, killed: int, unsent: int = 0) -> None:
         """A round of a batch is durable; unless it is ``parked``, so is the batch.
@@ -140,7 +145,8 @@ class FlowControl:
             self._deaths.close(_now_s(), in_vain)
             self._changed(self._deaths, before, "new processes try again")
         if self._circuit is not None and self._circuit.state == "half-open":
-            self._arena.set_circuit(self._circuit.word)
+            self._circuit.probe_died()
+            self._tell_circuit(self._circuit)
 
     def successors(self) -> list[int]:
         """Places that a process is to be made for now. They are told once."""
@@ -167,13 +173,15 @@ class FlowControl:
             raise self._in_vain(self._deaths, WAY_OUT)
         if self.state == "probing" and not self._arena.live():
             self._probe_again()  # what was tried told nothing, or went back with its partition
+        elif self._circuit_lacks_a_probe():
+            self._set_gate()
         if self._watch is not None and self._watch.begin_probe(now_s):
             self._set_gate()
         if self._deaths.begin_probe(now_s):
             self._set_gate()
         if self._circuit is not None and self._circuit.begin_probe(now_s):
             self._set_gate()
-            self._arena.set_circuit(self._circuit.word)
+            self._tell_circuit(self._circuit)
 
     def _probe_again(self) -> None:
         """Have another batch read to be tried."""
@@ -230,8 +238,22 @@ class FlowControl:
         self._admit(0 if self._held_back else GATE_OPEN if state == "open" else probe)
 
     def _probe_is_in_hand(self) -> bool:
-        """Whether the half-open circuit can be tried with a batch that was read already."""
-        return self._circuit is not None and self._circuit.state == "half-open" and bool(self._arena.live())
+        """Whether the half-open circuit is tried with a batch that was read already.
+
+        After one of those that failed, another batch is read for the next one: all that is in hand may be rows that
+        make the service fail by themselves.
+        """
+        if self._circuit is None or self._circuit.state != "half-open" or self._circuit.failed_probes % 2 == 1:
+            return False
+        return self._is_tried_soon(self._circuit)
+
+    def _circuit_lacks_a_probe(self) -> bool:
+        """Whether the circuit is half-open, and nothing is in hand but rows that wait for long."""
+        circuit = self._circuit
+        return circuit is not None and circuit.state == "half-open" and not self._is_tried_soon(circuit)
+
+    def _is_tried_soon(self, circuit: Circuit) -> bool:
+        return self._arena.in_hand(circuit.gate.pause_s + HEAD_START_S + OUTAGE_WAIT_S)
 
     # -- any thread ----------------------------------------------------------------------------------
 

@@ -30,13 +30,13 @@ class Gate:
     _closed_at_s: float = 0.0
     _closed_s: float = 0.0
 
-    def close(self, now_s: float, why: str) -> None:
-        """Close an open gate, or one whose probe failed."""
+    def close(self, now_s: float, why: str, *, counts: bool = True) -> None:
+        """Close an open gate, or one whose probe failed. ``counts``: whether that was one of those it may have."""
         if self.state == "open":
             self.times_closed += 1
             self._closed_at_s = now_s
         elif self.state == "probing":
-            self.failed_probes += 1
+            self.failed_probes += counts
         self.state = "closed"
         self.why = why
         self.next_probe_s = now_s + self.current_pause_s

@@ -73,7 +73,8 @@ class HandlerRun:
         self._hurried = hurried
         self._reader: Reader | None = None
         self._partitions: dict[int, Partition] = {}
-        self._handled: dict[int, tuple[int, int]] = {}  #: slot -> (batch, rows of it handled) at the last death there
+        #: slot -> (batch, rows of it handled, rows in hand) at the last death there
+        self._handled: dict[int, tuple[int, int, int]] = {}
         holds = handler.transactions is not None
         capacity = slot_rows(handler.batch_size, gathers=handler.parks and not holds)
         one_slot = slot_bytes(capacity, handler.max_batch_bytes, len(handler.decoding.schema.columns))
@@ -249,13 +250,18 @@ class HandlerRun:
         progress = Journal(self.arena, slot).read()
         batch = self.arena.facts(slot).batch
         handled = progress.rows_done - progress.killed
-        before = self._handled.get(slot, (0, 0))
-        self._handled[slot] = batch, handled
-        more = handled > (before[1] if before[0] == batch else 0)
+        before = self._handled.get(slot, (0, 0, 0))
+        known = before[0] == batch
+        in_hand = progress.suspect_end - progress.rows_done
+        self._handled[slot] = batch, handled, in_hand
+        more = handled > (before[1] if known else 0)
         if not progress.suspect_end:
             return "part" if self.arena.crashes(slot) == 0 else "nothing", more
         suspects = Suspects(progress.rows_done, progress.suspect_end, progress.deaths, progress.deaths_before)
-        return "row" if convicts_next(suspects) else "part", more
+        if convicts_next(suspects):
+            return "row", more
+        # A round that ends before the row is found begins the search anew, with all rows: that may go on for ever.
+        return "nothing" if known and in_hand >= before[2] > 0 else "part", more
 
     def close(self, *, at_once: bool = False) -> None:
         """Stop both threads, whatever is left; commit what is settled; close everything. May be called again.

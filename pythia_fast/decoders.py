@@ -6,11 +6,13 @@
 | ``"msgpack"``            | a Struct type                 | one MessagePack map                       |
 | a structured NumPy dtype | none, or that same dtype      | ``dtype.itemsize`` bytes                  |
 | ``"raw"``                | none                          | anything: one column ``payload`` of bytes |
+| ``Avro(...)``            | a Struct type                 | one Avro record (pythia_fast/avro)        |
 """
 
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,6 +72,14 @@ class Decoding:
         return bytes
 
 
+class PayloadFormat(ABC):
+    """What ``decoder=`` may be besides a name or a dtype: a format that has settings of its own."""
+
+    @abstractmethod
+    def decoding(self, schema: Schema) -> Decoding:
+        """The decoding of payloads of this format into columns. Raises SchemaError where the two do not fit."""
+
+
 def choose_decoder(schema: SchemaLike = None, decoder: DecoderLike = "json") -> Decoding:
     """Check that schema and decoder fit together and compile the plan.
 
@@ -80,7 +90,7 @@ def choose_decoder(schema: SchemaLike = None, decoder: DecoderLike = "json") -> 
         raise UnknownOptionError("decoder=", decoder, _NAMED)
     if isinstance(schema, np.dtype) and isinstance(decoder, str) and decoder == "json":
         decoder = schema
-    if not isinstance(decoder, str):
+    if not isinstance(decoder, str | PayloadFormat):
         return _fixed(schema, decoder)
     if decoder == "raw":
         if schema is not None:
@@ -90,6 +100,8 @@ def choose_decoder(schema: SchemaLike = None, decoder: DecoderLike = "json") -> 
     elif isinstance(schema, np.dtype):
         raise ConfigError(f"a structured dtype is a fixed layout; pass it as decoder= instead of {decoder!r}")
     described = describe(schema)
+    if isinstance(decoder, PayloadFormat):
+        return decoder.decoding(described)
     return Decoding(decoder, described, Plan(described))
 
 

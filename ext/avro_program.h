@@ -46,7 +46,7 @@ typedef struct {
     int32_t record;     /* RECORD: index into plan->structs */
     uint32_t first, n;  /* children; ENUM: symbols */
     uint32_t absent, n_absent; /* RECORD: absents[absent ..]: fields of the Struct that the writer does not have */
-    uint64_t size;      /* FIXED: bytes; TIMESTAMP: microseconds of one unit */
+    uint64_t size;      /* FIXED: bytes; TIMESTAMP: microseconds of one unit; ENUM that is skipped: its symbols */
 } pf_avro_node;
 
 /* nodes[0] is the record that is a row. */

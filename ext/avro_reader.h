@@ -147,7 +147,13 @@ static int pf_avro_skip(pf_avro_reader *reader, const pf_avro_node *node, int de
             if (result != PF_DECODED) return result;
         }
         return PF_DECODED;
-    default: return pf_avro_long(reader, &number, -1); /* LONG, ENUM, TIMESTAMP */
+    case PF_AVRO_ENUM: {
+        const uint8_t *where = reader->at;
+        result = pf_avro_long(reader, &number, -1);
+        if (result != PF_DECODED || (number >= 0 && (uint64_t)number < node->size)) return result;
+        return pf_avro_refuse(reader, where, PF_REASON_SYNTAX, -1, PF_FOUND_NONE);
+    }
+    default: return pf_avro_long(reader, &number, -1);
     }
 }
 

@@ -149,16 +149,21 @@ def resolve(writer: AvroType, named: Mapping[str, AvroType], schema: Schema) -> 
     ``writer``, ``named``: what ``fastavro.schema.parse_schema(given, named)`` returns and fills in. Raises SchemaError
     that names the field, where the two do not fit.
     """
-    for spec in schema.columns:
-        if spec.kind is Kind.RAW:
-            raise SchemaError(f"field {spec.name}: msgspec.Raw keeps a value as its JSON text, which Avro has none of")
-    if any(struct.tag_field is not None for struct in schema.structs):
-        raise SchemaError(f"{schema.name}: a Struct with a tag cannot be read from Avro, where records have names")
+    check_readable(schema)
     resolver = _Resolver(named, schema)
     try:
         return resolver.row(writer)
     except _Mismatch as mismatch:
         raise SchemaError(f"the writer's schema does not fit {schema.name}: {mismatch}") from None
+
+
+def check_readable(schema: Schema) -> None:
+    """Raises SchemaError for columns that no Avro schema has values for."""
+    for spec in schema.columns:
+        if spec.kind is Kind.RAW:
+            raise SchemaError(f"field {spec.name}: msgspec.Raw keeps a value as its JSON text, which Avro has none of")
+    if any(struct.tag_field is not None for struct in schema.structs):
+        raise SchemaError(f"{schema.name}: a Struct with a tag cannot be read from Avro, where records have names")
 
 
 class _Resolver:
@@ -268,7 +273,7 @@ class _Resolver:
             at = self._reserve()
             item = self._skip(definition["items" if op is Op.ARRAY else "values"])
             return self._fill(at, Node(op, Use.SKIP, children=(item,)))
-        size = definition["size"] if op is Op.FIXED else 0
+        size = definition["size"] if op is Op.FIXED else len(definition["symbols"]) if op is Op.ENUM else 0
         return self._add(Node(op, Use.SKIP, takes_none=op is Op.NULL or (op is Op.FIXED and not size), size=size))
 
     # -- nodes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 class Writer:
     """One writer's schema, and the columns that it is resolved against.
 
-    ``given``: Avro's JSON, taken apart. Raises SchemaError where that is no Avro schema or does not fit, ConfigError
-    without fastavro.
+    ``given``: Avro's JSON, taken apart. ``named``: types by their names that it may use besides its own. Raises SchemaError
+    where that is no Avro schema or does not fit, ConfigError without fastavro.
     """
 
-    def __init__(self, given: Any, plan: Plan) -> None:
+    def __init__(self, given: Any, plan: Plan, named: Mapping[str, AvroType] | None = None) -> None:
         try:
             from fastavro.schema import SchemaParseException, UnknownType, parse_schema
         except ImportError as error:
             raise ConfigError(f"decoder=Avro(...) needs fastavro ({error}): pip install 'pythia-fast[avro]'") from error
-        self._named: dict[str, AvroType] = {}
+        self._others = dict(named or {})
+        self._named: dict[str, AvroType] = dict(self._others)
         try:
             self._parsed = parse_schema(given, self._named)
         except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError) as error:
@@ -48,7 +49,9 @@ class Writer:
         from fastavro import schemaless_reader
         from fastavro.schema import parse_schema
 
-        plain = parse_schema(_without_logical_types(self._parsed, self._resolved.instants), {})
+        instants = self._resolved.instants
+        named = {name: _without_logical_types(other, instants) for name, other in self._others.items()}
+        plain = parse_schema(_without_logical_types(self._parsed, instants), named)
         source = self._plan.schema.source
         own = (bytes, datetime.datetime)  # so a string is not taken for the base64 of bytes, nor for a date
 

@@ -24,7 +24,6 @@ EXTRAS = [
     "string",
     "bytes",
     ["null", "string", {"type": "array", "items": "int"}],
-    {"type": "array", "items": "null"},
     {"type": "map", "values": {"type": "array", "items": "float"}},
     {"type": "array", "items": {"type": "map", "values": ["null", "boolean"]}},
 ]

@@ -23,7 +23,7 @@ import numpy as np
 
 from pythia_fast import options
 from pythia_fast._ext.plan import Plan
-from pythia_fast.errors import ConfigError, SchemaError, UnknownOptionError
+from pythia_fast.errors import ConfigError, RegistryError, SchemaError, UnknownOptionError
 from pythia_fast.schema import Schema, SchemaLike, describe
 
 if TYPE_CHECKING:
@@ -50,8 +50,12 @@ class Decoding:
     schema: Schema
     plan: Plan
 
-    def native(self) -> NativeDecoder:
-        """A new compiled decoder; it belongs to one thread at a time."""
+    def native(self, wait: Callable[[RegistryError], None] | None = None) -> NativeDecoder:
+        """A new compiled decoder; it belongs to one thread at a time.
+
+        ``wait`` is called where a schema registry does not answer, which is then asked again; without it, RegistryError
+        is raised.
+        """
         return self.load()(self.plan)
 
     def load(self) -> Callable[[Plan], NativeDecoder]:

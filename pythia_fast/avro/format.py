@@ -15,7 +15,7 @@ from pythia_fast.avro.registry import Registry
 from pythia_fast.avro.resolution import check_readable
 from pythia_fast.avro.writer import Writer
 from pythia_fast.decoders import Decoding, PayloadFormat
-from pythia_fast.errors import ConfigError, SchemaError
+from pythia_fast.errors import ConfigError, RegistryError, SchemaError
 from pythia_fast.schema import Schema
 
 if TYPE_CHECKING:
@@ -52,6 +52,20 @@ class RegisteredAvroDecoding(Decoding):
         from pythia_fast._ext.avro_decoder import AvroDecoder
 
         return lambda plan: AvroDecoder(plan, ask=self._program)
+
+    def native(self, wait: Callable[[RegistryError], None] | None = None) -> NativeDecoder:
+        from pythia_fast._ext.avro_decoder import AvroDecoder
+
+        def ask(number: int) -> AvroProgram | None:
+            while True:
+                try:
+                    return self._program(number)
+                except RegistryError as error:
+                    if wait is None:
+                        raise
+                    wait(error)
+
+        return AvroDecoder(self.plan, ask=ask)
 
     def _program(self, number: int) -> AvroProgram | None:
         found = self._writers.get(number) or self.registry.writer(number, self.plan)

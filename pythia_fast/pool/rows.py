@@ -50,6 +50,7 @@ from pythia_fast.pool.notes import DIED
 from pythia_fast.pool.outcome import Outcome, grouped
 from pythia_fast.pool.parts import Suspects, convicted, parts_to_go
 from pythia_fast.pool.records import RecordWriter
+from pythia_fast.pool.registry_wait import RegistryWait
 from pythia_fast.pool.rounds import by_given, note
 from pythia_fast.pool.search import Search
 from pythia_fast.pool.waiting import LanesInHand, LanesThatWait, Remainder, WaitingRows
@@ -96,7 +97,7 @@ class RowKeeper:
         self._arena = arena
         self._pid = os.getpid()
         self._offsets = arena.offsets
-        self._decoder = handler.decoding.native()
+        self._decoder = handler.decoding.native(RegistryWait(handler.name))
         self._clock = CallClock(arena, worker, watched=handler.batch_deadline is not None)
         self._writer = RecordWriter(handler, arena, call, self._clock)
         self._parts: PartMemory | None = None  #: made when a batch is first handled in parts

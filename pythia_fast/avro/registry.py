@@ -62,7 +62,9 @@ class Registry:
                 return f"{self!r} has no schema {number}: {error.error_message}"
             raise RegistryError(f"{self!r} answers {error} when asked for schema {number}") from error
         except Exception as error:  # of the HTTP library, which the client does not hide
-            raise RegistryError(f"{self!r} cannot be asked for schema {number}: {type(error).__name__}: {error}") from error
+            raise RegistryError(
+                f"{self!r} cannot be asked for schema {number}: {type(error).__name__}: {error}"
+            ) from error
         try:
             return Writer(json.loads(found.schema_str), plan, named)
         except (SchemaError, ValueError) as error:
@@ -84,6 +86,7 @@ class Registry:
         return self._client
 
     def _new_client(self) -> None:
+        assert self._config is not None
         try:
             from confluent_kafka.schema_registry import SchemaRegistryClient
         except ImportError as error:

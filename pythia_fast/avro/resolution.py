@@ -133,7 +133,7 @@ _TIMESTAMPS = {
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """``nodes``: the first is the row. ``instants``: ``id()`` of each definition of a long that goes into a datetime."""
+    """``nodes``: the first is the row. ``instants``: ``id()`` of definitions whose values go into a datetime."""
 
     nodes: list[Node]
     instants: frozenset[int]
@@ -206,7 +206,9 @@ class _Resolver:
             raise _Mismatch(f"field {spec.name} is {spec.type_name}, and {_spell(definition)} in the writer's schema")
         symbols = tuple(definition["symbols"]) if op is Op.ENUM else ()
         size = definition["size"] if op is Op.FIXED else 0
-        return self._add(Node(op, takes_none=op is Op.FIXED and not size, column=spec.index, symbols=symbols, size=size))
+        return self._add(
+            Node(op, takes_none=op is Op.FIXED and not size, column=spec.index, symbols=symbols, size=size)
+        )
 
     def _union(self, branches: list[AvroType], spec: ColumnSpec) -> int:
         at = self._reserve()
@@ -244,7 +246,10 @@ class _Resolver:
         takes_none = all(self._nodes[child].takes_none for child in children)
         column = -1 if spec is None else spec.index
         return self._fill(
-            at, Node(Op.RECORD, takes_none=takes_none, column=column, record=index, children=tuple(children), absent=absent)
+            at,
+            Node(
+                Op.RECORD, takes_none=takes_none, column=column, record=index, children=tuple(children), absent=absent
+            ),
         )
 
     def _check_defaults(self, struct: StructSpec, absent: tuple[int, ...], definition: AvroType) -> None:

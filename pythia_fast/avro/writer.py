@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Writer:
     """One writer's schema, and the columns that it is resolved against.
 
-    ``given``: Avro's JSON, taken apart. ``named``: types by their names that it may use besides its own. Raises SchemaError
-    where that is no Avro schema or does not fit, ConfigError without fastavro.
+    ``given``: Avro's JSON, taken apart. ``named``: types by their names that it may use besides its own. Raises
+    SchemaError where that is no Avro schema or does not fit, ConfigError without fastavro.
     """
 
     def __init__(self, given: Any, plan: Plan, named: Mapping[str, AvroType] | None = None) -> None:

@@ -61,8 +61,8 @@ class WriterMaker:
             if field.fallback is Fallback.REQUIRED or self.rng.random() < 0.7
         ]
         if not struct.forbid_unknown or self.rng.random() < self.odd:
-            for extra in range(self.rng.choice([0, 0, 1, 3])):
-                fields.append({"name": f"extra{extra}", "type": self.extra()})
+            extras = range(self.rng.choice([0, 0, 1, 3]))
+            fields.extend({"name": f"extra{extra}", "type": self.extra()} for extra in extras)
         self.rng.shuffle(fields)
         return {"type": "record", "name": name, "fields": fields}
 
@@ -112,7 +112,7 @@ class WriterMaker:
 
 
 class ValueMaker:
-    """Encodes random values of a parsed writer's schema by itself: in blocks of any size, with or without their bytes."""
+    """Encodes random values of a writer's schema by itself: in blocks of any size, with or without their bytes."""
 
     def __init__(self, rng: random.Random, named: dict[str, Any]) -> None:
         self.rng, self.named = rng, named

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from pythia_fast.columns import BytesColumn, StringColumn
 from pythia_fast.errors import NoSinkError, ResultError
 from pythia_fast.nested_columns import ListColumn, StructColumn
+from pythia_fast.results.arrow_arrays import filtered
 from pythia_fast.results.forwarding import Forwarded
 from pythia_fast.results.outputs import columns_of, is_list, length_of
 from pythia_fast.selection import BoolArray
@@ -81,7 +82,7 @@ def _kept(column: Any, keep: npt.NDArray[np.bool_]) -> Any:
     if library == "pyarrow":
         import pyarrow as pa
 
-        return column.filter(pa.array(keep))
+        return filtered(pa, column, keep)
     if hasattr(column, "__array__") and not isinstance(column, Sequence):
         return np.asarray(column)[keep]
     return [item for item, kept in zip(column, keep.tolist(), strict=True) if kept]

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -36,8 +37,9 @@ from pythia_fast.columns import BytesColumn, RawColumn, StringColumn
 from pythia_fast.error_text import reason_of
 from pythia_fast.errors import OutputValueError, ResultError
 from pythia_fast.nested_columns import ListColumn, StructColumn
+from pythia_fast.results.arrow_arrays import plain_array, python_values
 from pythia_fast.results.arrow_types import field_named_twice, is_binary, is_text
-from pythia_fast.results.plain_values import NO_LENGTH, OUT_OF_RANGE, has_length, to_microseconds
+from pythia_fast.results.plain_values import NO_LENGTH, OUT_OF_RANGE, has_length, polars_values, to_microseconds
 from pythia_fast.results.raw_values import raw_writer
 
 _KINDS = {
@@ -264,22 +266,14 @@ class ColumnWriter:
 
     def _arrow(self, name: str, prefix: bytes | None, column: Any) -> None:
         pa = sys.modules["pyarrow"]
-        if isinstance(column, pa.ChunkedArray):
-            column = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-        if isinstance(column, pa.ExtensionArray):
-            column = column.storage
+        column = plain_array(pa, column)
         kind = column.type
-        if pa.types.is_dictionary(kind):
-            column = column.dictionary_decode()
-            kind = column.type
         if pa.types.is_float16(kind):
             column = column.cast(pa.float32())
         elif pa.types.is_timestamp(kind):
             valid = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
             self._instants(name, prefix, column.view(pa.int64()).fill_null(0).to_numpy(), kind.unit, valid)
             return
-        elif kind in (pa.string_view(), pa.binary_view()):
-            column = column.cast(pa.large_string() if kind == pa.string_view() else pa.large_binary())
         self._arrow_buffers(name, prefix, column)
 
     def _arrow_buffers(self, name: str, prefix: bytes | None, column: Any) -> None:
@@ -304,7 +298,7 @@ class ColumnWriter:
                     f"column {name!r} holds structs with more than one field {twice!r}; an object can hold one of that "
                     "name: rename the others, or leave them out"
                 )
-            self._objects(name, prefix, self._tried(name, column, lambda some: some.to_pylist()))
+            self._objects(name, prefix, self._tried(name, column, partial(python_values, pa)))
             return
         if validity is not None:
             self._rows.set_valid_bits(validity, offset, key=prefix is None)
@@ -349,7 +343,9 @@ class ColumnWriter:
         pl = sys.modules["polars"]
         has_array = column.dtype.is_numeric() and not column.dtype.is_decimal() and "128" not in str(column.dtype)
         if not has_array and column.dtype not in (pl.Boolean, pl.Datetime):
-            self._objects(name, prefix, self._tried(name, column, pl.Series.to_list, pl.exceptions.PanicException))
+            self._objects(
+                name, prefix, self._tried(name, column, partial(polars_values, pl), pl.exceptions.PanicException)
+            )
             return
         valid = column.is_not_null().to_numpy() if column.null_count() else None
         if column.dtype == pl.Datetime:
@@ -365,7 +361,7 @@ class ColumnWriter:
         if not isinstance(column, pd.Series):  # an index, or an extension array
             column = pd.Series(column.to_flat_index() if isinstance(column, pd.MultiIndex) else column)
         dtype = column.dtype
-        if isinstance(dtype, pd.ArrowDtype) and dtype.kind == "M":
+        if isinstance(dtype, pd.ArrowDtype):
             self._arrow(name, prefix, column.array.__arrow_array__())
         elif isinstance(dtype, pd.DatetimeTZDtype):
             self._array(name, prefix, column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy())

@@ -236,13 +236,20 @@ class ColumnWriter:
         keys: list[str | bytes | None] = []
         for row, value in enumerate(values):
             if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-                keys.append(str(int(value)))
+                keys.append(self._integer_text(name, row, value))
             elif value is None or isinstance(value, (str, bytes)):
                 keys.append(value)
             else:
                 keys.append(None)
                 self._fault(name, row, f"a key is bytes, str or an integer, not {type(value).__name__}")
         return keys
+
+    def _integer_text(self, name: str, row: int, value: Any) -> str | None:
+        try:
+            return str(int(value))
+        except Exception as error:  # of more digits than Python makes text of; of the user's own class
+            self._fault(name, row, reason_of(error))
+            return None
 
     def _encode_all(
         self, name: str, values: list[Any], encode: Callable[[Any], bytes | None] | None = None

@@ -23,7 +23,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -39,6 +38,7 @@ from pythia_fast.errors import OutputValueError, ResultError
 from pythia_fast.nested_columns import ListColumn, StructColumn
 from pythia_fast.results.arrow_arrays import plain_array, python_values
 from pythia_fast.results.arrow_types import field_named_twice, is_binary, is_text
+from pythia_fast.results.given_items import given_items
 from pythia_fast.results.plain_values import NO_LENGTH, OUT_OF_RANGE, has_length, polars_values, to_microseconds
 from pythia_fast.results.raw_values import raw_writer
 
@@ -119,7 +119,7 @@ class ColumnWriter:
         elif isinstance(column, StructColumn):
             self._objects(name, prefix, column.tolist())
         else:
-            self._objects(name, prefix, _items(name, column))
+            self._objects(name, prefix, given_items(f"column {name!r}", column))
 
     # -- columns of batches
 
@@ -398,16 +398,6 @@ def _valid_bytes(column: StringColumn | BytesColumn | ListColumn | StructColumn)
 
 def _no_keys(name: str, dtype: np.dtype[Any]) -> ResultError:
     return ResultError(f"{name!r} must hold bytes, str or integers, not {dtype}")
-
-
-def _items(name: str, column: Any) -> list[Any]:
-    """The values of a column, as many as it says. It may give more for ever: by __getitem__ alone that is no fault."""
-    n = len(column)
-    given = list(islice(iter(column), n + 1 if hasattr(column, "__iter__") else n))
-    if len(given) != n:
-        gives = "more" if len(given) > n else len(given)
-        raise ResultError(f"column {name!r} says that it has {n} values, and gives {gives}")
-    return given
 
 
 def _with_none(values: list[Any], valid: npt.NDArray[np.bool_]) -> list[Any]:

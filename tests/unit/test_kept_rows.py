@@ -1,6 +1,7 @@
 """pythia_fast.results.kept_rows: what is sent on when a handler gave rows back."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -172,17 +173,28 @@ def test_what_cannot_be_sent_is_refused(result: Any, says: str) -> None:
 
 
 class Fickle(list[Any]):
-    """A list that gives one item more than it says."""
+    """A list that gives other items than it holds, when it is walked."""
+
+    def __init__(self, length: int, items: Iterable[Any]) -> None:
+        super().__init__(["held"] * length)
+        self.items = items
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([*super().__iter__(), "more"])
+        return iter(self.items)
 
 
 def test_the_items_of_a_list_of_a_subclass_are_those_that_it_gives() -> None:
-    with pytest.raises(ResultError, match="batch of 3 rows and returned 4"):
-        rows_to_send(SAME, Fickle(["a", "b", "c"]), 3, NOTHING)
-    result, kept = rows_to_send(SAME, Fickle(["a", "b", "c"]), 4, GIVEN_BACK)
+    result, kept = rows_to_send(SAME, Fickle(4, "abcd"), 4, GIVEN_BACK)
     assert result == ["a", "c"]
     assert kept is not None
     assert kept.tolist() == [True, False, True, False]
-    assert sent(rows_to_send(ANY, Fickle(["a"]), 5, NOTHING)[0]) == sent(["a", "more"])
+    assert sent(rows_to_send(ANY, Fickle(2, "ab"), 5, NOTHING)[0]) == sent(["a", "b"])
+
+
+@pytest.mark.parametrize("handler", [SAME, ANY], ids=["same", "any"])
+@pytest.mark.parametrize(("items", "gives"), [(itertools.repeat("more"), "more"), ("abcd", "more"), ("ab", "2")])
+def test_a_list_of_a_subclass_gives_as_many_items_as_it_says(
+    handler: Handler, items: Iterable[Any], gives: str
+) -> None:
+    with pytest.raises(ResultError, match=f"the returned Fickle says that it has 3 values, and gives {gives}"):
+        rows_to_send(handler, Fickle(3, items), 3, NOTHING)

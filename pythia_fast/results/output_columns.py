@@ -287,7 +287,9 @@ class ColumnWriter:
         pa = sys.modules["pyarrow"]
         kind, offset, length = column.type, column.offset, len(column)
         validity, *buffers = column.buffers() if kind.num_fields == 0 else (None,)
-        if pa.types.is_boolean(kind) and prefix is not None:
+        if pa.types.is_boolean(kind):
+            if prefix is None:
+                raise _no_keys(name, kind)
             self._rows.add_bits(prefix, rows_c.BOOL_BITS, buffers[0], offset)
         elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
             dtype = np.dtype(kind.to_pandas_dtype())
@@ -396,7 +398,7 @@ def _valid_bytes(column: StringColumn | BytesColumn | ListColumn | StructColumn)
     return None if valid.all() else valid.view(np.uint8)
 
 
-def _no_keys(name: str, dtype: np.dtype[Any]) -> ResultError:
+def _no_keys(name: str, dtype: Any) -> ResultError:
     return ResultError(f"{name!r} must hold bytes, str or integers, not {dtype}")
 
 

@@ -297,6 +297,8 @@ TWICE = pa.StructArray.from_arrays([[1, 2], [3, 4]], ["x", "x"])
         ({"a": np.array([1], "timedelta64")}, r"column 'a' is timedelta64: .* without a unit"),
         ({"a": [1], "__key__": np.array([0.5])}, r"__key__.* bytes, str or integers"),
         ({"a": [1], "__key__": np.array([1], "M8[s]")}, r"__key__.* bytes, str or integers, not datetime64\[s\]"),
+        ({"a": [1], "__key__": pa.array([True])}, r"__key__.* bytes, str or integers, not bool"),
+        ({"a": [1], "__key__": pd.array([True], "bool[pyarrow]")}, r"__key__.* bytes, str or integers, not bool"),
         (
             {"a": np.zeros(2, [("x", "i4"), ("y", "f8")])},
             r"column 'a' is a structured array.*: give its fields \(x, y\)",

@@ -37,12 +37,13 @@ cdef extern from "<sys/mman.h>" nogil:
     int munmap(void *address, size_t length)
     int madvise(void *address, size_t length, int advice)
     int MADV_DONTNEED
-    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED
+    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS
     void *MAP_FAILED
 
 cdef extern from "memory_file.h":
     int pf_memory_file()
     int pf_die_with_parent()
+    int pf_move_pages(uint8_t *source, uint8_t *to, size_t size)
     void pf_copy_written(int fd, uint64_t slot_at, uint64_t begin, uint64_t end, uint8_t *to, const uint8_t *source)
 
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -247,22 +248,29 @@ cdef class ArenaMemory:
         """
         cdef DetachedSlot detached = DetachedSlot.__new__(DetachedSlot)
         cdef uint8_t *old
-        cdef void *copy
+        cdef uint8_t *copy
         cdef uint8_t *fresh
         cdef uint64_t size = self.arena.slot_bytes
         cdef uint64_t header = self.arena.messages_at
+        cdef int error
         slot_of(self, slot)
         old = self._slot_address[slot]
         fresh = <uint8_t *>mmap(
             NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, self.arena.slots_at + slot * size)
         if fresh == MAP_FAILED:
             raise OSError(errno, "cannot map a slot a second time")
-        copy = mmap(
-            old + header, size - header, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
+        copy = <uint8_t *>mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         if copy == MAP_FAILED:
             munmap(fresh, size)
             raise OSError(errno, "cannot make a private copy of a slot")
-        pf_copy_written(self.fd, self.arena.slots_at + slot * size, header, self.arena.output_at, old, fresh)
+        # Whole before it takes the place of what somebody may be reading: a thread that the handler left behind.
+        pf_copy_written(self.fd, self.arena.slots_at + slot * size, header, self.arena.output_at, copy, fresh)
+        if pf_move_pages(copy + header, old + header, size - header) != 0:
+            error = errno
+            munmap(copy, size)
+            munmap(fresh, size)
+            raise OSError(error, "cannot put a private copy of a slot in its place")
+        munmap(copy, header)
         self._slot_address[slot] = fresh
         detached.address, detached.size, detached.header = old, size, header
         detached.of_arena = old == <uint8_t *>pf_slot_at(self.arena, slot)

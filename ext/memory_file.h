@@ -6,16 +6,22 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #ifdef __linux__
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 
 static int pf_memory_file(void) { return memfd_create("pythia-arena", MFD_CLOEXEC); }
 
 static int pf_die_with_parent(void) { return prctl(PR_SET_PDEATHSIG, SIGKILL); }
+
+/* Have pages of our own stand where others are, in one step: a thread that reads there meanwhile sees the bytes of either.
+ * 0, or -1 and errno, with nothing moved. */
+static int pf_move_pages(uint8_t *from, uint8_t *to, size_t size) {
+    return mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED ? -1 : 0;
+}
 #else
 /* No anonymous memory file: one in the temporary folder that has lost its name at once. */
 static int pf_memory_file(void) {
@@ -26,6 +32,14 @@ static int pf_memory_file(void) {
 }
 
 static int pf_die_with_parent(void) { return 0; }
+
+/* In two steps: a thread that reads there between them sees zeros. */
+static int pf_move_pages(uint8_t *from, uint8_t *to, size_t size) {
+    if (mmap(to, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) return -1;
+    memcpy(to, from, size);
+    munmap(from, size);
+    return 0;
+}
 #endif
 
 /* Bytes begin .. end of the slot at `slot_at` of the file, from a mapping of it to a copy; what was never written is

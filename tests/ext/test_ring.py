@@ -7,6 +7,7 @@ import resource
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from pythia_fast._ext import gather
@@ -461,6 +462,31 @@ def test_a_detached_slot_leaves_its_bytes_to_whoever_looks_at_them():
     assert (bytes(old), bytes(second), bytes(arena.view(0, at, 4))) == (b"kept", b"next", b"last")
     del copy, again  # and with them the copies
     assert bytes(arena.view(0, at, 4)) == b"last"
+
+
+def test_a_thread_that_reads_a_slot_while_it_is_detached_sees_its_bytes_at_any_time():
+    arena = make_arena(Plan(None), raw_bytes=8 << 20)
+    size = 8 << 20
+    seen: set[int] = set()
+    for value in range(1, 21):
+        view = np.frombuffer(arena.view(0, arena.offsets["raw"], size), np.uint8)
+        view[:] = value
+        begun, over = threading.Event(), threading.Event()
+
+        def read(view=view, begun=begun, over=over):
+            while not over.is_set():
+                begun.set()
+                seen.update((int(view.min()), int(view.max())))  # without the GIL
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        begun.wait()
+        copy = arena.detach_slot(0)
+        over.set()
+        reader.join()
+        assert seen == {value}
+        seen.clear()
+        del view, copy
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import runpy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from pythia_fast.pool.identity import AppChangedError, AppIdentity
 from pythia_fast.pool.main_guard import made_under_guard
 from pythia_fast.pool.messages import ArenaShape
 from pythia_fast.pool.process import serve
+from pythia_fast.pool.script_module import import_script
 
 if TYPE_CHECKING:
     from pythia_fast.app import App
@@ -105,5 +105,4 @@ def _import_anew(target: Sequence[str]) -> tuple[str, object]:
     if kind == "module":
         module = importlib.import_module(place)
         return getattr(module, "__file__", None) or place, getattr(module, attribute, None)
-    # As multiprocessing does for a script: not under the name __main__, so that its guard holds.
-    return place, runpy.run_path(place, run_name="__pythia_main__").get(attribute)
+    return place, getattr(import_script(place), attribute, None)

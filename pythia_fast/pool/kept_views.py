@@ -36,6 +36,6 @@ def detach_kept(arena: Arena, slot: int, memory: BatchMemory) -> list[str]:
 def _no_room(kept: list[str]) -> MemoryError:
     names = ", ".join(map(repr, kept))
     return MemoryError(
-        f"no room for one more copy of a batch whose views the handler keeps ({names}): all that it keeps views of stay "
+        f"no room for one more copy of a batch whose views the handler keeps ({names}): all that it has views of stays "
         "in its memory. Have it keep a copy of what it needs (.copy(), .tolist())"
     )

@@ -82,7 +82,9 @@ class ImportedChildren:
                 ) from None
             raise AppChangedError(
                 f"{place} is imported anew by each process of the pool, and has not the app that this run began with: "
-                f"{error}. If the file was changed meanwhile, start the run again: what is not committed is read again"
+                f"{error}. If the file was changed meanwhile, start the run again: what is not committed is read again."
+                " If it was not, the App or its handlers are made by what the import does not call, such as a main() "
+                'under `if __name__ == "__main__":`: make them at module level'
             ) from None
         return handlers
 

@@ -359,7 +359,10 @@ class RowKeeper:
             if self._parts is None:
                 arena = self._arena
                 self._parts = PartMemory(self._handler.decoding.plan, arena.capacity, arena.raw_bytes)
-            memory = self._parts.decode(held.memory, self._decoder, rows, attempts)
+            try:
+                memory = self._parts.decode(held.memory, self._decoder, rows, attempts)
+            except MemoryError as error:
+                leave_lacking("memory", error)  # no fault of these rows: any others of them take as much
             return memory if memory is not None else decode_rows(held.memory, self._decoder, rows, attempts)
         finally:
             self._clock.start()  # what it raises is compared with exceptions that the user names

@@ -124,6 +124,11 @@ def _fixed(schema: SchemaLike, decoder: DecoderLike) -> Decoding:
         raise SchemaError(
             f"decoder={options.spell(decoder)} is neither a decoder's name nor a NumPy dtype: {error}"
         ) from error
+    if dtype.names is None:  # NumPy makes one of objects of any class that it does not know
+        raise SchemaError(
+            f"decoder={options.spell(decoder)} is neither a decoder's name nor a structured dtype with field names: "
+            f"give one of {', '.join(map(repr, _NAMED))}, or the layout of a record"
+        )
     if schema is not None and not (isinstance(schema, np.dtype) and schema == dtype):
         raise ConfigError(
             f"decoder={options.spell(decoder)} is a fixed layout, whose columns its dtype tells: leave schema= out, "

@@ -24,7 +24,7 @@ from pythia_fast.cli.exit_codes import code_of_error, code_of_report
 from pythia_fast.cli.target import load_app
 from pythia_fast.drill.brokers import options_at
 from pythia_fast.drill.faults import FAULTS
-from pythia_fast.drill.injection import DrilledAdapter, Injection
+from pythia_fast.drill.injection import DrilledAdapter, Injection, calls_before
 from pythia_fast.drill.outage import Outage
 from pythia_fast.drill.settings import (
     FILE_GROUP,
@@ -59,6 +59,7 @@ def drilled(handler: Handler, settings: Settings) -> Handler:
         deadline or 0.0,
         any_rows=handler.output_rows == "any",
         decoder=handler.decoding.name,
+        calls_before=calls_before(handler.max_batches_per_process),
     )
     user = handler.adapter
     source, sink = ends(handler, settings)

@@ -10,6 +10,7 @@ import numpy as np
 
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.drill.injection import POISON, DrillError, Hit, Recovery, read_notes
+from pythia_fast.drill.ledger import Keys
 from pythia_fast.drill.process import RunProcess
 from pythia_fast.drill.receipts import keys_of_letters
 from pythia_fast.drill.result import places
@@ -18,6 +19,7 @@ from pythia_fast.pool.notes import DIED
 from pythia_fast.runtime.dead_letter_form import StoredLetter
 
 ONE_ROW_BATCHES = "with batch_size=1 each row that raises is the guilty one"
+OWN_DEADLINE = "or for their own calls took longer than the drill's own deadline"
 #: What is in hand when the connections suffer is still settled; the pace before is that of so long.
 FELT_AFTER_S, BEFORE_S = 1.0, 1.0
 LOST = "kafka: lost "  #: what a run tells of partitions that the group took away without asking
@@ -64,11 +66,31 @@ def _guilty_rows(drill: Drill, hits: list[Hit]) -> None:
     if _gives_up_batches(drill):
         allowed = [key for hit in hits for key in hit.keys]
         drill.notes.append("on_error gives up a batch as a whole, so its rows may go with the guilty one")
-    innocent = np.setdiff1d(by_fault, allowed)
+    innocent = _without_slow_ones(drill, hits, np.setdiff1d(by_fault, allowed))
     if len(innocent):
+        own = f"; {OWN_DEADLINE} of {drill.batch_deadline:g} s, see --deadline" if _has_own_deadline(drill) else ""
         drill.broken.append(
-            f"only the guilty row is dead-lettered, but {len(innocent):,} others were for its sake: {places(innocent)}"
+            f"only the guilty row is dead-lettered, but {len(innocent):,} others were for its sake: "
+            f"{places(innocent)}{own}"
         )
+
+
+def _has_own_deadline(drill: Drill) -> bool:
+    """Whether calls are ended by a deadline that is the drill's and not the handler's."""
+    return drill.fault.name == "hang" and drill.plan.handler.batch_deadline is None
+
+
+def _without_slow_ones(drill: Drill, hits: list[Hit], innocent: Keys) -> Keys:
+    """But for rows whose own calls took longer than a deadline that is the drill's alone."""
+    if not _has_own_deadline(drill):
+        return innocent
+    slow = np.setdiff1d(innocent, [key for hit in hits for key in hit.keys])
+    if len(slow):
+        drill.inconclusive.append(
+            f"the handler has no batch_deadline, and {len(slow):,} rows that the fault did not come to took longer "
+            f"than the drill's own of {drill.batch_deadline:g} s: give a longer one with --deadline: {places(slow)}"
+        )
+    return np.setdiff1d(innocent, slow)
 
 
 def _gives_up_batches(drill: Drill) -> bool:

@@ -139,6 +139,40 @@ def test_a_handler_that_gives_up_whole_batches_may_do_so(tmp_path: Path) -> None
     assert result.rows_out + result.dead_lettered == 4000
 
 
+@pytest.mark.parametrize("most", [1, 2])
+def test_processes_that_leave_after_a_batch_or_two_meet_the_fault(tmp_path: Path, most: int) -> None:
+    leaving = ECHO.replace("schema=Order)", f"schema=Order, max_batches_per_process={most})")
+    result = drilled_app(tmp_path, leaving, "kill")
+    assert (result.broken, result.inconclusive) == ([], [])
+    assert (result.rows_out, result.dead_lettered) == (3999, 1)
+    assert len(result.recovered_ms) == 3
+
+
+TAKES_SECONDS = (
+    HEAD
+    + """
+import time
+
+@app.batch_handler(source=KafkaConsumer(topic="orders"), sink=FileProducer("out"), schema=Order)
+def score(batch: Batch[Order]):
+    if (batch["qty"] == 3900).any():  # when the fault has come to all that it comes to
+        time.sleep(2.5)
+    return {"twice": batch["qty"] * 2}
+"""
+)
+
+
+def test_a_call_that_takes_longer_than_the_drills_own_deadline_is_no_broken_promise(tmp_path: Path) -> None:
+    result = drilled_app(tmp_path, TAKES_SECONDS, "hang", "--deadline", "1")
+    assert (result.broken, result.verdict) == ([], "INCONCLUSIVE")
+    assert (result.rows_out, result.dead_lettered) == (3998, 2)
+    (sentence,) = result.inconclusive
+    assert sentence.startswith("the handler has no batch_deadline, and 1 rows that the fault did not come to took ")
+    assert "longer than the drill's own of 1 s: give a longer one with --deadline" in sentence
+    (own,) = drilled(tmp_path, "hang", "--deadline", "4", "--app", "shop:app", "--input", "orders.ndjson")
+    assert own.passed
+
+
 def test_a_handler_of_single_rows_cannot_raise_for_another_row(tmp_path: Path) -> None:
     single = ECHO.replace("schema=Order)", "schema=Order, batch_size=1)")
     result = drilled_app(tmp_path, single, "raise", "--rows", "500")

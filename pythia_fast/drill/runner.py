@@ -20,7 +20,7 @@ from pythia_fast.drill.interrupts import Interrupts
 from pythia_fast.drill.ledger import Account, Keys, balance, keys_of
 from pythia_fast.drill.process import RunProcess
 from pythia_fast.drill.result import DrillResult, handler_that_fails, promises_broken
-from pythia_fast.drill.rows import batch_size_for, repeated, write_input
+from pythia_fast.drill.rows import batch_size_for, repeated, write_input, written_to
 from pythia_fast.drill.settings import FILE_GROUP, FileEnds, InputFormat, KafkaEnds, Settings
 from pythia_fast.drill.topics import DrillTopics, Results
 from pythia_fast.errors import PythiaError
@@ -121,9 +121,10 @@ class Drill:
             self.inputs = self.topics.fill(repeated(self.plan.payloads, self.plan.rows))
             self.results = Results(self.topics)
         else:
-            self.inputs = write_input(self._input, self.plan.payloads, self.plan.rows, self.plan.input_format)
-            with open(self.output, "xb", opener=private_opener):
-                pass  # a sink that makes its file makes it for readers; this one holds what the app made of payloads
+            with written_to(self.folder):
+                self.inputs = write_input(self._input, self.plan.payloads, self.plan.rows, self.plan.input_format)
+                # A sink that makes its file makes it for readers; this one holds what the app made of payloads.
+                open(self.output, "xb", opener=private_opener).close()
 
     @property
     def _input(self) -> Path:
@@ -158,7 +159,7 @@ class Drill:
             act_at=list(act_at),
             last_for_good=last_for_good,
         )
-        with self.interrupts.held_back():
+        with self.interrupts.held_back(), written_to(self.folder):
             started = RunProcess(settings, self.folder, name)
             self.runs.append(started)
         return started
@@ -267,7 +268,8 @@ def run_drill(
     SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt once nothing of the drill is left. ``tell``: takes a line where
     there is no result that could have it.
     """
-    folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True)
+    with written_to(folder):
+        folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True)
     drill = Drill(plan, fault, folder.resolve(), show, Interrupts())
     try:
         with drill.interrupts.handled():

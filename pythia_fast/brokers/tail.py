@@ -101,7 +101,7 @@ class TailReader(CheckpointedReader):
         for index, position, done, shrunk, _error in self.native.states():
             if done:
                 self._let_go(index)
-            elif shrunk or not self.positions[index].has_same_head(self.native.fd(index)):
+            elif shrunk or not self.positions[index].has_same_bytes(self.native.fd(index)):
                 self._read_again(index, position)
         found = self.look()
         self._recognise(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ def check_handlers(app: str, handlers: Sequence[Handler]) -> None:
     """Raise ConfigError for handlers that cannot run, or not beside each other."""
     _check_checkpoints(app, handlers)
     _check_shares(app, handlers)
+    _check_streams(handlers)
     _check_sinks(handlers)
     for handler in handlers:
         _check_feeding(handler)
@@ -51,6 +52,23 @@ def _check_shares(app: str, handlers: Sequence[Handler]) -> None:
             raise ConfigError(
                 f"handlers {first!r} and {second!r} both read {mine.kind} {name} as consumer group {mine.group!r}"
                 f"{whence}: each message would reach one of them only; give each a consumer_group= of its own"
+            )
+
+
+def _check_streams(handlers: Sequence[Handler]) -> None:
+    """Raise ConfigError where two handlers would tear the records of one stream apart."""
+    owners: dict[Hashable, tuple[str, str]] = {}
+    for handler in handlers:
+        if (stream := handler.source.byte_stream()) is None:
+            continue
+        known_by, name = stream
+        owner, first_name = owners.setdefault(known_by, (handler.name, name))
+        if owner != handler.name:
+            spelt = "" if name == first_name else f" (as {name})"
+            raise ConfigError(
+                f"handlers {owner!r} and {handler.name!r} both read {first_name}{spelt}: each byte would reach one of "
+                "them only, and records would be torn apart; let one handler read it, or give each a file or a pipe of "
+                "its own"
             )
 
 

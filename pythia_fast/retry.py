@@ -60,7 +60,7 @@ class RetryPolicy:
         set_field(self, "max_attempts", options.whole(where, "max_attempts", max_attempts, 1, MAX_ATTEMPTS, "attempts"))
         set_field(self, "backoff_s", options.seconds(where, "backoff", backoff, MAX_WAIT_S))
         set_field(self, "max_backoff_s", options.seconds(where, "max_backoff", max_backoff, MAX_WAIT_S))
-        set_field(self, "jitter", options.seconds(where, "jitter", jitter, 1))
+        set_field(self, "jitter", options.number(where, "jitter", jitter, 0, 1, "a share of the wait, from 0 to 1"))
         set_field(self, "retry_on", types)
         if self.max_backoff_s < self.backoff_s:
             raise ConfigError(f"{where}: max_backoff={max_backoff} is less than backoff={backoff}")

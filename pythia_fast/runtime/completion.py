@@ -105,6 +105,7 @@ class Completion:
         self._lock = threading.Condition()  # tracker and commits: this thread, and the intake thread at a rebalance
         self._pending: dict[int, Pending] = {}
         self._ticket_slot: dict[tuple[str, int], int] = {}
+        self._sent: dict[int, tuple[int, int]] = {}  #: slot -> (records given to the sink in all, those it refused)
         self._next_ticket = 1
         self._deaths: deque[tuple[int, Obituary]] = deque()
         self._killed_by: dict[
@@ -275,6 +276,7 @@ class Completion:
         facts = self._arena.facts(slot)
         if facts.output_records and self._sink is not None:
             ticket = self._ticket(slot, "sink")
+            self._count_sent(slot, facts.output_records, 0)
             self._sink.publish(self._slots.output(slot, facts.output_bytes), facts.output_records, ticket)
 
     def _publish_dead(self, slot: int, letters: Sequence[DeadLetter]) -> None:
@@ -302,10 +304,24 @@ class Completion:
         if slot == ABORTED:
             return
         if delivery.failed and kind == "sink":
+            self._count_sent(slot, 0, len(delivery.failed))
             size = self._arena.facts(slot).output_bytes
             self._publish_dead(slot, self._slots.failed_records(slot, size, delivery.failed))
         self._pending[slot].tickets.discard((kind, delivery.ticket))
         self._settle_if_delivered(slot)
+
+    def _count_sent(self, slot: int, records: int, refused: int) -> None:
+        before = self._sent.get(slot, (0, 0))
+        self._sent[slot] = before[0] + records, before[1] + refused
+
+    def _rows_unsent(self, slot: int, facts: SlotFacts, done: int) -> int:
+        """Rows of a round for whose results the sink had no use: its share of refused records, for a record may be of
+        many rows."""
+        records, refused = self._sent.pop(slot, (0, 0))
+        if not refused:
+            return 0
+        rows = (done - facts.refused if done else facts.rows) - facts.failed - facts.rejected
+        return -(-max(rows, 0) * refused // records)
 
     def _settle_if_delivered(self, slot: int) -> None:
         pending = self._pending[slot]
@@ -331,7 +347,8 @@ class Completion:
             self._wake_intake()
         else:
             done, size = self._release(slot, facts)
-        self._flow.settled(slot, facts, done=done, parked=pending.parked, killed=pending.killed)
+        unsent = self._rows_unsent(slot, facts, done)
+        self._flow.settled(slot, facts, done=done, parked=pending.parked, killed=pending.killed, unsent=unsent)
         if done:
             counts.rows += done
             counts.bytes += size

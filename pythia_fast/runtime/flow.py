@@ -68,7 +68,6 @@ class FlowControl:
         self._wanted_by_hand = False  #: as last asked for, on any thread
         self._vacant: list[int] = []  #: places whose processes died; successors are to be made, now or after the pause
         self._told_s: dict[int, float] = {}  #: id of a gate -> when a pause of its was told last
-        self._admitted = GATE_OPEN  #: what the intake was told last; a probe closes its gate by itself
         self._held_back = False
         self._given_up: dict[int, int] = {}  #: slot with rows that wait -> its rows given up in earlier rounds
 
@@ -82,25 +81,28 @@ class FlowControl:
         self._circuit.reported(_now_s(), report, why)
         if before == "probing" and self._circuit.gate.state == "probing":
             self._arena.set_circuit(self._circuit.word)  # the probe was no call: another batch is one
-            self._admitted = 0
             return
         self._changed(self._circuit.gate, before, "one batch is tried")
         if self._arena.circuit != self._circuit.word:
             self._arena.set_circuit(self._circuit.word)
 
-    def settled(self, slot: int, facts: SlotFacts, *, done: int, parked: bool, killed: int) -> None:
+    def settled(self, slot: int, facts: SlotFacts, *, done: int, parked: bool, killed: int, unsent: int = 0) -> None:
         """A round of a batch is durable; unless it is ``parked``, so is the batch.
 
         ``done``: messages that are settled; 0 of a parked batch that waits whole. ``killed``: rows that killed.
+        ``unsent``: rows whose results the sink refused for good.
         """
-        if self._deaths.state == "probing" and facts.rows > killed and not parked:
-            self._deaths.reopen(_now_s())
-            self._changed(self._deaths, "probing", "")
-        elif self._deaths.state == "probing" and not parked:
-            self._set_gate()  # none of its rows told whether processes live: more are read
+        if self._deaths.state == "probing":
+            # Of a parked batch most rows may only wait; one that waits whole, with transactions, has written something.
+            survived = done - facts.refused > killed or facts.output_records > 0 if parked else facts.rows > killed
+            if survived:
+                self._deaths.reopen(_now_s())
+                self._changed(self._deaths, "probing", "")
+            else:
+                self._set_gate()  # none of its rows told whether processes live: more are read
         if self._watch is None or self._limit is None:
             return
-        given_up = facts.failed + (facts.rejected if self._limit.count_rejected else 0)
+        given_up = facts.failed + unsent + (facts.rejected if self._limit.count_rejected else 0)
         if done:
             given_up += facts.refused + self._given_up.pop(slot, 0)
         elif given_up:
@@ -225,8 +227,7 @@ class FlowControl:
     def _set_gate(self) -> None:
         state = self.state
         probe = 0 if state == "paused" or self._probe_is_in_hand() else PROBE_ROWS
-        self._admitted = 0 if self._held_back else GATE_OPEN if state == "open" else probe
-        self._admit(self._admitted)
+        self._admit(0 if self._held_back else GATE_OPEN if state == "open" else probe)
 
     def _probe_is_in_hand(self) -> bool:
         """Whether the half-open circuit can be tried with a batch that was read already."""

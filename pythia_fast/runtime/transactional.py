@@ -237,6 +237,7 @@ class TransactionalCompletion(Completion):
     def _drop(self, slot: int) -> None:
         """Its rows are read again."""
         self._killed_by.pop(slot, None)
+        self._sent.pop(slot, None)
         self._spilled_at.pop(slot, None)
         partitions = self._arena.partitions(slot)
         self._slots.discard_all_spooled(slot, sum(messages for _, messages, *_ in partitions))

@@ -47,12 +47,28 @@ class Runtime:
             log=self.lines.append,
         )
 
-    def settle(self, *, rows: int, failed: int, done: int | None = None, opened_s: float | None = None, slot: int = 0):
+    def settle(
+        self,
+        *,
+        rows: int,
+        failed: int,
+        done: int | None = None,
+        opened_s: float | None = None,
+        slot: int = 0,
+        killed: int = 0,
+        output_records: int = 0,
+    ):
         """A round of a batch is durable; without ``done`` its last one."""
-        opened_s = self.now_s if opened_s is None else opened_s
-        facts = SimpleNamespace(rows=rows, refused=0, failed=failed, rejected=0, opened_ns=int(opened_s * SECOND_NS))
+        facts = SimpleNamespace(
+            rows=rows,
+            refused=0,
+            failed=failed,
+            rejected=0,
+            output_records=output_records,
+            opened_ns=int((self.now_s if opened_s is None else opened_s) * SECOND_NS),
+        )
         parked = done is not None
-        self.flow.settled(slot, facts, done=rows if done is None else done, parked=parked, killed=0)
+        self.flow.settled(slot, facts, done=rows if done is None else done, parked=parked, killed=killed)
         return facts
 
     def turn(self, after_s: float = 0.0) -> None:
@@ -130,3 +146,31 @@ def test_a_half_open_circuit_has_another_batch_read_where_the_one_it_waits_for_i
     runtime.arena.batches = []
     runtime.turn()
     assert runtime.gates == [0, PROBE_ROWS, PROBE_ROWS]
+
+
+@pytest.fixture
+def after_deaths(monkeypatch):
+    """Too many processes died; the pause for that is over, and new ones try."""
+    runtime = Runtime(monkeypatch)
+    runtime.flow.died(0, "21 of its processes died")
+    assert (runtime.flow.state, runtime.flow.successors()) == ("paused", [])
+    runtime.turn(after_s=1.0)
+    assert (runtime.flow.state, runtime.flow.successors()) == ("probing", [0])
+    return runtime
+
+
+@pytest.mark.parametrize(
+    "round_", [{"done": 63}, {"done": 0, "output_records": 63}, {}], ids=["parked", "parked whole", "done"]
+)
+def test_rows_that_were_handled_show_that_processes_live_though_others_of_their_batch_wait(after_deaths, round_):
+    after_deaths.settle(rows=64, failed=0, **round_)
+    assert (after_deaths.flow.state, after_deaths.gates[-1]) == ("open", GATE_OPEN)
+
+
+@pytest.mark.parametrize(
+    "round_", [{"done": 0}, {"done": 3, "killed": 3}, {"killed": 64}], ids=["all wait", "others killed", "all killed"]
+)
+def test_rows_that_only_wait_or_kill_do_not_show_that_processes_live_and_more_are_read(after_deaths, round_):
+    gates = len(after_deaths.gates)
+    after_deaths.settle(rows=64, failed=0, **round_)
+    assert (after_deaths.flow.state, after_deaths.gates[gates:]) == ("probing", [PROBE_ROWS])

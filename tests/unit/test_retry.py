@@ -40,7 +40,7 @@ def test_one_type_is_as_good_as_a_tuple():
     [
         ({"max_attempts": 0}, "RetryPolicy: max_attempts=0"),
         ({"backoff": -1}, "RetryPolicy: backoff=-1"),
-        ({"jitter": 1.5}, "RetryPolicy: jitter=1.5"),
+        ({"jitter": 1.5}, "RetryPolicy: jitter=1.5: a share of the wait, from 0 to 1"),
         ({"retry_on": "TimeoutError"}, "RetryPolicy: retry_on='TimeoutError': an exception type"),
         ({"retry_on": (int,)}, "RetryPolicy: retry_on=(<class 'int'>,)"),
         ({"backoff": 5, "max_backoff": 1}, "max_backoff=1 is less than backoff=5"),

@@ -50,6 +50,7 @@ CHECK_SECONDS = 1.0  #: between looks at a broker or topic that is not there
 FIRST_COMPLAINT_SECONDS = 3.0
 QUERY_MS = 10_000
 COMMIT_SECONDS = 5.0
+GIVE_BACK_SECONDS = 5.0  #: librdkafka asks for the partitions at once when its member leaves
 #: Until a group is left without its coordinator having said so; less where the last commit was not answered either.
 LEAVE_SECONDS = 3.0
 SILENT_LEAVE_SECONDS = 0.5
@@ -245,11 +246,30 @@ class KafkaReader(Reader):
             )
 
     def _rejoin(self) -> bool:
+        """Leave the group and join it again; False: not now.
+
+        librdkafka sends no heartbeats from the leave to the answer to the revocation, so what is in hand is committed
+        before, and nothing more is taken in between: a session that is shorter than a batch would end meanwhile.
+        """
+        if self._current:
+            self._context.listener.settle(list(self._current.values()))
         try:
-            return self.native.rejoin(self._topics)
+            if not self.native.rejoin(self._topics):
+                return False
         except SourceError as error:
             self._fail(str(error))
             return False
+        self.native.check_after(None)  # a look around that is due would come before what librdkafka has to tell
+        deadline = time.monotonic() + GIVE_BACK_SECONDS
+        while self._current and time.monotonic() < deadline:
+            if self.native.keep_alive():
+                self._act_on_notes()
+            else:
+                time.sleep(0.01)
+        self.native.check_after(CHECK_SECONDS)
+        if self._current:
+            self.rewind()  # what was dropped is read again
+        return True
 
     def rewind(self) -> None:
         keys = list(self._current)

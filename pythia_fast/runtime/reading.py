@@ -245,6 +245,18 @@ class Reading:
             self._lost = True
             self._completion.forget(indices)
             return
+        deadline = self._settle(indices)
+        if not self._completion.settle_and_forget(indices, deadline):
+            names = ", ".join(f"{partition.topic}[{partition.partition}]" for partition in partitions)
+            self._log(f"{self._handler.name}: {names} revoked with rows in hand; {READ_AGAIN}")
+
+    def settle(self, partitions: Sequence[Partition]) -> None:
+        self._settle([partition.index for partition in partitions])
+        if trouble := self._completion.commit(wait=True):
+            self._log(f"{trouble}; trying again")
+
+    def _settle(self, indices: Sequence[int]) -> float:
+        """Wait until no rows of these are in hand, at most to the deadline, which is returned (time.monotonic())."""
         deadline = time.monotonic() + self._drain_timeout
         self._intake.hurry(True)  # rows that wait would have the group wait for them
         while (left := deadline - time.monotonic()) > 0:
@@ -254,6 +266,4 @@ class Reading:
             if self._arena.waits_past(set(indices), left):
                 deadline = 0.0  # what is not done by then is read again by whoever gets them: nobody need wait for that
         self._intake.hurry(self._stopped)
-        if not self._completion.settle_and_forget(indices, deadline):
-            names = ", ".join(f"{partition.topic}[{partition.partition}]" for partition in partitions)
-            self._log(f"{self._handler.name}: {names} revoked with rows in hand; {READ_AGAIN}")
+        return deadline

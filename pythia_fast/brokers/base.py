@@ -61,6 +61,9 @@ class Listener(Protocol):
 
     def assigned(self, partitions: Sequence[Partition]) -> None: ...
 
+    def settle(self, partitions: Sequence[Partition]) -> None:
+        """Return once what is in flight of them is done and committed, or the drain deadline passed; they stay."""
+
     def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> None:
         """Return once what is in flight of them is done and committed, or the drain deadline passed.
 

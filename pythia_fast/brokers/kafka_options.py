@@ -59,7 +59,8 @@ def option_values(
     """librdkafka's names and texts of what the user gave, unknown names refused."""
     values: dict[str, str] = {}
     if options is not None and not isinstance(options, Mapping):
-        raise options_.refusal(where, "options", options, "a mapping of librdkafka's options to their values")
+        # Not repeated: there may be a password in it.
+        raise ConfigError(f"{where}: options= takes a mapping of librdkafka's options to their values")
     for given, value in [*(options or {}).items(), *keywords.items()]:
         name = _option_name(where, given, as_keyword=given in keywords)
         if name in reserved:
@@ -76,7 +77,8 @@ def option_values(
         try:
             values[name].encode()
         except UnicodeEncodeError as error:
-            raise ConfigError(f"{where}: {given}={value!r} is no text: {error.reason}") from None
+            told = f"{given}={options_.spell_of(given, value)}"
+            raise ConfigError(f"{where}: {told} is no text: {error.reason}") from None
     return values
 
 

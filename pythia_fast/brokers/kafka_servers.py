@@ -47,6 +47,11 @@ def _joined(where: str, option: str, servers: str | Iterable[str], options: Mapp
     names = [servers] if isinstance(servers, str) else list(options_.items(where, option, servers, TAKES))
     if not names or not all(isinstance(name, str) and name.strip() and "\0" not in name for name in names):
         raise options_.refusal(where, option, servers, TAKES)
+    if any("@" in name for name in names):  # not repeated
+        raise ConfigError(
+            f"{where}: {option}= takes {TAKES}; a user's name and password are options of their own: sasl_username=, "
+            "sasl_password="
+        )
     each = [server.strip() for server in ",".join(names).split(",") if server.strip()]
     if not each:
         raise options_.refusal(where, option, servers, TAKES)

@@ -26,6 +26,8 @@ def given_servers(where: str, servers: str | Iterable[str] | None, options: dict
     named = [value for name in _NAMES if (value := options.pop(name, None)) is not None]
     if servers is None:
         return _joined(where, "bootstrap_servers", named[0], options) if named else None
+    if named:
+        raise ConfigError(f"{where}: bootstrap_servers= is given, and in librdkafka's options as well: give one")
     return _joined(where, "bootstrap_servers", servers, options)
 
 

@@ -224,7 +224,12 @@ class MemoryProducer(Sink):
             self._changed.notify_all()
 
     def refuse(self, reason: Callable[[MemoryRecord], str | None]) -> None:
-        """Refuse for good every record for which ``reason`` returns a sentence."""
+        """Refuse for good every record for which ``reason`` returns a sentence. Raises TypeError for what is no function."""
+        if not callable(reason):
+            raise TypeError(
+                f"refuse() takes a function that is given a MemoryRecord and returns why it is refused, or None; this "
+                f"is {type(reason).__name__}"
+            )
         self._refuse = reason
 
     def wait_for(self, count: int, timeout: float = 60.0) -> bool:

@@ -355,3 +355,8 @@ def test_producer_refuses_for_good_what_it_is_told_to(tmp_path: Path) -> None:
     (delivery,) = publisher.deliveries()
     assert delivery.failed == (FailedRecord(1, "too odd"),)
     assert producer.payloads == [b"even"]
+
+
+def test_a_reason_that_is_no_function_is_refused_where_it_is_given() -> None:
+    with pytest.raises(TypeError, match=r"refuse\(\) takes a function that is given a MemoryRecord .*; this is str"):
+        MemoryProducer().refuse("no room")  # type: ignore[arg-type]

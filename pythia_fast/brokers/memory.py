@@ -224,7 +224,7 @@ class MemoryProducer(Sink):
             self._changed.notify_all()
 
     def refuse(self, reason: Callable[[MemoryRecord], str | None]) -> None:
-        """Refuse for good every record for which ``reason`` returns a sentence. Raises TypeError for what is no function."""
+        """Refuse for good every record for which ``reason`` returns a sentence. Raises TypeError for no function."""
         if not callable(reason):
             raise TypeError(
                 f"refuse() takes a function that is given a MemoryRecord and returns why it is refused, or None; this "

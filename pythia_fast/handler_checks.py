@@ -99,10 +99,19 @@ def _check_feeding(handler: Handler) -> None:
             )
 
 
+#: In the state folder.
+KEPT_BY_RUNS = ("checkpoints", "dead-letters", "dlq", "spool", "spool.lock")
+
+
 def check_report(report: Path, handlers: Iterable[Handler], state_dir: Path) -> None:
     """Raise ConfigError where the report would replace a file that the run reads or writes."""
     if report.exists() and not report.is_file():
         return  # a device or a pipe is written into, and loses nothing
+    for own in KEPT_BY_RUNS:
+        if Path(os.path.realpath(report)).is_relative_to(os.path.realpath(state_dir / own)):
+            raise ConfigError(
+                f"the report would replace what runs keep in {state_dir / own}: give it a file of its own"
+            )
     for handler in handlers:
         for what, path in _files_of(handler, state_dir):
             if is_same_file(report, path):

@@ -141,7 +141,8 @@ class Nursery:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
-        send(ours, Setup(list(target), app, sys.path, sys.argv, import_first, list(arenas)))
+        found, path, argv = ([os.fsencode(text) for text in texts] for texts in (target, sys.path, sys.argv))
+        send(ours, Setup(found, app, path, argv, import_first, list(arenas)))
         return cls(process.pid, ours, process, target[1])
 
     def fileno(self) -> int:

@@ -261,12 +261,12 @@ def main(channel_fd: int) -> int:
     setup = receive(channel)
     if not isinstance(setup, Setup):
         return 1
-    sys.path[:] = setup.sys_path
-    sys.argv[:] = setup.argv
+    sys.path[:] = map(os.fsdecode, setup.sys_path)
+    sys.argv[:] = map(os.fsdecode, setup.argv)
     pool.in_pool = True
     from pythia_fast.pool.children import ImportedChildren
 
-    children = ImportedChildren(setup.target, setup.app, setup.arenas)
+    children = ImportedChildren([os.fsdecode(text) for text in setup.target], setup.app, setup.arenas)
     if setup.import_first:
         try:
             with ImportWatch(lambda stack: _tell_place(channel, stack)):

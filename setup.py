@@ -59,6 +59,7 @@ MODULES: dict[str, list[str]] = {
     "row_encoder": [],
     "message_records": [],
     "msgpack_decoder": [],
+    "avro_decoder": [],
     "fixed_decoder": [],
     "batch_memory": [],
     "part_memory": [],
@@ -81,7 +82,15 @@ MODULES: dict[str, list[str]] = {
 }
 
 #: Their loops over rows and payload bytes gain from -O3; the others would only take a third longer to compile.
-LOOPS = {"json_decoder", "msgpack_decoder", "fixed_decoder", "raw_decoder", "file_reader", "row_encoder"}
+LOOPS = {
+    "json_decoder",
+    "msgpack_decoder",
+    "avro_decoder",
+    "fixed_decoder",
+    "raw_decoder",
+    "file_reader",
+    "row_encoder",
+}
 
 
 def extension(name: str, c_sources: list[str]) -> Extension:

@@ -29,6 +29,7 @@ from libc.string cimport memcpy
 from pythia_fast._ext.decoder cimport (
     PF_DECODED,
     PF_FULL,
+    PF_UNKNOWN,
     PF_REASON_NULL,
     PF_REFUSED,
     NativeDecoder,
@@ -387,20 +388,24 @@ cdef object _decode_into(BatchMemory memory, NativeDecoder native, _Payloads giv
     cdef pf_refusal *whys = <pf_refusal *>calloc(given.n + 1, sizeof(pf_refusal))
     cdef pf_columns columns = memory.layout.empty_columns()
     cdef uint64_t used = 0
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i = 0
     cdef int outcome = PF_DECODED
     if whys == NULL:
         raise MemoryError()
     columns.base = memory.base
     try:
-        with nogil:
-            pf_columns_reset(&columns)
-            for i in range(given.n):
-                outcome = _decode_one(decoder, &columns, &given.given[i], &whys[i])
-                if outcome == PF_FULL:
-                    break
-                if outcome == PF_DECODED:
-                    _keep_message(memory, columns.rows - 1, i, &given.given[i], &used)
+        pf_columns_reset(&columns)
+        while i < given.n and outcome != PF_FULL:
+            with nogil:
+                while i < given.n:
+                    outcome = _decode_one(decoder, &columns, &given.given[i], &whys[i])
+                    if outcome == PF_FULL or outcome == PF_UNKNOWN:
+                        break
+                    if outcome == PF_DECODED:
+                        _keep_message(memory, columns.rows - 1, i, &given.given[i], &used)
+                    i += 1
+            if outcome == PF_UNKNOWN:
+                native.learn()
         if outcome == PF_FULL:
             return None
         memory.rows = columns.rows

@@ -15,6 +15,7 @@ enum {
     PF_DECODED = 0, /* one more row */
     PF_REFUSED = 1, /* the payload is bad: see pf_refusal */
     PF_FULL = 2,    /* good as far as read, but a column has no room for it in this batch */
+    PF_UNKNOWN = 3, /* what is needed to read it has to be asked for first (NativeDecoder.learn), by who has the GIL */
 };
 
 /* Why a payload was refused.  The sentence is made only when somebody reads it (refusal.py). */
@@ -47,6 +48,8 @@ enum {
     PF_REASON_COMPRESSED = 25,         /* messages packed together in a way that is not read here */
     PF_REASON_BAD_BATCH = 26,          /* messages packed together that cannot be taken apart */
     PF_REASON_ROW_TOO_LARGE = 27,      /* the columns of a batch have no room for what it decodes to */
+    PF_REASON_FRAME = 28,              /* does not begin as a schema registry has it */
+    PF_REASON_WRITER_SCHEMA = 29,      /* `at` is the number of a schema that there is not, or that does not fit the columns */
 };
 
 /* JSON-ish name of what was found, for PF_REASON_TYPE. */

@@ -4,3 +4,7 @@
 
 cdef class NativeDecoder:
     """Base of the compiled decoders; a subclass points ``decoder`` at its own pf_decoder."""
+
+    def learn(self):
+        """Ask for what the decoder needs to go on after PF_UNKNOWN. Only decoders that give that answer have this."""
+        raise NotImplementedError(f"{type(self).__name__} has all that it needs")

@@ -43,6 +43,14 @@ enum { PF_FILES_A_LOOK = 300 };
 /* Read of one file before the intake looks around and another file has its turn, rows or not: some milliseconds. */
 enum { PF_TURN_BYTES = 16 << 20 };
 
+/* Of the bytes read last, so many are kept to see that the next ones belong behind them. */
+enum { PF_KNOWN_BYTES = 256 };
+
+enum {
+    PF_SHORTER = 1, /* it ends before `seen`, or before `limit`: it had as many bytes when it was given */
+    PF_ANEW = 2,    /* bytes that were read have changed: it was truncated and is longer again, or was written over */
+};
+
 /* Kept of a stream's record: as much as the largest payload that is kept whole takes with its frame or line end. */
 enum { PF_SPILLED_MOST = PF_SPOOLED_MOST + PF_FRAME_HEADER + 1 };
 
@@ -60,8 +68,11 @@ typedef struct {
     uint8_t last;     /* no more is read than it holds now */
     uint8_t final;    /* nor will more ever be written to it: what its end cuts stays cut */
     uint8_t done;     /* every record was appended, as far as this run reads it */
-    uint8_t shrunk;   /* ends before `seen`, or before `limit`: it had as many bytes when it was given */
+    uint8_t shrunk;   /* PF_SHORTER or PF_ANEW: nothing more is read of it */
     int error;        /* errno of a failed read */
+    int64_t known_end; /* where the bytes end that were read last */
+    uint32_t known_bytes;
+    uint8_t known[PF_KNOWN_BYTES];
 } pf_file;
 
 typedef struct {
@@ -169,6 +180,30 @@ static inline int pf_spill_rest(pf_file_source *files, int64_t size) {
     return -1;
 }
 
+/* Remember the end of the `count` bytes at `bytes`, which were read at `at`. */
+static inline void pf_file_know(pf_file *file, const uint8_t *bytes, size_t count, int64_t at) {
+    size_t kept = 0;
+    if (count < PF_KNOWN_BYTES && at == file->known_end) {
+        kept = PF_KNOWN_BYTES - count < file->known_bytes ? PF_KNOWN_BYTES - count : file->known_bytes;
+        memmove(file->known, file->known + file->known_bytes - kept, kept);
+    }
+    size_t taken = count < PF_KNOWN_BYTES ? count : PF_KNOWN_BYTES;
+    memcpy(file->known + kept, bytes + count - taken, taken);
+    file->known_bytes = (uint32_t)(kept + taken);
+    file->known_end = at + (int64_t)count;
+}
+
+/* Whether the bytes read last are still what stands there. Asked after a read: what is written anew later than that did
+ * not take part in it.  Bytes that are not there any more are found by who looks at the file's size. */
+static inline int pf_file_is_known(const pf_file *file) {
+    uint8_t now[PF_KNOWN_BYTES];
+    ssize_t count;
+    do {
+        count = pread(file->fd, now, file->known_bytes, (off_t)(file->known_end - (int64_t)file->known_bytes));
+    } while (count < 0 && errno == EINTR);
+    return count <= 0 || memcmp(now, file->known, (size_t)count) == 0;
+}
+
 typedef struct {
     void *start; /* page aligned */
     size_t bytes;
@@ -191,7 +226,7 @@ static inline int pf_map_record(pf_file_source *files, pf_file *file, int64_t si
         return -1;
     }
     if (facts.st_size < at + size) {
-        file->shrunk = 1;
+        file->shrunk = PF_SHORTER;
         return -1;
     }
     size_t into_page = (size_t)at & ((size_t)sysconf(_SC_PAGESIZE) - 1);
@@ -202,7 +237,11 @@ static inline int pf_map_record(pf_file_source *files, pf_file *file, int64_t si
         return -1;
     }
     map->record = (const uint8_t *)map->start + into_page;
-    return 0;
+    if (file->stream || pf_file_is_known(file)) return 0;
+    munmap(map->start, map->bytes);
+    map->start = NULL;
+    file->shrunk = PF_ANEW;
+    return -1;
 }
 
 enum { PF_BLOCK_FAILED = -1, PF_BLOCK_LATER = -2, PF_BLOCK_UNSPILLED = -3 };
@@ -242,8 +281,8 @@ static inline int pf_file_make_room(pf_file_source *files, pf_file *file) {
     return 0;
 }
 
-/* Read one block: bytes read, 0 at the end, PF_BLOCK_FAILED with file->error set, _LATER when a stream has nothing yet,
- * _UNSPILLED. */
+/* Read one block: bytes read, 0 at the end, PF_BLOCK_FAILED with file->error set, _LATER when a stream has nothing yet
+ * or file->shrunk is set, _UNSPILLED. */
 static inline ssize_t pf_file_read(pf_file_source *files, pf_file *file) {
     int room = pf_file_make_room(files, file);
     if (room != 0) return room;
@@ -263,6 +302,11 @@ static inline ssize_t pf_file_read(pf_file_source *files, pf_file *file) {
         file->error = errno;
         return PF_BLOCK_FAILED;
     }
+    if (!file->stream && !pf_file_is_known(file)) {
+        file->shrunk = PF_ANEW;
+        return PF_BLOCK_LATER;
+    }
+    if (!file->stream && count) pf_file_know(file, into, (size_t)count, pf_file_read_position(files, file));
     files->end += (size_t)count;
     __atomic_fetch_add(&files->bytes_read, (uint64_t)count, __ATOMIC_RELAXED);
     return count;

@@ -64,6 +64,7 @@ cdef extern from "file_source.h" nogil:
         PF_FORMAT_RECORDS
         PF_FRAME_HEADER
         PF_TAIL_WAIT_MIN_US
+        PF_ANEW
 
     int pf_wake_open(pf_wake_pipe *wake)
     void pf_wake_close(pf_wake_pipe *wake)
@@ -71,6 +72,8 @@ cdef extern from "file_source.h" nogil:
     int64_t pf_frames_end(int fd, int64_t size)
     void pf_file_forget_buffer(native_files *files)
     void pf_file_set_calls(native_files *files)
+
+ANEW = PF_ANEW
 
 FORMATS = {
     "ndjson": PF_FORMAT_LINES,

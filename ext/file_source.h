@@ -104,7 +104,7 @@ static int pf_file_cut(pf_file_source *files, pf_file *file, pf_sink *sink, uint
                 return PF_READ_FAILED;
             }
             if (facts.st_size < file->seen || (file->limit != INT64_MAX && facts.st_size < file->limit)) {
-                file->shrunk = 1;
+                file->shrunk = PF_SHORTER;
                 return PF_READ_NOTHING;
             }
         }
@@ -133,7 +133,7 @@ static int pf_file_has_news(pf_file_source *files, pf_file *file) {
         file->error = errno;
         return 1;
     }
-    if (facts.st_size < file->seen) file->shrunk = 1;
+    if (facts.st_size < file->seen) file->shrunk = PF_SHORTER;
     return facts.st_size > file->seen;
 }
 

@@ -45,7 +45,7 @@ typedef struct {
     uint32_t messages;
     uint32_t raw_bytes;
     uint32_t last_partition; /* entry hit last: neighbours mostly share their partition */
-    uint32_t decoded;        /* all its messages are in the columns */
+    uint32_t tried;          /* to decode all its messages here; slot->decoded says what came of it */
     uint64_t opened_ns;
 } pf_open_batch;
 
@@ -121,12 +121,13 @@ static uint32_t pf_worker_for(pf_intake *in, uint32_t lane) {
     return best;
 }
 
-/* Decode an open batch in this thread. */
+/* Decode an open batch in this thread, where the decoder knows all that it needs. */
 static void pf_decode_open(pf_intake *in, pf_open_batch *open) {
     pf_slot *slot = pf_slot_at(in->arena, open->slot);
     slot->messages = open->messages;
-    pf_decode_slot(in->arena, slot, in->columns, in->decoder);
-    open->decoded = 1;
+    slot->decoded = PF_UNDECODED;
+    open->tried = 1;
+    if (!pf_decode_slot(in->arena, slot, in->columns, in->decoder)) return;
     pf_store64(&in->decoded, in->decoded + 1);
 }
 
@@ -141,8 +142,8 @@ static int pf_publish_open(pf_intake *in, uint32_t lane) {
     if (worker == PF_NO_SLOT) return 0;
     pf_slot *slot = pf_slot_at(in->arena, open->slot);
     slot->messages = open->messages;
-    if (!open->decoded) slot->decoded = PF_UNDECODED;
-    if (!open->decoded && open->messages <= PF_DECODE_FIRST && open->raw_bytes <= PF_DECODE_FIRST_BYTES)
+    if (!open->tried) slot->decoded = PF_UNDECODED;
+    if (!open->tried && open->messages <= PF_DECODE_FIRST && open->raw_bytes <= PF_DECODE_FIRST_BYTES)
         pf_decode_open(in, open);
     slot->raw_bytes = open->raw_bytes;
     pf_publish(in->arena, open->slot, worker, ++in->batch);
@@ -277,7 +278,7 @@ static int pf_intake_append(pf_sink *sink, const pf_incoming *m) {
         entry->next_offset = m->next_offset;
         slot->payload_bytes += m->size;
         open->messages = index + 1;
-        open->decoded = 0;
+        open->tried = 0;
         pf_store64(&in->messages, in->messages + 1);
         pf_store64(&in->bytes, in->bytes + m->size);
         if (open->messages == open->most) pf_publish_open(in, lane);
@@ -395,7 +396,7 @@ static int64_t pf_stall_ns(pf_intake *in, uint32_t lane) {
 /* Decode the full batch that waits for credit, if that is what `lane` waits for; 1 when time was spent on it. */
 static int pf_decode_waiting(pf_intake *in, uint32_t lane) {
     pf_open_batch *open = &in->open[lane];
-    if (open->slot == PF_NO_SLOT || open->decoded) return 0;
+    if (open->slot == PF_NO_SLOT || open->tried) return 0;
     pf_decode_open(in, open);
     return 1;
 }

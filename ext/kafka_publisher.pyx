@@ -20,7 +20,7 @@ from rdkafka_api cimport (
     rd_kafka_topic_t,
 )
 
-from pythia_fast._ext.kafka_client cimport broker_answers, broker_seen, fatal_error, partition_list
+from pythia_fast._ext.kafka_client cimport broker_answers, broker_seen, fatal_error, partition_count, partition_list
 from pythia_fast._ext.librdkafka cimport configuration, notes_of, rdkafka
 
 from pythia_fast.errors import SinkError
@@ -311,6 +311,11 @@ cdef class KafkaPublisherNative:
     def lost_to(self):
         """The error code that makes it impossible to commit the open transaction; 0: there is none."""
         return self._state.lost_to
+
+    def topic_error(self, str topic, int timeout_ms):
+        """What the brokers answer to the question about a topic: 0 when it exists, else an error code."""
+        self._check_open()
+        return partition_count(self._api, self._state.client, topic, timeout_ms)[1]
 
     # -- what happened ------------------------------------------------------------------------------
 

@@ -115,6 +115,15 @@ def error_name(int code):
 
 def option_names():
     """Every configuration property that this librdkafka knows, read from its own table of them."""
+    return sorted(set(re.findall(r"^([a-z][a-z0-9._]*)\s*\|\s*[CP*]\s*\|", _option_table(), re.MULTILINE)))
+
+
+def option_aliases():
+    """Names of properties that are others' second names: second name -> first name."""
+    return dict(re.findall(r"^([a-z][a-z0-9._]*)\s*\|.*\bAlias for `([a-z0-9._]+)`", _option_table(), re.MULTILINE))
+
+
+def _option_table():
     cdef const pf_rdkafka *api = rdkafka()
     cdef char *text = NULL
     cdef size_t size = 0
@@ -124,10 +133,9 @@ def option_names():
     api.conf_properties_show(stream)
     fclose(stream)
     try:
-        table = text[:size].decode()
+        return text[:size].decode()
     finally:
         free(text)
-    return sorted(set(re.findall(r"^([a-z][a-z0-9._]*)\s*\|\s*[CP*]\s*\|", table, re.MULTILINE)))
 
 
 def option_default(str name):

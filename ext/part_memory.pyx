@@ -9,7 +9,7 @@ from libc.stdint cimport INT32_MAX, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 
 from pythia_fast._ext.batch_memory cimport BatchMemory, OwnedMemory
-from pythia_fast._ext.decoder cimport PF_DECODED, PF_FULL, PF_REFUSED, NativeDecoder, pf_decoder, pf_refusal
+from pythia_fast._ext.decoder cimport PF_DECODED, PF_FULL, PF_REFUSED, PF_UNKNOWN, NativeDecoder, pf_decoder, pf_refusal
 from pythia_fast._ext.plan cimport Layout, Plan, pf_columns, pf_columns_reset
 
 cdef enum:
@@ -47,7 +47,7 @@ cdef class PartMemory:
         cdef Py_ssize_t i, n = rows.shape[0]
         cdef BatchMemory part
         cdef pf_columns columns
-        cdef int outcome
+        cdef int outcome = PF_UNKNOWN
         if n > self.layout.capacity:
             raise IndexError(f"{n} rows in memory for {self.layout.capacity}")
         for i in range(n):
@@ -65,9 +65,12 @@ cdef class PartMemory:
         self.last = part
         columns = self.layout.empty_columns()
         columns.base = part.base
-        with nogil:
-            outcome = _decode(
-                part, whole, columns, decoder.decoder, &rows[0] if n else NULL, n, attempts)
+        while outcome == PF_UNKNOWN:
+            with nogil:
+                outcome = _decode(
+                    part, whole, columns, decoder.decoder, &rows[0] if n else NULL, n, attempts)
+            if outcome == PF_UNKNOWN:
+                decoder.learn()
         if outcome == PF_FULL:
             return None
         if outcome != PF_DECODED:

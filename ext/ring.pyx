@@ -41,7 +41,7 @@ cdef extern from "slot_decode.h" nogil:
     enum:
         PF_NO_SLOT
     pf_worker *pf_worker_at(pf_arena *arena, uint32_t worker)
-    void pf_decode_slot(const pf_arena *arena, pf_slot *slot, pf_columns columns, pf_decoder *decoder)
+    int pf_decode_slot(const pf_arena *arena, pf_slot *slot, pf_columns columns, pf_decoder *decoder)
     pf_refused *pf_slot_refusals(const pf_arena *arena, pf_slot *slot)
     uint64_t pf_rows_at(const pf_arena *arena, const pf_slot *slot)
     pf_slot_partition *pf_slot_partitions(pf_arena *arena, pf_slot *slot)
@@ -226,10 +226,13 @@ cdef class Arena(ArenaMemory):
         columns have no room for all of them at once."""
         cdef pf_slot *s = slot_of(self, slot)
         cdef pf_columns columns = self.layout.empty_columns()
-        if s.decoded == PF_UNDECODED:
+        cdef bint is_decoded = s.decoded != PF_UNDECODED
+        while not is_decoded:
             with nogil:
                 # Through the mapping that handlers look at: it moves (detach_slot).
-                pf_decode_slot(self.arena, <pf_slot *>self._slot_address[slot], columns, decoder.decoder)
+                is_decoded = pf_decode_slot(self.arena, <pf_slot *>self._slot_address[slot], columns, decoder.decoder)
+            if not is_decoded:
+                decoder.learn()
         return s.decoded != PF_SIFTED
 
     def rows(self, uint32_t slot):

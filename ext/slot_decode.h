@@ -22,7 +22,7 @@ static inline uint64_t pf_rows_at(const pf_arena *arena, const pf_slot *slot) {
     return slot->refused ? arena->good_at : arena->messages_at;
 }
 
-/* One message into row `columns->rows`: PF_DECODED, PF_REFUSED or PF_FULL.  A place in the raw region that lies
+/* One message into row `columns->rows`: PF_DECODED, PF_REFUSED, PF_FULL or PF_UNKNOWN.  A place in the raw region that lies
  * outside of it cannot come from the intake, so it is a scribbled slot; it is refused rather than read. */
 static int pf_decode_message(const pf_arena *arena, pf_slot *slot, const pf_message *message, pf_columns *columns,
                              pf_decoder *decoder, pf_refusal *why) {
@@ -47,8 +47,8 @@ static int pf_decode_message(const pf_arena *arena, pf_slot *slot, const pf_mess
     return decoder->decode(decoder, columns, payload, message->payload_size, why);
 }
 
-/* Decode all messages of the slot; 0 when its columns have no room for all rows at once: then nothing is said about
- * the batch.  With `sift`, each row takes the place of the one before it, so that only one must fit (one that does
+/* Decode all messages of the slot: PF_DECODED; PF_FULL when its columns have no room for all rows at once, or PF_UNKNOWN:
+ * then nothing is said about the batch.  With `sift`, each row takes the place of the one before it, so that only one must fit (one that does
  * not is refused): the columns are then good for nothing, but which messages are rows is known. */
 static int pf_decode_messages(const pf_arena *arena, pf_slot *slot, pf_columns columns, pf_decoder *decoder, int sift) {
     pf_message *messages = pf_slot_messages(arena, slot);
@@ -62,8 +62,9 @@ static int pf_decode_messages(const pf_arena *arena, pf_slot *slot, pf_columns c
         pf_refusal why;
         if (slot->crashes) messages[i].attempts = pf_count16(slot->crashes);
         int outcome = pf_decode_message(arena, slot, &messages[i], &columns, decoder, &why);
+        if (outcome == PF_UNKNOWN) return PF_UNKNOWN;
         if (outcome == PF_FULL) {
-            if (!sift) return 0;
+            if (!sift) return PF_FULL;
             outcome = PF_REFUSED;
             why = (pf_refusal){PF_REASON_ROW_TOO_LARGE, PF_FOUND_NONE, 0, -1, messages[i].payload_size};
         }
@@ -79,12 +80,14 @@ static int pf_decode_messages(const pf_arena *arena, pf_slot *slot, pf_columns c
     slot->rows = rows;
     slot->refused = refused;
     slot->decoded = sift ? PF_SIFTED : PF_IN_COLUMNS;
-    return 1;
+    return PF_DECODED;
 }
 
-/* Decode the batch; `columns` says where the columns of a slot lie. */
-static void pf_decode_slot(const pf_arena *arena, pf_slot *slot, pf_columns columns, pf_decoder *decoder) {
-    if (!pf_decode_messages(arena, slot, columns, decoder, 0)) pf_decode_messages(arena, slot, columns, decoder, 1);
+/* Decode the batch; `columns` says where the columns of a slot lie.  0: not yet, the decoder has to learn first. */
+static int pf_decode_slot(const pf_arena *arena, pf_slot *slot, pf_columns columns, pf_decoder *decoder) {
+    int outcome = pf_decode_messages(arena, slot, columns, decoder, 0);
+    if (outcome == PF_FULL) outcome = pf_decode_messages(arena, slot, columns, decoder, 1);
+    return outcome == PF_DECODED;
 }
 
 #endif

@@ -6,14 +6,14 @@
 #
 # At the end msgspec decodes every JSON and MessagePack payload that was kept: the same answer, or both refuse.
 #
-#   fuzz/run.sh [TARGET...]      json, msgpack, fixed, files, intake, outputs, resp, amqp, amqp_outbox, streams; all without one
+#   fuzz/run.sh [TARGET...]      json, msgpack, avro, fixed, files, intake, outputs, resp, amqp, amqp_outbox, streams; all without one
 set -eu
 
 cd "$(dirname "$0")"
 out=out
 mkdir -p "$out"
 python3 make_powers.py >"$out/powers.inc"
-targets=${*:-json msgpack fixed files intake outputs resp amqp amqp_outbox streams}
+targets=${*:-json msgpack avro fixed files intake outputs resp amqp amqp_outbox streams}
 each=$(( ${FUZZ_SECONDS:-60} / $(echo "$targets" | wc -w) ))
 [ "$each" -gt 0 ] || each=1 # 0 is no limit to libFuzzer
 flags="-std=c11 -D_GNU_SOURCE -O1 -g -I../ext -fno-omit-frame-pointer -fno-sanitize-recover=undefined"

@@ -42,6 +42,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "App",
+    "Avro",
     "Batch",
     "CircuitBreaker",
     "ConfigError",
@@ -62,6 +63,7 @@ __all__ = [
     "RabbitMQStreamConsumer",
     "RedisStreamsConsumer",
     "RedisStreamsProducer",
+    "RegistryError",
     "ResultError",
     "RetryPolicy",
     "RunReport",
@@ -77,6 +79,7 @@ __all__ = [
 
 _HOMES = {
     "App": "app",
+    "Avro": "avro",
     "Batch": "batch",
     "CircuitBreaker": "circuit_breaker",
     "ConfigError": "errors",
@@ -94,6 +97,7 @@ _HOMES = {
     "PythiaError": "errors",
     "RedisStreamsConsumer": "brokers.redis",
     "RedisStreamsProducer": "brokers.redis",
+    "RegistryError": "errors",
     "ResultError": "errors",
     "RabbitMQConsumer": "brokers.rabbitmq",
     "RabbitMQProducer": "brokers.rabbitmq",

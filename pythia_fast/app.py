@@ -233,6 +233,11 @@ class App:
         from pythia_fast.outlet import hold_standard_streams
         from pythia_fast.runtime.engine import Engine
 
+        if pool.serving:
+            raise ConfigError(
+                "run() was called from within a handler, whose process cannot have a pool of its own: start the other "
+                "run as a program, for example with subprocess"
+            )
         if pool.in_pool:
             raise ConfigError(
                 "run() was called while a pool process imports this module; put the call under "

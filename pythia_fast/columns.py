@@ -94,8 +94,13 @@ class _TextColumn(OffsetsColumn, Generic[V]):
         return self._like(offsets - offsets[0], data, bits_between(self.validity, begin, end))
 
     def __eq__(self, other: object) -> BoolArray:  # type: ignore[override]
-        """bool[n], False at nulls. Compares with one value, or row by row with a column of this kind."""
-        if isinstance(other, str if self._text else bytes):
+        """bool[n], False at nulls. Compares with one value, or row by row with a column of this kind; None: the nulls.
+
+        Raises TypeError for anything else, for which Python would compare identities and say one plain False.
+        """
+        if other is None:
+            return ~self.valid
+        if isinstance(other, str if self._text else (bytes, bytearray, memoryview)):
             return self.isin((cast("V", other),))
         if isinstance(other, _TextColumn) and other._text is self._text:
             if len(other) != len(self):
@@ -103,10 +108,16 @@ class _TextColumn(OffsetsColumn, Generic[V]):
             found = np.zeros(len(self), np.bool_)
             text_ops.equal_pairs(self.offsets, self.data, other.offsets, other.data, found.view(np.uint8))
             return found & self.valid & other.valid
-        return NotImplemented
+        if isinstance(other, np.ndarray):
+            return NotImplemented  # NumPy compares row by row, with the column as an array
+        one, name = "str" if self._text else "bytes", type(self).__name__
+        raise TypeError(
+            f"a {name} is compared with {one}, None or a column of its kind, not with {type(other).__name__}; "
+            "isin() takes several values"
+        )
 
     def __ne__(self, other: object) -> BoolArray:  # type: ignore[override]
-        """bool[n]: not ``==``, so True at nulls."""
+        """bool[n]: not ``==``, so True at nulls, but for ``!= None``, which asks for the rows with a value."""
         equal = self.__eq__(other)
         return equal if equal is NotImplemented else ~equal
 

@@ -6,11 +6,13 @@
 | ``"msgpack"``            | a Struct type                 | one MessagePack map                       |
 | a structured NumPy dtype | none, or that same dtype      | ``dtype.itemsize`` bytes                  |
 | ``"raw"``                | none                          | anything: one column ``payload`` of bytes |
+| ``Avro(...)``            | a Struct type                 | one Avro record (pythia_fast/avro)        |
 """
 
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +23,7 @@ import numpy as np
 
 from pythia_fast import options
 from pythia_fast._ext.plan import Plan
-from pythia_fast.errors import ConfigError, SchemaError, UnknownOptionError
+from pythia_fast.errors import ConfigError, RegistryError, SchemaError, UnknownOptionError
 from pythia_fast.schema import Schema, SchemaLike, describe
 
 if TYPE_CHECKING:
@@ -48,8 +50,12 @@ class Decoding:
     schema: Schema
     plan: Plan
 
-    def native(self) -> NativeDecoder:
-        """A new compiled decoder; it belongs to one thread at a time."""
+    def native(self, wait: Callable[[RegistryError], None] | None = None) -> NativeDecoder:
+        """A new compiled decoder; it belongs to one thread at a time.
+
+        ``wait`` is called where a schema registry does not answer, which is then asked again; without it, RegistryError
+        is raised.
+        """
         return self.load()(self.plan)
 
     def load(self) -> Callable[[Plan], NativeDecoder]:
@@ -70,6 +76,14 @@ class Decoding:
         return bytes
 
 
+class PayloadFormat(ABC):
+    """What ``decoder=`` may be besides a name or a dtype: a format that has settings of its own."""
+
+    @abstractmethod
+    def decoding(self, schema: Schema) -> Decoding:
+        """The decoding of payloads of this format into columns. Raises SchemaError where the two do not fit."""
+
+
 def choose_decoder(schema: SchemaLike = None, decoder: DecoderLike = "json") -> Decoding:
     """Check that schema and decoder fit together and compile the plan.
 
@@ -80,7 +94,7 @@ def choose_decoder(schema: SchemaLike = None, decoder: DecoderLike = "json") -> 
         raise UnknownOptionError("decoder=", decoder, _NAMED)
     if isinstance(schema, np.dtype) and isinstance(decoder, str) and decoder == "json":
         decoder = schema
-    if not isinstance(decoder, str):
+    if not isinstance(decoder, str | PayloadFormat):
         return _fixed(schema, decoder)
     if decoder == "raw":
         if schema is not None:
@@ -90,6 +104,8 @@ def choose_decoder(schema: SchemaLike = None, decoder: DecoderLike = "json") -> 
     elif isinstance(schema, np.dtype):
         raise ConfigError(f"a structured dtype is a fixed layout; pass it as decoder= instead of {decoder!r}")
     described = describe(schema)
+    if isinstance(decoder, PayloadFormat):
+        return decoder.decoding(described)
     return Decoding(decoder, described, Plan(described))
 
 
@@ -108,6 +124,11 @@ def _fixed(schema: SchemaLike, decoder: DecoderLike) -> Decoding:
         raise SchemaError(
             f"decoder={options.spell(decoder)} is neither a decoder's name nor a NumPy dtype: {error}"
         ) from error
+    if dtype.names is None:  # NumPy makes one of objects of any class that it does not know
+        raise SchemaError(
+            f"decoder={options.spell(decoder)} is neither a decoder's name nor a structured dtype with field names: "
+            f"give one of {', '.join(map(repr, _NAMED))}, or the layout of a record"
+        )
     if schema is not None and not (isinstance(schema, np.dtype) and schema == dtype):
         raise ConfigError(
             f"decoder={options.spell(decoder)} is a fixed layout, whose columns its dtype tells: leave schema= out, "

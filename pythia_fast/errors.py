@@ -109,6 +109,10 @@ class MarkIndexError(ResultError, IndexError):
     """
 
 
+class RegistryError(PythiaError):
+    """A schema registry does not answer, or with an error that may pass."""
+
+
 class SourceError(PythiaError):
     """A source cannot go on."""
 

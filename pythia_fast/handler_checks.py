@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ def check_handlers(app: str, handlers: Sequence[Handler]) -> None:
     """Raise ConfigError for handlers that cannot run, or not beside each other."""
     _check_checkpoints(app, handlers)
     _check_shares(app, handlers)
+    _check_streams(handlers)
     _check_sinks(handlers)
     for handler in handlers:
         _check_feeding(handler)
@@ -54,6 +55,23 @@ def _check_shares(app: str, handlers: Sequence[Handler]) -> None:
             )
 
 
+def _check_streams(handlers: Sequence[Handler]) -> None:
+    """Raise ConfigError where two handlers would tear the records of one stream apart."""
+    owners: dict[Hashable, tuple[str, str]] = {}
+    for handler in handlers:
+        if (stream := handler.source.byte_stream()) is None:
+            continue
+        known_by, name = stream
+        owner, first_name = owners.setdefault(known_by, (handler.name, name))
+        if owner != handler.name:
+            spelt = "" if name == first_name else f" (as {name})"
+            raise ConfigError(
+                f"handlers {owner!r} and {handler.name!r} both read {first_name}{spelt}: each byte would reach one of "
+                "them only, and records would be torn apart; let one handler read it, or give each a file or a pipe of "
+                "its own"
+            )
+
+
 def _check_sinks(handlers: Sequence[Handler]) -> None:
     """Raise ConfigError where results or dead letters would be written to one file from two sides."""
     owners: dict[str, str] = {}
@@ -81,10 +99,19 @@ def _check_feeding(handler: Handler) -> None:
             )
 
 
+#: In the state folder.
+KEPT_BY_RUNS = ("checkpoints", "dead-letters", "dlq", "spool", "spool.lock")
+
+
 def check_report(report: Path, handlers: Iterable[Handler], state_dir: Path) -> None:
     """Raise ConfigError where the report would replace a file that the run reads or writes."""
     if report.exists() and not report.is_file():
         return  # a device or a pipe is written into, and loses nothing
+    for own in KEPT_BY_RUNS:
+        if Path(os.path.realpath(report)).is_relative_to(os.path.realpath(state_dir / own)):
+            raise ConfigError(
+                f"the report would replace what runs keep in {state_dir / own}: give it a file of its own"
+            )
     for handler in handlers:
         for what, path in _files_of(handler, state_dir):
             if is_same_file(report, path):

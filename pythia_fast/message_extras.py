@@ -13,12 +13,17 @@ _HEADERS = "a dict of str to bytes or None, or None"
 
 def key_bytes(where: str, keys: Iterable[object]) -> list[bytes | None]:
     """One key a payload. Raises ConfigError naming the one that is none."""
-    checked = []
+    checked: list[bytes | None] = []
     for index, key in enumerate(keys):
         if key is not None and not isinstance(key, bytes):
             raise options.refusal(where, f"keys[{index}]", key, "bytes or None")
-        checked.append(key)
+        checked.append(None if key is None else exact_bytes(key))
     return checked
+
+
+def exact_bytes(value: bytes) -> bytes:
+    """What bytes of a subclass, as NumPy's, hold, whatever their own methods say: compiled code takes no subclass."""
+    return b"".join((value,))
 
 
 def header_bytes(where: str, headers: Iterable[object]) -> list[bytes]:

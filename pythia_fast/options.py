@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterable, Sized
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -23,6 +24,9 @@ AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 #: Thirty years: a wait without end is None where there is one; inf and nan are no times that C can count down.
 MAX_SECONDS = 1_000_000_000
 MAX_WORKERS = 1024  #: pool processes
+#: Names of options whose values nobody else may see. A URL may hold a password; in a broken one nobody knows where.
+_SECRET = re.compile(r"password|passphrase|secret|token|jaas|private.key|key.pem|oauthbearer.config|url$")
+_USER_IN_URL = re.compile(r"://\S*@")
 NAME_BYTES = 80  #: of an app's or a handler's name: it stands, quoted, in names of files
 
 
@@ -54,13 +58,18 @@ def named_options(where: str) -> Callable[[AnyCallable], AnyCallable]:
 
 def refusal(where: str, option: str, value: object, takes: str) -> ConfigError:
     """The error that says that ``option`` takes something else than ``value``."""
-    return ConfigError(f"{where}: {option}={spell(value)}: {takes}")
+    return ConfigError(f"{where}: {option}={spell_of(option, value)}: {takes}")
+
+
+def spell_of(option: str, value: object) -> str:
+    """The value of an option as it was written, unless it may be a secret: errors are logged."""
+    return f"<{type(value).__name__}, not shown>" if _SECRET.search(option) else spell(value)
 
 
 def spell(value: object, longest: int = 80) -> str:
-    """A value as it was written, on one line and cut where it is long."""
+    """A value as it was written, on one line, cut where it is long, and without the user and password of a URL."""
     try:
-        text = " ".join(repr(value).split())
+        text = _USER_IN_URL.sub("://...@", " ".join(repr(value).split()))
     except Exception:  # the user's own __repr__
         text = f"<{type(value).__name__}>"
     return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -35,7 +35,7 @@ def tree_memory_mb(pids: Iterable[int]) -> float:
         if size is None:
             try:
                 size = psutil.Process(pid).memory_info().rss
-            except psutil.Error:
+            except (psutil.Error, OSError):
                 size = 0
         total += size
     return total / 1e6
@@ -94,7 +94,7 @@ class ProcessSampler:
                 resident = process.memory_info().rss
                 if process.status() == psutil.STATUS_ZOMBIE:
                     return None
-        except psutil.Error:
+        except (psutil.Error, OSError):  # OSError: this process has no descriptor left to look with
             return None
         now = time.monotonic()
         cpu = times.user + times.system

@@ -43,6 +43,8 @@ class Reason(IntEnum):
     COMPRESSED = 25
     BAD_BATCH = 26
     ROW_TOO_LARGE = 27
+    FRAME = 28
+    WRITER_SCHEMA = 29
 
 
 _WHAT = {
@@ -73,6 +75,7 @@ _WHAT = {
     Reason.COMPRESSED: "a sub-batch of messages that is compressed, and not with gzip; publish with gzip or without",
     Reason.BAD_BATCH: "a sub-batch of messages that cannot be taken apart",
     Reason.ROW_TOO_LARGE: "the decoded row is larger than a batch may be",
+    Reason.FRAME: "it does not begin with a zero byte and the number of its schema in a registry (five bytes)",
 }
 
 #: pf_refusal.found
@@ -91,6 +94,8 @@ _WHOLE = frozenset(
         Reason.COMPRESSED,
         Reason.BAD_BATCH,
         Reason.ROW_TOO_LARGE,
+        Reason.FRAME,
+        Reason.WRITER_SCHEMA,
     }
 )
 
@@ -116,6 +121,8 @@ def refusal_text(
     """
     why = Reason(reason) if reason in Reason.__members__.values() else Reason.NONE
     spec = schema.columns[column] if 0 <= column < len(schema.columns) else None
+    if why is Reason.WRITER_SCHEMA:
+        return f"written with schema {at} of the registry, which is not there or does not fit {schema.name}"
     parts = [_what(why, found, spec)]
     if spec is not None:
         name = spec.name + _key_note(schema, spec)

@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from pythia_fast.printable import printable
+
 #: How a run came to its end. "done": the sources ended. "drained": asked to stop, and everything read was
 #: finished, or is another member's now. "deadline": asked to stop, and the drain deadline passed with work left, or
 #: nothing was left but rows that wait for their next attempt beyond it, or whose transaction was aborted meanwhile.
@@ -101,7 +103,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> builtins.bytes:
         """The report as an indented JSON object that ends with a newline."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        return msgspec.json.format(msgspec.json.encode(printable(msgspec.to_builtins(self))), indent=2) + b"\n"
 
     @classmethod
     def from_json(cls, text: builtins.bytes | str) -> RunReport:

@@ -8,7 +8,9 @@ cdef extern from "decoder.h" nogil:
         PF_DECODED
         PF_REFUSED
         PF_FULL
+        PF_UNKNOWN
         PF_REASON_NULL
+        PF_REASON_WRITER_SCHEMA
     ctypedef struct pf_refusal:
         uint8_t reason
         uint8_t found

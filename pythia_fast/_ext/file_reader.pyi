@@ -1,6 +1,7 @@
 from pythia_fast._ext.source import NativeSource
 
 FORMATS: dict[str, int]
+ANEW: int  #: in states(): bytes that were read have changed since
 
 def frames_end(fd: int, size: int) -> int:
     """Where the last whole frame of the first ``size`` bytes of a file ends. Raises OSError."""
@@ -47,7 +48,8 @@ class FileRecords(NativeSource):
     def remove(self, partition: int) -> None:
         """Close the file of ``partition``."""
     def states(self) -> list[tuple[int, int, int, int, int]]:
-        """(partition, position, done, shrunk, errno) of every file."""
+        """(partition, position, done, shrunk, errno) of every file. ``shrunk``: it ends before what was read of it, or
+        before its limit, or it is ANEW; nothing more is read of it then, and what came of it is the old file's."""
     def spill_to(self, fd: int) -> None:
         """Where the bytes of a stream's oversize record go until its end is found; the descriptor changes hands."""
     def spill_error(self) -> int:

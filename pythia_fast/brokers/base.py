@@ -8,7 +8,7 @@ in the runtime process only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -60,6 +60,9 @@ class Listener(Protocol):
     """What a reader tells the runtime. Called with the GIL, on the intake thread."""
 
     def assigned(self, partitions: Sequence[Partition]) -> None: ...
+
+    def settle(self, partitions: Sequence[Partition]) -> None:
+        """Return once what is in flight of them is done and committed, or the drain deadline passed; they stay."""
 
     def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> None:
         """Return once what is in flight of them is done and committed, or the drain deadline passed.
@@ -224,6 +227,11 @@ class Source(ABC):
 
     def share(self, app: str, handler: str) -> GroupShare | None:
         """What its group deals out among its members; None: it knows no groups, or each reader gets everything."""
+        return None
+
+    def byte_stream(self) -> tuple[Hashable, str] | None:
+        """What it reads that gives each byte to one reader only, as a pipe does: what that is known by, and its name;
+        None: it reads no such thing."""
         return None
 
     def reads_what(self, sink: Sink) -> str | None:

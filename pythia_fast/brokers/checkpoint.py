@@ -54,6 +54,9 @@ def tail_of(fd: int, end: int) -> Tail | None:
     return None
 
 
+_NO_TAIL = Tail(0, "")  #: of no file: the hash of no bytes is not empty
+
+
 def _sha256(some: bytes) -> str:
     return hashlib.sha256(some).hexdigest()
 
@@ -97,11 +100,22 @@ class FilePosition(msgspec.Struct):
 
     def has_same_tail(self, fd: int) -> bool:
         """Whether the open file has, before the position, the bytes that were read there."""
-        return self.tail is None or tail_of(fd, self.tail.end) == self.tail
+        tail = self.tail  # another thread may learn the next one
+        return tail is None or tail_of(fd, tail.end) == tail
 
     def has_same_bytes(self, fd: int) -> bool:
         """Whether the open file is the one that was read, as far as two small looks can tell."""
         return self.has_same_head(fd) and self.has_same_tail(fd)
+
+    def learn_tail(self, fd: int) -> None:
+        """Know the file by the bytes before the position, unless it was written anew and has other ones there now."""
+        tail = tail_of(fd, self.position)
+        if tail is not None and self.has_same_bytes(fd):  # in this order: then it still had the bytes that were read
+            self.tail = tail
+
+    def forget_bytes(self) -> None:
+        """No file is to be taken for this one, which was written anew."""
+        self.tail = _NO_TAIL
 
     def learn_head(self, fd: int, most: int = HEAD_BYTES) -> None:
         """Hash more of the head, once the file has grown to it, or less: ``most`` bytes are what will stay."""

@@ -227,7 +227,7 @@ class CheckpointedReader(FileReader):
         if entry.tail is not None and entry.tail.end == entry.position:
             return
         if index not in self.last_tails:
-            entry.tail = tail_of(self.native.fd(index), entry.position) or entry.tail
+            entry.learn_tail(self.native.fd(index))
         elif (last := self.last_tails[index]) is not None and last.end == entry.position:
             entry.tail = last
 

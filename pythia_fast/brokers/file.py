@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -21,7 +21,7 @@ from pythia_fast.brokers.checkup import CheckupContext, Findings
 from pythia_fast.brokers.file_list import ListReader
 from pythia_fast.brokers.file_reader import FileReader, StreamReader
 from pythia_fast.brokers.file_sink import FileProducer
-from pythia_fast.brokers.named_files import STDIN, is_stream, matching_files
+from pythia_fast.brokers.named_files import STDIN, is_stream, matching_files, stream_identity
 from pythia_fast.brokers.tail import TailReader
 from pythia_fast.errors import ConfigError, SourceError
 from pythia_fast.options import named_options
@@ -117,6 +117,12 @@ class FileConsumer(Source):
 
     def checkpoint_group(self, app: str, handler: str) -> str | None:
         return None if self._reads_stream() else self.group(app, handler)
+
+    def byte_stream(self) -> tuple[Hashable, str] | None:
+        if self.paths == [STDIN]:
+            return stream_identity(0) or STDIN, "standard input"
+        known_by = stream_identity(self.paths[0]) if len(self.paths) == 1 else None
+        return None if known_by is None else (known_by, self.paths[0])
 
     def checkup(self, context: CheckupContext) -> Findings:
         from pythia_fast.brokers.file_checkup import check_consumer

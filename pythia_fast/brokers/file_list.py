@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pythia_fast._ext.file_reader import ANEW
 from pythia_fast.brokers.base import ReaderContext, Unread
 from pythia_fast.brokers.checkpoint import FilePosition, identify, identity_of
 from pythia_fast.brokers.checkpointed_reader import CheckpointedReader, Planned
@@ -38,7 +39,9 @@ class _Waiting:
             position, limit = self.entry.position, self.entry.size
             if facts.st_size < limit or not self.entry.has_same_bytes(fd):
                 if position < limit:
-                    raise _shrank(self.path, limit) if facts.st_size < limit else self._written_anew()
+                    if facts.st_size < limit:
+                        raise _shrank(self.path, limit)
+                    raise _written_anew(self.path, self._unread, "before this run came to it")
                 position, limit = 0, facts.st_size
         except BaseException:
             os.close(fd)
@@ -55,21 +58,22 @@ class _Waiting:
         return path
 
     @property
-    def _unread(self) -> str:
-        return f"{self.entry.size - self.entry.position:,} bytes"
+    def _unread(self) -> int:
+        return self.entry.size - self.entry.position
 
     def _gone(self) -> SourceError:
         return SourceError(
             f"{self.path} was moved away before this run came to it, and could not be found in "
-            f"{os.path.dirname(self.path)}: {self._unread} of it were not read. Move it back into "
+            f"{os.path.dirname(self.path)}: {self._unread:,} bytes of it were not read. Move it back into "
             "that folder, under any name, and start again"
         )
 
-    def _written_anew(self) -> SourceError:
-        return SourceError(
-            f"{self.path} was written anew before this run came to it: {self._unread} that it had were not read. If "
-            "there is a copy of them, let another consumer_group read the copy; then start again"
-        )
+
+def _written_anew(path: str, unread: int, when: str) -> SourceError:
+    return SourceError(
+        f"{path} was written anew {when}: {unread:,} bytes that it had were not read. If there is a copy of them, let "
+        "another consumer_group read the copy; then start again"
+    )
 
 
 def _shrank(path: str, end: int) -> SourceError:
@@ -109,6 +113,11 @@ class ListReader(CheckpointedReader):
 
     def serve(self) -> None:
         for index, position, done, shrunk, _error in self.native.states():
+            if shrunk == ANEW:
+                with self.lock:  # of what is in hand the position still moves on: it is from the file as it was
+                    self.positions[index].forget_bytes()
+                self.save_soon()
+                raise _written_anew(self.paths[index], self._limit - position, "while it was read")
             if shrunk:
                 raise _shrank(self.paths[index], max(position, self._limit))
             if done:

@@ -26,6 +26,7 @@ from pythia_fast.brokers.kafka_options import (
     check_options,
     client_id,
     connecting,
+    is_idempotent,
     option_values,
     topic_names,
     topic_phrase,
@@ -120,13 +121,22 @@ class KafkaConsumer(Source):
                 f"KafkaConsumer: consumer_group={consumer_group!r} and group_id={group_id!r} mean the same; give one"
             )
         named = option_values("KafkaConsumer", options, librdkafka_options, CONSUMER_RESERVED)
-        self._group = consumer_group or group_id or named.pop("group.id", None)
+        if (in_options := named.pop("group.id", None)) is not None:
+            if consumer_group is not None or group_id is not None:
+                raise ConfigError("KafkaConsumer: consumer_group= is given, and group.id in options= as well: give one")
+            options_.text(where, "group.id", in_options, "the name of a group, 1 to 249 characters", longest=249)
+        self._group = consumer_group or group_id or in_options
         self._servers = given_servers(where, bootstrap_servers, named)
         self._start_at = start_at
         self.start_at(datetime.now(UTC))  # what is no moment is told now
         strategy: str | None = partition_assignment_strategy
+        in_options = named.pop("partition.assignment.strategy", None)
         if strategy is None:
-            strategy = named.pop("partition.assignment.strategy", None)
+            strategy = in_options
+        elif in_options is not None:
+            raise ConfigError(
+                "KafkaConsumer: partition_assignment_strategy= is given, and in options= as well: give one"
+            )
         self._options = with_strategy(strategy, named)
         if named:
             check_options(self._options)
@@ -246,7 +256,7 @@ class KafkaProducer(Sink):
         self._options = named
         check_options(named)
         acks = named.get("acks", named.get("request.required.acks", "all"))
-        if acks not in ("all", "-1") and named.get("enable.idempotence", "true") == "true":
+        if acks not in ("all", "-1") and is_idempotent({**PRODUCER_DEFAULTS, **named}):
             raise ConfigError(
                 f"KafkaProducer: acks={acks} would count records as written that a broker may still lose: leave it "
                 "out, or give enable_idempotence=False with it"

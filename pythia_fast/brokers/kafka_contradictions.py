@@ -121,7 +121,7 @@ def _of_fetches(values: _Values) -> Iterator[Finding]:
             yield f"{told} is below {values.spell(message)}", f"raise {most}, or lower {message}"
     else:  # as librdkafka adapts it
         fetched = max(min(fetched, values.number(queued) * 1024), values.number(message))
-        told = f"{most}={fetched:.0f}, which follows from {values.spell(queued)} and {values.spell(message)},"
+        told = f"{most}={fetched:.0f}, which follows from {values.spell(queued)} and {values.spell(message)}"
     if values.given(answer) and values.number(answer) < fetched + FRAMING_BYTES:
         wrong = f"{values.spell(answer)} is not {FRAMING_BYTES} above {told}"
         yield wrong, f"give {most} {values.number(answer) - FRAMING_BYTES:.0f} or less, or raise {answer}"

@@ -26,6 +26,7 @@ from confluent_kafka.admin import AdminClient, ConsumerGroupDescription, MemberD
 from pythia_fast.brokers.kafka_client import KafkaAccess, text_of
 from pythia_fast.brokers.kafka_partition_names import partition_names
 from pythia_fast.brokers.kafka_rejoining import Rejoining
+from pythia_fast.error_text import reason_of
 from pythia_fast.errors import SourceError
 
 ASK_AFTER_S = 3.0  #: without an assignment or a revocation
@@ -170,7 +171,7 @@ class GroupWatch:
             self._asker, self._asked = asker, True
             return None
         answer, self._asked = self._answer, False
-        assert answer is not None
+        assert answer is not None  # _ask_and_keep has ended
         self._outside = not held and answer.is_without_us and bool(self._refusal or self._patterns)
         if self._outside:
             return self._tell_outside()
@@ -190,7 +191,10 @@ class GroupWatch:
         return self._sentence(answer, held)
 
     def _ask_and_keep(self) -> None:
-        self._answer = self._ask()
+        try:
+            self._answer = self._ask()
+        except Exception as error:  # what it is asked for is a sentence, for which no run is to end
+            self._answer = Group("unknown", {}, reason_of(error))
 
     def _tell_outside(self) -> str | None:
         now = self._clock()

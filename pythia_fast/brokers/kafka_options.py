@@ -58,16 +58,21 @@ def option_values(
 ) -> dict[str, str]:
     """librdkafka's names and texts of what the user gave, unknown names refused."""
     values: dict[str, str] = {}
+    first_names: dict[str, str] = {}  #: of what was given -> the name by which it was
     if options is not None and not isinstance(options, Mapping):
-        raise options_.refusal(where, "options", options, "a mapping of librdkafka's options to their values")
+        # Not repeated: there may be a password in it.
+        raise ConfigError(f"{where}: options= takes a mapping of librdkafka's options to their values")
     for given, value in [*(options or {}).items(), *keywords.items()]:
         name = _option_name(where, given, as_keyword=given in keywords)
         if name in reserved:
             raise ConfigError(f"{where}: {given} is set by the runtime: {reserved[name]}")
         if value is None:
             continue
-        if name in values:
-            raise ConfigError(f"{where}: {name} is given twice")
+        first_name = _first_name(name)
+        if first_name in first_names:
+            both = f"{first_names[first_name]} and {given} are the same option, which"
+            raise ConfigError(f"{where}: {name if name in values else both} is given twice")
+        first_names[first_name] = given
         if not isinstance(value, str | int | float):
             raise options_.refusal(where, given, value, "it must be a string, a number or a bool")
         if "\0" in str(value):
@@ -76,8 +81,16 @@ def option_values(
         try:
             values[name].encode()
         except UnicodeEncodeError as error:
-            raise ConfigError(f"{where}: {given}={value!r} is no text: {error.reason}") from None
+            told = f"{given}={options_.spell_of(given, value)}"
+            raise ConfigError(f"{where}: {told} is no text: {error.reason}") from None
     return values
+
+
+def _first_name(name: str) -> str:
+    """The one by which librdkafka knows an option that has two."""
+    from pythia_fast._ext import librdkafka
+
+    return librdkafka.option_aliases().get(name, name)
 
 
 def _option_name(where: str, given: str, *, as_keyword: bool) -> str:
@@ -104,6 +117,13 @@ def with_strategy(strategy: str | None, options: dict[str, str]) -> dict[str, st
             )
         return options
     return {"partition.assignment.strategy": strategy or "cooperative-sticky", **options}
+
+
+def is_idempotent(options: Mapping[str, str]) -> bool:
+    """Whether a producer with these options is; librdkafka takes 1, t and others for true."""
+    from pythia_fast._ext import librdkafka
+
+    return librdkafka.option_value(options, "enable.idempotence") == "true"
 
 
 def check_options(options: Mapping[str, str]) -> None:

@@ -35,6 +35,8 @@ RESOLVE = -193
 AUTHENTICATION = -169
 TIMED_OUT = -185
 FATAL = -150
+#: What a member is told that another one has replaced, by its group.instance.id, when it commits.
+FENCED = frozenset({FATAL, -144, 82})
 MAX_POLL_EXCEEDED = -147
 AUTO_OFFSET_RESET = -140
 INVALID_SESSION_TIMEOUT = 26
@@ -48,6 +50,7 @@ CHECK_SECONDS = 1.0  #: between looks at a broker or topic that is not there
 FIRST_COMPLAINT_SECONDS = 3.0
 QUERY_MS = 10_000
 COMMIT_SECONDS = 5.0
+GIVE_BACK_SECONDS = 5.0  #: librdkafka asks for the partitions at once when its member leaves
 #: Until a group is left without its coordinator having said so; less where the last commit was not answered either.
 LEAVE_SECONDS = 3.0
 SILENT_LEAVE_SECONDS = 0.5
@@ -117,12 +120,16 @@ class KafkaReader(Reader):
         self._look_at_group()
 
     def _act_on_notes(self) -> None:
-        for kind, code, text, partitions in self.native.take_notes():
+        notes = self.native.take_notes()
+        fatal = self._fatal_error(notes)
+        for kind, code, text, partitions in notes:
+            if fatal and kind not in ("assign", "revoke"):
+                continue  # it says the same
             if kind == "assign":
                 self._assign(partitions or [])
                 self._group_watch.changed()
             elif kind == "revoke":
-                self._revoke(partitions or [])
+                self._revoke(partitions or [], lost=bool(fatal) or self.native.assignment_lost)
                 self._group_watch.changed()
             elif kind == "went_back":
                 self._begin_anew(partitions or [])
@@ -136,6 +143,26 @@ class KafkaReader(Reader):
                 self._context.log(Routine(f"kafka: statistics {text}"))
             elif code <= WARNING:
                 self._troubles.tell(f"kafka: {text}")
+        if fatal:
+            raise self._ended(fatal)
+
+    def _fatal_error(self, notes: Sequence[tuple[str, int, str, object]]) -> str:
+        """After which librdkafka's consumer does no more; empty: there is none.
+
+        It logs a line at once. The error comes behind the messages that it has fetched, which may be long after.
+        """
+        if not notes:
+            return ""
+        kinds = {"commit_failed": FENCED, "consumer_error": {FATAL}}
+        told = (text or librdkafka.error_text(code) for kind, code, text, _ in notes if code in kinds.get(kind, ()))
+        return self.native.fatal_error or next(told, "")
+
+    def _ended(self, why: str) -> SourceError:
+        """What ends the run: nothing can be committed any more, so whatever is handled is handled again."""
+        advice = ""
+        if self._static:
+            advice = "; every copy of the handler needs a group_instance_id of its own, and only one may have it"
+        return SourceError(f"Kafka consumer of group {self._group}: {why}{advice}")
 
     # --- rebalances ---------------------------------------------------------------------------------------------
 
@@ -175,8 +202,7 @@ class KafkaReader(Reader):
             self._next_index += 1
         return found
 
-    def _revoke(self, keys: Sequence[Key]) -> None:
-        lost = self.native.assignment_lost
+    def _revoke(self, keys: Sequence[Key], *, lost: bool) -> None:
         gone = [self._current[key] for key in keys if key in self._current]
         if lost:
             self._lost.update(keys)
@@ -220,11 +246,30 @@ class KafkaReader(Reader):
             )
 
     def _rejoin(self) -> bool:
+        """Leave the group and join it again; False: not now.
+
+        librdkafka sends no heartbeats from the leave to the answer to the revocation, so what is in hand is committed
+        before, and nothing more is taken in between: a session that is shorter than a batch would end meanwhile.
+        """
+        if self._current:
+            self._context.listener.settle(list(self._current.values()))
         try:
-            return self.native.rejoin(self._topics)
+            if not self.native.rejoin(self._topics):
+                return False
         except SourceError as error:
             self._fail(str(error))
             return False
+        self.native.check_after(None)  # a look around that is due would come before what librdkafka has to tell
+        deadline = time.monotonic() + GIVE_BACK_SECONDS
+        while self._current and time.monotonic() < deadline:
+            if self.native.keep_alive():
+                self._act_on_notes()
+            else:
+                time.sleep(0.01)
+        self.native.check_after(CHECK_SECONDS)
+        if self._current:
+            self.rewind()  # what was dropped is read again
+        return True
 
     def rewind(self) -> None:
         keys = list(self._current)
@@ -307,6 +352,8 @@ class KafkaReader(Reader):
             if not wait or error not in PASSING_COMMIT_ERRORS or time.monotonic() >= deadline or hurried:
                 break
             time.sleep(0.05)
+        if error in FENCED:
+            raise self._ended(self.native.fatal_error or librdkafka.error_text(error))
         where = partition_names([offset[:2] for offset in offsets])
         return f"kafka: could not commit {where}: {librdkafka.error_text(error)}"
 
@@ -366,12 +413,7 @@ class KafkaReader(Reader):
             self._troubles.tell(f"kafka: {text}", code)
 
     def _hear_consumer_error(self, code: int, text: str) -> None:
-        if code == FATAL:  # librdkafka tells a consumer's so, and a producer's as an error
-            advice = ""
-            if self._static:
-                advice = "; every copy of the handler needs a group_instance_id of its own, and only one may have it"
-            self._fail(f"Kafka consumer of group {self._group}: {self.native.fatal_error or text}{advice}")
-        elif code == UNKNOWN_TOPIC_OR_PART:
+        if code == UNKNOWN_TOPIC_OR_PART:
             self._missing.look()
         elif code == INVALID_SESSION_TIMEOUT:
             self._fail(

@@ -26,6 +26,8 @@ def given_servers(where: str, servers: str | Iterable[str] | None, options: dict
     named = [value for name in _NAMES if (value := options.pop(name, None)) is not None]
     if servers is None:
         return _joined(where, "bootstrap_servers", named[0], options) if named else None
+    if named:
+        raise ConfigError(f"{where}: bootstrap_servers= is given, and in librdkafka's options as well: give one")
     return _joined(where, "bootstrap_servers", servers, options)
 
 
@@ -47,6 +49,11 @@ def _joined(where: str, option: str, servers: str | Iterable[str], options: Mapp
     names = [servers] if isinstance(servers, str) else list(options_.items(where, option, servers, TAKES))
     if not names or not all(isinstance(name, str) and name.strip() and "\0" not in name for name in names):
         raise options_.refusal(where, option, servers, TAKES)
+    if any("@" in name for name in names):  # not repeated
+        raise ConfigError(
+            f"{where}: {option}= takes {TAKES}; a user's name and password are options of their own: sasl_username=, "
+            "sasl_password="
+        )
     each = [server.strip() for server in ",".join(names).split(",") if server.strip()]
     if not each:
         raise options_.refusal(where, option, servers, TAKES)

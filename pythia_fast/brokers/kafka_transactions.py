@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Literal
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_publisher import KafkaPublisherNative
 from pythia_fast.brokers.base import PublisherContext
-from pythia_fast.brokers.kafka_publisher import POLL_MS, KafkaPublisher
+from pythia_fast.brokers.kafka_awaited_topics import AwaitedTopics
+from pythia_fast.brokers.kafka_publisher import POLL_MS, UNKNOWN_TOPIC, KafkaPublisher
 from pythia_fast.brokers.kafka_rehearsal import REFUSED, Rehearsal
 from pythia_fast.brokers.kafka_waiting_calls import CALL_MS, ClosedError, Failure, OverError, WaitingCalls
 from pythia_fast.brokers.kafka_withheld import Records, Withheld
@@ -81,6 +82,8 @@ class KafkaTransactions:
         self._open = False
         self._over = ""  #: what librdkafka told that ended the producer within a transaction
         self._closing = threading.Event()
+        places = [(producer.topic, producer.bootstrap_servers) for producer in producers]
+        self._awaited = AwaitedTopics(places, context.connect_timeout, self._closing, self._tell)
         self._calls = WaitingCalls(self._closing, self._judge, self._tell)
         self._rehearsal = Rehearsal(options, self._topics, self._closing.is_set, self._tell)
         self._requests: SimpleQueue[Callable[[], Outcome | None] | None] = SimpleQueue()
@@ -120,6 +123,11 @@ class KafkaTransactions:
         self._requests.put(self._abort)
 
     @property
+    def missing(self) -> tuple[str, ...]:
+        """Topics that do not exist, while they are waited for."""
+        return self._awaited.missing
+
+    @property
     def open_s(self) -> float:
         """Seconds for which the broker has known the open transaction."""
         return 0.0 if self._since is None else time.monotonic() - self._since
@@ -134,6 +142,8 @@ class KafkaTransactions:
                 f"Kafka topic {' or '.join(self._topics)} refused records for good ({librdkafka.error_text(code)}); "
                 "those are found out, one by one, before anything is written again"
             )
+        if code in UNKNOWN_TOPIC:
+            return f"Kafka topic {' or '.join(self._topics)} does not exist"
         return f"a record could not be written: {librdkafka.error_text(code)}" if code else ""
 
     @property
@@ -320,6 +330,8 @@ class KafkaTransactions:
             self._rehearsal.begin()
             # To the broker, numbers are missing among this producer's records: its next transaction would be lost, too.
             raise OverError(librdkafka.error_text(code))
+        if code in UNKNOWN_TOPIC:
+            self._awaited.wait(self._native.topic_error)
         return "aborted"
 
     def _drop_tickets(self) -> None:
@@ -400,7 +412,9 @@ class _Part(KafkaPublisher):
         self._transactions.hear_fatal(self._native.fatal_code, reason)
 
     def trouble(self) -> str | None:
-        """Told by the first part for the whole producer."""
+        """Told by the first part for the whole producer, but for a topic that does not exist."""
+        if self._transactions.missing:
+            return self._missing() if self._topic in self._transactions.missing else None
         return super().trouble() if self.index == 0 else None
 
     def close(self, timeout: float) -> None:

@@ -27,7 +27,7 @@ from pythia_fast.brokers.base import (
 )
 from pythia_fast.brokers.framing import Headers, decode_headers, encode_headers, iterate_records
 from pythia_fast.errors import ConfigError, SourceError
-from pythia_fast.message_extras import MAX_TIMESTAMP_MS
+from pythia_fast.message_extras import MAX_TIMESTAMP_MS, exact_bytes
 from pythia_fast.options import named_options
 
 if TYPE_CHECKING:
@@ -155,13 +155,11 @@ class MemoryReader(Reader):
         self._consumer.log.close()
 
 
-def _key_bytes(key: bytes | str | None) -> bytes | None:
-    return key.encode() if isinstance(key, str) else key
-
-
 def _entry(message: AnyMessage, where: str, turn: int, partitions: int) -> bytes | Entry | None:
-    if message is None or isinstance(message, bytes):
-        return message
+    if message is None:
+        return None
+    if isinstance(message, bytes):
+        return exact_bytes(message)
     if not isinstance(message, MemoryMessage):
         if not isinstance(message, tuple) or len(message) != 3:
             raise ConfigError(
@@ -173,10 +171,8 @@ def _entry(message: AnyMessage, where: str, turn: int, partitions: int) -> bytes
 
 
 def _checked(message: MemoryMessage, where: str, turn: int, partitions: int) -> Entry:
-    key_bytes = _key_bytes(message.key)
-    for part, value in (("payload", message.payload), ("key", key_bytes)):
-        if value is not None and not isinstance(value, bytes):
-            raise options.refusal(where, part, value, "bytes or None")
+    key = str.encode(message.key) if isinstance(message.key, str) else message.key
+    payload_bytes, key_bytes = _bytes_or_none(where, "payload", message.payload), _bytes_or_none(where, "key", key)
     partition = message.partition
     if partition is None:
         partition = turn % partitions if key_bytes is None else crc32(key_bytes) % partitions
@@ -190,7 +186,13 @@ def _checked(message: MemoryMessage, where: str, turn: int, partitions: int) -> 
         takes = f"(name, bytes or None) pairs ({error})"
         raise options.refusal(where, "headers", message.headers, takes) from None
     deliveries = options.whole(where, "deliveries", message.deliveries, 0, 65_535, "deliveries")
-    return message.payload, key_bytes, encoded, partition, stamp, deliveries
+    return payload_bytes, key_bytes, encoded, partition, stamp, deliveries
+
+
+def _bytes_or_none(where: str, part: str, value: object) -> bytes | None:
+    if value is not None and not isinstance(value, bytes):
+        raise options.refusal(where, part, value, "bytes or None")
+    return None if value is None else exact_bytes(value)
 
 
 class MemoryRecord(NamedTuple):
@@ -222,7 +224,12 @@ class MemoryProducer(Sink):
             self._changed.notify_all()
 
     def refuse(self, reason: Callable[[MemoryRecord], str | None]) -> None:
-        """Refuse for good every record for which ``reason`` returns a sentence."""
+        """Refuse for good every record for which ``reason`` returns a sentence. Raises TypeError for no function."""
+        if not callable(reason):
+            raise TypeError(
+                f"refuse() takes a function that is given a MemoryRecord and returns why it is refused, or None; this "
+                f"is {type(reason).__name__}"
+            )
         self._refuse = reason
 
     def wait_for(self, count: int, timeout: float = 60.0) -> bool:

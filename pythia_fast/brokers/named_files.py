@@ -36,11 +36,17 @@ def matching_files(paths: Sequence[str]) -> list[str]:
 
 def is_stream(path: str) -> bool:
     """Whether a path names something that cannot seek: a pipe, a socket, a terminal."""
+    return stream_identity(path) is not None
+
+
+def stream_identity(path: str | int) -> Identity | None:
+    """Of what cannot seek, whichever of its names (or descriptors) is given; None: it can, or is not there."""
     try:
-        mode = os.stat(path).st_mode
+        facts = os.stat(path)
     except OSError:
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+        return None
+    mode = facts.st_mode
+    return identity_of(facts) if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode) else None
 
 
 def find_in_folder(folder: str, identity: Identity) -> str | None:

@@ -159,15 +159,20 @@ def _read_url(where: str, option: str, url: object, tls: bool | ssl.SSLContext |
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"{where}: {option}: {error}; it takes {takes}") from None
+    except ValueError:
+        # Not what urllib says: of a password with a '/' in it, that is the first half.
+        raise ConfigError(
+            f"{where}: {option}: it cannot be read as one: is the port a number? In a name or password, '/' is written "
+            f"%2F, '?' %3F, '#' %23, '@' %40, ':' %3A. It takes {takes}"
+        ) from None
     if parts.scheme not in (way.scheme, way.tls_scheme) or parts.fragment:
+        named = parts.scheme and url.lower().startswith(f"{parts.scheme}://")  # else it may be anything
+        told = f"{option} begins with '{parts.scheme}://'" if named else f"{option} is no such URL"
+        raise ConfigError(f"{where}: {told}: {takes}")
+    if parts.query:  # not repeated: it may be the second half of a password
         raise ConfigError(
-            f"{where}: {option} begins with {parts.scheme + '://' if parts.scheme else url[:20]!r}: {takes}"
-        )
-    if parts.query:
-        raise ConfigError(
-            f"{where}: {option} goes on with '?{parts.query}'; those are options of their own: heartbeat=, tls="
+            f"{where}: {option} goes on after a '?'; what stands there are options of their own: heartbeat=, tls=. In "
+            "a name or password, '?' is written %3F"
         )
     if tls is False and parts.scheme == way.tls_scheme:
         raise ConfigError(f"{where}: {option} begins with {way.tls_scheme}://, and tls=False says the opposite")

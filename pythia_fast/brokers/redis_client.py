@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -182,11 +183,16 @@ def encode_string(text: bytes) -> bytes:
 
 
 def _check_url(where: str, url: object) -> None:
-    takes = "redis://, rediss:// (TLS) or unix:// and the server's address"
+    takes = (
+        "redis://, rediss:// (TLS) or unix:// and the server's address, with the number of a database: redis://h:6379/0"
+    )
     text = options.text(where, "url", url, takes)
     try:
         found = urlsplit(text)
         fits = found.scheme in ("redis", "rediss", "unix") and (found.port is None or found.port > 0)
+        fits = fits and text.lower().startswith(f"{found.scheme}://")  # redis-py takes nothing else, once it connects
+        if found.scheme != "unix":  # and leaves out a database that is no number
+            fits = fits and re.fullmatch(r"(/[0-9]*)?", found.path) is not None
     except ValueError:
         fits = False
     if not fits:

@@ -24,6 +24,7 @@ from pythia_fast.brokers.base import ReaderContext
 from pythia_fast.brokers.checkpoint import FilePosition, Identity, identify, identity_of
 from pythia_fast.brokers.checkpointed_reader import CheckpointedReader, Planned
 from pythia_fast.brokers.named_files import open_regular
+from pythia_fast.descriptors import how_to_raise, room_for_files
 from pythia_fast.errors import SourceError
 from pythia_fast.routine import Routine
 
@@ -72,6 +73,11 @@ class TailReader(CheckpointedReader):
         try:
             found = self.look()
             listed = set(found.values())
+            if room_for_files(len(found)) < len(found):
+                raise SourceError(
+                    f"{consumer.describe()}: {len(found):,} files are to be kept open while they are followed, and "
+                    f"{how_to_raise(len(found))}"
+                )
             for path in found:
                 self._planned += self._plan(path, listed, consumer.start)
         except BaseException:
@@ -101,7 +107,7 @@ class TailReader(CheckpointedReader):
         for index, position, done, shrunk, _error in self.native.states():
             if done:
                 self._let_go(index)
-            elif shrunk or not self.positions[index].has_same_head(self.native.fd(index)):
+            elif shrunk or not self.positions[index].has_same_bytes(self.native.fd(index)):
                 self._read_again(index, position)
         found = self.look()
         self._recognise(found)
@@ -111,15 +117,21 @@ class TailReader(CheckpointedReader):
         self.listed = listed = set(found.values())
         self._keep_successors(found)
         names = {file.path for file in self._followed.values()}
-        for path in (*self._behind, *found):
-            if path not in names:
-                for planned in self._next(path, listed):
-                    self._follow(planned)
-                names.add(path)
+        new = [path for path in dict.fromkeys((*self._behind, *found)) if path not in names]
+        for path in new[: self._room(len(new), len(found))]:
+            for planned in self._next(path, listed):
+                self._follow(planned)
         # Before a row of a new file is read, let alone committed: after a kill the next run must know the files by more
         # than their names, and those whose turn has not come.
         self.commit({})
         self.native.attended()
+
+    def _room(self, new: int, files: int) -> int:
+        """How many of so many new files can be followed now; the others are when descriptors are free."""
+        room = room_for_files(new) if new else 0
+        if room < new:
+            self.tell(f"new files are not followed until others are gone, for {how_to_raise(files)}")
+        return room
 
     def _keep_successors(self, found: dict[str, Identity]) -> None:
         """Open what bears the name of a file that is still read: it may be renamed, too, before its turn comes."""

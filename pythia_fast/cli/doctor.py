@@ -13,6 +13,7 @@ from pythia_fast.cli.run import StateDir, Workers
 from pythia_fast.cli.running import seconds_value, workers_of
 from pythia_fast.cli.target import load_app
 from pythia_fast.errors import ConfigError
+from pythia_fast.printable import printable
 
 if TYPE_CHECKING:
     from pythia_fast.app import App
@@ -85,7 +86,7 @@ def doctor(
         timeout_s=timeout,
     )
     if json:
-        print(encode(findings_data(app.name, subjects)).decode())
+        print(encode(printable(findings_data(app.name, subjects))).decode())
     else:
         print("\n".join(findings_lines(subjects)))
     return ExitCode.FAILED if counts_of(subjects)["problem"] else ExitCode.DONE

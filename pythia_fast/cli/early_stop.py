@@ -58,6 +58,8 @@ class EarlyStop:
             self._on_signal(_noted.pop(), None)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        for each in STOPS:
+            signal.signal(each, signal.SIG_DFL)  # a second one ends the process, whatever is being said by then
         self._number = number
         self.check()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 import traceback
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,10 +16,15 @@ import pythia_fast
 from pythia_fast.cli.early_stop import StoppedBeforeStart
 from pythia_fast.cli.exit_codes import AppImportError
 from pythia_fast.errors import ConfigError
+from pythia_fast.outlet import say_last
 from pythia_fast.pool import keep_to_one_thread
+from pythia_fast.pool.import_watch import SLOW_IMPORT_S, ImportWatch
+from pythia_fast.runtime.stalls import Pace
 
 if TYPE_CHECKING:
     from pythia_fast.app import App
+
+LOOK_S = 1.0  #: between looks at how long an import has taken
 
 
 def load_app(target: str) -> App:
@@ -66,7 +72,8 @@ def _import_file(where: str) -> ModuleType:
 
 def _import_module(name: str, *, looked_in: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        with ImportWatch(_SlowImport(name).look, LOOK_S):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         # The module asked for (or a package on the way to it) is missing; a missing import inside of it is its own.
         if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
@@ -86,6 +93,24 @@ def _import_module(name: str, *, looked_in: str) -> ModuleType:
         raise AppImportError(f"{place}: {error}") from None
     except BaseException as error:  # also SystemExit: a script that calls sys.exit() when imported
         raise AppImportError(f"importing module {name!r} failed") from error
+
+
+class _SlowImport:
+    """Tells on stderr of an import that takes long, as the runtime does where the pool's parent imports the app."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._began = time.monotonic()
+        self._pace = Pace(SLOW_IMPORT_S)
+
+    def look(self, stack: str) -> None:
+        now = time.monotonic()
+        if self._pace.due(now, now - self._began):
+            text = (
+                f"module {self._name!r} has been importing for {now - self._began:.0f} s, and nothing begins before it "
+                f"has. Stop it with Ctrl-C or SIGTERM. It is there:\n{stack}\n"
+            )
+            say_last(sys.stderr, text, timeout=0.0)  # the import goes on, whether somebody reads it or not
 
 
 def _place_of(error: ConfigError) -> str:

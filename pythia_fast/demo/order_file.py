@@ -7,9 +7,11 @@ the seed and its own number only, so a run that was stopped goes on after the la
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import permutations
 from pathlib import Path
 
@@ -108,8 +110,8 @@ def order_file_name(rows: int, seed: int) -> str:
 def write_order_file(folder: Path, rows: int, seed: int = 1, tell: Callable[[int], None] | None = None) -> Path:
     """Make sure that the file of ``rows`` orders is in ``folder``, and return its path.
 
-    A whole file is kept as it is. A part that an interrupted call left is continued. The file gets its name
-    only when it is whole, so whoever finds it can trust it.
+    A whole file is kept as it is; one that another process is making is waited for. A part that an interrupted call
+    left is continued. The file gets its name only when it is whole, so whoever finds it can trust it.
 
     Parameters:
         folder: where the file is kept; made when missing.
@@ -127,6 +129,25 @@ def write_order_file(folder: Path, rows: int, seed: int = 1, tell: Callable[[int
     whole = folder / order_file_name(rows, seed)
     if whole.exists():
         return whole
+    with _alone_in(folder):
+        if not whole.exists():  # another process may have made it meanwhile
+            _write_whole(whole, rows, seed, tell)
+    return whole
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One process at a time makes files of orders in the folder: they would write into one part."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # file systems of a network may lock no folder
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _write_whole(whole: Path, rows: int, seed: int, tell: Callable[[int], None] | None) -> None:
     part, mark = whole.with_suffix(".part"), whole.with_suffix(".part-mark")
     chunks, size = _resume_point(part, mark)
     with part.open("r+b" if size else "wb") as file:
@@ -143,7 +164,6 @@ def write_order_file(folder: Path, rows: int, seed: int = 1, tell: Callable[[int
         os.fsync(file.fileno())
     part.replace(whole)
     mark.unlink(missing_ok=True)
-    return whole
 
 
 def _resume_point(part: Path, mark: Path) -> tuple[int, int]:

@@ -31,10 +31,11 @@ class Machine:
     cores: int
     memory_bytes: int
     open_files: int
+    most_open_files: int | None = None  #: as far as a run raises that for files that it follows
 
     @classmethod
     def here(cls) -> Machine:
-        return cls(available_cores(), memory_limit_bytes(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        return cls(available_cores(), memory_limit_bytes(), *resource.getrlimit(resource.RLIMIT_NOFILE))
 
 
 def versions() -> Mapping[str, str]:
@@ -143,14 +144,21 @@ def _shared_memory() -> Iterator[Finding]:
 def _descriptors(handlers: Sequence[Handler], workers: int, machine: Machine) -> Iterator[Finding]:
     spares = sum(handler.spares for handler in handlers)
     kept_open = sum(len(handler.source.files()) for handler in handlers if getattr(handler.source, "follow", False))
-    needed = BASE_DESCRIPTORS + DESCRIPTORS_A_PROCESS * (workers + spares) + kept_open
-    if machine.open_files != resource.RLIM_INFINITY and needed > machine.open_files:
+    base = BASE_DESCRIPTORS + DESCRIPTORS_A_PROCESS * (workers + spares)
+    needed, limit = base + kept_open, machine.open_files
+    if _is_within(base, limit) and not _is_within(needed, limit) and machine.most_open_files is not None:
+        limit = machine.most_open_files
+    if _is_within(needed, limit):
+        yield ok(f"a run needs about {needed:,} open files; the limit is {_limit(limit)}")
+    else:
         yield problem(
-            f"a run needs about {needed:,} open files, and the limit is {machine.open_files:,}",
+            f"a run needs about {needed:,} open files, and the limit is {limit:,}",
             f"ulimit -n {needed * 2}, or LimitNOFILE= of the service",
         )
-    else:
-        yield ok(f"a run needs about {needed:,} open files; the limit is {_limit(machine.open_files)}")
+
+
+def _is_within(number: int, limit: int) -> bool:
+    return limit == resource.RLIM_INFINITY or number <= limit
 
 
 def _limit(number: int) -> str:

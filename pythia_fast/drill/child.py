@@ -24,15 +24,15 @@ from pythia_fast.cli.exit_codes import code_of_error, code_of_report
 from pythia_fast.cli.target import load_app
 from pythia_fast.drill.brokers import options_at
 from pythia_fast.drill.faults import FAULTS
-from pythia_fast.drill.injection import DrilledAdapter, Injection
+from pythia_fast.drill.injection import DrilledAdapter, Injection, calls_before
 from pythia_fast.drill.outage import Outage
 from pythia_fast.drill.settings import (
+    FILE_GROUP,
     SAMPLE_EVERY_S,
     FileEnds,
     Finished,
     Sampled,
     Settings,
-    Started,
     Told,
     Word,
     read_settings,
@@ -42,7 +42,6 @@ from pythia_fast.observer import Observer, RunInfo, Snapshot
 from pythia_fast.registration import Handler
 from pythia_fast.report import RunReport
 
-GROUP = "drill"
 #: So little is fetched ahead that what happens to the connections is felt.
 FETCHED_AHEAD = {
     "queued.min.messages": 100,
@@ -60,6 +59,7 @@ def drilled(handler: Handler, settings: Settings) -> Handler:
         deadline or 0.0,
         any_rows=handler.output_rows == "any",
         decoder=handler.decoding.name,
+        calls_before=calls_before(handler.max_batches_per_process),
     )
     user = handler.adapter
     source, sink = ends(handler, settings)
@@ -83,7 +83,7 @@ def ends(handler: Handler, settings: Settings) -> tuple[Source, Sink]:
     if isinstance(given, FileEnds):
         fsync = handler.sink.fsync if isinstance(handler.sink, FileProducer) else "batch"
         return (
-            FileConsumer(given.input, format=given.format, consumer_group=GROUP),
+            FileConsumer(given.input, format=given.format, consumer_group=FILE_GROUP),
             FileProducer(given.output, fsync=fsync),
         )
     own = options_at(handler, given.servers)
@@ -109,7 +109,7 @@ class StatusWriter(Observer):
                 line = line[os.write(self._fd, line) :]
 
     def started(self, info: RunInfo) -> None:
-        self.tell(Started(info.workers))
+        """The drill waits for rows."""
 
     def sample(self, snapshot: Snapshot) -> None:
         self.tell(

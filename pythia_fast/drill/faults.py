@@ -67,14 +67,15 @@ FAULTS = {
         Fault(
             "disk-full",
             "the file of results cannot grow for two seconds; then again, and the run is stopped meanwhile",
-            "it is told, rows wait, nothing is lost, the next run finishes, and only rows in hand come twice",
+            "it is told, rows wait, nothing is lost, the next run finishes, and only rows behind the committed "
+            "position come twice",
             "runtime",
             pace_s=6,
         ),
         Fault(
             "parent-kill",
             "the runtime is killed -9 in the middle and started again",
-            "nothing is lost, no process is left behind, and only rows since the last commit come twice",
+            "nothing is lost, no process is left behind, and only rows behind the committed position come twice",
             "run",
             pace_s=5,
         ),

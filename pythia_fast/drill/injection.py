@@ -33,6 +33,7 @@ from pythia_fast.private import PRIVATE_MODE, private_opener
 POISON, HITS = "poison", "hits"
 MEMORY_STEP = 16 << 20
 MEMORY_STEPS = 16
+CALLS_BEFORE = 2
 
 
 class DrillError(Exception):
@@ -67,6 +68,7 @@ class Injection:
     batch_deadline: float
     any_rows: bool  #: output_rows of the handler is "any"
     decoder: str  #: name of the handler's
+    calls_before: int  #: of a process, before one of its calls may meet the fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ class DrilledCall(HandlerCall):
         if self._poison is not None:
             return -2 if bool((keys == self._poison).any()) else None
         self._read_notes()
-        if self._calls < 2 or any(self._touches(hit, keys) for hit in self._hits.values()):
+        if self._calls < self._injection.calls_before or any(self._touches(hit, keys) for hit in self._hits.values()):
             return None  # rows that met it once are let pass
         assert self._fault is not None
         if self._fault.name == "raise" and len(keys) == 1:
@@ -180,6 +182,11 @@ class DrilledCall(HandlerCall):
             os.write(fd, msgspec.json.encode(note) + b"\n")  # one write: whole, whoever else writes
         finally:
             os.close(fd)
+
+
+def calls_before(max_batches: int | None) -> int:
+    """Calls before one that may meet the fault, for processes that leave after so many batches."""
+    return CALLS_BEFORE if max_batches is None else min(CALLS_BEFORE, max_batches - 1)
 
 
 def read_notes(folder: Path) -> list[Note]:

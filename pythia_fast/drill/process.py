@@ -21,7 +21,6 @@ from pythia_fast.drill.settings import (
     Finished,
     Sampled,
     Settings,
-    Started,
     Told,
     Word,
     write_settings,
@@ -45,7 +44,6 @@ class RunProcess:
         self.samples: list[Sampled] = []
         self.acts: list[Acted] = []
         self.told: list[Told] = []
-        self.workers = 0  #: pool processes, once they are up
         self.report: RunReport | None = None
         self.began = time.monotonic()
         settings_path = folder / f"{name}-settings.json"
@@ -86,8 +84,6 @@ class RunProcess:
                 self.acts.append(word)
             case Told():
                 self.told.append(word)
-            case Started():
-                self.workers = word.workers
             case Finished():
                 self.report = word.report
 

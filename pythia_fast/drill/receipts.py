@@ -82,7 +82,14 @@ class LetterFile:
 
 
 def keys_of_letters(letters: Iterable[StoredLetter]) -> Keys:
-    """Of each dead letter of a row; records that a sink refused are none."""
-    of_rows: Sequence[StoredLetter] = [letter for letter in letters if letter.offset >= 0]
+    """Of each dead letter. A result that a sink refused has no position, but the receipt of its row."""
+    of_rows: list[StoredLetter] = []
+    refused: list[int] = []
+    for letter in letters:
+        if letter.offset >= 0:
+            of_rows.append(letter)
+        elif (key := receipt_of(letter.letter().payload)) is not None:
+            refused.append(key)
     partitions = np.array([letter.partition for letter in of_rows], np.int64)
-    return keys_of(partitions, np.array([letter.offset for letter in of_rows], np.int64))
+    offsets = np.array([letter.offset for letter in of_rows], np.int64)
+    return np.concatenate([keys_of(partitions, offsets), np.array(refused, np.int64)])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.drill.faults import FAULTS
@@ -57,14 +58,18 @@ class DrillResult(msgspec.Struct, frozen=True, kw_only=True):
                 return ExitCode.DONE
 
 
-def promises_broken(account: Account, may_duplicate: int) -> list[str]:
-    """What is wrong with the account, a sentence each."""
+def promises_broken(account: Account, may_repeat: Keys) -> list[str]:
+    """What is wrong with the account, a sentence each. ``may_repeat``: rows that may come once more."""
     broken = []
     if len(account.lost):
         broken.append(f"nothing is lost, but {len(account.lost):,} rows came out nowhere: {places(account.lost)}")
-    if account.repeats > may_duplicate:
-        allowed = f"at most {may_duplicate:,} rows come twice" if may_duplicate else "nothing comes twice"
-        broken.append(f"{allowed}, but {account.repeats:,} did: {places(account.duplicated)}")
+    innocent = np.setdiff1d(account.duplicated, may_repeat)
+    if len(innocent):
+        allowed = "nothing before the committed position comes twice" if len(may_repeat) else "nothing comes twice"
+        broken.append(f"{allowed}, but {len(innocent):,} did: {places(innocent)}")
+    elif account.repeats > len(may_repeat):
+        allowed = f"the {len(may_repeat):,} rows from the committed position on come once more at most"
+        broken.append(f"{allowed}, but {account.repeats:,} times one did: {places(account.duplicated)}")
     if len(account.foreign):
         broken.append(
             f"what comes out went in, but {len(account.foreign):,} positions came that did not: "

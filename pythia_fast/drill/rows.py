@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import os
@@ -27,9 +28,21 @@ BATCHES = 32
 _SIZE = struct.Struct("<I")
 
 
+@contextlib.contextmanager
+def written_to(folder: Path) -> Iterator[None]:
+    """What is written here goes there. Raises ConfigError where that is impossible: the disk is full, say."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write what a drill works with to {folder}: {error.strerror}; choose another folder with --output"
+        ) from None
+
+
 def demo_payloads(folder: Path, rows: int) -> list[bytes]:
-    """Orders as the demo makes them, kept in the folder for the next drill."""
-    return write_order_file(folder, rows).read_bytes().splitlines()
+    """Orders as the demo makes them, kept in the folder for the next drill. Raises ConfigError."""
+    with written_to(folder):
+        return write_order_file(folder, rows).read_bytes().splitlines()
 
 
 def sample_payloads(handler: Handler, given: Path | None, given_format: InputFormat) -> list[bytes]:

@@ -12,21 +12,21 @@ from typing import Literal
 
 import numpy as np
 
+from pythia_fast.brokers.checkpoint import checkpoint_path, stored_positions
 from pythia_fast.cli.exit_codes import ExitCode, code_of_error
 from pythia_fast.drill import receipts
 from pythia_fast.drill.faults import Fault
 from pythia_fast.drill.interrupts import Interrupts
-from pythia_fast.drill.ledger import Account, Keys, balance
+from pythia_fast.drill.ledger import Account, Keys, balance, keys_of
 from pythia_fast.drill.process import RunProcess
 from pythia_fast.drill.result import DrillResult, handler_that_fails, promises_broken
-from pythia_fast.drill.rows import batch_size_for, repeated, write_input
-from pythia_fast.drill.settings import FileEnds, InputFormat, KafkaEnds, Settings
+from pythia_fast.drill.rows import batch_size_for, repeated, write_input, written_to
+from pythia_fast.drill.settings import FILE_GROUP, FileEnds, InputFormat, KafkaEnds, Settings
 from pythia_fast.drill.topics import DrillTopics, Results
 from pythia_fast.errors import PythiaError
 from pythia_fast.private import PRIVATE_FOLDER_MODE, private_opener
 from pythia_fast.registration import Handler
 from pythia_fast.runtime.dead_letter_form import StoredLetter
-from pythia_fast.runtime.slot_plan import plan_slots
 
 #: Called again and again with the rows that are settled.
 Show = Callable[[int], None]
@@ -37,7 +37,6 @@ SLOW_BYTES_PER_S, SLOWEST_BYTES_PER_S = 64_000.0, 500.0
 NO_ROWS: Keys = np.empty(0, np.int64)
 SIZED = 1000  #: payloads that are measured
 MORE_ROWS = "give more rows with --rows"
-GRAIN_S = 0.02  #: a batch under a rate limit has at most so many seconds' rows (ext/token_bucket.h)
 
 
 class TooSoonError(PythiaError):
@@ -77,7 +76,7 @@ class Drill:
     inconclusive: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)  #: sentences about what could not be removed
-    may_duplicate: int = 0
+    may_repeat: Keys = field(default_factory=NO_ROWS.copy)  #: rows that the next run reads again
     letter_files: dict[Path, receipts.LetterFile] = field(default_factory=dict)
 
     @property
@@ -89,14 +88,6 @@ class Drill:
         """Rows a second, so that the fault comes in the middle of a run that takes some seconds."""
         limits = [self.plan.handler.rate_limit, self.plan.rows / self.fault.pace_s if self.fault.pace_s else None]
         return min((limit for limit in limits if limit is not None), default=None)
-
-    @property
-    def rows_in_hand(self) -> int:
-        """The most rows that a run may have written and not settled: as many as all its slots hold."""
-        rate = self.rate_limit
-        batch = self.batch_size if rate is None else min(self.batch_size, max(1, int(rate * GRAIN_S)))
-        workers = max(run.workers for run in self.runs)
-        return batch * plan_slots(workers, 0, waits=self.plan.handler.parks, memory_bytes=0).slots
 
     @property
     def slow_bytes_per_s(self) -> float:
@@ -130,9 +121,10 @@ class Drill:
             self.inputs = self.topics.fill(repeated(self.plan.payloads, self.plan.rows))
             self.results = Results(self.topics)
         else:
-            self.inputs = write_input(self._input, self.plan.payloads, self.plan.rows, self.plan.input_format)
-            with open(self.output, "xb", opener=private_opener):
-                pass  # a sink that makes its file makes it for readers; this one holds what the app made of payloads
+            with written_to(self.folder):
+                self.inputs = write_input(self._input, self.plan.payloads, self.plan.rows, self.plan.input_format)
+                # A sink that makes its file makes it for readers; this one holds what the app made of payloads.
+                open(self.output, "xb", opener=private_opener).close()
 
     @property
     def _input(self) -> Path:
@@ -155,7 +147,7 @@ class Drill:
             handler=self.plan.handler.name,
             fault=fault.name if under_fault else "",
             folder=str(self.folder),
-            state_dir=str(self.folder / f"state-{run}"),
+            state_dir=str(self._state_dir(run)),
             dead_letters=str(self.letters_path(run)),
             ends=self._ends(run),
             workers=self.plan.workers,
@@ -167,10 +159,13 @@ class Drill:
             act_at=list(act_at),
             last_for_good=last_for_good,
         )
-        with self.interrupts.held_back():
+        with self.interrupts.held_back(), written_to(self.folder):
             started = RunProcess(settings, self.folder, name)
             self.runs.append(started)
         return started
+
+    def _state_dir(self, run: int) -> Path:
+        return self.folder / f"state-{run}"
 
     def _ends(self, run: int) -> FileEnds | KafkaEnds:
         if self.topics is not None:
@@ -208,10 +203,26 @@ class Drill:
             self.letter_files.setdefault(path, receipts.LetterFile(path))
         return [letter for file in self.letter_files.values() for letter in file.letters()]
 
+    def _came(self) -> tuple[Keys, Keys]:
+        """Of each result and each dead letter, as far as they came."""
+        out = self.results.keys if self.results is not None else receipts.receipts_in_file(self.output)
+        return out, receipts.keys_of_letters(self.letters())
+
     def account(self) -> Account:
         """Of every row, as far as it came."""
-        out = self.results.keys if self.results is not None else receipts.receipts_in_file(self.output)
-        return balance(self.inputs, out, receipts.keys_of_letters(self.letters()))
+        return balance(self.inputs, *self._came())
+
+    def came_uncommitted(self) -> Keys:
+        """Rows that came and lie at or behind the position that the run on files, which is over, has committed: the
+        next one reads them again. One row that waits or is slow holds that position back, for as long as it does.
+
+        Raises SourceError for a position that cannot be read.
+        """
+        stored = stored_positions(checkpoint_path(self._state_dir(0), FILE_GROUP))
+        committed = keys_of(0, np.array([entry.position for entry in stored] or [0]))
+        came: Keys = np.unique(np.concatenate(self._came()))
+        again: Keys = came[came >= committed.min()]
+        return again
 
     def everything_came(self) -> bool:
         """Every row is out or dead-lettered."""
@@ -257,7 +268,8 @@ def run_drill(
     SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt once nothing of the drill is left. ``tell``: takes a line where
     there is no result that could have it.
     """
-    folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True)
+    with written_to(folder):
+        folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True)
     drill = Drill(plan, fault, folder.resolve(), show, Interrupts())
     try:
         with drill.interrupts.handled():
@@ -280,7 +292,7 @@ def play_and_count(
         with drill.interrupts.let_through():
             play(drill, scenario)
             account = drill.account()
-            drill.broken += promises_broken(account, drill.may_duplicate)
+            drill.broken += promises_broken(account, drill.may_repeat)
             failures = [letter.reason for letter in drill.letters() if letter.error]
             drill.broken += handler_that_fails(failures, account.rows_in)
             passed = not drill.broken and not drill.inconclusive
@@ -302,7 +314,7 @@ def play_and_count(
         dead_lettered=account.dead_lettered,
         lost=len(account.lost),
         duplicated=len(account.duplicated),
-        may_duplicate=drill.may_duplicate,
+        may_duplicate=len(drill.may_repeat),
         recovered_ms=drill.recovered_ms,
         seconds=time.monotonic() - begun,
         broken=drill.broken,

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pythia_fast.brokers.base import Reader
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.drill.injection import POISON, DrillError, Hit, Recovery, read_notes
+from pythia_fast.drill.ledger import Keys
 from pythia_fast.drill.process import RunProcess
 from pythia_fast.drill.receipts import keys_of_letters
 from pythia_fast.drill.result import places
@@ -19,8 +19,7 @@ from pythia_fast.pool.notes import DIED
 from pythia_fast.runtime.dead_letter_form import StoredLetter
 
 ONE_ROW_BATCHES = "with batch_size=1 each row that raises is the guilty one"
-#: Between a commit being due and being made.
-COMMIT_SLACK_S = 0.25
+OWN_DEADLINE = "or for their own calls took longer than the drill's own deadline"
 #: What is in hand when the connections suffer is still settled; the pace before is that of so long.
 FELT_AFTER_S, BEFORE_S = 1.0, 1.0
 LOST = "kafka: lost "  #: what a run tells of partitions that the group took away without asking
@@ -67,11 +66,31 @@ def _guilty_rows(drill: Drill, hits: list[Hit]) -> None:
     if _gives_up_batches(drill):
         allowed = [key for hit in hits for key in hit.keys]
         drill.notes.append("on_error gives up a batch as a whole, so its rows may go with the guilty one")
-    innocent = np.setdiff1d(by_fault, allowed)
+    innocent = _without_slow_ones(drill, hits, np.setdiff1d(by_fault, allowed))
     if len(innocent):
+        own = f"; {OWN_DEADLINE} of {drill.batch_deadline:g} s, see --deadline" if _has_own_deadline(drill) else ""
         drill.broken.append(
-            f"only the guilty row is dead-lettered, but {len(innocent):,} others were for its sake: {places(innocent)}"
+            f"only the guilty row is dead-lettered, but {len(innocent):,} others were for its sake: "
+            f"{places(innocent)}{own}"
         )
+
+
+def _has_own_deadline(drill: Drill) -> bool:
+    """Whether calls are ended by a deadline that is the drill's and not the handler's."""
+    return drill.fault.name == "hang" and drill.plan.handler.batch_deadline is None
+
+
+def _without_slow_ones(drill: Drill, hits: list[Hit], innocent: Keys) -> Keys:
+    """But for rows whose own calls took longer than a deadline that is the drill's alone."""
+    if not _has_own_deadline(drill):
+        return innocent
+    slow = np.setdiff1d(innocent, [key for hit in hits for key in hit.keys])
+    if len(slow):
+        drill.inconclusive.append(
+            f"the handler has no batch_deadline, and {len(slow):,} rows that the fault did not come to took longer "
+            f"than the drill's own of {drill.batch_deadline:g} s: give a longer one with --deadline: {places(slow)}"
+        )
+    return np.setdiff1d(innocent, slow)
 
 
 def _gives_up_batches(drill: Drill) -> bool:
@@ -95,19 +114,16 @@ def parent_kill(drill: Drill) -> None:
     left = first.left_behind()
     if left:
         drill.broken.append(f"no process is left behind, but {len(left)} are: {', '.join(map(str, left))}")
-    uncommitted = _settled_since(first, killed_at - Reader.commit_interval_s - COMMIT_SLACK_S)
-    drill.may_duplicate = uncommitted + drill.rows_in_hand
-    drill.notes.append(f"killed after {first.rows:,} rows; of those, {drill.may_duplicate:,} at most may come twice")
+    drill.may_repeat = drill.came_uncommitted()
+    drill.notes.append(f"killed after {first.rows:,} rows; {_may_come_twice(drill)}")
     second = drill.start("second run")
     drill.wait_until(second, lambda: second.rows > 0 or second.ended, "a row is settled")
     drill.recovered_ms = [(sample.t - killed_at) * 1e3 for sample in second.samples if sample.rows][:1]
     drill.wait_for_end(second)
 
 
-def _settled_since(run: RunProcess, since: float) -> int:
-    """Rows that the run settled after this moment, as far as it told."""
-    before = max((sample.rows for sample in run.samples if sample.t <= since), default=0)
-    return run.rows - before
+def _may_come_twice(drill: Drill) -> str:
+    return f"{len(drill.may_repeat):,} had come out from the committed position on, and may come twice"
 
 
 def disk_full(drill: Drill) -> None:
@@ -132,10 +148,8 @@ def disk_full(drill: Drill) -> None:
     drill.notes.append(f"told: {first.trouble[0]}")
     first.stop()
     drill.wait_for_end(first, ExitCode.DEADLINE)
-    drill.may_duplicate = drill.rows_in_hand
-    drill.notes.append(
-        f"stopped after {first.rows:,} rows; of those that were in hand, {drill.may_duplicate:,} at most may come twice"
-    )
+    drill.may_repeat = drill.came_uncommitted()
+    drill.notes.append(f"stopped after {first.rows:,} rows; {_may_come_twice(drill)}")
     second = drill.start("second run", under_fault=False)
     drill.wait_for_end(second)
 

@@ -14,6 +14,9 @@ from pythia_fast.report import RunReport
 #: Names the file of settings, for the process itself and for every interpreter that its pool is made from.
 ENVIRONMENT = "PYTHIA_FAST_DRILL"
 
+#: Consumer group under which a run on files keeps its position.
+FILE_GROUP = "drill"
+
 InputFormat = Literal["ndjson", "msgpack-frames"]
 
 
@@ -55,12 +58,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     last_for_good: bool = False  #: the last of these lasts until the process ends
 
 
-class Started(msgspec.Struct, frozen=True, tag=True):
-    """The pool is up."""
-
-    workers: int
-
-
 class Sampled(msgspec.Struct, frozen=True, tag=True):
     """The state of the run, every SAMPLE_EVERY_S."""
 
@@ -93,7 +90,7 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
     report: RunReport
 
 
-Word = Started | Sampled | Told | Acted | Finished
+Word = Sampled | Told | Acted | Finished
 
 SAMPLE_EVERY_S = 0.02
 

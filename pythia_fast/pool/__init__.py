@@ -14,6 +14,8 @@ ONE_THREAD_EACH = {
 
 #: True in the nursery and in pool processes, where nothing may start a run of its own.
 in_pool = False
+#: True in a pool process from the time that the handler is made: what calls App.run then is the handler.
+serving = False
 
 
 def keep_to_one_thread() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import runpy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from pythia_fast.pool.identity import AppChangedError, AppIdentity
 from pythia_fast.pool.main_guard import made_under_guard
 from pythia_fast.pool.messages import ArenaShape
 from pythia_fast.pool.process import serve
+from pythia_fast.pool.script_module import import_script
 
 if TYPE_CHECKING:
     from pythia_fast.app import App
@@ -82,7 +82,9 @@ class ImportedChildren:
                 ) from None
             raise AppChangedError(
                 f"{place} is imported anew by each process of the pool, and has not the app that this run began with: "
-                f"{error}. If the file was changed meanwhile, start the run again: what is not committed is read again"
+                f"{error}. If the file was changed meanwhile, start the run again: what is not committed is read again."
+                " If it was not, the App or its handlers are made by what the import does not call, such as a main() "
+                'under `if __name__ == "__main__":`: make them at module level'
             ) from None
         return handlers
 
@@ -105,5 +107,4 @@ def _import_anew(target: Sequence[str]) -> tuple[str, object]:
     if kind == "module":
         module = importlib.import_module(place)
         return getattr(module, "__file__", None) or place, getattr(module, attribute, None)
-    # As multiprocessing does for a script: not under the name __main__, so that its guard holds.
-    return place, runpy.run_path(place, run_name="__pythia_main__").get(attribute)
+    return place, getattr(import_script(place), attribute, None)

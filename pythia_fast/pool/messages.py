@@ -16,10 +16,11 @@ PACKET_BYTES = 60_000
 class Setup(msgspec.Struct, tag="setup"):
     """First packet to a nursery that is a new interpreter: how to find the app, and the arenas it inherits."""
 
-    target: list[str]  #: ["module", MODULE, ATTRIBUTE] or ["file", PATH, ATTRIBUTE]
+    # As bytes, which need not be UTF-8 (os.fsencode).
+    target: list[bytes]  #: ["module", MODULE, ATTRIBUTE] or ["file", PATH, ATTRIBUTE]
     app: AppIdentity
-    sys_path: list[str]
-    argv: list[str]
+    sys_path: list[bytes]
+    argv: list[bytes]
     import_first: bool  #: import the app before forking; else each child imports it
     arenas: list[ArenaShape]
 

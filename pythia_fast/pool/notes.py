@@ -13,6 +13,7 @@ TRACEBACK_CHARACTERS = 8000
 #: Where there is no room for all texts: what is kept, first more, then less. A character takes up to four bytes, and a
 #: region of errors has 64 KiB beside what its rows take.
 _SHORTER = ((8, 150, 600), (0, 80, 0))  #: exception types told apart, characters of a reason, of a traceback
+_KEPT = (8, 80)  #: columns named there, characters of a name
 
 #: How the reason of a row that killed begins; behind it stands in brackets how the process ended.
 DIED = "the handler's process died on this row"
@@ -73,7 +74,8 @@ def write_notes(notes: Notes, region: memoryview) -> int:
         )
         short = [_with_one_text(group, reason, text) for group in groups]
         stop = notes.stop[: TRACEBACK_CHARACTERS // 4]
-        packed = _encoder.encode(Notes(short, [], stop, notes.circuit, notes.outage))
+        kept = [name[: _KEPT[1]] for name in notes.kept[: _KEPT[0]]]
+        packed = _encoder.encode(Notes(short, kept, stop, notes.circuit, notes.outage))
     region[: len(packed)] = packed
     return len(packed)
 

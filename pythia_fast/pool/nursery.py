@@ -49,9 +49,11 @@ from pythia_fast.pool.messages import (
     send,
 )
 from pythia_fast.pool.nursery_process import STOPS, ChildMain, serve_nursery
+from pythia_fast.pool.obituary import describe_status
 
 #: How long children of a nursery that is gone, which the kernel kills, may take to be gone too.
 BURIAL_S = 10.0
+END_S = 1.0  #: from the end of its channel to that of a nursery that is gone
 LOOK_S = 0.1  #: between looks whether a nursery that is to end is stopped
 
 
@@ -81,11 +83,13 @@ class _Child(NamedTuple):
 class Nursery:
     """The runtime's handle on the clean parent."""
 
-    def __init__(self, pid: int, channel: socket.socket, process: subprocess.Popen[bytes] | None) -> None:
+    def __init__(
+        self, pid: int, channel: socket.socket, process: subprocess.Popen[bytes] | None = None, importing: str = ""
+    ) -> None:
         self.pid = pid
         self._channel = channel
         self._process = process
-        self._importing = process is not None
+        self._importing = importing  # the module or file; empty: it is up
         self._channel.setblocking(False)
         self._unsent: deque[Launch | Signal | Ping] = deque()  # those for which the channel had no room
         self._asked: deque[Launch] = deque()  # those that no Launched packet has answered, in order
@@ -117,7 +121,7 @@ class Nursery:
             finally:
                 os._exit(status)
         theirs.close()
-        return cls(pid, ours, None)
+        return cls(pid, ours)
 
     @classmethod
     def spawn(
@@ -137,8 +141,9 @@ class Nursery:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
-        send(ours, Setup(list(target), app, sys.path, sys.argv, import_first, list(arenas)))
-        return cls(process.pid, ours, process)
+        found, path, argv = ([os.fsencode(text) for text in texts] for texts in (target, sys.path, sys.argv))
+        send(ours, Setup(found, app, path, argv, import_first, list(arenas)))
+        return cls(process.pid, ours, process, target[1])
 
     def fileno(self) -> int:
         return self._channel.fileno()
@@ -223,7 +228,7 @@ class Nursery:
         elif isinstance(message, Pong):
             self._pinged_at = None
         elif isinstance(message, Ready):
-            self._importing = False
+            self._importing = ""
 
     def bury_children(self) -> list[Died]:
         """Wait for the end of those that a nursery which is gone has left, which the kernel kills with it.
@@ -268,10 +273,28 @@ class Nursery:
             self._send_unsent()
 
     def _gone(self) -> NurseryGoneError:
+        status = self._status_of_import()
+        if status is not None:
+            how = describe_status(status)
+            stack = "" if status >= 0 or -status == signal.SIGKILL else "; PYTHONFAULTHANDLER=1 has it tell where"
+            return NurseryGoneError(
+                f"the pool's parent process {self.pid} {how} while it imported {self._importing}{stack}. No handler "
+                "ran in it. What was not finished is handled by the next run; nothing is lost"
+            )
         return NurseryGoneError(
             f"the pool's parent process {self.pid} is gone: was it killed (kill -9, out of memory), or ended from "
             "within a handler? What was not finished is handled by the next run; nothing is lost"
         )
+
+    def _status_of_import(self) -> int | None:
+        """What it ended with while it imported the app, as an exit code or minus a signal; None: it was up, or what
+        it imports has closed the channel and goes on."""
+        if self._process is None or not self._importing:
+            return None
+        try:
+            return self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            return None
 
     def close(self, timeout: float) -> None:
         """Have it end, children included, and reap it. One that is slow is killed after ``timeout`` seconds, one that

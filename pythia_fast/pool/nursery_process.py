@@ -24,6 +24,7 @@ from pythia_fast.pool.import_watch import ImportWatch
 from pythia_fast.pool.messages import (
     BootFailed,
     Died,
+    Importing,
     Launch,
     Launched,
     Ping,
@@ -239,6 +240,12 @@ def _boot_failed(launch: Launch, error: BaseException) -> BootFailed:
     return BootFailed(launch.pool, launch.worker, os.getpid(), shorten(text), cause, changed, misconfigured)
 
 
+def _tell_place(channel: socket.socket, stack: str) -> None:
+    """Where the import of the app is."""
+    with contextlib.suppress(OSError):  # the runtime is gone, and this process with it
+        send(channel, Importing(shorten(stack)))
+
+
 def main(channel_fd: int) -> int:
     """The nursery as a new interpreter (``Nursery.spawn``)."""
     parent = os.getppid()
@@ -254,15 +261,15 @@ def main(channel_fd: int) -> int:
     setup = receive(channel)
     if not isinstance(setup, Setup):
         return 1
-    sys.path[:] = setup.sys_path
-    sys.argv[:] = setup.argv
+    sys.path[:] = map(os.fsdecode, setup.sys_path)
+    sys.argv[:] = map(os.fsdecode, setup.argv)
     pool.in_pool = True
     from pythia_fast.pool.children import ImportedChildren
 
-    children = ImportedChildren(setup.target, setup.app, setup.arenas)
+    children = ImportedChildren([os.fsdecode(text) for text in setup.target], setup.app, setup.arenas)
     if setup.import_first:
         try:
-            with ImportWatch(channel):
+            with ImportWatch(lambda stack: _tell_place(channel, stack)):
                 children.load()
         except BaseException as error:
             send(channel, _boot_failed(Launch(-1, -1), error))

@@ -24,7 +24,6 @@ Everything that is given up goes to the dead letters with its reason (pool/outco
 
 from __future__ import annotations
 
-import gc
 import os
 import traceback
 from collections.abc import Iterable
@@ -45,11 +44,13 @@ from pythia_fast.pool.calls import Calls, Doubt
 from pythia_fast.pool.crash_text import leave_lacking
 from pythia_fast.pool.exception_types import is_named
 from pythia_fast.pool.forked import leave_if_forked
+from pythia_fast.pool.kept_views import detach_kept
 from pythia_fast.pool.limits import has_no_descriptor
 from pythia_fast.pool.notes import DIED
 from pythia_fast.pool.outcome import Outcome, grouped
 from pythia_fast.pool.parts import Suspects, convicted, parts_to_go
 from pythia_fast.pool.records import RecordWriter
+from pythia_fast.pool.registry_wait import RegistryWait
 from pythia_fast.pool.rounds import by_given, note
 from pythia_fast.pool.search import Search
 from pythia_fast.pool.waiting import LanesInHand, LanesThatWait, Remainder, WaitingRows
@@ -97,7 +98,7 @@ class RowKeeper:
         self._arena = arena
         self._pid = os.getpid()
         self._offsets = arena.offsets
-        self._decoder = handler.decoding.native()
+        self._decoder = handler.decoding.native(RegistryWait(handler.name))
         self._clock = CallClock(arena, worker, watched=handler.batch_deadline is not None)
         self._writer = RecordWriter(handler, arena, call, self._clock)
         self._parts: PartMemory | None = None  #: made when a batch is first handled in parts
@@ -129,7 +130,7 @@ class RowKeeper:
                 held.waiting.settle(held.rows(None), held.noted)
         outcome = held.outcome
         if not outcome.notes.stop:
-            outcome.notes.kept = self._detach_kept(held)
+            outcome.notes.kept = detach_kept(self._arena, slot, memory)
             outcome.due_ns = self._due_ns(held)
         if held.calls is not None:
             held.calls.report(outcome.notes)
@@ -164,18 +165,6 @@ class RowKeeper:
         behind, held.behind_due_ns = found
         held.lanes.hold(np.flatnonzero(behind).astype(np.uint32))
         return True
-
-    def _detach_kept(self, held: _Held) -> list[str]:
-        """Leave views that are still looked at a copy of their own, which goes with the last of them; their names."""
-        memory = held.memory
-        memory.close()
-        if not memory.kept():
-            return []
-        gc.collect()  # a reference cycle, such as an exception that its own frame holds, keeps nothing
-        kept = memory.kept()
-        if kept:
-            memory.hand_over(self._arena.detach_slot(held.slot))
-        return kept
 
     def _memory(self, slot: int) -> BatchMemory:
         at = self._offsets
@@ -399,7 +388,10 @@ class RowKeeper:
             if self._parts is None:
                 arena = self._arena
                 self._parts = PartMemory(self._handler.decoding.plan, arena.capacity, arena.raw_bytes)
-            memory = self._parts.decode(held.memory, self._decoder, rows, attempts)
+            try:
+                memory = self._parts.decode(held.memory, self._decoder, rows, attempts)
+            except MemoryError as error:
+                leave_lacking("memory", error)  # no fault of these rows: any others of them take as much
             return memory if memory is not None else decode_rows(held.memory, self._decoder, rows, attempts)
         finally:
             self._clock.start()  # what it raises is compared with exceptions that the user names

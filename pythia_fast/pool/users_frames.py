@@ -55,9 +55,17 @@ def cause_of(error: BaseException) -> str:
     return "".join(traceback.format_exception_only(error)).strip().partition("\n")[0]
 
 
-def format_import(frame: FrameType) -> str:
-    """Where an import of the user's is: its frames without the machinery between them, from the outermost on."""
-    stack = [each for each in traceback.extract_stack(frame) if not _calls_the_user(each.filename)]
+def format_import(frame: FrameType, outside: FrameType | None) -> str:
+    """Where an import of the user's is: its frames without the machinery between them, from the outermost on.
+
+    ``outside``: the frame that asked for it, which is none of the user's, nor are those that called it.
+    """
+    inside: list[tuple[FrameType, int]] = []
+    at: FrameType | None = frame
+    while at is not None and at is not outside:
+        inside.append((at, at.f_lineno))
+        at = at.f_back
+    stack = [each for each in traceback.StackSummary.extract(reversed(inside)) if not _calls_the_user(each.filename)]
     if len(stack) > 2 * SHOWN_FRAMES:
         stack[SHOWN_FRAMES:-SHOWN_FRAMES] = []
     return "".join(traceback.format_list(stack)).rstrip("\n")

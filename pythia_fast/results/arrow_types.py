@@ -16,12 +16,22 @@ def is_binary(pa: Any, kind: Any) -> bool:
 def field_named_twice(pa: Any, kind: Any) -> str | None:
     """A name that more than one field of the type's structs has, however deep these are; None where there is none."""
     if pa.types.is_struct(kind):
-        fields = list(kind)
-        names = [str(field.name) for field in fields]
+        names = [str(field.name) for field in kind]
         if len(set(names)) < len(names):
             return next(name for name in names if names.count(name) > 1)
-    elif pa.types.is_map(kind):
-        fields = [kind.key_field, kind.item_field]
-    else:
-        fields = [kind.value_field] if hasattr(kind, "value_field") else []
-    return next((name for field in fields if (name := field_named_twice(pa, field.type)) is not None), None)
+    return next((name for inner in types_inside(pa, kind) if (name := field_named_twice(pa, inner)) is not None), None)
+
+
+def types_inside(pa: Any, kind: Any) -> list[Any]:
+    """The types of which a type is made: of a list's values, of a struct's fields."""
+    if pa.types.is_struct(kind):
+        return [field.type for field in kind]
+    if pa.types.is_map(kind):
+        return [kind.key_type, kind.item_type]
+    if pa.types.is_union(kind):
+        return [kind.field(index).type for index in range(kind.num_fields)]
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return [kind.value_type]
+    if isinstance(kind, pa.BaseExtensionType):
+        return [kind.storage_type]
+    return [kind.value_field.type] if hasattr(kind, "value_field") else []

@@ -20,7 +20,9 @@ import numpy.typing as npt
 from pythia_fast.columns import BytesColumn, StringColumn
 from pythia_fast.errors import NoSinkError, ResultError
 from pythia_fast.nested_columns import ListColumn, StructColumn
+from pythia_fast.results.arrow_arrays import filtered
 from pythia_fast.results.forwarding import Forwarded
+from pythia_fast.results.given_items import given_items
 from pythia_fast.results.outputs import columns_of, is_list, length_of
 from pythia_fast.selection import BoolArray
 
@@ -47,7 +49,7 @@ def rows_to_send(
         return result, np.ones(rows, np.bool_)
     listed = is_list(result)
     if isinstance(result, (list, tuple)) and type(result) not in (list, tuple):
-        result = list(result)  # once: what a subclass says of its length, and gives, may differ from time to time
+        result = given_items(f"the returned {type(result).__name__}", result)  # once: it may differ from time to time
     columns = {} if listed else columns_of(result)
     length = len(result) if listed else length_of(columns)
     same = handler.output_rows == "same"
@@ -81,7 +83,7 @@ def _kept(column: Any, keep: npt.NDArray[np.bool_]) -> Any:
     if library == "pyarrow":
         import pyarrow as pa
 
-        return column.filter(pa.array(keep))
+        return filtered(pa, column, keep)
     if hasattr(column, "__array__") and not isinstance(column, Sequence):
         return np.asarray(column)[keep]
     return [item for item, kept in zip(column, keep.tolist(), strict=True) if kept]

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from itertools import islice
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -36,8 +36,10 @@ from pythia_fast.columns import BytesColumn, RawColumn, StringColumn
 from pythia_fast.error_text import reason_of
 from pythia_fast.errors import OutputValueError, ResultError
 from pythia_fast.nested_columns import ListColumn, StructColumn
+from pythia_fast.results.arrow_arrays import plain_array, python_values
 from pythia_fast.results.arrow_types import field_named_twice, is_binary, is_text
-from pythia_fast.results.plain_values import NO_LENGTH, OUT_OF_RANGE, has_length, to_microseconds
+from pythia_fast.results.given_items import given_items
+from pythia_fast.results.plain_values import NO_LENGTH, OUT_OF_RANGE, has_length, polars_values, to_microseconds
 from pythia_fast.results.raw_values import raw_writer
 
 _KINDS = {
@@ -117,7 +119,7 @@ class ColumnWriter:
         elif isinstance(column, StructColumn):
             self._objects(name, prefix, column.tolist())
         else:
-            self._objects(name, prefix, _items(name, column))
+            self._objects(name, prefix, given_items(f"column {name!r}", column))
 
     # -- columns of batches
 
@@ -234,13 +236,20 @@ class ColumnWriter:
         keys: list[str | bytes | None] = []
         for row, value in enumerate(values):
             if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-                keys.append(str(int(value)))
+                keys.append(self._integer_text(name, row, value))
             elif value is None or isinstance(value, (str, bytes)):
                 keys.append(value)
             else:
                 keys.append(None)
                 self._fault(name, row, f"a key is bytes, str or an integer, not {type(value).__name__}")
         return keys
+
+    def _integer_text(self, name: str, row: int, value: Any) -> str | None:
+        try:
+            return str(int(value))
+        except Exception as error:  # of more digits than Python makes text of; of the user's own class
+            self._fault(name, row, reason_of(error))
+            return None
 
     def _encode_all(
         self, name: str, values: list[Any], encode: Callable[[Any], bytes | None] | None = None
@@ -264,29 +273,23 @@ class ColumnWriter:
 
     def _arrow(self, name: str, prefix: bytes | None, column: Any) -> None:
         pa = sys.modules["pyarrow"]
-        if isinstance(column, pa.ChunkedArray):
-            column = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-        if isinstance(column, pa.ExtensionArray):
-            column = column.storage
+        column = plain_array(pa, column)
         kind = column.type
-        if pa.types.is_dictionary(kind):
-            column = column.dictionary_decode()
-            kind = column.type
         if pa.types.is_float16(kind):
             column = column.cast(pa.float32())
         elif pa.types.is_timestamp(kind):
             valid = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
             self._instants(name, prefix, column.view(pa.int64()).fill_null(0).to_numpy(), kind.unit, valid)
             return
-        elif kind in (pa.string_view(), pa.binary_view()):
-            column = column.cast(pa.large_string() if kind == pa.string_view() else pa.large_binary())
         self._arrow_buffers(name, prefix, column)
 
     def _arrow_buffers(self, name: str, prefix: bytes | None, column: Any) -> None:
         pa = sys.modules["pyarrow"]
         kind, offset, length = column.type, column.offset, len(column)
         validity, *buffers = column.buffers() if kind.num_fields == 0 else (None,)
-        if pa.types.is_boolean(kind) and prefix is not None:
+        if pa.types.is_boolean(kind):
+            if prefix is None:
+                raise _no_keys(name, kind)
             self._rows.add_bits(prefix, rows_c.BOOL_BITS, buffers[0], offset)
         elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
             dtype = np.dtype(kind.to_pandas_dtype())
@@ -304,7 +307,7 @@ class ColumnWriter:
                     f"column {name!r} holds structs with more than one field {twice!r}; an object can hold one of that "
                     "name: rename the others, or leave them out"
                 )
-            self._objects(name, prefix, self._tried(name, column, lambda some: some.to_pylist()))
+            self._objects(name, prefix, self._tried(name, column, partial(python_values, pa)))
             return
         if validity is not None:
             self._rows.set_valid_bits(validity, offset, key=prefix is None)
@@ -349,7 +352,9 @@ class ColumnWriter:
         pl = sys.modules["polars"]
         has_array = column.dtype.is_numeric() and not column.dtype.is_decimal() and "128" not in str(column.dtype)
         if not has_array and column.dtype not in (pl.Boolean, pl.Datetime):
-            self._objects(name, prefix, self._tried(name, column, pl.Series.to_list, pl.exceptions.PanicException))
+            self._objects(
+                name, prefix, self._tried(name, column, partial(polars_values, pl), pl.exceptions.PanicException)
+            )
             return
         valid = column.is_not_null().to_numpy() if column.null_count() else None
         if column.dtype == pl.Datetime:
@@ -365,7 +370,7 @@ class ColumnWriter:
         if not isinstance(column, pd.Series):  # an index, or an extension array
             column = pd.Series(column.to_flat_index() if isinstance(column, pd.MultiIndex) else column)
         dtype = column.dtype
-        if isinstance(dtype, pd.ArrowDtype) and dtype.kind == "M":
+        if isinstance(dtype, pd.ArrowDtype):
             self._arrow(name, prefix, column.array.__arrow_array__())
         elif isinstance(dtype, pd.DatetimeTZDtype):
             self._array(name, prefix, column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy())
@@ -393,18 +398,8 @@ def _valid_bytes(column: StringColumn | BytesColumn | ListColumn | StructColumn)
     return None if valid.all() else valid.view(np.uint8)
 
 
-def _no_keys(name: str, dtype: np.dtype[Any]) -> ResultError:
+def _no_keys(name: str, dtype: Any) -> ResultError:
     return ResultError(f"{name!r} must hold bytes, str or integers, not {dtype}")
-
-
-def _items(name: str, column: Any) -> list[Any]:
-    """The values of a column, as many as it says. It may give more for ever: by __getitem__ alone that is no fault."""
-    n = len(column)
-    given = list(islice(iter(column), n + 1 if hasattr(column, "__iter__") else n))
-    if len(given) != n:
-        gives = "more" if len(given) > n else len(given)
-        raise ResultError(f"column {name!r} says that it has {n} values, and gives {gives}")
-    return given
 
 
 def _with_none(values: list[Any], valid: npt.NDArray[np.bool_]) -> list[Any]:

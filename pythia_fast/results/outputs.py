@@ -318,6 +318,8 @@ def columns_of(result: Any) -> Mapping[str, Any]:
     wrong = next((name for name in columns if not isinstance(name, str)), None)
     if wrong is not None:
         raise ResultError(f"column names must be str, not {wrong!r}")
+    if not all(type(name) is str for name in columns):  # of a subclass, as NumPy's: msgspec knows str itself
+        columns = _by_name((str.__str__(name), column) for name, column in columns.items())
     if not any(name != KEY_COLUMN for name in columns):
         raise ResultError("the result has no columns; return None to send nothing")
     return columns
@@ -367,7 +369,10 @@ def length_of(columns: Mapping[str, Any]) -> int:
             )
         if isinstance(column, (set, frozenset)):
             raise ResultError(f"column {name!r} is a {type(column).__name__}, which has no order: give a list")
-        lengths[name] = len(column)
+        try:
+            lengths[name] = len(column)
+        except TypeError as error:  # as of a sparse matrix of SciPy
+            raise ResultError(f"column {name!r} is a {type(column).__name__}, which has no length: {error}") from error
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
         raise ResultError(f"the columns of a result must be equally long: {listed}")
@@ -377,4 +382,4 @@ def length_of(columns: Mapping[str, Any]) -> int:
 def _is_column(value: Any) -> bool:
     if isinstance(value, (str, bytes, Mapping)):
         return isinstance(value, StructColumn)
-    return hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0
+    return hasattr(type(value), "__len__") and getattr(value, "ndim", 1) > 0

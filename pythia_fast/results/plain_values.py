@@ -1,4 +1,4 @@
-"""Values of NumPy and pandas -> the Python values that msgspec knows, with instants in UTC as in columns of them."""
+"""Values of NumPy, pandas, polars -> the Python values that msgspec knows; instants in UTC as in columns of them."""
 
 from __future__ import annotations
 
@@ -86,8 +86,28 @@ def _duration(value: npt.NDArray[Any]) -> datetime.timedelta | None:
     return found
 
 
+def polars_values(pl: Any, column: Any) -> list[Any]:
+    """One Python value a row, with the instants inside of lists and structs in UTC, as in a column of them."""
+    values: list[Any] = column.to_list()
+    return in_utc(values) if _has_datetimes(pl, column.dtype) else values
+
+
+def _has_datetimes(pl: Any, dtype: Any) -> bool:
+    inside = [field.dtype for field in dtype.fields] if dtype == pl.Struct else [getattr(dtype, "inner", None)]
+    return dtype == pl.Datetime or any(_has_datetimes(pl, inner) for inner in inside if inner is not None)
+
+
+def in_utc(value: Any) -> Any:
+    """A Python value of Arrow or polars, whose datetimes, in lists and dicts too, are instants: in UTC."""
+    if isinstance(value, (list, tuple)):
+        return [in_utc(item) for item in value]
+    if isinstance(value, dict):
+        return {name: in_utc(item) for name, item in value.items()}
+    return _datetime(value) if isinstance(value, datetime.datetime) else value
+
+
 def _datetime(value: datetime.datetime) -> datetime.datetime | None:
-    """A ``pandas.Timestamp`` as one of the standard library; its NaT is None."""
+    """A datetime of any class, as ``pandas.Timestamp``, as one of the standard library in UTC; NaT is None."""
     if value != value:
         return None
     try:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 from pythia_fast.errors import PoolError
+from pythia_fast.pool.import_watch import SLOW_IMPORT_S
 from pythia_fast.pool.messages import Importing, Message, Ready
 from pythia_fast.pool.nursery import Nursery
 from pythia_fast.pool.supervisor import Supervisor
-from pythia_fast.pool.watchdog import SLOW_SETUP_S
 from pythia_fast.runtime.shutdown import StopRequest
 from pythia_fast.runtime.stalls import Pace
 
@@ -22,7 +22,7 @@ def await_nursery(nursery: Nursery, place: str, stop: StopRequest, *, begun: boo
 
     ``place``: what it imports. ``begun``: the run has, and this nursery follows another one. Raises PoolError.
     """
-    pace = Pace(SLOW_SETUP_S)
+    pace = Pace(SLOW_IMPORT_S)
     began, stack = time.monotonic(), ""
     while True:
         if _given_up(stop, begun):

@@ -27,6 +27,7 @@ from pythia_fast.observer import SAMPLE_INTERVAL_S, HandlerInfo, Observer, RunIn
 from pythia_fast.pool.children import ForkedChildren
 from pythia_fast.pool.identity import COLUMNS_BYTES, AppIdentity
 from pythia_fast.pool.nursery import Nursery, NurseryGoneError
+from pythia_fast.pool.script_module import answer_to_script_name
 from pythia_fast.pool.supervisor import Supervisor
 from pythia_fast.process_stats import ProcessSampler
 from pythia_fast.report import Ending, RunReport
@@ -204,6 +205,8 @@ class Engine:
     def _spawn_nursery(self, target: Sequence[str], *, import_first: bool) -> tuple[Nursery, int]:
         """A nursery that is a new interpreter, once it is up, and how many threads it has."""
         shapes = [run.arena_shape(COLUMNS_BYTES // len(self._runs)) for run in self._runs]
+        if self._app.in_script:
+            answer_to_script_name()
         nursery = Nursery.spawn(target, AppIdentity.of(self._app), shapes, import_first=import_first)
         try:
             return nursery, await_nursery(nursery, target[1], self._stop, begun=self._started_at > 0, tell=self._event)

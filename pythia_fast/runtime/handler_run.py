@@ -271,7 +271,7 @@ class HandlerRun:
         if self.started and self._completion is not None:
             self._reading.give_up()
             self._completion.finish()
-            if not self.finished and not self._closed:
+            if not self.at_rest and not self._closed:  # else it has been tried
                 self._commit_what_is_settled(wait=not at_once)
         self._closed = True
         self._opened.close()

@@ -33,6 +33,7 @@ DRAIN_TURN_S = 0.5  #: longest time without a look at the source while its last 
 SETTLE_TURN_S = 0.002
 REVOKE_TURN_S = 0.05
 SPOOL_RETRY_S = 1.0
+COMMIT_RETRY_S = 0.2  #: between attempts at the last commit
 LOSS_TOLD_S = 2.0  #: librdkafka looks once a second whether its session is over
 
 
@@ -57,7 +58,8 @@ class Reading:
         log: Callable[[str], None],
     ) -> None:
         self.finished = False  #: source ended or stopped, everything settled and committed
-        self.left_over = False  #: stopped, and all that is not committed is the next run's: it waits, or was aborted
+        #: Stopped, and all that is not committed is the next run's: it waits, was aborted, or cannot be committed.
+        self.left_over = False
         self.aborted_messages = 0  #: taken in, but their transaction was aborted, so they are read again
         self._handler = handler
         self._arena = arena
@@ -174,10 +176,12 @@ class Reading:
         if self._completion.aborted:
             self._leave_what_was_aborted()
             return True
-        self._commit_the_last()
+        trouble = self._commit_the_last()
         if self._lost and not self._stopped and self._reader.read_again():
             return False
-        self.finished = True
+        if trouble and not self._stopped:
+            raise SourceError(f"{self._handler.source.describe()}: {trouble}; {READ_AGAIN}")
+        self.finished, self.left_over = not trouble, bool(trouble)
         return True
 
     def _nothing_comes_before_the_end(self) -> bool:
@@ -190,7 +194,8 @@ class Reading:
         return gather.all_wait_past(self._arena, self._drain_until - time.monotonic())
 
     def _leave_what_waits(self) -> None:
-        self._commit_the_last()
+        if trouble := self._commit_the_last():
+            self._log(f"{trouble}; {READ_AGAIN}")
         waits = gather.waiting(self._arena)
         self._log(
             f"{self._handler.name}: {next_attempt(waits)}, beyond the drain timeout; the next run reads "
@@ -209,18 +214,22 @@ class Reading:
         self.left_over = self._completion.undone.ours > 0
         self.finished = not self.left_over
 
-    def _commit_the_last(self) -> None:
-        """What is done is handled again if this fails, so a broker that is away is given as long as a drain is."""
+    def _commit_the_last(self) -> str:
+        """What is done is handled again if this fails, so a broker that is away is given as long as a drain is.
+
+        Returns "", or why it is not committed.
+        """
         deadline = time.monotonic() + self._drain_timeout
         told = False
         while trouble := self._completion.commit(wait=True):
             if self._giving_up.is_set() or time.monotonic() >= deadline:
-                self._log(f"{trouble}; {READ_AGAIN}")
-                return
+                return trouble
             if not told:
                 self._log(f"{trouble}; trying again for {self._drain_timeout:g} s")
                 told = True
             self._reader.keep_alive()
+            self._giving_up.wait(COMMIT_RETRY_S)
+        return ""
 
     # -- Listener: called by the reader on this thread -------------------------------------------
 
@@ -236,6 +245,18 @@ class Reading:
             self._lost = True
             self._completion.forget(indices)
             return
+        deadline = self._settle(indices)
+        if not self._completion.settle_and_forget(indices, deadline):
+            names = ", ".join(f"{partition.topic}[{partition.partition}]" for partition in partitions)
+            self._log(f"{self._handler.name}: {names} revoked with rows in hand; {READ_AGAIN}")
+
+    def settle(self, partitions: Sequence[Partition]) -> None:
+        self._settle([partition.index for partition in partitions])
+        if trouble := self._completion.commit(wait=True):
+            self._log(f"{trouble}; trying again")
+
+    def _settle(self, indices: Sequence[int]) -> float:
+        """Wait until no rows of these are in hand, at most to the deadline, which is returned (time.monotonic())."""
         deadline = time.monotonic() + self._drain_timeout
         self._intake.hurry(True)  # rows that wait would have the group wait for them
         while (left := deadline - time.monotonic()) > 0:
@@ -245,6 +266,4 @@ class Reading:
             if self._arena.waits_past(set(indices), left):
                 deadline = 0.0  # what is not done by then is read again by whoever gets them: nobody need wait for that
         self._intake.hurry(self._stopped)
-        if not self._completion.settle_and_forget(indices, deadline):
-            names = ", ".join(f"{partition.topic}[{partition.partition}]" for partition in partitions)
-            self._log(f"{self._handler.name}: {names} revoked with rows in hand; {READ_AGAIN}")
+        return deadline

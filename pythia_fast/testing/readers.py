@@ -24,6 +24,9 @@ class RememberingListener:
                 raise ValueError(f"partition index {partition.index} was announced twice")
             self.table[partition.index] = partition
 
+    def settle(self, partitions: Sequence[Partition]) -> None:
+        pass  # nothing is in flight
+
     def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> None:
         self.revocations.append((list(partitions), lost))
 

@@ -242,3 +242,8 @@ def test_a_producer_of_transactions_that_works_is_taken(tmp_path: Path, given: d
 def test_a_client_that_only_asks_is_looked_at_too() -> None:
     with pytest.raises(ConfigError, match=r"KafkaAdmin: reconnect.backoff.ms=20000 is above reconnect.backoff.max.ms="):
         KafkaAdmin(bootstrap_servers=NOBODY, reconnect_backoff_ms=20_000)
+
+
+def test_what_follows_from_other_options_is_told_without_a_stray_comma() -> None:
+    with pytest.raises(ConfigError, match=r"message\.max\.bytes=\d+ \(the default\): give fetch\.max\.bytes "):
+        KafkaConsumer("t", receive_message_max_bytes=20_000_000)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
+from pythia_fast.cli.exit_codes import ExitCode
 from tests.support.kafka_broker import KafkaBroker, free_ports
 from tests.support.kafka_run import PARTITIONS, Sink, Start, committed, ends, produce
 
@@ -71,6 +72,25 @@ def test_a_static_member_whose_name_another_one_takes_ends(
     with Sink(kafka.bootstrap_servers, topics[1]) as sink:
         assert sorted(sink.read_ids(100, [second])) == list(range(100))
     second.stop()
+
+
+def test_a_static_member_that_is_replaced_does_not_handle_on_what_the_other_one_handles(
+    kafka: KafkaBroker, topics: tuple[str, str, str], start: Start
+) -> None:
+    """librdkafka tells a member that it is fenced behind all messages that it has fetched, which take minutes here."""
+    servers = kafka.bootstrap_servers
+    produce(servers, topics[0], range(4000))
+    slow = {"options": {"group.instance.id": "me"}, "seconds": 1, "rows": 10, "workers": 1}
+    with Sink(servers, topics[1]) as sink:
+        first = start(**slow)
+        sink.read_ids(10, [first])
+        second = start(**slow)
+        second.wait_for(f"assigned {topics[0]}[")
+        assert first.process.wait(15) == ExitCode.UNREACHABLE, first.log
+    first.assert_gone()
+    assert "needs a group_instance_id of its own" in first.log
+    assert "trying again" not in first.log
+    assert "a later one will do" not in first.log
 
 
 def test_a_member_too_many_says_who_has_the_partitions(

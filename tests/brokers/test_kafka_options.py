@@ -113,7 +113,7 @@ def test_unknown_options_are_refused_with_the_nearest_name(given: dict[str, obje
         ({"topic": "^a\0"}, "'^a\\x00' is a broken regular expression: it holds a NUL"),
         ({"topic": "^\ud800"}, "is a broken regular expression: it is no text"),
         ({"topic": "a", "partition_assignment_strategy": []}, "there are: cooperative-sticky, range, roundrobin"),
-        ({"topic": "a", "options": ["a"]}, "options=['a']: a mapping of librdkafka's options"),
+        ({"topic": "a", "options": ["a"]}, "options= takes a mapping of librdkafka's options"),
         ({"topic": "a", "options": {1: 2}}, "options={1: ...}: options are named by strings"),
         ({"topic": "a", "client_rack": "a\0b"}, "no option of librdkafka holds a NUL"),
         ({"topic": "a", "session_timeout_ms": float("nan")}, "session.timeout.ms='nan'"),
@@ -123,6 +123,29 @@ def test_unknown_options_are_refused_with_the_nearest_name(given: dict[str, obje
         ({"topic": "a", "options": {"fetch.wait.max.ms": str(2**32)}}, "librdkafka takes it as 0"),
         ({"topic": "a", "session_timeout_ms": [1]}, "must be a string, a number or a bool"),
         ({"topic": "a", "session_timeout_ms": 1, "options": {"session.timeout.ms": 2}}, "given twice"),
+        ({"topic": "a", "session_timeout_ms": 1, "options": {"session_timeout_ms": 2}}, "given twice"),
+        (
+            {"topic": "a", "max_partition_fetch_bytes": 1, "fetch_message_max_bytes": 2},
+            "max_partition_fetch_bytes and fetch_message_max_bytes are the same option, which is given twice",
+        ),
+        (
+            {"topic": "a", "bootstrap_servers": "y:1", "metadata_broker_list": "x:1"},
+            "bootstrap_servers= is given, and in",
+        ),
+        ({"topic": "a", "bootstrap_servers": "y:1", "options": {"bootstrap.servers": "x:1"}}, "bootstrap_servers= is"),
+        (
+            {"topic": "a", "consumer_group": "y", "options": {"group.id": "x"}},
+            "consumer_group= is given, and group.id in",
+        ),
+        ({"topic": "a", "options": {"group.id": "x" * 250}}, "the name of a group, 1 to 249 characters"),
+        (
+            {
+                "topic": "a",
+                "partition_assignment_strategy": "range",
+                "options": {"partition.assignment.strategy": "roundrobin"},
+            },
+            "partition_assignment_strategy= is given, and in options= as well",
+        ),
         (
             {"topic": "a", "group_protocol": "consumer", "partition_assignment_strategy": "range"},
             "group.remote.assignor",
@@ -132,6 +155,21 @@ def test_unknown_options_are_refused_with_the_nearest_name(given: dict[str, obje
 def test_what_cannot_work_is_refused_when_declared(given: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         KafkaConsumer(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"acks": 1, "enable_idempotence": 1}, "acks=1 would count records as written that a broker may still lose"),
+        ({"acks": 1, "enable_idempotence": "t"}, "acks=1 would count records"),
+        ({"acks": "all", "request_required_acks": 1}, "acks and request_required_acks are the same option"),
+        ({"compression_codec": "gzip", "compression_type": "lz4"}, "are the same option, which is given twice"),
+        ({"linger_ms": 1, "queue_buffering_max_ms": 2000}, "linger_ms and queue_buffering_max_ms are the same option"),
+    ],
+)
+def test_what_a_producer_cannot_do_is_refused_when_declared(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        KafkaProducer("orders", **given)  # type: ignore[arg-type]
 
 
 def test_argument_then_environment_then_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,27 +31,39 @@ class Log(list[str]):
 
 
 class CommittingListener(RememberingListener):
-    """What the runtime does at a revocation: commit what was done. Everything appended counts as done."""
+    """What the runtime does at a revocation: commit what was done. Everything appended counts as done, after
+    ``seconds`` when it is first asked for."""
 
     def __init__(self, sink: CollectingSink) -> None:
         super().__init__()
         self.sink = sink
         self.reader: Reader | None = None
         self.held: set[int] = set()
+        self.seconds = 0.0
+        self.troubles: list[str | None] = []  #: why commits failed
 
     def assigned(self, partitions: Sequence[Partition]) -> None:
         super().assigned(partitions)
         self.held.update(p.index for p in partitions)
 
+    def settle(self, partitions: Sequence[Partition]) -> None:
+        super().settle(partitions)
+        self._commit({p.index for p in partitions})
+
     def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> None:
         super().revoked(partitions, lost=lost)
         gone = {p.index for p in partitions}
-        assert self.reader is not None
         if not lost:
-            self.reader.commit(
-                {index: at for index, at in positions(self.sink.messages).items() if index in gone}, wait=True
-            )
+            self._commit(gone)
         self.held -= gone
+
+    def _commit(self, indices: set[int]) -> None:
+        time.sleep(self.seconds)
+        self.seconds = 0.0
+        assert self.reader is not None
+        done = {index: at for index, at in positions(self.sink.messages).items() if index in indices}
+        if trouble := self.reader.commit(done, wait=True):
+            self.troubles.append(trouble)
 
 
 def positions(messages: Sequence[Incoming]) -> dict[int, int]:

@@ -162,6 +162,21 @@ def test_joining_again_loses_and_repeats_nothing(kafka: KafkaBroker, group: Grou
     assert ordered([*first.values(), *second.values()]) == numbers(800)
 
 
+def test_rows_in_hand_may_take_longer_than_the_session_of_a_member_that_joins_again(
+    kafka: KafkaBroker, group: Group
+) -> None:
+    """librdkafka sends no heartbeat from the leave on, so they are done before."""
+    produce(kafka, group.topic, numbers(400), partitions=PARTITIONS)
+    member = group.member("first")
+    member.poll_until(lambda: member.sink.count > 0)
+    member.listener.seconds = 8.0
+    assert member.reader._rejoin()  # type: ignore[attr-defined]
+    member.poll_until(lambda: len(member.listener.revocations) == 1 and member.sink.count >= 400)
+    assert member.listener.troubles == []
+    assert [lost for _, lost in member.listener.revocations] == [False]
+    assert ordered(member.values()) == numbers(400)
+
+
 def test_rows_in_hand_of_a_member_that_joins_again_are_handled_once(
     kafka: KafkaBroker, topics: tuple[str, str, str], start: Start, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pythia_fast._ext.collecting_sink import END, IDLE, STALLED, CollectingSink, poll, wake
@@ -53,6 +54,21 @@ def test_keys_headers_partitions_and_timestamps(tmp_path: Path) -> None:
     assert (second.key, second.payload) == (b"", b"b")
     assert (third.partition, third.offset) == (2, 1)
     assert [(p.index, p.topic, p.partition) for p in listener.table.values()] == [(i, "memory", i) for i in range(3)]
+    reader.close()
+
+
+def test_bytes_and_keys_of_a_subclass_are_what_they_hold(tmp_path: Path) -> None:
+    message = MemoryMessage(np.bytes_(b"b"), key=np.bytes_(b"k"), headers=[("h", np.bytes_(b"v"))])
+    given = [np.bytes_(b"a"), message, (np.str_("k"), b"c", None)]
+    consumer = MemoryConsumer(given, partitions=4, keep_open=True)
+    consumer.send(np.bytes_(b"d"), key=np.bytes_(b"k"), partition=None)
+    consumer.end()
+    reader = consumer.open(reader_context(tmp_path))
+    sink = CollectingSink()
+    assert drain(reader, sink) == END
+    assert sorted((m.payload, m.key) for m in sink.messages if m.key) == [(b"b", b"k"), (b"c", b"k"), (b"d", b"k")]
+    assert len({m.partition for m in sink.messages if m.key}) == 1
+    assert b"a" in sink.payloads
     reader.close()
 
 
@@ -339,3 +355,8 @@ def test_producer_refuses_for_good_what_it_is_told_to(tmp_path: Path) -> None:
     (delivery,) = publisher.deliveries()
     assert delivery.failed == (FailedRecord(1, "too odd"),)
     assert producer.payloads == [b"even"]
+
+
+def test_a_reason_that_is_no_function_is_refused_where_it_is_given() -> None:
+    with pytest.raises(TypeError, match=r"refuse\(\) takes a function that is given a MemoryRecord .*; this is str"):
+        MemoryProducer().refuse("no room")  # type: ignore[arg-type]

@@ -52,6 +52,19 @@ def test_a_misspelt_option_is_told_the_nearest(name: str, near: str) -> None:
         RedisStreamsConsumer("s", **{name: "x"})
 
 
+@pytest.mark.parametrize("url", ["redis:/127.0.0.1:7000/0", "redis://h:1/db3", "redis://h:1/0/1", "unix:/run/redis"])
+def test_a_url_that_redis_py_would_refuse_or_read_otherwise_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="url= takes redis://"):
+        RedisStreamsConsumer("s", url=url)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h", "redis://h/", "REDIS://h:1/3?db=2", "unix:///run/redis", "rediss://:p@h:1/0"]
+)
+def test_a_url_of_a_server_is_taken(url: str) -> None:
+    RedisStreamsConsumer("s", url=url)
+
+
 def test_a_password_is_never_told() -> None:
     with pytest.raises(ConfigError) as caught:
         RedisStreamsConsumer("s", url="reddis://:secret@x")

@@ -126,6 +126,20 @@ def test_that_large_samples_are_repeated_less_often_is_told(project: Path) -> No
     assert told in " ".join(finished.stderr.split())
 
 
+@pytest.mark.parametrize("given", [[], ["--app", "shop:app", "--input", "orders.ndjson", "--rows", "200000"]])
+def test_a_folder_that_has_no_room_is_told(project: Path, given: list[str]) -> None:
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
+    limited += "from pythia_fast.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    line = [sys.executable, "-c", limited, "drill", "kill", *given]
+    finished = subprocess.run(line, cwd=project, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert finished.returncode == ExitCode.USAGE, finished.stderr
+    told = " ".join((finished.stdout + finished.stderr).split())
+    assert "cannot write what a drill works with to " in told
+    assert ": File too large; choose another folder with --output" in told
+    assert "Traceback" not in told
+    assert [path.name for path in project.glob("drill-output/kill-*")] == []
+
+
 def test_an_app_that_cannot_be_imported(project: Path) -> None:
     finished = run(project, "drill", "kill", "--app", "shops:app")
     assert finished.returncode == ExitCode.IMPORT

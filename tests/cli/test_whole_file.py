@@ -126,19 +126,39 @@ def test_a_report_on_standard_output_comes_beside_the_summary(tmp_path: Path, re
     assert b"rows/s" in summary
 
 
-@pytest.mark.parametrize("report", ["orders.ndjson", "link", "scored.ndjson", "state/dead-letters/score-1.ndjson"])
+KEPT = ["state/dead-letters/score-1.ndjson", "state/checkpoints/shop.score.json", "state/spool.lock"]
+
+
+@pytest.mark.parametrize("report", ["orders.ndjson", "link", "scored.ndjson", *KEPT])
 def test_a_report_does_not_replace_what_the_run_reads_or_writes(tmp_path: Path, report: str) -> None:
     (tmp_path / "shop.py").write_text(TWO_HANDLERS)
     orders = tmp_path / "orders.ndjson"
     orders.write_bytes(b'{"price":1,"qty":1}\n')
     (tmp_path / "link").hardlink_to(orders)
     (tmp_path / "state" / "dead-letters").mkdir(parents=True)
+    (tmp_path / "state" / "checkpoints").mkdir()
     options = ["--until-end", "--state-dir", "state", "--report", report]
     finished = run(tmp_path, "run", "shop:app", *options)
     assert finished.returncode == ExitCode.USAGE
     assert "error: the report would replace " in finished.stderr
     assert orders.read_bytes() == b'{"price":1,"qty":1}\n'
     assert not (tmp_path / "scored.ndjson").exists()
+
+
+def test_names_that_are_no_utf_8_are_spelled_out_where_they_are_told(tmp_path: Path) -> None:
+    """In reports, in the doctor's JSON, and to a pool that imports the app anew."""
+    (tmp_path / "shop.py").write_text(
+        TWO_HANDLERS.replace('"orders.ndjson"', r'"o\udcff.ndjson"').replace('"scored.ndjson"', r'"s\udcff.ndjson"')
+        + "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    (tmp_path / os.fsdecode(b"o\xff.ndjson")).write_bytes(b'{"price":1,"qty":1}\n')
+    state = os.fsdecode(b"st\xff")
+    finished = run(tmp_path, "run", "shop:app", "--until-end", "--state-dir", state, "--report", "run.json")
+    assert finished.returncode == ExitCode.DONE, finished.stderr
+    report = RunReport.from_json((tmp_path / "run.json").read_bytes())
+    assert report.rows >= 1
+    told = run(tmp_path, "doctor", "shop:app", "--json", "--state-dir", state)
+    assert r"o\\udcff.ndjson" in told.stdout, told.stderr
 
 
 @pytest.mark.parametrize("speed", ["max", "100/s"])

@@ -101,6 +101,21 @@ RowKeeper._isolate = all_of_them
 """
 )
 
+GOES_BACK_BEHIND_WHAT_IS_COMMITTED = (
+    ECHO
+    + """
+from pythia_fast.brokers import checkpointed_reader
+
+def forgetful(*arguments, **options):
+    checkpoint = make(*arguments, **options)
+    for entry in checkpoint.files:
+        entry.position, entry.tail = 0, None
+    return checkpoint
+
+make, checkpointed_reader.Checkpoint = checkpointed_reader.Checkpoint, forgetful
+"""
+)
+
 ENDS_AT_A_DEATH = (
     ECHO
     + """
@@ -153,6 +168,14 @@ def test_rows_that_count_as_out_before_they_are_are_lost_with_the_runtime(tmp_pa
     assert len(result.broken) == 1
     quiet = drilled_app(tmp_path, DELIVERS_BEFORE_IT_WRITES, "raise")
     assert quiet.passed, "nothing is lost where the runtime is not killed"
+
+
+def test_rows_that_were_committed_and_come_again_are_duplicated(tmp_path: Path) -> None:
+    result = drilled_app(tmp_path, GOES_BACK_BEHIND_WHAT_IS_COMMITTED, "parent-kill")
+    assert (result.lost, result.passed) == (0, False)
+    (sentence,) = result.broken
+    assert sentence.startswith("nothing before the committed position comes twice, but ")
+    assert "partition 0 offset 0;" in sentence
 
 
 def test_rows_that_are_given_up_with_the_guilty_one_are_innocent(tmp_path: Path) -> None:

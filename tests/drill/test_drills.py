@@ -40,8 +40,51 @@ def test_disk_full_is_told_and_waited_out(tmp_path: Path) -> None:
     assert result.broken == []
     assert (result.rows_in, result.lost, result.dead_lettered) == (ROWS, 0, 0)
     assert "File too large; trying again" in result.notes[0]
-    assert result.notes[1].endswith(f"of those that were in hand, {result.may_duplicate:,} at most may come twice")
+    assert result.notes[1].endswith(
+        f" {result.may_duplicate:,} had come out from the committed position on, and may come twice"
+    )
     assert len(result.recovered_ms) == 1
+
+
+WAITS = (
+    HEAD
+    + """
+retry = RetryPolicy(max_attempts=3, backoff=3.0)
+
+@app.batch_handler(source=KafkaConsumer(topic="orders"), sink=FileProducer("out"), schema=Order, retry=retry)
+def score(batch: Batch[Order]):
+    batch.retry((batch["qty"] % 1000 == 8) & (batch.attempts < 2))
+    return {"twice": batch["qty"] * 2}
+"""
+)
+IS_SLOW = (
+    HEAD
+    + """
+import time
+from pathlib import Path
+
+@app.batch_handler(source=KafkaConsumer(topic="orders"), sink=FileProducer("out"), schema=Order)
+def score(batch: Batch[Order]):
+    if not Path("slept").exists():
+        Path("slept").touch()
+        time.sleep(4)
+    return {"twice": batch["qty"] * 2}
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("fault", "app"),
+    [("parent-kill", WAITS), ("parent-kill", IS_SLOW), ("disk-full", WAITS)],
+    ids=["killed, waits", "killed, slow", "disk full, waits"],
+)
+def test_what_lies_behind_a_row_that_waits_or_is_slow_may_come_twice(tmp_path: Path, fault: str, app: str) -> None:
+    """It holds the committed position back for as long as it is not done."""
+    result = drilled_app(tmp_path, app, fault, "--rows", "20000")
+    assert result.broken == []
+    assert result.passed
+    assert (result.lost, result.dead_lettered) == (0, 0)
+    assert 0 < result.duplicated == result.may_duplicate
 
 
 @pytest.mark.parametrize("fault", ["sigsegv", "raise"])
@@ -94,6 +137,40 @@ def test_a_handler_that_gives_up_whole_batches_may_do_so(tmp_path: Path) -> None
     assert result.broken == []
     assert result.dead_lettered > 1
     assert result.rows_out + result.dead_lettered == 4000
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_processes_that_leave_after_a_batch_or_two_meet_the_fault(tmp_path: Path, most: int) -> None:
+    leaving = ECHO.replace("schema=Order)", f"schema=Order, max_batches_per_process={most})")
+    result = drilled_app(tmp_path, leaving, "kill")
+    assert (result.broken, result.inconclusive) == ([], [])
+    assert (result.rows_out, result.dead_lettered) == (3999, 1)
+    assert len(result.recovered_ms) == 3
+
+
+TAKES_SECONDS = (
+    HEAD
+    + """
+import time
+
+@app.batch_handler(source=KafkaConsumer(topic="orders"), sink=FileProducer("out"), schema=Order)
+def score(batch: Batch[Order]):
+    if (batch["qty"] == 3900).any():  # when the fault has come to all that it comes to
+        time.sleep(2.5)
+    return {"twice": batch["qty"] * 2}
+"""
+)
+
+
+def test_a_call_that_takes_longer_than_the_drills_own_deadline_is_no_broken_promise(tmp_path: Path) -> None:
+    result = drilled_app(tmp_path, TAKES_SECONDS, "hang", "--deadline", "1")
+    assert (result.broken, result.verdict) == ([], "INCONCLUSIVE")
+    assert (result.rows_out, result.dead_lettered) == (3998, 2)
+    (sentence,) = result.inconclusive
+    assert sentence.startswith("the handler has no batch_deadline, and 1 rows that the fault did not come to took ")
+    assert "longer than the drill's own of 1 s: give a longer one with --deadline" in sentence
+    (own,) = drilled(tmp_path, "hang", "--deadline", "4", "--app", "shop:app", "--input", "orders.ndjson")
+    assert own.passed
 
 
 def test_a_handler_of_single_rows_cannot_raise_for_another_row(tmp_path: Path) -> None:

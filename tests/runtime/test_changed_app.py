@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,24 @@ def test_an_app_or_handlers_under_the_guard_are_told(script, above):
     assert code == 1
     assert "Make them at module level, and have only run() under it" in err[err.index("PoolError") :]
     assert "changed meanwhile" not in err
+
+
+@pytest.mark.parametrize("made", ["handlers", "app"])
+def test_an_app_or_handlers_made_by_a_function_that_no_import_calls_are_told(script, made):
+    """Both causes are named: which of them it is cannot be seen."""
+    head, tail = APP.split('app = App("orders")')
+    handlers, run = tail.split('if __name__ == "__main__":')
+    made_there = 'app = App("orders")\n' if made == "app" else ""
+    body = textwrap.indent(f"global app, source, sink\n{made_there}{textwrap.dedent(handlers)}", "    ")
+    above = "app = None" if made == "app" else 'app = App("orders")'
+    function = f'\n{above}\ndef make():\n{body}\nif __name__ == "__main__":\n    make()'
+    runs = textwrap.indent(textwrap.dedent(run), "    ")
+    code, _, err = script(head, function + runs, method="spawn").end()
+    assert code == 1
+    error = err[err.index("PoolError") :]
+    assert ("there is no handler 'total'" if made == "handlers" else "no App is named 'app' there") in error
+    assert "If the file was changed meanwhile, start the run again" in error
+    assert 'such as a main() under `if __name__ == "__main__":`: make them at module level' in error
 
 
 def test_a_file_whose_change_keeps_schema_and_names_goes_on(script, tmp_path):

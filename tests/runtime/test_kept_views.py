@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import threading
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -91,3 +93,29 @@ def test_a_thread_that_reads_on_when_its_call_is_over_gets_an_error_and_no_other
     messages = [b'{"i":%d}' % i for i in range(100)]
     _, sink, _, _ = run(tmp_path, LeavesAThread, messages, workers=1, decoder="json", schema=Row, batch_size=10)
     assert set(sink.payloads) == {b"refused"}
+
+
+def test_views_that_take_up_the_address_space_cost_their_process_and_no_row(tmp_path, capfd):
+    class Keeps:
+        def setup(self):
+            self.kept = []
+            size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (size + 60 * 2**20,) * 2)
+
+        def __call__(self, batch):
+            self.kept.append(batch["i"])
+            return {"i": batch["i"]}
+
+    class Text(Row):
+        text: str
+
+    events = Events()
+    messages = [b'{"i":%d,"text":"%s"}' % (i, b"x" * 200) for i in range(20_000)]
+    options = {"workers": 1, "decoder": "json", "schema": Text, "batch_size": 200, "max_batch_bytes": 1 << 20}
+    report, sink, dead, _ = run(tmp_path, Keeps, messages, observer=events, **options)
+    assert sorted(msgspec.json.decode(payload)["i"] for payload in sink.payloads) == list(range(20_000))
+    assert dead.records == []
+    assert report.crashes > 0
+    assert any("ran out of memory" in line for line in events.lines), events.lines
+    err = capfd.readouterr().err
+    assert "MemoryError: no room for one more copy of a batch whose views the handler keeps ('i')" in err

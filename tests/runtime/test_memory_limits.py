@@ -9,7 +9,9 @@ import time
 import pytest
 
 from pythia_fast import RetryPolicy
+from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast.errors import ConfigError, PoolError
+from pythia_fast.pool import rows as rows_module
 from pythia_fast.pool.limits import own_memory_mb
 from tests.support import memory_run
 from tests.support.memory_run import numbers, sorted_ints
@@ -56,6 +58,33 @@ def test_memory_that_a_process_takes_for_a_moment_is_in_the_report(tmp_path):
     report, sink, _, _ = memory_run.run(tmp_path, handler, numbers(10), workers=1, max_batch_bytes=100_000)
     assert sorted_ints(sink) == list(range(10))
     assert report.peak_rss_mb > own_memory_mb() / 2 + 300
+
+
+def test_a_process_that_has_no_memory_for_parts_of_a_batch_leaves_them_to_the_next_one(tmp_path, monkeypatch):
+    class FullInTheFirstProcess:
+        def __init__(self, *shape) -> None:
+            self._memory = PartMemory(*shape)
+
+        def decode(self, *arguments):
+            first = tmp_path / "first"
+            if not first.exists():
+                first.write_text(str(os.getpid()))
+            if first.read_text() == str(os.getpid()):
+                raise MemoryError("no bytes for a batch")
+            return self._memory.decode(*arguments)
+
+    def handler(batch):
+        rows = rows_of(batch)
+        if 7 in rows:
+            raise ValueError("seven")
+        return [b"%d" % row for row in rows]
+
+    monkeypatch.setattr(rows_module, "PartMemory", FullInTheFirstProcess)
+    report, sink, dead, _ = memory_run.run(tmp_path, handler, numbers(20), batch_size=20, batch_timeout=60, workers=1)
+    assert dead.payloads == [b"7"]
+    assert "ValueError: seven" in headers_of(dead.records[0])["pf-reason"]
+    assert sorted_ints(sink) == sorted(set(range(20)) - {7})
+    assert report.crashes == 1
 
 
 def test_a_row_on_which_the_process_grows_without_end_is_given_up(tmp_path):

@@ -98,6 +98,25 @@ def test_a_script_without_a_main_guard_is_told(script):
     assert '__name__ == "__main__"' in err
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_run_that_a_handler_starts_is_refused_as_that(script, method):
+    runs = """
+    @app.batch_handler(source=source, sink=sink, decoder="raw")
+    def nested(batch):
+        try:
+            app.run()
+        except Exception as error:
+            return [f"{type(error).__name__}: {error}"] * len(batch)
+    """
+    prints = """
+    if __name__ == "__main__":
+        print(set(sink.payloads))
+    """
+    code, out, err = script(PRELUDE, runs, MAIN, prints, method=method).end()
+    assert (code, err) == (0, "")
+    assert "{b'ConfigError: run() was called from within a handler, whose process cannot have a pool" in out
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains(script, number):
     one = script(PRELUDE, HANDLER, MAIN, OPEN="1")

@@ -1,4 +1,4 @@
-"""An import of the app that hangs, or takes long, in a pool's parent that is a new interpreter."""
+"""An import of the app that hangs, takes long, or ends its process: a pool's parent that is a new interpreter."""
 
 from __future__ import annotations
 
@@ -63,3 +63,24 @@ def test_a_signal_to_the_whole_group_ends_it_however_early_it_comes(tmp_path, sc
     began = time.monotonic()
     os.killpg(one.process.pid, signal.SIGINT)
     assert_ends_in_order(one, began)
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ("import ctypes; ctypes.string_at(0)", "was killed by SIGSEGV while it imported {}; PYTHONFAULTHANDLER=1 has"),
+        ("os.kill(os.getpid(), 9)", "was killed by SIGKILL, likely by the kernel for want of memory or by hand while"),
+        ("os._exit(5)", "ended with exit code 5 while it imported {}. No handler ran in it. What"),
+    ],
+    ids=["segv", "kill", "exit"],
+)
+def test_one_that_ends_its_process_is_told_with_how_and_where(tmp_path, script, ends, told):
+    dies = f"""
+    if __name__ != "__main__":
+        {ends}
+    """
+    code, _, err = script(PRELUDE, HANDLER, dies, MAIN, method="forkserver").end()
+    assert code == 1
+    assert told.format(tmp_path / "orders.py") in err
+    assert f"imported {tmp_path / 'orders.py'}" in err
+    assert "ended from within a handler" not in err

@@ -380,6 +380,8 @@ def test_an_unknown_decoder_is_refused_with_the_nearest() -> None:
         (Order, np.dtype([("a", "i4")]), ConfigError, "leave schema= out"),
         (np.dtype([("a", "i4")]), "msgpack", ConfigError, "pass it as decoder="),
         (None, np.dtype("i4"), SchemaError, "structured dtype"),
+        (Order, np.dtype("i4"), SchemaError, "is neither a decoder's name nor a structured dtype with field names"),
+        (Order, msgspec.json.Decoder, SchemaError, "is neither a decoder's name .*: give one of 'json', 'msgpack'"),
         (None, object(), SchemaError, "neither a decoder's name nor a NumPy dtype"),
         (None, Order, SchemaError, "is a msgspec.Struct type.*: give it as schema=; decoder= is one of 'json'"),
         (Order, Order, SchemaError, "is a msgspec.Struct type.*: give it as schema=; decoder= is one of 'json'"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import operator
+import re
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,10 +105,31 @@ def test_what_does_not_fit_is_refused() -> None:
         hash(column)
 
 
-def test_other_kinds_are_never_equal_as_objects() -> None:
-    column: Any = string_column(["a"])
-    assert (column == 5) is False
-    assert (column != b"a") is True
+def test_comparing_with_none_tells_the_nulls() -> None:
+    column = string_column(["a", None, ""])
+    assert operator.eq(column, None).tolist() == [False, True, False]
+    assert operator.ne(column, None).tolist() == [True, False, True]
+    assert operator.eq(bytes_column(b"", b"a"), None).tolist() == [False, False]
+
+
+@pytest.mark.parametrize("other", [5, np.int64(5), b"a", ["a", "b", ""], ("a",), pl.Series(["a", None, ""]), object()])
+@pytest.mark.parametrize("compare", [operator.eq, operator.ne])
+def test_comparing_with_what_is_no_text_is_refused(compare: Any, other: Any) -> None:
+    told = f"a StringColumn is compared with str, None or a column of its kind, not with {type(other).__name__}; isin"
+    with pytest.raises(TypeError, match=re.escape(told)):
+        compare(string_column(["a", None, ""]), other)
+
+
+def test_comparing_kinds_is_refused() -> None:
+    for left, right in ((string_column(["a"]), bytes_column(b"a")), (bytes_column(b"a"), "a")):
+        with pytest.raises(TypeError, match="a column of its kind, not with"):
+            _ = left == right
+
+
+def test_comparing_with_an_array_is_numpys() -> None:
+    column = string_column(["a", None, ""])
+    assert (column == np.array(["a", "b", "c"])).tolist() == [True, False, False]
+    assert (column != np.array(["a", "b", ""], object)).tolist() == [False, True, False]
 
 
 def test_numpy_forms() -> None:
@@ -126,6 +150,8 @@ def test_bytes() -> None:
     column = bytes_column(b"\0", b"", b"ab", b"\0")
     assert column.tolist() == [b"\0", b"", b"ab", b"\0"]
     assert (column == b"\0").tolist() == [True, False, False, True]
+    assert (column == bytearray(b"ab")).tolist() == [False, False, True, False]
+    assert (column != memoryview(b"")).tolist() == [True, False, True, True]
     assert column.isin([bytearray(b"ab"), memoryview(b"")]).tolist() == [False, True, True, False]  # type: ignore[list-item]
     assert column[1:3].tolist() == [b"", b"ab"]
     assert column[2] == b"ab"

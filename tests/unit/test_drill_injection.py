@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pythia_fast.drill.faults import FAULTS
-from pythia_fast.drill.injection import DrilledCall, DrillError, Injection, Recovery, read_notes
+from pythia_fast.drill.injection import DrilledCall, DrillError, Injection, Recovery, calls_before, read_notes
 from pythia_fast.handlers import HandlerCall
 
 
@@ -23,9 +23,8 @@ def batch_of(*offsets: int) -> Any:
 
 def drilled(folder: Path) -> DrilledCall:
     """The handler in one process."""
-    return DrilledCall(
-        HandlerCall(lambda batch: None, None), Injection(FAULTS["raise"], folder, 0.0, any_rows=False, decoder="raw")
-    )
+    injection = Injection(FAULTS["raise"], folder, 0.0, any_rows=False, decoder="raw", calls_before=calls_before(None))
+    return DrilledCall(HandlerCall(lambda batch: None, None), injection)
 
 
 def recovered(folder: Path) -> list[int]:

@@ -13,10 +13,10 @@ import pytest
 
 from pythia_fast.brokers.framing import iterate_records
 from pythia_fast.drill.ledger import keys_of
-from pythia_fast.drill.receipts import LetterFile, receipt_of, receipts_in_file, with_receipts
+from pythia_fast.drill.receipts import LetterFile, keys_of_letters, receipt_of, receipts_in_file, with_receipts
 from pythia_fast.errors import ResultError
 from pythia_fast.results.outputs import OutputEncoder
-from pythia_fast.runtime.dead_letter_form import StoredLetter
+from pythia_fast.runtime.dead_letter_form import DeadLetter, StoredLetter, stored_letter
 
 KEYS = keys_of(np.array([0, 2]), np.array([7, 1 << 40]))
 
@@ -98,3 +98,15 @@ def test_dead_letters_are_read_once_and_whole(tmp_path: Path):
     assert file.letters() == letters[:1]
     path.write_bytes(b"x" * len(lines[0]) + lines[1] + lines[2])  # what was read is not looked at again
     assert file.letters() == letters
+
+
+def letter_of(partition: int, offset: int, payload: bytes) -> StoredLetter:
+    letter = DeadLetter(payload, None, b"", "t", partition, offset, -1, "too large", "", "", 1)
+    return stored_letter(letter, "app", "handler", "now")
+
+
+@pytest.mark.parametrize("result", [{"revenue": np.array([1.5, 2.5])}, [b"a", b"\xff"], None])
+def test_a_result_that_the_sink_refused_is_a_dead_letter_of_its_row(result: Any):
+    refused = [letter_of(-1, -1, payload or b"") for payload in payloads(with_receipts(result, KEYS, any_rows=False))]
+    letters = [*refused, letter_of(3, 9, b"a row"), letter_of(-1, -1, b"of nobody knows which row")]
+    assert sorted(keys_of_letters(letters)) == sorted([*KEYS.tolist(), int(keys_of(3, np.array([9]))[0])])

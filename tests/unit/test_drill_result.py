@@ -17,25 +17,28 @@ from pythia_fast.drill.result import (
 )
 
 KEYS = keys_of(1, np.arange(10))
+NONE = KEYS[:0]
 
 
 def test_an_account_that_balances_breaks_nothing():
-    assert promises_broken(balance(KEYS, KEYS[1:], KEYS[:1]), 0) == []
+    assert promises_broken(balance(KEYS, KEYS[1:], KEYS[:1]), NONE) == []
 
 
 def test_what_is_lost_repeated_or_foreign_is_told_with_the_first_positions():
-    lost, twice, foreign = promises_broken(balance(KEYS[:8], [*KEYS[7:], KEYS[7]], []), 0)
+    lost, twice, foreign = promises_broken(balance(KEYS[:8], [*KEYS[7:], KEYS[7]], []), NONE)
     assert lost.startswith("nothing is lost, but 7 rows came out nowhere: partition 1 offset 0; partition 1 offset 1")
     assert lost.endswith("partition 1 offset 4; ...")
     assert twice == "nothing comes twice, but 1 did: partition 1 offset 7"
     assert "2 positions came that did not: partition 1 offset 8; partition 1 offset 9" in foreign
 
 
-def test_repeats_are_allowed_up_to_their_bound():
-    account = balance(KEYS, [*KEYS, *KEYS[:3]], [])
-    assert promises_broken(account, 3) == []
-    (sentence,) = promises_broken(account, 2)
-    assert sentence.startswith("at most 2 rows come twice, but 3 did: ")
+def test_what_was_not_committed_may_come_once_more():
+    account = balance(KEYS, [*KEYS, *KEYS[3:]], [])
+    assert promises_broken(account, KEYS[3:]) == []
+    (sentence,) = promises_broken(account, KEYS[4:])
+    assert sentence == "nothing before the committed position comes twice, but 1 did: partition 1 offset 3"
+    (sentence,) = promises_broken(balance(KEYS, [*KEYS, *KEYS[8:], *KEYS[8:]], []), KEYS[8:])
+    assert sentence.startswith("the 2 rows from the committed position on come once more at most, but 4 times one did")
 
 
 def test_a_handler_that_gives_most_rows_up_shows_nothing():

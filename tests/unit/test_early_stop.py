@@ -34,6 +34,12 @@ def test_a_signal_that_was_lost_is_told_again(early: EarlyStop, number: signal.S
     assert heard == [number]
 
 
+def test_a_second_signal_ends_the_process_and_raises_nothing_where_the_first_one_is_told(early: EarlyStop) -> None:
+    with pytest.raises(StoppedBeforeStart):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert {signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)} == {signal.SIG_DFL}
+
+
 def test_without_a_signal_the_run_goes_on(early: EarlyStop) -> None:
     early.started(RunInfo(app="orders"))
     early.check()

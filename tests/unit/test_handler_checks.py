@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pythia_fast import App, KafkaConsumer, KafkaProducer
+from pythia_fast import App, FileConsumer, KafkaConsumer, KafkaProducer
 from pythia_fast.brokers.base import Sink, Source
 from pythia_fast.brokers.rabbitmq import RabbitMQConsumer
 from pythia_fast.brokers.rabbitmq_stream import RabbitMQStreamConsumer
@@ -111,6 +112,32 @@ def test_redis_streams_of_one_name_in_several_databases_are_several() -> None:
 
 def test_handlers_may_compete_for_a_queue() -> None:
     check(RabbitMQConsumer("orders"), RabbitMQConsumer("orders"))
+
+
+def test_two_handlers_of_one_named_pipe_are_refused_whatever_they_call_it(tmp_path: Path) -> None:
+    pipe, link, other = (tmp_path / name for name in ("pipe", "link", "other"))
+    os.mkfifo(pipe)
+    os.mkfifo(other)
+    link.symlink_to(pipe)
+    for name in (pipe, link, tmp_path / "." / ".." / tmp_path.name / "pipe"):
+        with pytest.raises(ConfigError, match=rf"'first' and 'second' both read {pipe}.*: each byte would reach"):
+            check(FileConsumer(pipe), FileConsumer(name, consumer_group="own"))
+    (tmp_path / "file").write_bytes(b"1\n")
+    check(FileConsumer(pipe), FileConsumer(other), FileConsumer("-"))
+    check(FileConsumer(tmp_path / "file"), FileConsumer(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("second", ["-", "/dev/stdin"])
+def test_two_handlers_of_standard_input_are_refused(second: str) -> None:
+    kept, (out, into) = os.dup(0), os.pipe()
+    try:
+        os.dup2(out, 0)
+        with pytest.raises(ConfigError, match="'first' and 'second' both read standard input"):
+            check(FileConsumer("-"), FileConsumer(second))
+    finally:
+        os.dup2(kept, 0)
+        for fd in (kept, out, into):
+            os.close(fd)
 
 
 @pytest.mark.parametrize("option", ["sink", "dead_letter"])

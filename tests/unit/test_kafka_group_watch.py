@@ -15,6 +15,7 @@ class Coordinator:
         self.rejoined = 0
         self.rebalances = False  #: as librdkafka sees it
         self.group = Group("rebalance", {"shop-1 at 10.0.0.1": 0})
+        self.trouble: Exception | None = None  #: that asking raises
         self.watch = GroupWatch(
             "g",
             45,
@@ -28,6 +29,8 @@ class Coordinator:
 
     def answer(self) -> Group:
         self.asked += 1
+        if self.trouble is not None:
+            raise self.trouble
         return self.group
 
     def rejoin(self) -> bool:
@@ -125,6 +128,13 @@ def test_a_member_that_cannot_leave_as_a_rebalance_begins_tries_again_at_the_loo
     coordinator.later(1.5 * LOOK_AGAIN_S)
     assert "This member leaves the group and joins it again" in (coordinator.look() or "")
     assert coordinator.rejoined == 1
+
+
+def test_a_question_that_fails_ends_in_a_sentence() -> None:
+    coordinator = Coordinator()
+    coordinator.trouble = KeyError("topic")
+    coordinator.later(ASK_AFTER_S)
+    assert "its coordinator does not tell why (KeyError: 'topic')" in (coordinator.look() or "")
 
 
 def test_a_rebalance_between_two_looks_begins_the_count_anew() -> None:

@@ -1,6 +1,7 @@
 """pythia_fast.results.kept_rows: what is sent on when a handler gave rows back."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -70,6 +71,44 @@ def test_rows_given_back_are_not_sent(handler: Handler, make: Any) -> None:
     assert kept is None if handler is ANY else kept is not None and kept.tolist() == [True, False, True, False, True]
 
 
+def _texts(kind: pa.DataType, *values: Any) -> pa.Array:
+    return pa.array([values[0], None, values[1], values[0], values[1]], kind)
+
+
+RUNS = pa.RunEndEncodedArray.from_arrays(pa.array([1, 3, 5]), pa.array(["a", None, "b"]))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        _texts(pa.string_view(), "a", "b" * 40),
+        _texts(pa.binary_view(), b"a", b"b" * 40),
+        _texts(pa.list_(pa.string_view()), ["a"], ["b" * 40, None]),
+        _texts(pa.struct({"x": pa.list_(pa.binary_view())}), {"x": [b"a"]}, {"x": [b"b" * 40]}),
+        _texts(pa.map_(pa.string_view(), pa.int8()), [("a", 1)], []),
+        pa.DictionaryArray.from_arrays([0, None, 1, 1, 0], pa.array(["a", "b"], pa.string_view())),
+        RUNS,
+        pa.RunEndEncodedArray.from_arrays(pa.array([1, 3, 5]), RUNS.values.cast(pa.string_view())),
+        pa.ListArray.from_arrays(range(6), RUNS),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_rows_given_back_are_not_sent_of_any_arrow_layout(values: pa.Array) -> None:
+    for column in (values, pa.chunked_array([values.slice(0, 2), values.slice(2)]), pa.concat_arrays([values] * 2)[5:]):
+        for given_back in (GIVEN_BACK, np.array([0, 4]), np.arange(5)):
+            result, _ = rows_to_send(SAME, {"a": column}, 5, given_back)
+            kept = [row for row in range(5) if row not in given_back]
+            assert sent(result) == sent({"a": [values.to_pylist()[row] for row in kept]})
+
+
+def test_rows_given_back_are_not_sent_of_a_polars_frame_as_arrow() -> None:
+    frame = pl.DataFrame({"s": ["a", None, "b", "c", "d"], "l": [["a"]] * 5}).with_columns(
+        c=pl.col("s").cast(pl.Categorical)
+    )
+    result, _ = rows_to_send(SAME, pa.table(frame), 5, GIVEN_BACK)
+    assert sent(result) == sent(frame[[0, 2, 4]])
+
+
 class Part(msgspec.Struct, rename="upper"):
     sizes: list[int]
     note: msgspec.Raw = msgspec.Raw()
@@ -134,17 +173,28 @@ def test_what_cannot_be_sent_is_refused(result: Any, says: str) -> None:
 
 
 class Fickle(list[Any]):
-    """A list that gives one item more than it says."""
+    """A list that gives other items than it holds, when it is walked."""
+
+    def __init__(self, length: int, items: Iterable[Any]) -> None:
+        super().__init__(["held"] * length)
+        self.items = items
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([*super().__iter__(), "more"])
+        return iter(self.items)
 
 
 def test_the_items_of_a_list_of_a_subclass_are_those_that_it_gives() -> None:
-    with pytest.raises(ResultError, match="batch of 3 rows and returned 4"):
-        rows_to_send(SAME, Fickle(["a", "b", "c"]), 3, NOTHING)
-    result, kept = rows_to_send(SAME, Fickle(["a", "b", "c"]), 4, GIVEN_BACK)
+    result, kept = rows_to_send(SAME, Fickle(4, "abcd"), 4, GIVEN_BACK)
     assert result == ["a", "c"]
     assert kept is not None
     assert kept.tolist() == [True, False, True, False]
-    assert sent(rows_to_send(ANY, Fickle(["a"]), 5, NOTHING)[0]) == sent(["a", "more"])
+    assert sent(rows_to_send(ANY, Fickle(2, "ab"), 5, NOTHING)[0]) == sent(["a", "b"])
+
+
+@pytest.mark.parametrize("handler", [SAME, ANY], ids=["same", "any"])
+@pytest.mark.parametrize(("items", "gives"), [(itertools.repeat("more"), "more"), ("abcd", "more"), ("ab", "2")])
+def test_a_list_of_a_subclass_gives_as_many_items_as_it_says(
+    handler: Handler, items: Iterable[Any], gives: str
+) -> None:
+    with pytest.raises(ResultError, match=f"the returned Fickle says that it has 3 values, and gives {gives}"):
+        rows_to_send(handler, Fickle(3, items), 3, NOTHING)

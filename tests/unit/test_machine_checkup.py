@@ -67,6 +67,8 @@ def test_a_followed_glob_keeps_its_files_open(tmp_path: object) -> None:
     machine = Machine(8, 16 << 30, 256)
     told(list(machine_findings([handler(source=source)], [1], machine)), "problem", "the limit is 256")
     assert bad(list(machine_findings([handler()], [1], machine))) == []
+    raised = Machine(8, 16 << 30, 256, most_open_files=500)
+    told(list(machine_findings([handler(source=source)], [1], raised)), "ok", "the limit is 500")
 
 
 def test_versions() -> None:

@@ -43,6 +43,13 @@ def test_what_is_none_is_refused_by_its_place(extras: dict[str, Any], told: str)
     assert told in str(raised.value)
 
 
+def test_keys_of_a_subclass_are_what_they_hold() -> None:
+    batch = Batch.decode(PAYLOADS, Row, keys=[np.bytes_(b"k"), None], headers=[{"h": np.bytes_(b"v")}, None])
+    assert list(batch.keys) == [b"k", None]
+    assert list(batch.headers) == [{"h": b"v"}, {}]
+    assert type(key_bytes("here", [np.bytes_(b"k")])[0]) is bytes
+
+
 def test_what_fits_is_taken() -> None:
     assert key_bytes("here", [b"k", None, b""]) == [b"k", None, b""]
     encoded = header_bytes("here", [None, {}, {"a": b"1", "b": None}])

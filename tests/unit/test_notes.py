@@ -64,6 +64,14 @@ def test_rows_that_fail_for_many_reasons_keep_one_of_each_type():
     assert sorted(index for note in read for index in note.indices().tolist()) == list(range(1365))
 
 
+def test_names_of_kept_columns_are_told_where_there_is_no_room_for_all_texts():
+    made = [RowErrors("failed", rows(i), f"{i}", 1, f"Error{i}", "\U0001f40d" * 8000) for i in range(100)]
+    kept = ["price", *("\U0001f40d" * 200 for _ in range(1000))]
+    read = round_trip(Notes(made, kept, "\U0001f40d" * 8000), 65536 + 4 * 100)
+    assert read.kept == ["price", *["\U0001f40d" * 80] * 7]
+    assert sorted(index for note in read.errors for index in note.indices().tolist()) == list(range(100))
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(["rejected", "failed", "killed"]), st.integers(1, 40), st.text(max_size=3000)),

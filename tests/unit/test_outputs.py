@@ -67,6 +67,14 @@ def test_a_dict_of_columns_becomes_one_object_a_row(encoding: Literal["json", "m
     ]
 
 
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+def test_names_of_a_str_subclass_are_what_they_hold(encoding: Literal["json", "msgpack"]) -> None:
+    result = {name: [1] for name in np.array(["a", "b"])} | {np.str_("__key__"): ["k"]}
+    (record,) = records(result, encoding)
+    assert record.key == b"k"
+    assert record.payload == records({"a": [1], "b": [1]}, encoding)[0].payload
+
+
 @pytest.mark.parametrize("n", [1, 15, 16, 300])
 def test_any_number_of_columns(n: int) -> None:
     result = {f"c{i}": np.array([i]) for i in range(n)}
@@ -252,6 +260,21 @@ class Counted:
         return self.values()
 
 
+class Endless:
+    """A column without a length, as a sparse matrix of SciPy."""
+
+    def __len__(self) -> int:
+        raise TypeError("ambiguous")
+
+
+class Name(str):
+    """A str that is equal to itself alone."""
+
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+    __hash__ = object.__hash__
+
+
 TWICE = pa.StructArray.from_arrays([[1, 2], [3, 4]], ["x", "x"])
 
 
@@ -262,6 +285,9 @@ TWICE = pa.StructArray.from_arrays([[1, 2], [3, 4]], ["x", "x"])
         ({"a": np.arange(3), "b": 1.0}, r"column 'b' is one float"),
         ({"a": np.array(5)}, r"column 'a' is one ndarray"),
         ({"a": "text"}, r"column 'a' is one str"),
+        ({"a": [1], "b": list}, r"column 'b' is one type"),
+        ({"a": [1], "b": Endless()}, r"column 'b' is a Endless, which has no length: ambiguous"),
+        ({Name("x"): [1], Name("x"): [1]}, r"more than one column 'x'"),
         ({"a": [1, 2], "b": {1, 2}}, r"column 'b' is a set, which has no order"),
         ({"a": frozenset([1])}, r"column 'a' is a frozenset"),
         ({"a": [1, 2], "b": Counted(lambda: itertools.count())}, r"'b' says that it has 2 values, and gives more"),
@@ -271,6 +297,8 @@ TWICE = pa.StructArray.from_arrays([[1, 2], [3, 4]], ["x", "x"])
         ({"a": np.array([1], "timedelta64")}, r"column 'a' is timedelta64: .* without a unit"),
         ({"a": [1], "__key__": np.array([0.5])}, r"__key__.* bytes, str or integers"),
         ({"a": [1], "__key__": np.array([1], "M8[s]")}, r"__key__.* bytes, str or integers, not datetime64\[s\]"),
+        ({"a": [1], "__key__": pa.array([True])}, r"__key__.* bytes, str or integers, not bool"),
+        ({"a": [1], "__key__": pd.array([True], "bool[pyarrow]")}, r"__key__.* bytes, str or integers, not bool"),
         (
             {"a": np.zeros(2, [("x", "i4"), ("y", "f8")])},
             r"column 'a' is a structured array.*: give its fields \(x, y\)",
@@ -338,6 +366,7 @@ BROKEN_TEXT = pa.Array.from_buffers(
             {"a": [1, 2, 3], "__key__": [0, True, 7]},
             "column '__key__', row 1: a key is bytes, str or an integer, not bool",
         ),
+        ({"a": [1, 2, 3], "__key__": [0, 10**5000, 7]}, "column '__key__', row 1: ValueError: Exceeds the limit"),
         ({"a": [1, 2, 3], "__key__": ["x", "\ud800", "z"]}, "column '__key__', row 1: a lone surrogate"),
         ({"a": [1, object(), 3], "b": ["x", "\ud800", "z"]}, "column 'a', row 1: TypeError"),
         ({"a": ["x", "x" * 2000, "z"]}, "row 1: its record takes 2020 bytes, but the output region .* holds 1000"),

@@ -14,6 +14,9 @@ from pythia_fast.errors import ResultError
 from pythia_fast.results.plain_values import OUT_OF_RANGE
 from tests.support.sent_rows import column, partly, records, rows
 
+TEXT_LISTS = pa.array([["a"], None, ["b" * 40]], pa.list_(pa.string_view()))
+RUNS = pa.RunEndEncodedArray.from_arrays(pa.array([2, 3]), pa.array(["a", None], pa.string_view()))
+
 ARROW = [
     (pa.array([1, None, 3], pa.int16()), [1, None, 3]),
     (pa.array([1.5, None, 2.5], pa.float16()), [1.5, None, 2.5]),
@@ -24,6 +27,9 @@ ARROW = [
     (pa.array([b"a", None, b""], pa.binary()), ["YQ==", None, ""]),
     (pa.array([b"a", None, b""], pa.binary_view()), ["YQ==", None, ""]),
     (pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"]),
+    (pa.DictionaryArray.from_arrays([0, None, 1], pa.array(["a", "b"], pa.string_view())), ["a", None, "b"]),
+    (pa.DictionaryArray.from_arrays([1, None, 1], TEXT_LISTS), [None, None, None]),
+    (RUNS, ["a", "a", None]),
     (pa.array([[1], None, []]), [[1], None, []]),
     (pa.array([1, None], pa.timestamp("s", "Europe/Berlin")), ["1970-01-01T00:00:01Z", None]),
     (pa.array([1999, None, 2], pa.timestamp("ns")), ["1970-01-01T00:00:00.000001Z", None, "1970-01-01T00:00:00Z"]),
@@ -138,6 +144,51 @@ def test_wide_polars_integers(dtype: str) -> None:
 
 
 NIGHT = "2020-01-01T00:00:00Z"
+EVE = datetime.datetime(2020, 1, 1)
+
+
+def _nested_instants() -> list[Any]:
+    naive, zoned = pa.timestamp("us"), pa.timestamp("us", "Europe/Berlin")
+    arrow = [
+        *(
+            pa.array([[EVE]], kind)
+            for kind in (pa.list_(naive), pa.list_(zoned), pa.large_list(naive), pa.list_(naive, 1))
+        ),
+        pa.array([{"at": [EVE]}], pa.struct({"at": pa.list_(naive)})),
+        pa.array([[("at", EVE)]], pa.map_(pa.string(), naive)),
+        pa.RunEndEncodedArray.from_arrays(pa.array([1]), pa.array([EVE], naive)),
+        pa.DictionaryArray.from_arrays([0], pa.array([[EVE]], pa.list_(naive))),
+        pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([EVE], naive)]),
+    ]
+    frames = [
+        pl.Series([[EVE]]),
+        pl.Series([{"at": EVE}]),
+        pl.Series([[EVE]], dtype=pl.Array(pl.Datetime("ms"), 1)),
+        pl.Series([[{"at": EVE}]]),
+        pl.Series([[EVE]]).cast(pl.List(pl.Datetime("us", "UTC"))).cast(pl.List(pl.Datetime("us", "Europe/Berlin"))),
+        pd.Series(arrow[0], dtype=pd.ArrowDtype(arrow[0].type)),
+    ]
+    return arrow + frames
+
+
+@pytest.mark.parametrize("values", _nested_instants(), ids=lambda v: str(getattr(v, "type", getattr(v, "dtype", ""))))
+def test_instants_inside_of_values_are_those_of_utc(values: Any) -> None:
+    def only(value: Any) -> Any:
+        while isinstance(value, (dict, list)):
+            *_, value = value.values() if isinstance(value, dict) else value
+        return value
+
+    assert only(column(values)) == NIGHT
+    assert only(column(values, "msgpack")) == EVE.replace(tzinfo=datetime.UTC)
+
+
+def test_datetimes_among_python_objects_are_sent_as_they_are() -> None:
+    plain = "2020-01-01T00:00:00"
+    assert column([[EVE], {"at": EVE}]) == [[plain], {"at": plain}]
+    assert column(pl.Series([EVE], dtype=pl.Object)) == [plain]
+    assert column(pd.Series([[EVE]])) == [[plain]]
+
+
 NIGHTS = pd.DatetimeIndex(["2020-01-01", None])
 
 

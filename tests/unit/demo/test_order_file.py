@@ -1,5 +1,8 @@
 """pythia_fast.demo.order_file: the demo's input is what it says, whole or not there."""
 
+import fcntl
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -64,6 +67,31 @@ def test_a_whole_file_is_not_written_again(tmp_path: Path) -> None:
     assert write_order_file(tmp_path, 1_000, tell=told.append) == path
     assert path.stat().st_mtime_ns == before
     assert told == []
+
+
+def test_two_that_are_made_at_once_in_one_folder_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, lock = threading.Semaphore(0), fcntl.flock
+
+    def flock(fd: int, operation: int) -> None:
+        asked.release()
+        lock(fd, operation)
+
+    told_first: list[int] = []
+    told_second: list[int] = []
+    second: list[Future[Path]] = []
+
+    def begin_second(rows: int) -> None:
+        told_first.append(rows)
+        if not second:
+            second.append(threads.submit(write_order_file, tmp_path, 250_000, tell=told_second.append))
+            assert all(asked.acquire(timeout=60) for _ in ("first", "second"))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with ThreadPoolExecutor(1) as threads:
+        path = write_order_file(tmp_path, 250_000, tell=begin_second)
+        assert second[0].result() == path
+    assert (told_first, told_second) == ([100_000, 200_000, 250_000], [])
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
 class _StopError(Exception):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+
 import pytest
 
-from pythia_fast import CircuitBreaker, RetryPolicy
-from pythia_fast.brokers.memory import MemoryMessage
+from pythia_fast import App, CircuitBreaker, MemoryConsumer, MemoryMessage, MemoryProducer, RetryPolicy
 from tests.support import memory_run
 from tests.support.memory_run import echo, sorted_ints
 
@@ -13,12 +16,15 @@ ROWS, BATCH_ROWS = 400, 100
 KEYS = 7
 
 
-def read(tmp_path, guilty: set[int], ordering: str):
-    """Run over batches of which each that holds a guilty row fails; (sink, dead letters)."""
+def read(tmp_path, guilty: set[int], ordering: str, *, deadly: frozenset[int] = frozenset(), **options):
+    """Run over batches; each that holds a guilty row fails, each with a deadly one kills. (sink, dead letters)"""
 
     def handler(batch):
-        if guilty & {int(payload) for payload in batch["payload"].tolist()}:
+        rows = {int(payload) for payload in batch["payload"].tolist()}
+        if guilty & rows:
             raise ConnectionError("the service does not take this one")
+        if deadly & rows:
+            os._exit(7)
         return echo(batch)
 
     _, sink, dead, _ = memory_run.run(
@@ -27,10 +33,10 @@ def read(tmp_path, guilty: set[int], ordering: str):
         [MemoryMessage(b"%d" % i, key=b"%d" % (i % KEYS)) for i in range(ROWS)],
         batch_size=BATCH_ROWS,
         batch_timeout=60,
-        workers=1,
         ordering=ordering,
         breaker=CircuitBreaker(failure_threshold=2, recovery_timeout=0.02),
         retry=RetryPolicy(max_attempts=2),
+        **{"workers": 1, **options},
     )
     return sink, dead
 
@@ -45,3 +51,61 @@ def test_rows_that_make_the_service_fail_do_not_keep_the_circuit_open(tmp_path, 
         for key in range(KEYS):
             in_lane = [row for row in map(int, sink.payloads) if row % KEYS == key]
             assert in_lane == sorted(in_lane)
+
+
+@pytest.mark.parametrize(
+    ("guilty", "ordering", "options"),
+    [
+        ({50, 150, 250, 350}, "unordered", {"max_batches_per_process": 1}),
+        ({10, 90, 110, 190, 210, 290, 310, 390}, "unordered", {"workers": 2}),
+        ({0, 99, 100, 199, 200, 299, 300, 399}, "unordered", {}),
+        ({0, 100, 200, 300}, "key", {}),
+    ],
+    ids=["recycled processes", "two processes", "first and last rows", "first rows of lanes"],
+)
+def test_they_are_found_wherever_they_stand_and_whoever_looks(tmp_path, guilty, ordering, options):
+    sink, dead = read(tmp_path, guilty, ordering, **options)
+    assert {int(payload) for payload in dead.payloads} == guilty
+    assert sorted_ints(sink) == [row for row in range(ROWS) if row not in guilty]
+
+
+@pytest.mark.parametrize("ordering", ["unordered", "key"])
+@pytest.mark.parametrize(("fails", "kills"), [(150, 160), (160, 150), (150, 151)])
+def test_one_that_kills_beside_one_that_makes_the_service_fail_are_both_given_up(tmp_path, ordering, fails, kills):
+    sink, dead = read(tmp_path, {fails}, ordering, deadly=frozenset({kills}))
+    assert {int(payload) for payload in dead.payloads} == {fails, kills}
+    assert sorted_ints(sink) == [row for row in range(ROWS) if row not in (fails, kills)]
+
+
+def test_rows_that_come_later_tell_that_the_service_is_there(tmp_path):
+    """On a slow topic there is nothing in hand but the row that makes it fail."""
+    source = MemoryConsumer(keep_open=True)
+    sent = threading.Event()
+
+    def send():
+        for row in range(40):
+            source.send(b"%d" % row)
+            time.sleep(0.15)
+        sent.set()
+        source.end()
+
+    def handler(batch):
+        if b"4" in batch["payload"].tolist():
+            raise ConnectionError("the service does not take this one")
+        return echo(batch)
+
+    app, sink, dead = App("test"), MemoryProducer(), MemoryProducer()
+    app.batch_handler(
+        source=source,
+        sink=sink,
+        dead_letter=dead,
+        decoder="raw",
+        breaker=CircuitBreaker(failure_threshold=2, recovery_timeout=0.1),
+    )(handler)
+    sender = threading.Thread(target=send)
+    sender.start()
+    app.run(workers=1, until="end", state_dir=tmp_path / "state")
+    sender.join()
+    assert sent.is_set()
+    assert dead.payloads == [b"4"]
+    assert sorted_ints(sink) == [row for row in range(40) if row != 4]

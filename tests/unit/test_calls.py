@@ -10,7 +10,7 @@ from pythia_fast._ext.batch_memory import ColumnTooLargeError
 from pythia_fast._ext.plan import Plan
 from pythia_fast._ext.ring import CIRCUIT_CLOSED, CIRCUIT_FAILING, CIRCUIT_HALF_OPEN, CIRCUIT_OPEN
 from pythia_fast.errors import HandlerError, OutputValueError
-from pythia_fast.pool.calls import Calls, Doubt, Probes
+from pythia_fast.pool.calls import PARTS_IN_A_ROW, Calls, Doubt, probe_part
 from pythia_fast.pool.notes import Notes, write_notes
 from pythia_fast.pool.search import Search
 from tests.support.ring_feed import make_arena
@@ -18,10 +18,10 @@ from tests.support.ring_feed import make_arena
 MAX_ATTEMPTS = 3
 
 
-def make(circuit=CIRCUIT_CLOSED, **options):
+def make(circuit=CIRCUIT_CLOSED, failed_probes=0, **options):
     arena = make_arena(Plan(None))
-    arena.set_circuit(circuit)
-    return Calls(CircuitBreaker(**options), arena, MAX_ATTEMPTS, Probes(ordered=False))
+    arena.set_circuit(circuit, failed_probes)
+    return Calls(CircuitBreaker(**options), arena, MAX_ATTEMPTS)
 
 
 def told(calls):
@@ -189,55 +189,101 @@ def test_a_circuit_that_is_no_more_closed_ends_the_search():
     assert calls.left_out(MAX_ATTEMPTS) == calls.spent(MAX_ATTEMPTS) == MAX_ATTEMPTS - 1
 
 
-def parts(ordered, rows=16):
-    """What each of ten probes tries that fail, one after the other."""
-    every, tried = np.arange(rows, dtype=np.uint32), []
-    for failed in range(10):
-        part, others = Probes(ordered, failed).part(every)
-        assert sorted([*part, *others]) == every.tolist()
-        tried.append((int(part[0]), int(part[-1]) + 1))
-    return tried
+def test_each_probe_that_follows_a_failed_one_tries_a_quarter_of_the_rows_from_another_place():
+    tried = [probe_part(4096, failed, None) for failed in range(1, 12)]
+    assert [len(part) for part in tried] == [1024, 256, 64, 16, 4, 1, 1, 1, 1, 1, 1]
+    assert [int(part[0]) for part in tried[:3]] == [1536, 960, 3024]
+    firsts = {int(part[0]) for part in tried[5:]}
+    assert len(firsts) == 6
+    assert all(0 <= first < 4096 for first in firsts)
+    assert probe_part(1, 7, None).tolist() == [0]
 
 
-def test_each_probe_that_follows_a_failed_one_tries_fewer_rows():
-    assert parts(ordered=True)[:6] == [(0, 16), (0, 8), (0, 4), (0, 2), (0, 1), (0, 1)]
-    assert parts(ordered=False)[:6] == [(0, 16), (0, 8), (8, 16), (0, 4), (12, 16), (0, 2)]
-    assert parts(ordered=False, rows=1) == [(0, 1)] * 10
+@pytest.mark.parametrize("guilty", [{0}, {99}, {0, 99}, {0, 50, 99}, set(range(90))])
+def test_a_part_without_the_rows_at_fault_is_found_in_a_few_probes(guilty):
+    needed = next(n for n in range(1, 200) if not guilty & set(probe_part(100, n, None).tolist()))
+    assert needed <= 16
 
 
-def groups_of(calls, *groups):
-    return [(rows.tolist(), given) for rows, given in calls.in_parts(list(groups))]
+def test_where_lanes_have_an_order_a_part_has_the_first_rows_of_some_of_them():
+    lane_of = np.arange(40) % 8
+    seen = set()
+    for failed in range(1, 9):
+        part = probe_part(40, failed, lane_of)
+        assert part.tolist() == sorted(part.tolist())
+        for lane in np.unique(lane_of[part]):
+            ours = part[lane_of[part] == lane]
+            assert ours.tolist() == np.flatnonzero(lane_of == lane)[: len(ours)].tolist()
+        seen.add(int(lane_of[part[0]]))
+    assert len(seen) > 3
 
 
-def test_a_probe_after_a_failed_one_begins_with_a_part_which_tells_whether_the_service_is_there():
-    rows, others = np.arange(8, dtype=np.uint32), np.arange(8, 10, dtype=np.uint32)
-    calls = make(CIRCUIT_OPEN)
-    assert groups_of(calls, (rows, 1), (others, 0)) == [(rows.tolist(), 1), ([8, 9], 0)]
+class NoOrder:
+    """Stands for the lanes of rows that have none."""
+
+    def of(self, rows):
+        return None
+
+    def none_of(self, rows, others):
+        return np.arange(len(rows))
+
+
+def test_only_a_probe_that_follows_a_failed_one_is_small_and_not_of_a_batch_that_killed():
+    assert not make(CIRCUIT_CLOSED, 3).is_small_probe
+    assert not make(CIRCUIT_OPEN, 0).is_small_probe
+    calls = make(CIRCUIT_OPEN, 1)
+    assert calls.is_small_probe
+    calls.by_parts = True
+    assert not calls.is_small_probe
+
+
+def test_a_small_probe_that_is_answered_leaves_the_other_rows_to_the_next_round():
+    calls = make(CIRCUIT_OPEN, 2)
+    number, chosen = calls.part_of([np.arange(64, dtype=np.uint32), np.arange(64, 70, dtype=np.uint32)], NoOrder())
+    assert (number, len(chosen), calls.tried) == (0, 4, 4)
+    calls.ended(None)
+    assert calls.left_rows
+    assert (told(calls), calls.wait_ns) == (("answered", ""), 0)
+
+
+@pytest.mark.parametrize(("failed", "report"), [(1, "smaller"), (3, "outage")])
+def test_a_part_of_several_rows_that_fails_asks_for_a_smaller_one_and_costs_nothing(failed, report):
+    calls = make(CIRCUIT_OPEN, failed)
+    calls.part_of([np.arange(64, dtype=np.uint32)], NoOrder())
     calls.ended(ConnectionError("no"))
-    assert told(calls)[0] == "outage"
-    probe = Calls(calls.breaker, calls.arena, MAX_ATTEMPTS, calls.probes)
-    assert groups_of(probe, (rows, 1), (others, 0)) == [([0, 1, 2, 3], 1), ([4, 5, 6, 7], 1), ([8, 9], 0)]
-    probe.ended(None)
-    assert groups_of(probe, (others, 0)) == [([8, 9], 0)]
-    probe.ended(ConnectionError("no"))
-    assert (probe.spent(1), probe.used_up(MAX_ATTEMPTS)) == (1, True)
-    assert told(probe)[0] == "answered"
-    assert probe.probes.failed == 0
+    assert (calls.spent(1), calls.used_up(MAX_ATTEMPTS), calls.left_rows) == (0, False, False)
+    assert told(calls) == (report, "ConnectionError: no")
 
 
-def test_a_part_that_fails_is_an_outage_that_costs_nothing():
-    calls = make(CIRCUIT_OPEN)
-    calls.probes.failed = 1
-    calls.ended(ConnectionError("no"))
-    assert (calls.spent(1), calls.used_up(MAX_ATTEMPTS)) == (0, False)
-    assert told(calls)[0] == "outage"
-    assert calls.probes.failed == 2
+def test_after_every_second_failed_probe_the_rows_leave_a_newly_read_batch_the_start():
+    waits = []
+    for failed in range(4):
+        calls = make(CIRCUIT_OPEN, failed, recovery_timeout=0.5)
+        calls.ended(ConnectionError("no"))
+        waits.append(calls.wait_ns / 1e9)
+    assert waits == pytest.approx([1.1, 0.1, 1.1, 0.1])
 
 
-def test_calls_that_are_no_probe_are_of_all_rows():
-    rows = np.arange(8, dtype=np.uint32)
-    calls = Calls(CircuitBreaker(), make().arena, MAX_ATTEMPTS, Probes(ordered=False, failed=3))
-    assert groups_of(calls, (rows, 1)) == [(rows.tolist(), 1)]
-    calls.ended(ConnectionError("no"))
-    told(calls)
-    assert calls.probes.failed == 3
+def test_parts_of_a_batch_that_killed_end_its_round_where_several_in_a_row_meet_an_outage():
+    calls = make()
+    calls.by_parts = True
+    for part in range(PARTS_IN_A_ROW):
+        assert not calls.outage
+        calls.ended(ConnectionError("no"))
+        assert calls.costs_an_attempt == (part == 0)
+        calls.part_ended(0)
+    assert told(calls) == ("outage", "ConnectionError: no")
+
+
+def test_a_part_that_is_answered_between_tells_that_the_service_is_there():
+    calls = make()
+    calls.by_parts = True
+    for _ in range(2 * PARTS_IN_A_ROW):
+        answers = calls.answers
+        calls.ended(ConnectionError("no"))
+        calls.part_ended(answers)
+        answers = calls.answers
+        calls.ended(None)
+        calls.part_ended(answers)
+    assert told(calls) == ("answered", "")
+    assert calls.wait_ns > 0

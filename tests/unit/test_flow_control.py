@@ -9,6 +9,7 @@ import pytest
 from pythia_fast import CircuitBreaker, DeadLetterLimit
 from pythia_fast._ext.intake import GATE_OPEN
 from pythia_fast._ext.ring import CIRCUIT_CLOSED
+from pythia_fast.errors import HandlerError
 from pythia_fast.runtime import flow
 from pythia_fast.runtime.flow import PROBE_ROWS, FlowControl
 
@@ -20,19 +21,24 @@ class Arena:
 
     def __init__(self) -> None:
         self.circuit = CIRCUIT_CLOSED
+        self.failed_probes = 0
         self.batches: list[tuple[int, int]] = []
+        self.waits_long = False  #: all that is in hand
 
     def live(self):
         return self.batches
 
-    def set_circuit(self, word):
-        self.circuit = word
+    def in_hand(self, seconds):
+        return bool(self.batches) and not self.waits_long
+
+    def set_circuit(self, word, failed_probes=0):
+        self.circuit, self.failed_probes = word, failed_probes
 
 
 class Runtime:
     """A handler's FlowControl, what its intake was told, and a clock."""
 
-    def __init__(self, monkeypatch, **options) -> None:
+    def __init__(self, monkeypatch, *, bounded=False, **options) -> None:
         options = {"dead_letter_limit": None, "breaker": None, **options}
         self.arena = Arena()
         self.gates: list[int] = []
@@ -42,7 +48,7 @@ class Runtime:
         self.flow = FlowControl(
             SimpleNamespace(name="handler", **options),
             self.arena,
-            bounded=False,
+            bounded=bounded,
             admit=self.gates.append,
             log=self.lines.append,
         )
@@ -146,6 +152,46 @@ def test_a_half_open_circuit_has_another_batch_read_where_the_one_it_waits_for_i
     runtime.arena.batches = []
     runtime.turn()
     assert runtime.gates == [0, PROBE_ROWS, PROBE_ROWS]
+
+
+def test_a_half_open_circuit_has_another_batch_read_where_all_in_hand_waits_for_long(monkeypatch):
+    """The probe may be lost to a death while others wait for a backoff of minutes."""
+    runtime = Runtime(monkeypatch, breaker=CircuitBreaker(failure_threshold=1, recovery_timeout=1))
+    runtime.arena.batches = [(0, 0)]
+    runtime.flow.reported("outage", "ConnectionError")
+    runtime.turn(after_s=1.0)
+    assert (runtime.flow.circuit, runtime.gates[-1]) == ("half-open", 0)  # that batch is the probe
+    runtime.arena.waits_long = True
+    runtime.turn()
+    assert runtime.gates[-1] == PROBE_ROWS
+
+
+def test_after_a_probe_that_failed_the_next_one_is_a_batch_that_is_read_for_it(monkeypatch):
+    runtime = Runtime(monkeypatch, breaker=CircuitBreaker(failure_threshold=1, recovery_timeout=1))
+    runtime.arena.batches = [(0, 0)]
+    runtime.flow.reported("outage", "ConnectionError")
+    admitted = []
+    for probe in range(4):
+        runtime.turn(after_s=1.0)
+        assert (runtime.flow.circuit, runtime.arena.failed_probes) == ("half-open", probe)
+        admitted.append(runtime.gates[-1])
+        runtime.flow.reported("outage", "ConnectionError")
+    assert admitted == [0, PROBE_ROWS, 0, PROBE_ROWS]
+
+
+def test_a_part_of_several_rows_that_failed_does_not_count_as_in_vain(monkeypatch):
+    breaker = CircuitBreaker(failure_threshold=1, recovery_timeout=1, probes=2)
+    runtime = Runtime(monkeypatch, bounded=True, breaker=breaker)
+    runtime.flow.reported("outage", "ConnectionError")
+    for _ in range(5):
+        runtime.turn(after_s=1.0)
+        runtime.flow.reported("smaller", "ConnectionError")
+    runtime.turn(after_s=1.0)
+    runtime.flow.reported("outage", "ConnectionError")
+    runtime.turn(after_s=1.0)
+    runtime.flow.reported("outage", "ConnectionError")
+    with pytest.raises(HandlerError):
+        runtime.turn(after_s=1.0)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from pythia_fast import pool as package
 from pythia_fast._ext.ring import Arena
 from pythia_fast.pool.identity import AppChangedError, AppIdentity
 from pythia_fast.pool.main_guard import made_under_guard
@@ -28,6 +29,7 @@ class ForkedChildren:
 
     def main(self, pool: int, seat: int, recycles: Callable[[str], None]) -> str:
         handler, arena = self._pools[pool]
+        package.serving = True
         return serve(handler, arena, seat, recycles)
 
 
@@ -98,6 +100,7 @@ class ImportedChildren:
 
     def main(self, pool: int, seat: int, recycles: Callable[[str], None]) -> str:
         handler, arena = self.load()[pool]
+        package.serving = True
         return serve(handler, arena, seat, recycles)
 
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pythia_fast import pool
 from pythia_fast._ext.spare import wait_for_place
 from pythia_fast.pool.crash_text import leave_lacking
 from pythia_fast.pool.forked import leave_if_forked, outlive_signals
@@ -34,7 +33,6 @@ def serve(handler: Handler, arena: Arena, seat: int, recycles: Callable[[str], N
     ``setup()`` raises is raised here.
     """
     pid = os.getpid()
-    pool.serving = True
     outlive_signals()
     call = handler.adapter.build()
     gc.freeze()  # what there is now stays: later collections need not look at it

@@ -134,15 +134,22 @@ cdef class AvroDecoder(NativeDecoder):
         """Ask for the program of the payload that was met last with a number not known before."""
         self.know(self.native.asked, self.ask(self.native.asked))
 
+    def forget_refusals(self):
+        found = {number: program for number, program in self.programs.items() if program is not None}
+        if len(found) < len(self.programs):
+            self._set(found)
+
     def know(self, uint32_t number, AvroProgram program):
         """Read what has this number with this program, or refuse it where there is none."""
+        if program is not None and program.plan is not self.plan:
+            raise ValueError("a program of another plan")
+        self._set(self.programs | {number: program})
+
+    cdef int _set(self, dict programs) except -1:
         cdef pf_avro_known *table
         cdef AvroProgram known
         cdef uint32_t n = 0
-        if program is not None and program.plan is not self.plan:
-            raise ValueError("a program of another plan")
-        programs = self.programs | {number: program}
-        table = <pf_avro_known *>calloc(len(programs), sizeof(pf_avro_known))
+        table = <pf_avro_known *>calloc(len(programs) + 1, sizeof(pf_avro_known))
         if table == NULL:
             raise MemoryError()
         for key in sorted(programs):
@@ -155,6 +162,7 @@ cdef class AvroDecoder(NativeDecoder):
         self._known = table
         self.native.known = table
         self.native.n_known = n
+        return 0
 
     def __dealloc__(self):
         free(self._known)

@@ -29,9 +29,9 @@ from libc.string cimport memcpy
 from pythia_fast._ext.decoder cimport (
     PF_DECODED,
     PF_FULL,
-    PF_UNKNOWN,
     PF_REASON_NULL,
     PF_REFUSED,
+    PF_UNKNOWN,
     NativeDecoder,
     pf_decoder,
     pf_refusal,
@@ -370,6 +370,7 @@ def decode_rows(BatchMemory whole not None, NativeDecoder decoder not None, cons
         keys.append(None if source.key_size < 0 else raw[source.key_at:source.key_at + <uint32_t>source.key_size])
         headers.append(raw[source.headers_at:source.headers_at + source.headers_size])
         timestamps.append(source.timestamp_ms)
+    decoder.forget_refusals()
     part, refusals = decode_private(whole.layout.plan, decoder, payloads, keys, headers, timestamps)
     if refusals:
         raise RuntimeError(f"a payload that was a row is refused when it is decoded again: {refusals[0]}")

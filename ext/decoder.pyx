@@ -8,3 +8,6 @@ cdef class NativeDecoder:
     def learn(self):
         """Ask for what the decoder needs to go on after PF_UNKNOWN. Only decoders that give that answer have this."""
         raise NotImplementedError(f"{type(self).__name__} has all that it needs")
+
+    def forget_refusals(self):
+        """What could not be learned is asked for again: rows are decoded again that were rows to another process."""

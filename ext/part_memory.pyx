@@ -65,6 +65,7 @@ cdef class PartMemory:
         self.last = part
         columns = self.layout.empty_columns()
         columns.base = part.base
+        decoder.forget_refusals()
         while outcome == PF_UNKNOWN:
             with nogil:
                 outcome = _decode(

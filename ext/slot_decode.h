@@ -48,8 +48,8 @@ static int pf_decode_message(const pf_arena *arena, pf_slot *slot, const pf_mess
 }
 
 /* Decode all messages of the slot: PF_DECODED; PF_FULL when its columns have no room for all rows at once, or PF_UNKNOWN:
- * then nothing is said about the batch.  With `sift`, each row takes the place of the one before it, so that only one must fit (one that does
- * not is refused): the columns are then good for nothing, but which messages are rows is known. */
+ * then nothing is said about the batch.  With `sift`, each row takes the place of the one before it, so that only one
+ * must fit (one that does not is refused): the columns are then good for nothing, but which messages are rows is known. */
 static int pf_decode_messages(const pf_arena *arena, pf_slot *slot, pf_columns columns, pf_decoder *decoder, int sift) {
     pf_message *messages = pf_slot_messages(arena, slot);
     pf_message *good = (pf_message *)((uint8_t *)slot + arena->good_at);

@@ -10,7 +10,6 @@ cdef extern from "decoder.h" nogil:
         PF_FULL
         PF_UNKNOWN
         PF_REASON_NULL
-        PF_REASON_WRITER_SCHEMA
     ctypedef struct pf_refusal:
         uint8_t reason
         uint8_t found

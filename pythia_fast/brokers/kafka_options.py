@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Literal, get_args
 
 from pythia_fast import options as options_  # the word is taken here by librdkafka's
@@ -86,11 +87,16 @@ def option_values(
     return values
 
 
-def _first_name(name: str) -> str:
-    """The one by which librdkafka knows an option that has two."""
+@cache
+def _aliases() -> dict[str, str]:
     from pythia_fast._ext import librdkafka
 
-    return librdkafka.option_aliases().get(name, name)
+    return librdkafka.option_aliases()
+
+
+def _first_name(name: str) -> str:
+    """The one by which librdkafka knows an option that has two."""
+    return _aliases().get(name, name)
 
 
 def _option_name(where: str, given: str, *, as_keyword: bool) -> str:

@@ -7,13 +7,16 @@ import random
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from fastavro.schema import parse_schema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pythia_fast._ext.avro_decoder import AvroDecoder
+from pythia_fast._ext.batch_memory import decode_private, decode_rows
 from pythia_fast._ext.decoder_probe import DECODED, FULL, REFUSED, DecoderProbe
+from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast._ext.plan import Layout, Plan
 from pythia_fast.avro.writer import Writer
 from pythia_fast.errors import SchemaError
@@ -171,3 +174,21 @@ def test_a_list_without_end_that_takes_no_bytes_fills_its_column_and_no_more() -
     probe = DecoderProbe(Layout(plan, 4, 64), AvroDecoder(plan, writer.program()))
     assert probe.decode(b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f\x00")[0] == FULL
     assert probe.decode(b"\x06\x00")[0] == DECODED
+
+
+def test_rows_of_another_process_are_decoded_though_this_one_was_refused_their_schema_before() -> None:
+    """A registry may have answered too early for this process, and in time for the one that died with the batch."""
+    plan = Plan(Order)
+    program = Writer(WRITER, plan).program()
+    payloads = [b"\x00\x00\x00\x00\x07" + PLAIN] * 3
+    batch, refusals = decode_private(plan, AvroDecoder(plan, ask=lambda number: program), payloads, None, None, None)
+    assert (batch.rows, refusals) == (3, [])
+    late = AvroDecoder(plan, ask=lambda number: program)
+    late.know(7, None)
+    assert decode_private(plan, late, payloads, None, None, None)[0].rows == 0
+    assert decode_rows(batch, late, np.array([0, 2], np.uint32), 1).rows == 2
+    late.know(7, None)
+    parts = PartMemory(plan, 4, 64)
+    part = parts.decode(batch, late, np.array([1], np.uint32), 1)
+    assert part is not None
+    assert part.rows == 1

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pythia_fast import options
 from pythia_fast.avro.writer import Writer
 from pythia_fast.errors import ConfigError, RegistryError, SchemaError
 
@@ -42,7 +41,9 @@ class Registry:
 
     def __repr__(self) -> str:
         """Without what may be a password."""
-        return "a registry" if self._config is None else options.spell(str(self._config["url"]).rpartition("@")[2])
+        return (
+            "schema registry" if self._config is None else f"schema registry {self._config['url'].rpartition('@')[2]}"
+        )
 
     def writer(self, number: int, plan: Plan) -> Writer | str:
         """The schema of this number against the columns of a plan; why it reads nothing, where that is final.

@@ -186,7 +186,7 @@ def test_what_is_no_registry_is_refused_where_it_is_declared(given):
 
 def test_a_url_is_shown_without_its_password(registry):
     address = registry.url.removeprefix("http://")
-    assert repr(Avro(registry=f"http://user:secret@{address}")) == f"Avro('{address}')"
+    assert repr(Avro(registry=f"http://user:secret@{address}")) == f"Avro(schema registry {address})"
     App("shop").batch_handler(
         source=memory_run.MemoryConsumer([]), schema=Order, decoder=Avro(registry=registry.url), name="score"
     )(lambda batch: None)

@@ -413,6 +413,11 @@ cdef class KafkaReaderNative(NativeSource):
         self._check_open()
         self._state.end_not_before_ns = INT64_MAX if seconds is None else pf_kafka_now_ns() + <int64_t>(seconds * 1e9)
 
+    def await_topic(self, bint awaited):
+        """Bounded: it is not the end, whatever was read, for a topic is to come."""
+        self._check_open()
+        self._state.awaits_topic = awaited
+
     def fail(self):
         """From now on poll returns PF_SOURCE_FAILED."""
         self._check_open()

@@ -265,7 +265,7 @@ static uint32_t fetch(pf_kafka_source *self)
 
 static int reached_end(pf_kafka_source *self)
 {
-    if (!self->bounded || self->partitions.n_done < self->partitions.n_assigned)
+    if (!self->bounded || self->awaits_topic || self->partitions.n_done < self->partitions.n_assigned)
         return 0;
     return self->partitions.n_assigned > 0 || pf_kafka_now_ns() >= self->end_not_before_ns;
 }

@@ -40,6 +40,7 @@ typedef struct {
     int (*is_hurried)(void *asked); /* whether to wait for the network no longer; NULL: never */
     void *asked;
     uint32_t bounded;
+    uint32_t awaits_topic; /* bounded: partitions that nobody has yet are read, too, so it is not the end */
     uint32_t values_in_place; /* values lie in the record they came in (kafka_headers.h) */
     int64_t end_not_before_ns; /* bounded: an empty assignment means "all done" only from then on */
     int64_t check_at_ns;       /* return PF_SOURCE_CALL once this has passed; 0: never */

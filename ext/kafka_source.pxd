@@ -38,6 +38,7 @@ cdef extern from "kafka_source.h" nogil:
         int (*is_hurried)(void *asked) noexcept nogil
         void *asked
         uint32_t bounded
+        uint32_t awaits_topic
         uint32_t values_in_place
         int64_t end_not_before_ns
         int64_t check_at_ns

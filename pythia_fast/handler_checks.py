@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pythia_fast.brokers.group_share import GROUP_VARIABLE
 from pythia_fast.errors import ConfigError
+from pythia_fast.private import PRIVATE_MODE
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler
@@ -112,12 +113,31 @@ def check_report(report: Path, handlers: Iterable[Handler], state_dir: Path) -> 
             raise ConfigError(
                 f"the report would replace what runs keep in {state_dir / own}: give it a file of its own"
             )
+    handlers = list(handlers)
     for handler in handlers:
         for what, path in _files_of(handler, state_dir):
             if is_same_file(report, path):
                 raise ConfigError(
                     f"the report would replace {path}, {what} of handler {handler.name!r}: give it a file of its own"
                 )
+    _check_that_none_reads(report, handlers)
+
+
+def _check_that_none_reads(report: Path, handlers: Sequence[Handler]) -> None:
+    """Raise ConfigError where the report would be a file that a glob of a source matches, which is not there yet."""
+    try:
+        os.close(os.open(report, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE))
+    except OSError:
+        return  # it is there, and has been compared; or it cannot be made, which is told when it is written
+    try:
+        for handler in handlers:
+            if any(is_same_file(report, path) for path in handler.source.files()):
+                raise ConfigError(
+                    f"the report {report} would be read as rows by handler {handler.name!r}, whose source, "
+                    f"{handler.source.describe()}, matches it: give it a name or a folder that no source matches"
+                )
+    finally:
+        os.unlink(report)
 
 
 def _files_of(handler: Handler, state_dir: Path) -> Iterator[tuple[str, str | Path]]:

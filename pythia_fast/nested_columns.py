@@ -13,7 +13,31 @@ from pythia_fast.offsets_column import OffsetsColumn
 from pythia_fast.selection import BoolArray, bits_at, bits_between, bits_to_mask, row_indices, without_nulls
 
 
-class StructColumn(Mapping[str, Any]):
+class _ComparedWithNone:
+    """``column == None`` is a mask of the nulls, as of every column; nested values are not compared row by row."""
+
+    __slots__ = ()
+
+    @property
+    def valid(self) -> BoolArray:
+        raise NotImplementedError
+
+    def __eq__(self, other: object) -> BoolArray:  # type: ignore[override]
+        """bool[n]: the nulls. Raises TypeError for anything but None, for which Python would say one plain False."""
+        if other is None:
+            return ~self.valid
+        raise TypeError(
+            f"a {type(self).__name__} is compared with None only, not with {type(other).__name__}: compare its values"
+        )
+
+    def __ne__(self, other: object) -> BoolArray:  # type: ignore[override]
+        """bool[n]: the rows with a value, for ``!= None``."""
+        return ~self.__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class StructColumn(_ComparedWithNone, Mapping[str, Any]):  # type: ignore[misc]
     """The Structs inside a list: one column a field, ``column["sku"]``, all of one length."""
 
     __slots__ = ("_fields", "_n", "_spec", "validity")
@@ -86,7 +110,7 @@ class StructColumn(Mapping[str, Any]):
         return f"<StructColumn of {self._n}: {', '.join(self._fields)}>"
 
 
-class ListColumn(OffsetsColumn):
+class ListColumn(OffsetsColumn, _ComparedWithNone):
     """Lists of any length: ``values[offsets[i]:offsets[i + 1]]`` are those of row i.
 
     ``values``: an array, a StringColumn, BytesColumn, StructColumn or another

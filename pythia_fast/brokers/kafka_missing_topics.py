@@ -6,7 +6,7 @@ What matches a pattern is the group's business: see kafka_group_watch.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from pythia_fast.brokers.trouble_log import TroubleLog
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 UNKNOWN_TOPIC_OR_PART = 3
 ANSWER_MS = 1000
+DEALT_S = (
+    30.0  #: a group has its partitions dealt anew, once a topic exists that it named: at the next look at the topics
+)
 
 
 class MissingTopics:
@@ -42,6 +45,7 @@ class MissingTopics:
         self._troubles = troubles
         self._log = log
         self._since: dict[str, float] = {}
+        self._appeared: dict[str, float] = {}  #: when it was seen to exist
 
     def __bool__(self) -> bool:
         return bool(self._since)
@@ -50,11 +54,26 @@ class MissingTopics:
         """Ask the broker which of them exist."""
         for topic in self._names:
             _, error = self._native.partition_count(topic, ANSWER_MS)
-            if error == UNKNOWN_TOPIC_OR_PART:
-                self._since.setdefault(topic, time.monotonic())
-                self._troubles.tell(f"kafka: topic {topic} does not exist at {self._servers}; waiting")
-            elif error == 0 and self._since.pop(topic, None) is not None:
-                self._log(Routine(f"kafka: topic {topic} exists now"))
+            self.answered(topic, error)
+
+    def answered(self, topic: str, error: int) -> None:
+        """What the broker says of a topic, by which it was asked for."""
+        if error == UNKNOWN_TOPIC_OR_PART and not topic.startswith("^"):
+            self._since.setdefault(topic, time.monotonic())
+            self._troubles.tell(f"kafka: topic {topic} does not exist at {self._servers}; waiting")
+        elif error == 0 and self._since.pop(topic, None) is not None:
+            self._appeared[topic] = time.monotonic()
+            self._log(Routine(f"kafka: topic {topic} exists now"))
+
+    def to_come(self, known: Collection[str]) -> bool:
+        """Whether one of them is still to be read: it does not exist, or its group has not dealt it out yet.
+
+        ``known``: topics whose ends this reader knows. Those that were dealt to other members are waited for in vain,
+        for ``DEALT_S``.
+        """
+        dealt = time.monotonic() - DEALT_S
+        waited = [*self._since, *(topic for topic, since in self._appeared.items() if since > dealt)]
+        return any(topic not in known for topic in waited)
 
     def failure(self, limit_s: float | None) -> str | None:
         """Why the run is to end, once one has been missing for so long; None: it is not, or there is no limit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -78,6 +79,10 @@ def option_values(
             raise options_.refusal(where, given, value, "it must be a string, a number or a bool")
         if "\0" in str(value):
             raise options_.refusal(where, given, value, "no option of librdkafka holds a NUL")
+        if first_name in _FRACTIONS and _is_endless(value):
+            raise options_.refusal(
+                where, given, value, "it must be a number"
+            )  # librdkafka takes them, and is at a loss
         values[name] = str(value).lower() if isinstance(value, bool) else str(value)
         try:
             values[name].encode()
@@ -85,6 +90,18 @@ def option_values(
             told = f"{given}={options_.spell_of(given, value)}"
             raise ConfigError(f"{where}: {told} is no text: {error.reason}") from None
     return values
+
+
+#: Options that may have a fraction: the text is read by strtod(), which knows "nan" and "inf" as well.
+_FRACTIONS = ("queue.buffering.max.ms",)
+
+
+def _is_endless(value: str | float) -> bool:
+    """Whether it is a number that is none, or infinite."""
+    try:
+        return not math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 @cache

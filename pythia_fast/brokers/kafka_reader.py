@@ -189,6 +189,8 @@ class KafkaReader(Reader):
             self._fail(str(error))
             return
         self.native.end_when_empty(None if self._current else EMPTY_SECONDS)
+        if self._await_topics():
+            self.native.check_after(CHECK_SECONDS)
         if keys:
             self._context.log(Routine(f"kafka: assigned {partition_names(keys)}"))
 
@@ -311,7 +313,8 @@ class KafkaReader(Reader):
         keys = list(assigned)
         if not self._bounds_measured:
             for topic in self._topics:
-                count, _ = (0, 0) if topic.startswith("^") else self.native.partition_count(topic, QUERY_MS)
+                count, error = (0, 0) if topic.startswith("^") else self.native.partition_count(topic, QUERY_MS)
+                self._missing.answered(topic, error)
                 keys += [(topic, partition) for partition in range(count)]
             self._bounds_measured = True
         keys = sorted(set(keys) - self._bounds.keys())
@@ -415,6 +418,7 @@ class KafkaReader(Reader):
     def _hear_consumer_error(self, code: int, text: str) -> None:
         if code == UNKNOWN_TOPIC_OR_PART:
             self._missing.look()
+            self._await_topics()
         elif code == INVALID_SESSION_TIMEOUT:
             self._fail(
                 f"Kafka at {self._servers} does not take session_timeout_ms={self._session_ms}: it lies between the "
@@ -438,6 +442,7 @@ class KafkaReader(Reader):
                 self._reached()
         if self._missing:
             self._missing.look()
+        awaits_topic = self._await_topics()
         now = time.monotonic()
         limit = self._context.connect_timeout
         if self._away_since is not None:
@@ -452,8 +457,14 @@ class KafkaReader(Reader):
                 self._troubles.tell(f"kafka: no broker answers at {self._servers}{reason}; trying on", "away")
         if given_up := self._missing.failure(limit) or self._group_watch.failure(limit):
             self._fail(given_up)
-        waiting = self._away_since is not None or bool(self._missing) or self._group_watch.waits
+        waiting = self._away_since is not None or bool(self._missing) or awaits_topic or self._group_watch.waits
         self.native.check_after(CHECK_SECONDS if waiting else None)
+
+    def _await_topics(self) -> bool:
+        """Until the end: that of what there is would be no end while a topic does not exist."""
+        awaits = self._bounded and self._missing.to_come({topic for topic, _ in self._bounds})
+        self.native.await_topic(awaits)
+        return awaits
 
     def _look_at_group(self) -> None:
         if self._away_since is None and not self._missing and (line := self._group_watch.look(len(self._current))):

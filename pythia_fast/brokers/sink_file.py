@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ from pythia_fast.errors import SinkError
 
 Fsync = Literal["batch", "interval", "never"]
 FSYNC_INTERVAL_S = 1.0
+COPIED_BYTES = 1 << 20  #: of half a record, at a time
 UNSYNCED_MOST_BYTES = 64 << 20  #: what is kept in memory until it is synced; beyond it a sync comes early
 #: Does not wait for times of change; macOS has fsync only.
 sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
@@ -244,18 +244,34 @@ class SinkFile:
         return end
 
     def _set_aside(self, fd: int, start: int, why: str) -> None:
-        """Move the bytes from ``start`` on to another file beside this one."""
-        partial = f"{self._absolute}.partial"
-        partial_fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, self._mode)
-        with open(fd, "rb", closefd=False) as content, open(partial_fd, "ab") as aside:
-            content.seek(start)
-            shutil.copyfileobj(content, aside)
-            moved = content.tell() - start
+        """Move the bytes from ``start`` on to another file beside this one: all of them, or none."""
+        try:
+            moved = _copy_behind(fd, start, f"{self._absolute}.partial", self._mode)
+        except OSError as error:
+            raise SinkError(
+                f"cannot write {self._path}: it {why}, which cannot be moved to {self._path}.partial: {error.strerror}"
+            ) from None
         os.ftruncate(fd, start)
         self._log(
             f"{self._path} {why}: {moved:,} bytes were moved to {self._path}.partial; "
             "rows that were not delivered are written again"
         )
+
+
+def _copy_behind(fd: int, start: int, path: str, mode: int) -> int:
+    """Append the bytes from ``start`` on to the file of that name: all of them, or none; how many they are."""
+    aside = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
+    try:
+        before, at = os.fstat(aside).st_size, start
+        try:
+            while chunk := os.pread(fd, COPIED_BYTES, at):
+                at += os.write(aside, chunk)
+        except OSError:
+            os.ftruncate(aside, before)  # the next attempt copies all of them again
+            raise
+        return at - start
+    finally:
+        os.close(aside)
 
 
 def whole_end(fd: int, *, lines: bool, start: int = 0) -> int:

@@ -122,7 +122,7 @@ class StatusWriter(Observer):
                 snapshot.trouble,
             )
         )
-        self._outage.look(snapshot.rows)
+        self._outage.look(snapshot.rows, troubled=bool(snapshot.trouble))
 
     def event(self, text: str) -> None:
         self.tell(Told(time.monotonic(), text))

@@ -14,6 +14,7 @@ from pythia_fast.drill import sockets
 from pythia_fast.drill.settings import Acted, FileEnds, KafkaEnds, Settings
 
 CUT_S, SLOW_S, FULL_S = 3.0, 5.0, 2.0
+FELT_S = 10.0  #: that a disk stays full beyond that, until the run has told of it: rows may be few, the machine slow
 LOOK_EVERY_S = 0.005
 #: Room that is left on the full disk: the results' file ends in the middle of something.
 LEFT_BYTES = 1000
@@ -28,9 +29,12 @@ class Outage:
         self._tell = tell
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
+        self._felt = threading.Event()  #: the run has told that something does not go on
 
-    def look(self, rows: int) -> None:
-        """So many rows are settled now."""
+    def look(self, rows: int, *, troubled: bool) -> None:
+        """So many rows are settled now; ``troubled``: the run waits for something."""
+        if troubled:
+            self._felt.set()
         if self._due and rows >= self._due[0] and (self._thread is None or not self._thread.is_alive()):
             self._due.popleft()
             for_good = self._settings.last_for_good and not self._due
@@ -41,6 +45,7 @@ class Outage:
     def close(self) -> None:
         """The run is over."""
         self._over.set()
+        self._felt.set()
         if self._thread is not None:
             self._thread.join()
 
@@ -63,10 +68,12 @@ class Outage:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         size = Path(self._settings.ends.output).stat().st_size + LEFT_BYTES
         self._acted(restored=False)
+        self._felt.clear()
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
         if for_good:
             return
-        self._over.wait(FULL_S)
+        if not self._over.wait(FULL_S):
+            self._felt.wait(FELT_S)
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         self._acted(restored=True)
 

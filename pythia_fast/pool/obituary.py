@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from pythia_fast.pool.messages import Lacking
 
+#: Lines of a traceback of setup() or teardown() that are told: the place and the error stand last.
+LAST_LINES = 6
+
 
 class Obituary(NamedTuple):
     """The end of one process."""
@@ -41,3 +44,8 @@ def describe_status(status: int, *, ended_by_us: bool = False, lacking: Lacking 
         ", likely by the kernel for want of memory or by hand" if -status == signal.SIGKILL and not ended_by_us else ""
     )
     return f"was killed by {name}{likely}"
+
+
+def end_of(traceback: str) -> str:
+    """The lines of it that are told."""
+    return "\n".join(traceback.rstrip().splitlines()[-LAST_LINES:])

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from pythia_fast._ext import spare as spare_words
 from pythia_fast.errors import ConfigError, PoolError
+from pythia_fast.pool.closing import Closing, teardown_line
 from pythia_fast.pool.failed_starts import FailedStarts
 from pythia_fast.pool.limits import Recycled
 from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, Recycles, TeardownFailed
-from pythia_fast.pool.nursery import Nursery, NurseryGoneError, is_stopped
+from pythia_fast.pool.nursery import Nursery, NurseryGoneError
 from pythia_fast.pool.nursery_process import EXIT_BOOT_FAILED
-from pythia_fast.pool.obituary import Obituary, describe_status
+from pythia_fast.pool.nursery_watch import NurseryWatch
+from pythia_fast.pool.obituary import Obituary, describe_status, end_of
 from pythia_fast.pool.places import Holder, Places
 from pythia_fast.pool.restart_budget import Death, RestartBudget
 from pythia_fast.pool.spare_care import LONGEST_WAIT_S, SpareCare
@@ -30,16 +32,11 @@ if TYPE_CHECKING:
     from pythia_fast.runtime.handler_run import HandlerRun
     from pythia_fast.runtime.shutdown import StopRequest
 
-#: Lines of a traceback of setup() or teardown() that are told: the place and the error stand last.
-LAST_LINES = 6
 #: Spares are made this long after the pool is up: the start has enough to do.
 SPARES_AFTER_S = 1.0
 #: Until a successor follows one whose setup() raised: twice as long each time. The restart budget is spent within half
 #: a minute; then the handler is paused.
 FIRST_SETUP_WAIT_S, LONGEST_SETUP_WAIT_S = 0.1, 2.0
-PING_EVERY_S = 1.0
-#: The pool's parent does nothing but fork: one that does not answer for so long is told of.
-SILENCE_S = 10.0
 
 
 class Supervisor:
@@ -60,8 +57,7 @@ class Supervisor:
         self._stopping = False
         self._budgets = [RestartBudget.of(run.handler.dead_letter_limit) for run in runs]
         self._nursery_budget = RestartBudget()
-        self._next_ping = 0.0
-        self._silent = False  #: it was told that the nursery does not answer
+        self._nursery_watch = NurseryWatch(log)
         self._spare_cares = [SpareCare() for _ in runs]
         self._failed_starts = [FailedStarts() for _ in runs]
         self._boots_failed: dict[int, BootFailed] = {}  #: by pid, until its death is told
@@ -127,7 +123,7 @@ class Supervisor:
                 if deadline_s is not None and time.monotonic() - began > deadline_s and not run.booted():
                     raise PoolError(
                         f"the pool of handler {run.handler.name!r} was not up after setup_deadline={deadline_s:g} s: "
-                        "its setup() does not return"
+                        "its imports and setup() take longer, or do not return"
                     )
             for message in self._nursery.receive(0.005):
                 self._take(message)
@@ -143,7 +139,7 @@ class Supervisor:
         except NurseryGoneError as gone:
             self._follow_nursery(gone)
         now = time.monotonic()
-        self._look_at_nursery(now)
+        self._nursery_watch.look(now, self._nursery)
         with self._changing:
             due = [(pool, worker) for when, pool, worker in self._later if when <= now]
             self._later = [later for later in self._later if later[0] > now]
@@ -164,28 +160,6 @@ class Supervisor:
 
     # -- the pool's parent ---------------------------------------------------------------------
 
-    def _look_at_nursery(self, now: float) -> None:
-        """Have it answer now and then: one that is stopped makes no successor."""
-        if now < self._next_ping:
-            return
-        self._next_ping = now + PING_EVERY_S
-        silent_s = self._nursery.ping(now)
-        pid = self._nursery.pid
-        if silent_s >= SILENCE_S and not self._silent:
-            self._silent = True
-            why = (
-                f"it was stopped by a signal (kill -CONT {pid} has it go on)"
-                if is_stopped(pid)
-                else f"see what it does (py-spy dump --pid {pid})"
-            )
-            self._log(
-                f"the pool's parent process {pid} does not answer for {silent_s:.0f} s: {why}. Batches go on, but a "
-                "process that dies now is not replaced, and none is ended by a deadline"
-            )
-        elif silent_s < SILENCE_S and self._silent:
-            self._silent = False
-            self._log(Routine(f"the pool's parent process {pid} answers again"))
-
     def _follow_nursery(self, gone: NurseryGoneError) -> None:
         """Make a new nursery, and hand on what the processes held that went with the old one."""
         settled = sum(run.counts.rows - run.counts.killed for run in self._runs)
@@ -201,7 +175,7 @@ class Supervisor:
             f"the pool's parent process {old} is gone (killed, or ended from within a handler), and with it the pool's "
             f"{len(died)} processes; {fresh.pid} follows it, and their batches are handled again"
         )
-        self._silent = False
+        self._nursery_watch.followed()
         for message in died:
             self._went_down(message)
         self._nursery.follow_by(fresh)
@@ -233,36 +207,10 @@ class Supervisor:
             self._nursery.launch(run.pool, places.seat_of(spare))
 
     def stop_all(self, timeout: float, stop: StopRequest) -> None:
-        """Tell every process to leave and wait for it, unless ``stop`` asks for the end; the nursery kills what is left
-        when it is closed."""
+        """All is done: tell every process to leave and wait for it, see closing.py."""
         self._stopping = True
-        for run in self._runs:
-            for worker in range(run.workers):
-                run.arena.stop_worker(worker)
-            for spare in range(run.arena.n_spares):
-                spare_words.dismiss(run.arena, spare)
-        deadline, unseen = time.monotonic() + timeout, False
-        try:
-            while any(self._places) and time.monotonic() < deadline and not stop.killed and not unseen:
-                unseen = self._nursery.children_ended_unseen()  # and what they have said comes next
-                for message in self._nursery.receive(0.05):
-                    if isinstance(message, Launched):
-                        self._launched(message)
-                    elif isinstance(message, Died):
-                        self._left(message)
-                    elif isinstance(message, TeardownFailed):
-                        self._teardown_failed(message)
-        except NurseryGoneError:
-            self._log("the pool's parent process is gone, so teardown() was cut short; all batches were done before")
-            return
-        if unseen:
-            pid = self._nursery.pid
-            self._log(f"the pool's parent process {pid} was stopped, so it is killed; its children have left")
-            return
-        why = "a second signal asked for the end" if stop.killed else f"{timeout:.0f} s have passed"
-        why += " and its teardown() (or a setup() that was under way) is not back"
-        for name, pid in self.processes()[1:]:
-            self._log(f"{name} (pid {pid}) is killed, for {why}; all batches were done before")
+        closing = Closing(self._nursery, self._runs, self._places, self._changing, self._log)
+        closing.run(timeout, stop)
 
     @staticmethod
     def raise_if_boot_failed(message: Message) -> None:
@@ -293,7 +241,8 @@ class Supervisor:
         elif isinstance(message, Recycles):
             self._recycles(message)
         elif isinstance(message, TeardownFailed):
-            self._teardown_failed(message)
+            name, place = self._runs[message.pool].handler.name, self._place(message.pool, message.pid, message.worker)
+            self._log(teardown_line(name, place, message))
 
     def _place(self, pool: int, pid: int, seat: int) -> int | None:
         """The place of a process, which may have said something before it was told of; None: a spare has none."""
@@ -313,23 +262,6 @@ class Supervisor:
             if holder.spare is not None:
                 spare_words.prepare(arena, holder.spare)  # it may have died before it took notice of its place
         return holder
-
-    def _left(self, message: Died) -> None:
-        """One that was told to leave has done so."""
-        with self._changing:
-            holder = self._places[message.pool].died(message.pid, message.worker)
-        if message.status and holder.place is not None:
-            name = self._runs[message.pool].handler.name
-            how = describe_status(message.status)
-            self._log(f"{name}: process {holder.place} {how} after its last batch, in teardown()")
-
-    def _teardown_failed(self, message: TeardownFailed) -> None:
-        last = _end_of(message.traceback)
-        self._log(
-            f"{self._runs[message.pool].handler.name}: teardown() raised in process "
-            f"{self._place(message.pool, message.pid, message.worker)} (pid {message.pid}), after its last batch was "
-            f"done:\n{last}"
-        )
 
     def _recycles(self, message: Recycles) -> None:
         """Its last batch is done: a successor goes on while it runs its teardown()."""
@@ -392,13 +324,13 @@ class Supervisor:
         count = self._failed_starts[run.pool].count(time.monotonic(), failed)
         if count > 1:
             return f"{process} could not start, {count} by now at the same place; another one is made: {failed.cause}"
-        return f"{process} could not start; another one is made:\n{_end_of(failed.traceback)}"
+        return f"{process} could not start; another one is made:\n{end_of(failed.traceback)}"
 
     def _spare_died(self, message: Died, run: HandlerRun, how: str, failed: BootFailed | None) -> None:
         """While it waited, or in its setup(). Without spares, successors are made when they are needed."""
         if not self._spare_cares[message.pool].failed(time.monotonic()):
             return
-        what, traceback = (how, "") if failed is None else ("could not start", f":\n{_end_of(failed.traceback)}")
+        what, traceback = (how, "") if failed is None else ("could not start", f":\n{end_of(failed.traceback)}")
         self._log(
             f"{run.handler.name}: a spare process (pid {message.pid}) {what}; another one is made, and again until one "
             f"is up, at growing intervals of up to {LONGEST_WAIT_S:.0f} s{traceback}"
@@ -418,7 +350,3 @@ class Supervisor:
         if not run.started:
             raise PoolError(f"handler {run.handler.name!r}: {reason} (the last {how}); restarting does not help")
         return f"{reason} (the last {how})"
-
-
-def _end_of(traceback: str) -> str:
-    return "\n".join(traceback.rstrip().splitlines()[-LAST_LINES:])

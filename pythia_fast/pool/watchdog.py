@@ -104,7 +104,9 @@ class Watchdog:
             if pid in self._reasons:
                 continue
             if deadline_s is not None and took_s > deadline_s:
-                self._end(pid, now + GRACE_S, f"was not back from setup() after setup_deadline={deadline_s:g} s")
+                self._end(
+                    pid, now + GRACE_S, f"was still starting (imports, setup()) after setup_deadline={deadline_s:g} s"
+                )
             elif took_s > SLOW_SETUP_S and not setup.told:
                 setup.told = True
                 ends = (

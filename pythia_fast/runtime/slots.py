@@ -131,7 +131,7 @@ class SlotReader:
             text = large_row_text(limit)
         else:
             text = refusal_text(self._handler.decoding.schema, reason, found, column, at, record.payload)
-        return self._letter(message, record, reason=text + _cut(message) + doubt, error="DecodeError")
+        return self._letter(message, record, reason=text + self._cut(message) + doubt, error="DecodeError")
 
     def _letter(
         self,
@@ -172,15 +172,19 @@ class SlotReader:
     def _messages(self, slot: int, at: int) -> npt.NDArray[Any]:
         return np.frombuffer(self._arena.view(slot, at, self._arena.capacity * MESSAGE.itemsize), MESSAGE)
 
+    def _cut(self, message: Any) -> str:
+        """What is to be said of a payload of which a dead letter holds the beginning only."""
+        if message["payload_at"] != SPOOLED or not SPOOLED_MOST < message["payload_size"] < NO_PAYLOAD:
+            return ""
+        whole = (
+            "the whole lies where it came from, at this offset"
+            if self._handler.source.byte_stream() is None
+            else "the rest went by, for a pipe holds nothing that was read"
+        )
+        return (
+            f"; it has {message['payload_size']:,} bytes or more, of which the letter holds the first "
+            f"{SPOOLED_HEAD:,}: {whole}"
+        )
+
     def _spooled(self, slot: int, index: int) -> Path:
         return self._spool_dir / f"oversize-{slot}-{index}"
-
-
-def _cut(message: Any) -> str:
-    """What is to be said of a payload of which a dead letter holds the beginning only."""
-    if message["payload_at"] != SPOOLED or not SPOOLED_MOST < message["payload_size"] < NO_PAYLOAD:
-        return ""
-    return (
-        f"; it has {message['payload_size']:,} bytes or more, of which the letter holds the first {SPOOLED_HEAD:,}: "
-        "the whole lies where it came from, at this offset"
-    )

@@ -382,6 +382,27 @@ def test_half_a_record_of_a_killed_run_is_moved_aside(tmp_path: Path, form: str,
     assert "ended with half a record" in lines[0]
 
 
+def test_half_a_record_that_cannot_be_moved_refuses_the_file_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b'{"a":1}\n{"a":')
+    (tmp_path / "out.partial").mkdir()
+    with pytest.raises(SinkError, match=r"half a record.*cannot be moved to .*out\.partial: Is a directory"):
+        open_sink(path, print)
+    assert path.read_bytes() == b'{"a":1}\n{"a":'
+
+
+def test_half_a_record_is_moved_whole_or_not_at_all(tmp_path: Path) -> None:
+    path, partial = tmp_path / "out", tmp_path / "out.partial"
+    half = b"x" * 3_000_000
+    path.write_bytes(b"whole\n" + half)
+    partial.write_bytes(b"earlier\n")
+    with limited_files(tmp_path), pytest.raises(SinkError, match=r"out\.partial: File too large"):
+        open_sink(path, print)
+    assert (path.read_bytes(), partial.read_bytes()) == (b"whole\n" + half, b"earlier\n")
+    open_sink(path, print).close(10)
+    assert (path.read_bytes(), partial.read_bytes()) == (b"whole\n", b"earlier\n" + half)
+
+
 _WRITE_FOR_EVER = """
 import sys
 from pathlib import Path

@@ -165,6 +165,8 @@ def test_what_cannot_work_is_refused_when_declared(given: dict[str, object], mes
         ({"acks": "all", "request_required_acks": 1}, "acks and request_required_acks are the same option"),
         ({"compression_codec": "gzip", "compression_type": "lz4"}, "are the same option, which is given twice"),
         ({"linger_ms": 1, "queue_buffering_max_ms": 2000}, "linger_ms and queue_buffering_max_ms are the same option"),
+        ({"linger_ms": "nan"}, "linger_ms='nan': it must be a number"),
+        ({"queue_buffering_max_ms": float("inf")}, "queue_buffering_max_ms=inf: it must be a number"),
     ],
 )
 def test_what_a_producer_cannot_do_is_refused_when_declared(given: dict[str, object], message: str) -> None:

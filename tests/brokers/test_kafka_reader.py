@@ -462,6 +462,29 @@ def test_a_topic_that_does_not_exist_is_said_and_read_once_it_does(kafka: KafkaB
     assert reader.log.has("topic created-later exists now")
 
 
+def test_to_the_end_is_to_that_of_every_topic(kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember) -> None:
+    there, to_come = new_topic(), "created-after-the-other-was-read"
+    produce(kafka, there, numbers(5))
+    reader = member([there, to_come], BOUNDED, topic_metadata_refresh_interval_ms=1000)
+    reader.poll_until(lambda: reader.sink.count == 5 and reader.log.has(f"topic {to_come} does not exist"))
+    assert reader.poll(1_000_000) != END
+    kafka.create_topic(to_come)
+    produce(kafka, to_come, numbers(3))
+    assert reader.drain() == END
+    assert reader.sink.count == 8
+
+
+def test_a_topic_that_is_missing_beside_another_fails_a_run_to_the_end(
+    kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember
+) -> None:
+    there = new_topic()
+    produce(kafka, there, numbers(5))
+    reader = member([there, "never-created-either"], {**BOUNDED, "connect_timeout": 2.0})
+    assert reader.drain() == FAILED
+    assert "topic never-created-either does not exist" in reader.reader.failure()
+    assert reader.sink.count == 5
+
+
 def test_a_topic_that_does_not_exist_ends_the_run_at_the_connect_timeout(member: OpenMember) -> None:
     reader = member("never-created", {"connect_timeout": 2.0})
     assert reader.drain() == FAILED

@@ -145,6 +145,18 @@ def test_a_report_does_not_replace_what_the_run_reads_or_writes(tmp_path: Path, 
     assert not (tmp_path / "scored.ndjson").exists()
 
 
+def test_a_report_is_no_file_that_a_source_would_read_next(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(TWO_HANDLERS.replace('"orders.ndjson"', '"in/*.json"'))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "orders.json").write_bytes(b'{"price":1,"qty":1}\n')
+    refused = run(tmp_path, "run", "shop:app", "--until-end", "--report", "in/run.json")
+    assert refused.returncode == ExitCode.USAGE
+    assert "error: the report in/run.json would be read as rows by handler " in refused.stderr
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["orders.json"]
+    taken = run(tmp_path, "run", "shop:app", "--until-end", "--report", "in/run.txt")
+    assert taken.returncode == ExitCode.DONE, taken.stderr
+
+
 def test_names_that_are_no_utf_8_are_spelled_out_where_they_are_told(tmp_path: Path) -> None:
     """In reports, in the doctor's JSON, and to a pool that imports the app anew."""
     (tmp_path / "shop.py").write_text(

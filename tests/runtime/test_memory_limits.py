@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import time
@@ -15,6 +16,8 @@ from pythia_fast.pool import rows as rows_module
 from pythia_fast.pool.limits import own_memory_mb
 from tests.support import memory_run
 from tests.support.memory_run import numbers, sorted_ints
+
+LEAKED = 20 << 20  #: bytes of each call
 
 
 def rows_of(batch) -> list[int]:
@@ -30,7 +33,9 @@ def test_a_process_that_leaks_makes_room_before_its_limit_hurts(tmp_path):
     limit = int(own_memory_mb()) + 100
 
     def handler(batch):
-        leak.append(bytearray(os.urandom(1 << 20)) * 20)
+        # Pages of its own, and not what a test before this one has left in the heap that the process is forked with.
+        leak.append(mmap.mmap(-1, LEAKED, flags=mmap.MAP_PRIVATE))
+        leak[-1].write(b"x" * LEAKED)
         time.sleep(0.11)  # the limit is looked at every tenth of a second
         return [b"%d" % row for row in rows_of(batch)]
 

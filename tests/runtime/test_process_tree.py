@@ -273,8 +273,8 @@ def test_a_killed_nursery_ends_the_run_where_no_other_can_be_made(script):
 
 def test_a_stopped_nursery_is_told_of(script):
     quick = """
-    from pythia_fast.pool import supervisor
-    supervisor.SILENCE_S = supervisor.PING_EVERY_S = 0.2
+    from pythia_fast.pool import nursery_watch
+    nursery_watch.SILENCE_S = nursery_watch.PING_EVERY_S = 0.2
     """
     one = script(PRELUDE, quick, HANDLER, MAIN, OPEN="1")
     one.read_until("started")

@@ -13,6 +13,7 @@ from pythia_fast import DeadLetterLimit
 from pythia_fast.errors import HandlerError, PoolError
 from pythia_fast.pool import watchdog
 from pythia_fast.pool.restart_budget import RestartBudget
+from pythia_fast.runtime import engine
 from tests.support import memory_run
 from tests.support.memory_run import Events, numbers, sorted_ints
 
@@ -238,7 +239,7 @@ def test_a_successor_whose_setup_hangs_is_told_of_and_followed_by_another_one(tm
     (slow,) = [line for line in events.lines if "has been starting (imports, setup()) for" in line]
     assert "handler: process 0 (pid " in slow
     assert "setup_deadline=10 ends it in" in slow
-    assert sum("was not back from setup() after setup_deadline=10 s" in line for line in events.lines) == 1
+    assert sum("was still starting (imports, setup()) after setup_deadline=10 s" in line for line in events.lines) == 1
 
 
 def test_setups_that_hang_one_after_the_other_pause_the_handler_however_long_each_takes(tmp_path, monkeypatch):
@@ -269,8 +270,34 @@ def test_a_setup_that_hangs_at_the_start_ends_the_run(tmp_path):
         def __call__(self, batch):
             return None
 
-    with pytest.raises(PoolError, match=r"handler 'handler' was not up after setup_deadline=0.5 s: its setup\(\)"):
+    expected = r"handler 'handler' was not up after setup_deadline=0.5 s: its imports and setup\(\) take longer"
+    with pytest.raises(PoolError, match=expected):
         memory_run.run(tmp_path, Handler, numbers(1), setup_deadline=0.5)
+
+
+def test_a_spare_whose_setup_hangs_delays_no_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "CLOSE_TIMEOUT_S", 1000.0)
+
+    class Handler:
+        def setup(self):
+            if (tmp_path / "first").exists():
+                (tmp_path / "hangs").touch()
+                time.sleep(3600)
+            (tmp_path / "first").touch()
+
+        def __call__(self, batch):
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "hangs").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            return records(rows_of(batch))
+
+    events = Events()
+    _, sink, _, _ = memory_run.run(tmp_path, Handler, numbers(10), batch_size=10, workers=1, observer=events)
+    assert sorted_ints(sink) == list(range(10))
+    ended = "is ended: it was still starting (imports, setup()) when the run was over"
+    (line,) = [line for line in events.lines if ended in line]
+    assert line.startswith("handler: a spare process (pid ")
+    assert not any("teardown()" in line for line in events.lines)
 
 
 def test_a_spare_that_cannot_start_is_told_of_once_and_made_again_until_one_is_up(tmp_path):

@@ -158,3 +158,15 @@ def test_what_does_not_fit_a_list_column_is_refused() -> None:
 
 class Lists(msgspec.Struct):
     v: list[int]
+
+
+def test_none_compares_with_the_nulls_and_nothing_else_is_compared() -> None:
+    structs = StructColumn({"a": (np.array([1, 2]), None)}, 2, bits(1, 0))
+    lists = ListColumn(int32(0, 1, 2), structs, bits(0, 1))
+    for column, nulls in ((lists, [True, False]), (structs, [False, True])):
+        assert (column == None).tolist() == nulls  # noqa: E711
+        assert (column != None).tolist() == [not null for null in nulls]  # noqa: E711
+        with pytest.raises(TypeError, match=rf"a {type(column).__name__} is compared with None only, not with list"):
+            assert column == [1]
+        with pytest.raises(TypeError, match="unhashable"):
+            hash(column)

@@ -122,7 +122,7 @@ def test_a_setup_that_takes_long_is_told_of_once_and_then_ended(places):
     assert sent == [(11, signal.SIGABRT)]
     watchdog.look(30.1 + GRACE_S, arena, places)
     assert sent == [(11, signal.SIGABRT), (11, signal.SIGKILL)]
-    assert watchdog.ended(11) == "was not back from setup() after setup_deadline=30 s"
+    assert watchdog.ended(11) == "was still starting (imports, setup()) after setup_deadline=30 s"
 
 
 def test_a_setup_without_a_deadline_is_told_of_and_not_ended(places):

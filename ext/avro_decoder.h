@@ -4,9 +4,10 @@
  * another schema is refused only where it happens not to fit; behind the five bytes that a schema registry has in front,
  * each payload says which schema it was written with, and there is a program for each of them.
  *
- * avro_program.h  the writer's schema, resolved against the columns
- * avro_reader.h   numbers and lengths, stepping over values, refusals
- * here            values into columns, and the decoder itself
+ * avro_program.h    the writer's schema, resolved against the columns
+ * avro_reader.h     numbers and lengths, stepping over values, refusals
+ * registry_frame.h  the five bytes
+ * here              values into columns, and the decoder itself
  */
 #ifndef PYTHIA_AVRO_DECODER_H
 #define PYTHIA_AVRO_DECODER_H
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 
 #include "avro_reader.h"
+#include "registry_frame.h"
 #include "rfc3339.h"
 
 static int pf_avro_value(pf_avro_reader *reader, const pf_avro_node *node, uint64_t i);
@@ -150,63 +152,23 @@ static int pf_avro_value(pf_avro_reader *reader, const pf_avro_node *node, uint6
 
 /* ---- the decoder --------------------------------------------------------------------------- */
 
-/* A schema of a registry: the program that reads what was written with it, NULL where it does not fit the columns. */
-typedef struct {
-    uint32_t id;
-    const pf_avro_program *program;
-} pf_avro_known;
-
 typedef struct {
     pf_decoder decoder; /* first: a pf_decoder * is a pf_avro_decoder * */
     const pf_plan *plan;
     const pf_avro_program *program; /* where all payloads are of one schema, and nothing stands before them */
-    const pf_avro_known *known;     /* else: in the order of their ids */
-    uint32_t n_known;
-    uint32_t asked;                 /* the id for which PF_UNKNOWN was the answer */
+    pf_registry registry;           /* else: its readers are programs */
 } pf_avro_decoder;
-
-/* The schema of this number; NULL: it was never asked for. */
-static const pf_avro_known *pf_avro_find(const pf_avro_decoder *decoder, uint32_t id) {
-    uint32_t low = 0, high = decoder->n_known;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (decoder->known[middle].id == id) return &decoder->known[middle];
-        if (decoder->known[middle].id < id) low = middle + 1;
-        else high = middle;
-    }
-    return NULL;
-}
-
-/* The five bytes that a schema registry has in front: a zero, and the number of the schema, big-endian
- * (https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/, "Wire format"). */
-static int pf_avro_frame(pf_avro_decoder *decoder, pf_avro_reader *reader) {
-    enum { FRAME = 5 };
-    if (reader->begin[0] != 0 || pf_avro_left(reader) < FRAME)
-        return pf_avro_refuse(reader, reader->begin, PF_REASON_FRAME, -1, PF_FOUND_NONE);
-    uint32_t id = (uint32_t)reader->begin[1] << 24 | (uint32_t)reader->begin[2] << 16 | (uint32_t)reader->begin[3] << 8 |
-                  reader->begin[4];
-    const pf_avro_known *known = pf_avro_find(decoder, id);
-    if (known == NULL) {
-        decoder->asked = id;
-        return PF_UNKNOWN;
-    }
-    if (known->program == NULL) {
-        *reader->why = (pf_refusal){.reason = PF_REASON_WRITER_SCHEMA, .column = -1, .at = id};
-        return PF_REFUSED;
-    }
-    reader->program = known->program;
-    reader->at += FRAME;
-    return PF_DECODED;
-}
 
 static int pf_avro_decode(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size, pf_refusal *why) {
     pf_avro_decoder *decoder = (pf_avro_decoder *)self;
     pf_avro_reader reader = {decoder->plan, decoder->program, batch, payload, payload, payload + size, why};
     if (batch->rows >= batch->capacity) return PF_FULL;
     if (decoder->program == NULL) {
-        if (size == 0) return pf_avro_refuse(&reader, payload, PF_REASON_EMPTY, -1, PF_FOUND_NONE);
-        int framed = pf_avro_frame(decoder, &reader);
+        const void *program = NULL;
+        int framed = pf_registry_reader(&decoder->registry, payload, size, &program, why);
         if (framed != PF_DECODED) return framed;
+        reader.program = program;
+        reader.at += PF_REGISTRY_FRAME;
     }
     int result = pf_avro_value(&reader, &reader.program->nodes[0], batch->rows);
     if (result != PF_DECODED) return result;

@@ -4,8 +4,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from pythia_fast._ext.decoder cimport NativeDecoder, pf_decoder, pf_refusal
+from pythia_fast._ext.decoder cimport pf_decoder, pf_refusal
 from pythia_fast._ext.plan cimport Plan, pf_columns, pf_plan
+from pythia_fast._ext.registry_decoder cimport RegistryDecoder, SchemaReader, pf_registry
 
 
 cdef extern from "avro_program.h":
@@ -24,20 +25,16 @@ cdef extern from "avro_program.h":
         const uint32_t *absents
 
 cdef extern from "avro_decoder.h":
-    ctypedef struct pf_avro_known:
-        uint32_t id
-        const pf_avro_program *program
     ctypedef struct pf_avro_decoder:
         pf_decoder decoder
         const pf_plan *plan
         const pf_avro_program *program
-        const pf_avro_known *known
-        uint32_t n_known, asked
+        pf_registry registry
     int pf_avro_decode(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size,
                        pf_refusal *why) noexcept nogil
 
 
-cdef class AvroProgram:
+cdef class AvroProgram(SchemaReader):
     """A writer's schema resolved against the columns of a plan, as C structs.
 
     ``nodes``: those of ``pythia_fast.avro.resolution.Resolved``, whose children, symbols and absent fields are numbered
@@ -90,6 +87,7 @@ cdef class AvroProgram:
         self.program.children = self._children
         self.program.symbols = self._symbols
         self.program.absents = self._absents
+        self.reader = &self.program
 
     def __dealloc__(self):
         free(self._nodes)
@@ -98,7 +96,7 @@ cdef class AvroProgram:
         free(self._absents)
 
 
-cdef class AvroDecoder(NativeDecoder):
+cdef class AvroDecoder(RegistryDecoder):
     """Decodes records that were written with one schema, or behind the number of theirs in a registry.
 
     Parameters:
@@ -111,9 +109,6 @@ cdef class AvroDecoder(NativeDecoder):
     cdef pf_avro_decoder native
     cdef Plan plan
     cdef AvroProgram program
-    cdef object ask
-    cdef dict programs  # number -> AvroProgram or None
-    cdef pf_avro_known *_known
 
     def __init__(self, Plan plan not None, AvroProgram program=None, *, ask=None):
         if (program is None) == (ask is None):
@@ -123,46 +118,14 @@ cdef class AvroDecoder(NativeDecoder):
         self.plan = plan
         self.program = program
         self.ask = ask
-        self.programs = {}
         self.native.decoder.decode = pf_avro_decode
         self.native.plan = &plan.plan
         if program is not None:
             self.native.program = &program.program
+        self.registry = &self.native.registry
         self.decoder = &self.native.decoder
 
-    def learn(self):
-        """Ask for the program of the payload that was met last with a number not known before."""
-        self.know(self.native.asked, self.ask(self.native.asked))
-
-    def forget_refusals(self):
-        found = {number: program for number, program in self.programs.items() if program is not None}
-        if len(found) < len(self.programs):
-            self._set(found)
-
-    def know(self, uint32_t number, AvroProgram program):
-        """Read what has this number with this program, or refuse it where there is none."""
-        if program is not None and program.plan is not self.plan:
+    def know(self, uint32_t number, SchemaReader reader):
+        if reader is not None and not (isinstance(reader, AvroProgram) and (<AvroProgram>reader).plan is self.plan):
             raise ValueError("a program of another plan")
-        self._set(self.programs | {number: program})
-
-    cdef int _set(self, dict programs) except -1:
-        cdef pf_avro_known *table
-        cdef AvroProgram known
-        cdef uint32_t n = 0
-        table = <pf_avro_known *>calloc(len(programs) + 1, sizeof(pf_avro_known))
-        if table == NULL:
-            raise MemoryError()
-        for key in sorted(programs):
-            known = programs[key]
-            table[n].id = key
-            table[n].program = NULL if known is None else &known.program
-            n += 1
-        free(self._known)
-        self.programs = programs
-        self._known = table
-        self.native.known = table
-        self.native.n_known = n
-        return 0
-
-    def __dealloc__(self):
-        free(self._known)
+        RegistryDecoder.know(self, number, reader)

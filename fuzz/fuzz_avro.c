@@ -82,10 +82,11 @@ static const pf_avro_node nodes[N_NODES] = {
 static const pf_avro_symbol symbols[] = {{(const uint8_t *)"A", 1}, {(const uint8_t *)"BB", 2}, {(const uint8_t *)"", 0}};
 static const uint32_t absents[] = {9}; /* raw */
 static const pf_avro_program program = {.nodes = nodes, .children = children, .symbols = symbols, .absents = absents};
-static const pf_avro_known known[] = {{.id = 7, .program = &program}, {.id = 9, .program = NULL}, {.id = 1u << 31, .program = &program}};
+static const pf_registered known[] = {{.id = 7, .reader = &program}, {.id = 9, .reader = NULL}, {.id = 1u << 31, .reader = &program}};
 
 static pf_avro_decoder bare = {.decoder.decode = pf_avro_decode, .plan = &fuzz_plan, .program = &program};
-static pf_avro_decoder registered = {.decoder.decode = pf_avro_decode, .plan = &fuzz_plan, .known = known, .n_known = 3};
+static pf_avro_decoder registered = {.decoder.decode = pf_avro_decode, .plan = &fuzz_plan,
+                                     .registry = {.known = known, .n_known = 3}};
 static fuzz_batch *batch, *small, *framed_batch;
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
@@ -99,7 +100,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size > 4096) return 0;
-    enum { FRAME = 5 };
+    enum { FRAME = PF_REGISTRY_FRAME };
     /* Each in an allocation of just its size. */
     uint8_t *payload = malloc(size ? size : 1), *framed = malloc(size + FRAME);
     MUST(payload && framed);
@@ -126,7 +127,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     pf_columns_reset(&framed_batch->batch);
     int given = registered.decoder.decode(&registered.decoder, &framed_batch->batch, payload, size, &other);
     MUST(framed_batch->batch.rows == (given == PF_DECODED));
-    if (given == PF_UNKNOWN) MUST(size >= FRAME && payload[0] == 0 && pf_avro_find(&registered, registered.asked) == NULL);
+    if (given == PF_UNKNOWN)
+        MUST(size >= FRAME && payload[0] == 0 && pf_registry_find(&registered.registry, registered.registry.asked) == NULL);
     free(payload);
     free(framed);
     return 0;

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         UnknownOptionError,
         UnknownTopicError,
     )
+    from pythia_fast.registry_formats import JsonSchema, Protobuf
     from pythia_fast.report import RunReport
     from pythia_fast.retry import RetryPolicy
 
@@ -50,6 +51,7 @@ __all__ = [
     "FileConsumer",
     "FileProducer",
     "HandlerError",
+    "JsonSchema",
     "KafkaAdmin",
     "KafkaConsumer",
     "KafkaProducer",
@@ -57,6 +59,7 @@ __all__ = [
     "MemoryMessage",
     "MemoryProducer",
     "PoolError",
+    "Protobuf",
     "PythiaError",
     "RabbitMQConsumer",
     "RabbitMQProducer",
@@ -87,6 +90,7 @@ _HOMES = {
     "FileConsumer": "brokers.file",
     "FileProducer": "brokers.file",
     "HandlerError": "errors",
+    "JsonSchema": "registry_formats",
     "KafkaAdmin": "brokers.kafka_admin",
     "KafkaConsumer": "brokers.kafka",
     "KafkaProducer": "brokers.kafka",
@@ -94,6 +98,7 @@ _HOMES = {
     "MemoryMessage": "brokers.memory",
     "MemoryProducer": "brokers.memory",
     "PoolError": "errors",
+    "Protobuf": "registry_formats",
     "PythiaError": "errors",
     "RedisStreamsConsumer": "brokers.redis",
     "RedisStreamsProducer": "brokers.redis",

@@ -7,6 +7,8 @@
 | a structured NumPy dtype | none, or that same dtype      | ``dtype.itemsize`` bytes                  |
 | ``"raw"``                | none                          | anything: one column ``payload`` of bytes |
 | ``Avro(...)``            | a Struct type                 | one Avro record (pythia_fast/avro)        |
+| ``JsonSchema(...)``      | a Struct type, or none        | JSON, or Protobuf, behind the number of a |
+| ``Protobuf(...)``        | none                          | schema (pythia_fast/registry_formats.py)  |
 """
 
 from __future__ import annotations
@@ -79,6 +81,9 @@ class Decoding:
 class PayloadFormat(ABC):
     """What ``decoder=`` may be besides a name or a dtype: a format that has settings of its own."""
 
+    #: What rows are where no schema is given; None: one has to be.
+    row_type: type | None = None
+
     @abstractmethod
     def decoding(self, schema: Schema) -> Decoding:
         """The decoding of payloads of this format into columns. Raises SchemaError where the two do not fit."""
@@ -99,7 +104,7 @@ def choose_decoder(schema: SchemaLike = None, decoder: DecoderLike = "json") -> 
     if decoder == "raw":
         if schema is not None:
             raise ConfigError("decoder='raw' has one column, payload, and takes no schema")
-    elif schema is None:
+    elif schema is None and (isinstance(decoder, str) or decoder.row_type is None):
         raise ConfigError(f"decoder={decoder!r} needs schema=, a msgspec.Struct type that names the columns")
     elif isinstance(schema, np.dtype):
         raise ConfigError(f"a structured dtype is a fixed layout; pass it as decoder= instead of {decoder!r}")

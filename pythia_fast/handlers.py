@@ -3,7 +3,7 @@
 | annotation                            | the handler gets                                                 |
 |---------------------------------------|------------------------------------------------------------------|
 | ``Batch[Order]``, ``Batch``, none     | the Batch                                                        |
-| ``list[Order]``, ``Sequence[Order]``  | a list of Structs                                                |
+| ``list[Order]``, ``Sequence[Order]``  | a list of Structs, or of what the decoder makes of payloads      |
 | ``polars.DataFrame``                  | a data frame over the batch's memory                             |
 | ``pyarrow.RecordBatch``, ``.Table``   | the same                                                         |
 | ``pandas.DataFrame``                  | the same; ``Optional`` fields have pandas' own types with nulls  |
@@ -71,8 +71,11 @@ class Adapter:
         return HandlerCall(target, self.convert)
 
 
-def inspect_handler(function: Callable[..., Any], schema: SchemaLike, where: str) -> Adapter:
-    """Read a handler's signature. ``where`` begins every message: ``handler 'score'``.
+def inspect_handler(
+    function: Callable[..., Any], schema: SchemaLike, where: str, row_type: type | None = None
+) -> Adapter:
+    """Read a handler's signature. ``where`` begins every message: ``handler 'score'``. ``row_type``: what the decoder
+    makes of payloads where there is no schema, other than bytes.
 
     Raises ConfigError for a handler that cannot be called with one batch, an annotation that is no view of a
     batch or contradicts ``schema``, and a library that is not installed.
@@ -85,7 +88,9 @@ def inspect_handler(function: Callable[..., Any], schema: SchemaLike, where: str
     if unresolved and schema is None:
         raise ConfigError(unresolved)
     view, element = _view_of(annotation, where)
-    told = _schema_of(element, schema, f"{where}: its parameter {parameter.name!r} is annotated with")
+    told = None
+    if row_type is None or schema is not None or (typing.get_origin(element) or element) is not row_type:
+        told = _schema_of(element, schema, f"{where}: its parameter {parameter.name!r} is annotated with")
     return Adapter(function, view, _VIEWS[view](where), told if schema is None else schema)
 
 

@@ -10,7 +10,7 @@ from pythia_fast import options
 from pythia_fast.brokers.base import Sink, Source
 from pythia_fast.circuit_breaker import CircuitBreaker
 from pythia_fast.dead_letter_limit import DeadLetterLimit
-from pythia_fast.decoders import Decoding, choose_decoder
+from pythia_fast.decoders import Decoding, PayloadFormat, choose_decoder
 from pythia_fast.errors import ConfigError
 from pythia_fast.handlers import Adapter, inspect_handler
 from pythia_fast.retry import RetryPolicy
@@ -140,7 +140,8 @@ def make_handler(
         max_batch_bytes = min(MAX_BATCH_BYTES, max(MIN_BATCH_BYTES, batch_size * BYTES_A_ROW))
     max_batch_bytes = options.whole(where, "max_batch_bytes", max_batch_bytes, 1, MAX_BATCH_BYTES, "bytes")
     check_schema(schema)
-    adapter = inspect_handler(function, schema, where)
+    row_type = decoder.row_type if isinstance(decoder, PayloadFormat) else None
+    adapter = inspect_handler(function, schema, where, row_type)
     return Handler(
         name=handler_name,
         app=app,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from pythia_fast import options
 from pythia_fast._ext.plan import Plan
-from pythia_fast.avro.registry import Registry
+from pythia_fast.avro.registered import registered_writer
 from pythia_fast.avro.resolution import check_readable
 from pythia_fast.avro.writer import Writer
 from pythia_fast.decoders import Decoding, PayloadFormat
 from pythia_fast.errors import ConfigError, RegistryError, SchemaError
 from pythia_fast.schema import Schema
+from pythia_fast.schema_registry import FRAME_BYTES, KnownSchemas, RegistryClient
 
 if TYPE_CHECKING:
     from pythia_fast._ext.avro_decoder import AvroProgram
     from pythia_fast._ext.decoder import NativeDecoder
-
-FRAME_BYTES = 5
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class AvroDecoding(Decoding):
 class RegisteredAvroDecoding(Decoding):
     """Payloads that begin with the number of their schema in a registry."""
 
-    registry: Registry
+    registry: RegistryClient
 
     def load(self) -> Callable[[Plan], NativeDecoder]:
         from pythia_fast._ext.avro_decoder import AvroDecoder
@@ -54,43 +52,26 @@ class RegisteredAvroDecoding(Decoding):
         return lambda plan: AvroDecoder(plan, ask=self._program)
 
     def native(self, wait: Callable[[RegistryError], None] | None = None) -> NativeDecoder:
-        from pythia_fast._ext.avro_decoder import AvroDecoder
-
-        def ask(number: int) -> AvroProgram | None:
-            while True:
-                try:
-                    return self._program(number)
-                except RegistryError as error:
-                    if wait is None:
-                        raise
-                    wait(error)
-
-        return AvroDecoder(self.plan, ask=ask)
+        self._writers.wait = wait
+        return self.load()(self.plan)
 
     def _program(self, number: int) -> AvroProgram | None:
-        found = self._writers.get(number) or self.registry.writer(number, self.plan)
-        if isinstance(found, str):
-            print(f"{found}; rows written with it are refused", file=sys.stderr, flush=True)
-            return None
-        self._writers[number] = found
-        return found.program()
+        found = self._writers.get(number)
+        return None if found is None else found.program()
 
     @cached_property
-    def _writers(self) -> dict[int, Writer]:
-        """Those that were asked for in this process."""
-        return {}
+    def _writers(self) -> KnownSchemas[Writer]:
+        return KnownSchemas(lambda number: registered_writer(self.registry, number, self.plan))
 
     @cached_property
     def row(self) -> Callable[[Any], Any]:
-        made: dict[int, Callable[[bytes], Any]] = {}
+        made: dict[Writer, Callable[[bytes], Any]] = {}
 
         def row(payload: Any) -> Any:
-            number = int.from_bytes(payload[1:FRAME_BYTES], "big")
-            if number not in made:
-                if number not in self._writers:  # decoded by another process, or by the runtime
-                    self._program(number)
-                made[number] = self._writers[number].row_of()
-            return made[number](bytes(payload[FRAME_BYTES:]))
+            writer = self._writers.of(payload)
+            if writer not in made:
+                made[writer] = writer.row_of()
+            return made[writer](bytes(payload[FRAME_BYTES:]))
 
         return row
 
@@ -114,7 +95,7 @@ class Avro(PayloadFormat):
     def __init__(self, schema: str | Mapping[str, Any] | None = None, *, registry: Any = None) -> None:
         if (schema is None) == (registry is None):
             raise ConfigError("Avro(...): give either the schema= that all payloads were written with, or a registry=")
-        self._registry = None if registry is None else Registry(registry)
+        self._registry = None if registry is None else RegistryClient(registry, "Avro", "avro")
         if isinstance(schema, str | bytes):
             try:
                 schema = json.loads(schema)

@@ -125,7 +125,7 @@ def test_what_the_registry_has_not_and_what_does_not_fit_is_refused_and_told_onc
     assert reasons[:12] == [unfit.format(number) for number in (9, 10, 11, 12)] * 3
     assert all("does not begin with a zero byte" in reason for reason in reasons[12:])
     said = capfd.readouterr().err
-    assert said.count("schema 9 of") == said.count("is PROTOBUF, and no Avro") == said.count("has no schema 12") == 1
+    assert said.count("schema 9 of") == said.count("is PROTOBUF, and not AVRO") == said.count("has no schema 12") == 1
     assert "field order_id is int64, and string in the writer's schema; rows written with it are refused" in said
 
 

@@ -1,0 +1,6 @@
+from pythia_fast._ext.decoder import NativeDecoder
+
+class SchemaReader: ...
+
+class RegistryDecoder(NativeDecoder):
+    def know(self, number: int, reader: SchemaReader | None) -> None: ...

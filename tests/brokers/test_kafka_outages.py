@@ -6,6 +6,7 @@ it handled and could not commit any more come again, no more than it can have ha
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -324,6 +325,30 @@ def test_a_broker_of_three_is_stopped_and_nothing_is_seen_twice(
     the end of a transaction out of partitions without a leader, as if they had been deleted.
     """
     lose_a_broker_under_load(cluster, tmp_path, role, KafkaBroker.stop, handler={"transactional": True})
+
+
+def brokers_read_from(runtime: Runtime, topic: str) -> set[int]:
+    """Of the partitions of a topic, as librdkafka told last."""
+    told = [line.partition("kafka: statistics ")[2] for line in runtime.log.splitlines() if "kafka: statistics" in line]
+    known = json.loads(told[-1])["topics"].get(topic, {}).get("partitions", {}) if told else {}
+    return {each["broker"] for number, each in known.items() if number != "-1"}
+
+
+def test_a_member_with_a_rack_reads_from_the_replica_there(cluster: KafkaCluster, tmp_path: Path) -> None:
+    servers = cluster.bootstrap_servers
+    leader, near, _ = cluster.brokers
+    source = cluster.create_topic("source-of-racks", PARTITIONS, leader)
+    sink, dead = cluster.create_topic("sink-of-racks", 1, leader), cluster.create_topic("dead-of-racks", 1, leader)
+    rack = {"client.rack": f"rack-{near}", "statistics.interval.ms": 500}
+    with runtimes(tmp_path, servers, (source, sink, dead)) as start, Sink(servers, sink) as written:
+        runtime = start(group="racks", options=PATIENT | rack)
+        with Load(servers, source, 1000) as load:
+            read_more(written, 5000, [runtime])
+            near_only = brokers_read_from(runtime, source) == {near}
+        ids = written.read_ids(load.sent, [runtime])
+        runtime.stop()
+    assert near_only
+    assert sorted(ids) == list(range(load.sent))
 
 
 def test_a_slow_partition_does_not_stop_the_others(

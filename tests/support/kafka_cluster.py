@@ -31,6 +31,8 @@ SETTINGS = {
     "transaction.state.log.min.isr": "2",
     "share.coordinator.state.topic.replication.factor": "3",
     "share.coordinator.state.topic.min.isr": "2",
+    # A member with a rack reads from the replica there; the others from leaders.
+    "replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector",
 }
 
 
@@ -44,7 +46,8 @@ class KafkaCluster:
             self.brokers[node] = KafkaBroker(folder / f"broker-{node}", heap=HEAP, settings=dict(SETTINGS))
         voters = ",".join(f"{node}@127.0.0.1:{broker.controller_port}" for node, broker in self.brokers.items())
         for node, broker in self.brokers.items():
-            broker.settings.update({"node.id": str(node), "controller.quorum.voters": voters})
+            own = {"node.id": str(node), "controller.quorum.voters": voters, "broker.rack": f"rack-{node}"}
+            broker.settings.update(own)
         self.bootstrap_servers = ",".join(broker.bootstrap_servers for broker in self.brokers.values())
 
     def __enter__(self) -> KafkaCluster:

@@ -52,6 +52,11 @@ class Decoding:
     schema: Schema
     plan: Plan
 
+    @property
+    def reads_lines(self) -> bool:
+        """Whether its payloads may stand one a line: no newline is part of them, or whoever wrote the lines says so."""
+        return self.name in ("json", "raw", "verbatim")
+
     def native(self, wait: Callable[[RegistryError], None] | None = None) -> NativeDecoder:
         """A new compiled decoder; it belongs to one thread at a time.
 

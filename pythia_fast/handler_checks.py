@@ -24,6 +24,8 @@ def check_handlers(app: str, handlers: Sequence[Handler]) -> None:
     _check_sinks(handlers)
     for handler in handlers:
         _check_feeding(handler)
+        if why := handler.source.misread_by(handler.decoding):  # a source that was put in place of its own
+            raise ConfigError(f"handler {handler.name!r}: {why}")
 
 
 def _check_checkpoints(app: str, handlers: Sequence[Handler]) -> None:

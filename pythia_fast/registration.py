@@ -140,14 +140,19 @@ def make_handler(
         max_batch_bytes = min(MAX_BATCH_BYTES, max(MIN_BATCH_BYTES, batch_size * BYTES_A_ROW))
     max_batch_bytes = options.whole(where, "max_batch_bytes", max_batch_bytes, 1, MAX_BATCH_BYTES, "bytes")
     check_schema(schema)
+    if schema is None and isinstance(decoder, str) and decoder == "json" and source.record_dtype() is not None:
+        decoder = source.record_dtype()  # "json" is what decoder= is where it is left out
     row_type = decoder.row_type if isinstance(decoder, PayloadFormat) else None
     adapter = inspect_handler(function, schema, where, row_type)
+    decoding = choose_decoder(adapter.schema, decoder)
+    if why := source.misread_by(decoding):
+        raise ConfigError(f"{where}: {why}")
     return Handler(
         name=handler_name,
         app=app,
         function=function,
         adapter=adapter,
-        decoding=choose_decoder(adapter.schema, decoder),
+        decoding=decoding,
         source=source,
         sink=sink,
         dead_letter=dead_letter,

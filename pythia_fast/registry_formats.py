@@ -45,6 +45,10 @@ class FramedDecoding(Decoding):
     kind: str  #: of schemas: "PROTOBUF" or "JSON"
     deserializer: Callable[[RegistryClient], Deserializer] | None  #: None: rows are Structs
 
+    @property
+    def reads_lines(self) -> bool:
+        return False  # the number of the schema may hold a newline
+
     def load(self) -> Callable[[Plan], NativeDecoder]:
         from pythia_fast._ext.framed_decoder import FramedDecoder
 

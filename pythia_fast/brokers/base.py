@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pythia_fast.brokers.checkup import CheckupContext, Findings
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pythia_fast._ext.message_limit import MessageLimit
     from pythia_fast._ext.ring import Arena
     from pythia_fast._ext.source import NativeSource
     from pythia_fast.brokers.group_share import GroupShare
+    from pythia_fast.decoders import Decoding
 
 #: Partitions that a reader may have at once: the arena keeps that many names (PF_PARTITION_NAMES).
 MAX_PARTITIONS = 4096
@@ -107,6 +110,9 @@ class Reader(ABC):
     native: NativeSource
     limit: MessageLimit | None = None  #: polled instead of ``native``, before which it stands
     commit_interval_s: float = 1.0  #: between commits; shorter where what is not yet committed costs the broker memory
+
+    #: Whether ``commit`` is called in time though no position has moved: the reader may know of one that has.
+    moves_positions: bool = False
 
     @abstractmethod
     def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str | None:
@@ -237,6 +243,14 @@ class Source(ABC):
     def reads_what(self, sink: Sink) -> str | None:
         """Where the sink writes to, if this reads it: ``Kafka topic orders``; None: it does not, as far as can be told
         without asking a broker. Files are told by ``files``."""
+        return None
+
+    def record_dtype(self) -> np.dtype[Any] | None:
+        """The layout of its records, where it was told; the decoder that is left out reads that."""
+        return None
+
+    def misread_by(self, decoding: Decoding) -> str | None:
+        """Why what this decoder gets would not be the payloads that were written, a sentence; None: it will."""
         return None
 
     def files(self) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from pythia_fast.options import named_options
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
+
+    from pythia_fast.decoders import Decoding
 
 __all__ = ["FileConsumer", "FileProducer"]
 
@@ -82,7 +84,7 @@ class FileConsumer(Source):
             options.text(where, "consumer_group", consumer_group, takes, longest=MOST_NAME_BYTES)
         self.consumer_group = None if consumer_group is None else _file_group(consumer_group)
         self.format = format
-        self.record_bytes = _record_bytes(format, record_size, dtype)
+        self.record_bytes, self._dtype = _record_layout(format, record_size, dtype)
         self.follow = follow
         self.start = start
         self.pace = 0.0  #: of records: times the speed at which their messages came; 0: as fast as they are taken
@@ -129,6 +131,29 @@ class FileConsumer(Source):
 
         return check_consumer(self, context)
 
+    def record_dtype(self) -> np.dtype[Any] | None:
+        return self._dtype
+
+    def misread_by(self, decoding: Decoding) -> str | None:
+        if self.format == "ndjson" and not decoding.reads_lines:
+            right = 'format="fixed", dtype=' if decoding.name == "fixed" else 'format="msgpack-frames"'
+            return (
+                f'{self.describe()} is cut into payloads at newlines (format="ndjson"), which those of its decoder '
+                f"({decoding.name}) may hold: give FileConsumer the format that the file has, {right}"
+            )
+        if self.format != "fixed" or decoding.name in ("raw", "verbatim"):
+            return None
+        told = decoding.schema.source if decoding.name == "fixed" else None
+        if self._dtype is not None and told != self._dtype:
+            read = f"decoder={told}" if told is not None else f"the decoder is {decoding.name}"
+            return f"{self.describe()} has records of dtype={self._dtype}, and {read}: make them the same"
+        if isinstance(told, np.dtype) and told.itemsize != self.record_bytes:
+            return (
+                f"{self.describe()} has records of record_size={self.record_bytes} bytes, and those of decoder= have "
+                f"{told.itemsize}: make them the same"
+            )
+        return None
+
     def describe(self) -> str:
         what = "standard input" if self.paths == [STDIN] else ", ".join(self.paths[:3])
         more = f" and {len(self.paths) - 3} more" if len(self.paths) > 3 else ""
@@ -146,17 +171,25 @@ def _file_group(name: str) -> str:
     return name
 
 
-def _record_bytes(format: str, record_size: int | None, dtype: DTypeLike | None) -> int:  # noqa: A002
+def _record_layout(
+    format: str,  # noqa: A002
+    record_size: int | None,
+    dtype: DTypeLike | None,
+) -> tuple[int, np.dtype[Any] | None]:
+    """(bytes of a record, its layout if that is told)."""
     if format != "fixed":
         if record_size is not None or dtype is not None:
             raise ConfigError(f'record_size and dtype belong to format="fixed", not to format={format!r}')
-        return 0
+        return 0, None
     if (record_size is None) == (dtype is None):
         raise ConfigError('format="fixed" needs either record_size= (bytes) or dtype=')
+    layout = None
     if dtype is not None:
         try:
-            record_size = np.dtype(dtype).itemsize
+            layout = np.dtype(dtype)
         except Exception as error:  # NumPy looks into what it is given, and raises whatever it finds there
             takes = f"what numpy.dtype takes ({error})"
             raise options.refusal("FileConsumer", "dtype", dtype, takes) from None
-    return options.whole("FileConsumer", "record_size", record_size, 1, MAX_RECORD_BYTES, "bytes")
+        record_size = layout.itemsize
+    size = options.whole("FileConsumer", "record_size", record_size, 1, MAX_RECORD_BYTES, "bytes")
+    return size, layout

@@ -101,7 +101,8 @@ KAFKA = Guarantees(
     headers="read and written",
     sharing="a consumer group: each partition belongs to one member",
     redelivery=Redelivery(
-        what="what was handled since the last commit, at most a second of it, and what was in hand; nothing twice "
+        what="what was handled since the last commit, at most a second of it, and what was in hand; while a row "
+        "waits for its retry, also all that was handled behind it in its partition; nothing twice "
         "for `read_committed` readers with `transactional=True`",
         when="when the group gives the partitions to another member: `session.timeout.ms` (45 s) after the death; at "
         "once for a restart with the same `group_instance_id`",
@@ -168,7 +169,8 @@ RABBITMQ_STREAM = Guarantees(
     headers="application properties, read and written; other sections are not passed on",
     sharing="none: one run at a time has a group, and reads all of the stream or super stream",
     redelivery=Redelivery(
-        what="what was handled since the offset was stored last, at most a second of it, and what was in hand",
+        what="what was handled since the offset was stored last, at most a second of it, and what was in hand; while a "
+        "row waits for its retry, also all that was handled behind it",
         when="with the next run of the same group, at once",
         counted="0: a stream does not count",
     ),
@@ -233,7 +235,8 @@ FILE = Guarantees(
     headers='read and written with `format="records"`; else none, and written ones are dropped',
     sharing="none: one run at a time has a group, and one run at a time writes a file",
     redelivery=Redelivery(
-        what="what was handled since the last checkpoint, about a second of it, and what was in hand",
+        what="what was handled since the last checkpoint, about a second of it, and what was in hand; while a row "
+        "waits for its retry, also all that was handled behind it in its file",
         when="with the next run that has the same state folder",
         counted="0: nobody counts",
     ),

@@ -266,6 +266,10 @@ def _copy_behind(fd: int, start: int, path: str, mode: int) -> int:
         try:
             while chunk := os.pread(fd, COPIED_BYTES, at):
                 at += os.write(aside, chunk)
+            os.fsync(aside)  # before they are cut off where they stand
+            if before == 0:
+                with suppress(OSError):  # not allowed, or a file system that cannot: written they are
+                    sync_folder(os.path.dirname(path))
         except OSError:
             os.ftruncate(aside, before)  # the next attempt copies all of them again
             raise

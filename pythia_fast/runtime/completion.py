@@ -186,6 +186,11 @@ class Completion:
         with self._lock:
             return self._commit(wait=wait)
 
+    def held_back(self) -> dict[int, int]:
+        """Partition -> the position that is committed of it, where messages behind that are done."""
+        with self._lock:
+            return self._tracker.held_back(self._arena.live())
+
     def _forget(self, partitions: set[int]) -> None:
         for partition in partitions:
             self._tracker.forget(partition)
@@ -426,7 +431,7 @@ class Completion:
 
     def _commit(self, *, wait: bool) -> str:
         positions = self._tracker.committable(self._arena.live(), again=wait)
-        if not positions and not wait:
+        if not positions and not wait and not self._reader.moves_positions:
             return ""
         trouble = self._reader.commit(positions, wait=wait)
         if trouble == "":

@@ -33,6 +33,7 @@ DRAIN_TURN_S = 0.5  #: longest time without a look at the source while its last 
 SETTLE_TURN_S = 0.002
 REVOKE_TURN_S = 0.05
 SPOOL_RETRY_S = 1.0
+NAMED_PLACES = 4  #: in one line
 COMMIT_RETRY_S = 0.2  #: between attempts at the last commit
 LOSS_TOLD_S = 2.0  #: librdkafka looks once a second whether its session is over
 
@@ -197,11 +198,23 @@ class Reading:
         if trouble := self._commit_the_last():
             self._log(f"{trouble}; {READ_AGAIN}")
         waits = gather.waiting(self._arena)
+        them = "it" if waits.rows == 1 else "them"
         self._log(
-            f"{self._handler.name}: {next_attempt(waits)}, beyond the drain timeout; the next run reads "
-            f"{'it' if waits.rows == 1 else 'them'} again"
+            f"{self._handler.name}: {next_attempt(waits)}, beyond the drain timeout; the next run reads {them} again"
+            f"{self._done_behind(them)}"
         )
         self.left_over = True
+
+    def _done_behind(self, them: str) -> str:
+        """What else the next run has again, as the end of a sentence."""
+        places = [
+            self._reader.place(self._partitions[index].topic, self._partitions[index].partition, at)
+            for index, at in sorted(self._completion.held_back().items())
+        ]
+        if not places:
+            return ""
+        more = f" and of {len(places) - NAMED_PLACES} partitions more" if len(places) > NAMED_PLACES else ""
+        return f", and with {them} all that was done behind {', '.join(places[:NAMED_PLACES])}{more}"
 
     def _leave_what_was_aborted(self) -> None:
         """Stopped, and the last transaction came to nothing: its rows are the next run's, or another member's.

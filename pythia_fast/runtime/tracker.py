@@ -56,6 +56,12 @@ class Tracker:
                 found[partition] = position
         return found
 
+    def held_back(self, live: Iterable[tuple[int, int]]) -> dict[int, int]:
+        """Partition -> position, where messages behind that position are done already: whoever goes on there has them
+        again. ``live``: as of ``committable``."""
+        positions = self.committable(live, again=True)
+        return {partition: at for partition, at in positions.items() if at < self._settled[partition]}
+
     def committed(self, positions: dict[int, int]) -> None:
         """These were handed to the broker."""
         for partition, position in positions.items():

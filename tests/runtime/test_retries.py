@@ -371,7 +371,7 @@ def test_a_run_that_is_stopped_tries_once_early_for_nothing_and_leaves_the_row_t
     (line,) = [text for text in events.lines if "next attempt" in text]
     assert re.fullmatch(
         r"handler: 1 row waits for its next attempt until \d\d:\d\d:\d\d, beyond the drain timeout; "
-        "the next run reads it again",
+        r"the next run reads it again, and with it all that was done behind memory\[0\] offset 7",
         line,
     )
 

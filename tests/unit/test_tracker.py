@@ -24,6 +24,15 @@ def test_a_live_batch_holds_its_partition_back_and_no_other():
     assert tracker.committable([(0, 20), (0, 30)]) == {0: 20, 1: 50}
 
 
+def test_what_is_done_behind_a_live_batch_is_known():
+    tracker = Tracker()
+    for partition in (0, 1, 2):
+        tracker.assign(partition)
+    tracker.settle(0, 50)
+    tracker.settle(1, 50)
+    assert tracker.held_back([(0, 20), (1, 50), (2, 7)]) == {0: 20}
+
+
 def test_a_position_is_offered_once():
     tracker = Tracker()
     tracker.assign(3)

@@ -208,6 +208,8 @@ typedef struct {
     uint64_t first_due_ns;    /* when the first of its rows was to go on; so are the next: once it is gathered   D */
     uint64_t wait_ns;         /* the shortest time that any of its rows was to wait      D */
     uint32_t gathered;        /* 1: it holds rows that wait, and their notes, alone (gather.h)   I at claim, D */
+    uint32_t round_rows;      /* most rows of one call of this round; 0: as many as a batch has          I */
+    uint32_t later_rows;      /* the same of the next one, whose search for a row that kills goes on there   I at claim, W, D */
     uint32_t journal_at;      /* which progress record counts; the other one is scratch   W while HELD, D after a death */
     pf_progress journal[2];
 } pf_slot;

@@ -66,6 +66,7 @@ cdef extern from "arena_layout.h" nogil:
         uint64_t batch, opened_ns, published_ns, payload_bytes
         uint64_t taken_ns, completed_ns, output_bytes
         uint32_t output_records, error_bytes, rejected, retried, failed, error_half, round, waits_from, gathered
+        uint32_t round_rows, later_rows
         uint64_t due_ns
     ctypedef struct pf_worker:
         uint32_t tail, stop, collected, taken, completed, booted

@@ -44,6 +44,11 @@ cdef class Journal:
             now.error_half, now.error_bytes, now.rejected, now.retried, now.failed, now.killed,
         )
 
+    @property
+    def most_rows(self):
+        """Rows of one call of this round at most, because a search for a row that kills goes on in it; 0: any."""
+        return self.slot.round_rows
+
     def begin(self, uint32_t end, uint32_t deaths_before):
         """The rows up to ``end`` that are not done go into the handler's hands, having been in those of
         ``deaths_before`` dead holders among more rows."""
@@ -54,6 +59,8 @@ cdef class Journal:
         """The rows before ``rows_done`` are done, with these totals, and no rows are in hand. Their records have been
         written, and all notes so far into ``error_half``, which was not the one that counts."""
         cdef pf_progress progress
+        if killed > pf_progress_of(self.slot).killed:
+            self.slot.later_rows = 0  # the row that was searched for is found
         progress.rows_done = rows_done
         progress.suspect_end = progress.deaths = progress.deaths_before = 0
         progress.output_bytes, progress.output_records = output_bytes, output_records

@@ -172,7 +172,7 @@ typedef struct {
     uint32_t retried;
     uint32_t failed;
     uint32_t killed;          /* of the failed: those that killed their holder */
-    uint32_t reserved;
+    uint32_t in_hand;         /* how many of the suspects there are at most, where that is known; 0: all may be */
 } pf_progress;
 
 typedef struct {

@@ -24,12 +24,13 @@ static inline void pf_progress_write(pf_slot *slot, pf_progress progress) {
 }
 
 /* begin: the rows from rows_done to `end` go into the handler's hands.  Those that a holder has died on before keep
- * its count. */
-static inline void pf_progress_begin(pf_slot *slot, uint32_t end, uint32_t deaths_before) {
+ * its count.  `in_hand`: at most so many of them really do, as in a probe of a few rows; 0: all. */
+static inline void pf_progress_begin(pf_slot *slot, uint32_t end, uint32_t deaths_before, uint32_t in_hand) {
     pf_progress progress = *pf_progress_of(slot);
     if (progress.suspect_end != end) progress.deaths = 0;
     progress.suspect_end = end;
     progress.deaths_before = deaths_before;
+    progress.in_hand = in_hand;
     pf_progress_write(slot, progress);
 }
 
@@ -49,7 +50,8 @@ static inline void pf_progress_bury(pf_slot *slot) {
     if (slot->crashes == 1 && slot->round == 1 && slot->decoded != PF_UNDECODED) progress.suspect_end = slot->rows;
     if (progress.suspect_end == 0) return;
     progress.deaths++;
-    if (progress.suspect_end > progress.rows_done) pf_progress_narrow(slot, progress.suspect_end - progress.rows_done);
+    uint32_t in_hand = progress.in_hand ? progress.in_hand : progress.suspect_end - progress.rows_done;
+    if (in_hand) pf_progress_narrow(slot, in_hand);
     pf_progress_write(slot, progress);
 }
 

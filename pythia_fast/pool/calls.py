@@ -117,6 +117,10 @@ class Calls:
         """Whether the batch is handled further at once, since a part of it was answered."""
         return self.tried > 0 and not self.outage
 
+    def rows_of_probe(self, rows: int) -> int:
+        """How many of so many rows a small probe tries at most; 0: the batch is none."""
+        return max(1, rows >> min(2 * self._failed, 64)) if self.is_small_probe else 0
+
     def part_of(self, groups: list[RowIndices], lanes: LanesInHand) -> tuple[int, npt.NDArray[np.intp]]:
         """What a small probe tries: (the group that it is of, which of its rows).
 

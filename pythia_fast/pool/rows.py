@@ -207,7 +207,8 @@ class RowKeeper:
             answers = calls.answers if calls is not None else 0
             rows = todo[part.begin : part.end]
             again = (part.begin, part.end) == suspects[:2]
-            journal.begin(part.end, part.deaths_before)
+            in_hand = calls.rows_of_probe(part.end - part.begin) if calls is not None else 0
+            journal.begin(part.end, part.deaths_before, in_hand)
             self._handle_some(held, rows, part.deaths_before + (suspects.deaths if again else 0))
             if held.outcome.notes.stop:
                 break

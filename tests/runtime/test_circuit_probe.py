@@ -141,3 +141,27 @@ def test_a_search_that_an_outage_cuts_short_is_not_begun_anew(tmp_path, on_error
             workers=1,
         )
     assert 1 <= deaths.stat().st_size <= 6
+
+
+def test_one_that_kills_in_a_probe_of_a_few_rows_is_found(tmp_path):
+    """It is first in the only lane; parts of the batch would hold it beside the one that makes the service fail."""
+    deaths = tmp_path / "deaths"
+    deaths.touch()
+
+    def handler(batch):
+        rows = {int(payload) for payload in batch["payload"].tolist()}
+        if 2 in rows:
+            raise ConnectionError("the service does not take this one")
+        if 0 in rows:
+            with deaths.open("a") as file:
+                file.write(".")
+            os._exit(7)
+        return echo(batch)
+
+    rows = [MemoryMessage(b"%d" % i, key=b"one") for i in range(ROWS)]
+    breaker = CircuitBreaker(failure_threshold=1, recovery_timeout=0.02, probes=3)
+    with pytest.raises(HandlerError, match="the circuit is open"):
+        memory_run.run(
+            tmp_path, handler, rows, batch_size=ROWS, batch_timeout=60, ordering="key", breaker=breaker, workers=1
+        )
+    assert deaths.stat().st_size <= 6

@@ -172,7 +172,7 @@ typedef struct {
     uint32_t retried;
     uint32_t failed;
     uint32_t killed;          /* of the failed: those that killed their holder */
-    uint32_t reserved;
+    uint32_t in_hand;         /* how many of the suspects there are at most, where that is known; 0: all may be */
 } pf_progress;
 
 typedef struct {
@@ -208,6 +208,8 @@ typedef struct {
     uint64_t first_due_ns;    /* when the first of its rows was to go on; so are the next: once it is gathered   D */
     uint64_t wait_ns;         /* the shortest time that any of its rows was to wait      D */
     uint32_t gathered;        /* 1: it holds rows that wait, and their notes, alone (gather.h)   I at claim, D */
+    uint32_t round_rows;      /* most rows of one call of this round; 0: as many as a batch has          I */
+    uint32_t later_rows;      /* the same of the next one, whose search for a row that kills goes on there   I at claim, W, D */
     uint32_t journal_at;      /* which progress record counts; the other one is scratch   W while HELD, D after a death */
     pf_progress journal[2];
 } pf_slot;

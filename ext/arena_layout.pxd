@@ -60,12 +60,13 @@ cdef extern from "arena_layout.h" nogil:
     ctypedef struct pf_progress:
         uint32_t rows_done, suspect_end, deaths, deaths_before
         uint64_t output_bytes
-        uint32_t output_records, error_half, error_bytes, rejected, retried, failed, killed, reserved
+        uint32_t output_records, error_half, error_bytes, rejected, retried, failed, killed, in_hand
     ctypedef struct pf_slot:
         uint32_t state, worker, messages, decoded, rows, refused, raw_bytes, n_partitions, epoch, crashes, hurried
         uint64_t batch, opened_ns, published_ns, payload_bytes
         uint64_t taken_ns, completed_ns, output_bytes
         uint32_t output_records, error_bytes, rejected, retried, failed, error_half, round, waits_from, gathered
+        uint32_t round_rows, later_rows
         uint64_t due_ns
     ctypedef struct pf_worker:
         uint32_t tail, stop, collected, taken, completed, booted

@@ -314,6 +314,7 @@ static void pf_append_rows(pf_arena *arena, pf_slot *slot, pf_slot *from) {
     slot->payload_bytes += from->payload_bytes;
     if (from->due_ns > slot->due_ns) slot->due_ns = from->due_ns;
     if (from->first_due_ns < slot->first_due_ns) slot->first_due_ns = from->first_due_ns;
+    if (from->later_rows && (slot->later_rows == 0 || from->later_rows < slot->later_rows)) slot->later_rows = from->later_rows;
     if (from->wait_ns < slot->wait_ns) slot->wait_ns = from->wait_ns;
     if (from->opened_ns < slot->opened_ns) pf_store64(&slot->opened_ns, from->opened_ns);
     pf_store(&slot->n_partitions, entries);

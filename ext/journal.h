@@ -24,13 +24,24 @@ static inline void pf_progress_write(pf_slot *slot, pf_progress progress) {
 }
 
 /* begin: the rows from rows_done to `end` go into the handler's hands.  Those that a holder has died on before keep
- * its count. */
-static inline void pf_progress_begin(pf_slot *slot, uint32_t end, uint32_t deaths_before) {
+ * its count.  `in_hand`: at most so many of them really do, as in a probe of a few rows; 0: all. */
+static inline void pf_progress_begin(pf_slot *slot, uint32_t end, uint32_t deaths_before, uint32_t in_hand) {
     pf_progress progress = *pf_progress_of(slot);
     if (progress.suspect_end != end) progress.deaths = 0;
     progress.suspect_end = end;
     progress.deaths_before = deaths_before;
+    progress.in_hand = in_hand;
     pf_progress_write(slot, progress);
+}
+
+/* The rows in hand are cut into so many parts (PARTS in pool/parts.py). */
+#define PF_SEARCH_PARTS 64u
+
+/* narrow: should the round end before the row that kills is found, the next one goes on with parts as small as those
+ * that the rows in hand are cut into.  With all rows in one call it would begin the search anew, with a death each time. */
+static inline void pf_progress_narrow(pf_slot *slot, uint32_t in_hand) {
+    uint32_t rows = in_hand / PF_SEARCH_PARTS ? in_hand / PF_SEARCH_PARTS : 1;
+    if (slot->later_rows == 0 || rows < slot->later_rows) slot->later_rows = rows;
 }
 
 /* bury: the holder is dead.  The first one of the first round had all rows in its hands and kept no journal. */
@@ -39,6 +50,8 @@ static inline void pf_progress_bury(pf_slot *slot) {
     if (slot->crashes == 1 && slot->round == 1 && slot->decoded != PF_UNDECODED) progress.suspect_end = slot->rows;
     if (progress.suspect_end == 0) return;
     progress.deaths++;
+    uint32_t in_hand = progress.in_hand ? progress.in_hand : progress.suspect_end - progress.rows_done;
+    if (in_hand) pf_progress_narrow(slot, in_hand);
     pf_progress_write(slot, progress);
 }
 

@@ -47,6 +47,7 @@ static inline uint32_t pf_claim(pf_arena *arena) {
         slot->rows = slot->refused = 0;
         slot->payload_bytes = 0;
         slot->round = 1;
+        slot->round_rows = slot->later_rows = 0;
         slot->journal_at = 0;
         memset(slot->journal, 0, sizeof slot->journal);
         slot->epoch = arena->epoch;
@@ -99,6 +100,7 @@ static inline int pf_requeue(pf_arena *arena, uint32_t slot_index, uint32_t work
     if (!pf_exchange_if(&slot->state, PF_SLOT_WAITING, PF_SLOT_FILLING)) return 0; /* transition: recall WAITING -> FILLING */
     slot->hurried = early ? PF_EARLY : slot->hurried ? PF_WAS_EARLY : PF_NEVER_EARLY;
     slot->round = slot->waits_from;
+    slot->round_rows = slot->later_rows;
     slot->crashes = 0;
     slot->journal_at = 0;
     memset(slot->journal, 0, sizeof slot->journal);

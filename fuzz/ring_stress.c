@@ -171,7 +171,7 @@ static void handle(pf_decoder *decoder, uint32_t place, uint32_t index) {
     if (slot->decoded == PF_UNDECODED) pf_decode_slot(arena, slot, (pf_columns){.capacity = CAPACITY}, decoder);
     hold(index, place);
     MUST(slot->rows == slot->messages && slot->rows > 0 && slot->worker == place);
-    pf_progress_begin(slot, slot->rows, 0);
+    pf_progress_begin(slot, slot->rows, 0, 0);
     uint64_t *output = (uint64_t *)((uint8_t *)slot + arena->output_at);
     for (uint32_t row = 0; row < slot->rows; row++) {
         payload read;

@@ -118,9 +118,9 @@ class App:
                 where it is as long as the batch, rejected and retried rows are left out all the same.
             retry: how often, and after which wait, rows are handled again that ``batch.retry`` asks another attempt
                 for, or whose exception it names. A row is given up, too, when processes have died on it alone.
-            batch_deadline: seconds (looked at 20 times a second) that one call of the handler may take, and with it what is done with its result or
+            batch_deadline: seconds that one call of the handler may take, and with it what is done with its result or
                 its exception; the wait for the sink is not. A process that takes longer is ended, with all its stacks
-                told, and its batch handled again as after a crash. Default: no limit.
+                told, and its batch handled again as after a crash. Looked at 20 times a second. Default: no limit.
             setup_deadline: seconds that ``setup()`` may take. At the start, one that takes longer ends the run; later
                 its process is ended and another one made. None: no limit.
             max_batches_per_process: batches after which a process makes room for a fresh one.

@@ -17,7 +17,9 @@ round, so that what was answered is done whatever becomes of them. How many prob
 a process that dies or is recycled takes nothing with it, and all processes of a handler count together.
 
 A batch that killed a process is handled in parts (pool/parts.py), and one of these that meets an outage does not end
-the round: a row that makes the service fail would else hide one that kills, which lies behind it, for ever.
+the round: a row that makes the service fail would else hide one that kills, which lies behind it, for ever. Rows of
+its lanes that come behind it wait. Should the round end before the row that kills is found, the next one has parts as
+small (later_rows in ext/journal.h), so the search goes on instead of costing a death each round.
 """
 
 from __future__ import annotations
@@ -92,6 +94,9 @@ class Calls:
     in_vain: bool = False  #: the rows were searched at their last attempt, and none is known to be at fault
     costs_an_attempt: bool = False  #: the outage does, and all rows of the batch alike, or they would leave their order
     by_parts: bool = False  #: the batch killed a process and is handled in parts, so that each is a small probe
+    most: int = (
+        0  #: rows of one call, for a search for a row that kills was not over when the round before ended; 0: any
+    )
     tried: int = 0  #: rows of the part that a small probe was
     is_probe: bool = field(init=False)  #: of a half-open circuit, which is open for all others meanwhile
     _failed: int = field(init=False)  #: probes before, one after the other
@@ -112,6 +117,10 @@ class Calls:
         """Whether the batch is handled further at once, since a part of it was answered."""
         return self.tried > 0 and not self.outage
 
+    def rows_of_probe(self, rows: int) -> int:
+        """How many of so many rows a small probe tries at most; 0: the batch is none."""
+        return max(1, rows >> min(2 * self._failed, 64)) if self.is_small_probe else 0
+
     def part_of(self, groups: list[RowIndices], lanes: LanesInHand) -> tuple[int, npt.NDArray[np.intp]]:
         """What a small probe tries: (the group that it is of, which of its rows).
 
@@ -122,6 +131,7 @@ class Calls:
         if not len(may_come):
             number, may_come = 0, np.arange(len(groups[0]))
         chosen = probe_part(len(may_come), self._failed, lanes.of(groups[number][may_come]))
+        chosen = chosen[: self.most or None]
         self.tried = len(chosen)
         return number, may_come[chosen]
 

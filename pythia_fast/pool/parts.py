@@ -50,10 +50,10 @@ def convicts_next(suspects: Suspects) -> bool:
     return convicted(suspects._replace(deaths=suspects.deaths + 1))
 
 
-def parts_after(suspects: Suspects, rows: int, killers: int) -> list[Part]:
+def parts_after(suspects: Suspects, rows: int, killers: int, most: int) -> list[Part]:
     """The parts, in order, that make up the rows from ``suspects.begin`` on; without the row that is convicted.
 
-    ``killers``: rows of the batch that were convicted, this one among them.
+    ``killers``: rows of the batch that were convicted, this one among them. ``most``: see ``parts_to_go``.
     """
     begin, end = suspects.begin, min(suspects.end, rows)
     size = end - begin
@@ -62,7 +62,8 @@ def parts_after(suspects: Suspects, rows: int, killers: int) -> list[Part]:
         parts.append(Part(begin, end, suspects.deaths_before))
     elif size > 1:
         deaths = suspects.deaths_before + suspects.deaths
-        edges = [begin + size * i // PARTS for i in range(PARTS + 1)]
+        number = max(PARTS, -(-size // most))
+        edges = [begin + size * i // number for i in range(number + 1)]
         parts += [Part(first, last, deaths) for first, last in pairwise(edges) if first < last]
     step = rows if killers < 2 else max(1, 2 * end // killers)
     while end < rows:
@@ -82,5 +83,5 @@ def parts_to_go(suspects: Suspects, rows: int, killers: int, most: int, *, died:
     end = 0
     if died:
         end = min(rows, max(suspects.end - 1, 0) // most * most + most)
-        parts = parts_after(suspects, end, killers)
+        parts = parts_after(suspects, end, killers, most)
     return parts + [Part(begin, min(begin + most, rows), 0) for begin in range(end, rows, most)]

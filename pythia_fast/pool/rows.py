@@ -197,21 +197,25 @@ class RowKeeper:
             held.outcome.give_up("killed", guilty, DIED, deaths)
             self._commit(held, journal, guilty, suspects.end)
         died = self._arena.crashes(held.slot) > 0
-        parts = parts_to_go(suspects, len(todo), held.outcome.killed, self._handler.batch_size, died=died)
-        calls = held.calls
+        calls, most = held.calls, self._handler.batch_size
         if calls is not None:
-            calls.by_parts = suspects.end > suspects.begin
+            calls.most = journal.most_rows
+            calls.by_parts = suspects.end > suspects.begin or (calls.most > 0 and not calls.is_small_probe)
+            most = min(most, calls.most) if calls.by_parts and calls.most else most
+        parts = parts_to_go(suspects, len(todo), held.outcome.killed, most, died=died)
         for part in parts:
             answers = calls.answers if calls is not None else 0
             rows = todo[part.begin : part.end]
             again = (part.begin, part.end) == suspects[:2]
-            journal.begin(part.end, part.deaths_before)
+            in_hand = calls.rows_of_probe(part.end - part.begin) if calls is not None else 0
+            journal.begin(part.end, part.deaths_before, in_hand)
             self._handle_some(held, rows, part.deaths_before + (suspects.deaths if again else 0))
             if held.outcome.notes.stop:
                 break
             self._commit(held, journal, rows, part.end)
-            if calls is not None:
+            if calls is not None and held.waiting is not None:
                 calls.part_ended(answers)
+                held.lanes.hold(held.waiting.noted(rows))  # no later part may pass those that met an outage
             if part is not parts[-1] and self._writer.nearly_full(held.outcome.output):
                 # Between two parts: should the next one kill, all that was sent on is of rows that are done.
                 self._writer.spill(held.slot, held.outcome.output)

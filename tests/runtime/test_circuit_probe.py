@@ -9,6 +9,7 @@ import time
 import pytest
 
 from pythia_fast import App, CircuitBreaker, MemoryConsumer, MemoryMessage, MemoryProducer, RetryPolicy
+from pythia_fast.errors import HandlerError
 from tests.support import memory_run
 from tests.support.memory_run import echo, sorted_ints
 
@@ -109,3 +110,58 @@ def test_rows_that_come_later_tell_that_the_service_is_there(tmp_path):
     assert sent.is_set()
     assert dead.payloads == [b"4"]
     assert sorted_ints(sink) == [row for row in range(40) if row != 4]
+
+
+@pytest.mark.parametrize("on_error", ["isolate", "dead_letter"])
+def test_a_search_that_an_outage_cuts_short_is_not_begun_anew(tmp_path, on_error):
+    """Both kinds are in the only lane, and the handler looks first at the one that kills: each whole batch would."""
+    fails, kills, deaths = {2, 10}, 50, tmp_path / "deaths"
+    deaths.touch()
+
+    def handler(batch):
+        rows = {int(payload) for payload in batch["payload"].tolist()}
+        if kills in rows and deaths.stat().st_size < 40:
+            with deaths.open("a") as file:
+                file.write(".")
+            os._exit(7)
+        if fails & rows:
+            raise ConnectionError("the service does not take this one")
+        return echo(batch)
+
+    with pytest.raises(HandlerError, match="the circuit is open"):
+        memory_run.run(
+            tmp_path,
+            handler,
+            [MemoryMessage(b"%d" % i, key=b"one") for i in range(BATCH_ROWS)],
+            batch_size=BATCH_ROWS,
+            batch_timeout=60,
+            ordering="key",
+            on_error=on_error,
+            breaker=CircuitBreaker(failure_threshold=5, recovery_timeout=0.02, probes=3),
+            workers=1,
+        )
+    assert 1 <= deaths.stat().st_size <= 6
+
+
+def test_one_that_kills_in_a_probe_of_a_few_rows_is_found(tmp_path):
+    """It is first in the only lane; parts of the batch would hold it beside the one that makes the service fail."""
+    deaths = tmp_path / "deaths"
+    deaths.touch()
+
+    def handler(batch):
+        rows = {int(payload) for payload in batch["payload"].tolist()}
+        if 2 in rows:
+            raise ConnectionError("the service does not take this one")
+        if 0 in rows:
+            with deaths.open("a") as file:
+                file.write(".")
+            os._exit(7)
+        return echo(batch)
+
+    rows = [MemoryMessage(b"%d" % i, key=b"one") for i in range(ROWS)]
+    breaker = CircuitBreaker(failure_threshold=1, recovery_timeout=0.02, probes=3)
+    with pytest.raises(HandlerError, match="the circuit is open"):
+        memory_run.run(
+            tmp_path, handler, rows, batch_size=ROWS, batch_timeout=60, ordering="key", breaker=breaker, workers=1
+        )
+    assert deaths.stat().st_size <= 6

@@ -68,8 +68,8 @@ def test_one_killer_of_a_thousand_rows_costs_at_most_eleven_launches(killer: int
 def test_a_handler_that_kills_on_every_row_is_told_by_its_first():
     suspects = Suspects(0, 1, DEATHS_ALONE, 3)
     assert convicted(suspects)
-    assert parts_after(suspects, 1, 1) == []
-    assert parts_after(suspects, 9, 1) == [Part(1, 9, 1)]
+    assert parts_after(suspects, 1, 1, 9) == []
+    assert parts_after(suspects, 9, 1, 9) == [Part(1, 9, 1)]
 
 
 def test_a_row_that_is_a_batch_of_its_own_is_convicted_at_the_third_death():
@@ -86,5 +86,10 @@ def test_where_killers_are_dense_a_further_one_costs_four_deaths():
 
 
 def test_a_death_between_two_parts_leaves_the_rest_to_be_handled():
-    assert parts_after(Suspects(5, 5, 0, 0), 9, 0) == [Part(5, 9, 1)]
-    assert parts_after(Suspects(9, 9, 0, 0), 9, 0) == []
+    assert parts_after(Suspects(5, 5, 0, 0), 9, 0, 9) == [Part(5, 9, 1)]
+    assert parts_after(Suspects(9, 9, 0, 0), 9, 0, 9) == []
+
+
+def test_no_part_is_larger_than_a_call_may_be():
+    parts = parts_to_go(Suspects(0, 200, 1, 0), 200, 0, 1, died=True)
+    assert parts == [Part(row, row + 1, 1) for row in range(200)]

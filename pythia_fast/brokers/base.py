@@ -111,9 +111,6 @@ class Reader(ABC):
     limit: MessageLimit | None = None  #: polled instead of ``native``, before which it stands
     commit_interval_s: float = 1.0  #: between commits; shorter where what is not yet committed costs the broker memory
 
-    #: Whether ``commit`` is called in time though no position has moved: the reader may know of one that has.
-    moves_positions: bool = False
-
     @abstractmethod
     def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str | None:
         """Commit, per partition index, the position to go on from. Called from one thread at a time.

@@ -64,8 +64,6 @@ MAX_POLL_INTERVAL_MS = 300_000  #: the same
 
 
 class KafkaReader(Reader):
-    moves_positions = True
-
     def __init__(self, consumer: KafkaConsumer, context: ReaderContext) -> None:
         self._context = context
         self._topics = consumer.topics
@@ -336,25 +334,12 @@ class KafkaReader(Reader):
     # --- commits ------------------------------------------------------------------------------------------------
 
     def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str | None:
-        done: dict[Key, int] = {}
+        offsets = []
         for index, position in positions.items():
             partition = self._by_index.get(index)
             if partition is not None and (key := (partition.topic, partition.partition)) not in self._lost:
-                done[key] = position
-        self._pass_markers(done)
-        return self._commit([(*key, position) for key, position in done.items()], wait=wait) if done else ""
-
-    def _pass_markers(self, done: dict[Key, int]) -> None:
-        """Where nothing follows what is done but the markers of transactions, or gaps, go on behind them: a group that
-        has read everything lags behind by nothing."""
-        for topic, partition, position, ended_at, *_ in self.native.standing():
-            key = (topic, partition)
-            known = done.get(key, self._committed.get(key))
-            if known == position < ended_at and key in self._current and key not in self._lost:
-                # Not beyond the end that this run reads to: later messages are left to the next one.
-                end = min(ended_at, self._bounds[key][1]) if self._bounded else ended_at
-                if end > position:
-                    done[key] = end
+                offsets.append((*key, position))
+        return self._commit(offsets, wait=wait) if offsets else ""
 
     def _commit(self, offsets: Sequence[tuple[str, int, int]], *, wait: bool) -> str | None:
         deadline = time.monotonic() + COMMIT_SECONDS

@@ -431,7 +431,7 @@ class Completion:
 
     def _commit(self, *, wait: bool) -> str:
         positions = self._tracker.committable(self._arena.live(), again=wait)
-        if not positions and not wait and not self._reader.moves_positions:
+        if not positions and not wait:
             return ""
         trouble = self._reader.commit(positions, wait=wait)
         if trouble == "":

@@ -120,40 +120,11 @@ def test_positions_pass_aborted_messages_and_their_markers(
     assert first.values() == [b"committed"] * 10
     assert [m.offset for m in first.sink.messages] == list(range(11, 21))
     first.commit_all()
-    assert first.reader.lag() == {(topic, 0): 0}  # past the marker of the committed transaction, which is no message
+    assert first.reader.lag() == {(topic, 0): 1}  # the marker of the committed transaction, which is no message
     first.reader.close()
     again = member(topic, BOUNDED)
     assert again.drain() == END
     assert again.values() == []
-
-
-def test_what_holds_no_messages_is_passed_when_all_before_it_is_done(
-    kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember
-) -> None:
-    topic = new_topic()
-    group = f"group-of-{topic}"
-    produce(kafka, topic, numbers(3))
-    reader = member(topic, consumer_group=group)
-    reader.poll_until(lambda: reader.sink.count == 3)
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": topic})
-    producer.init_transactions(30)
-    producer.begin_transaction()
-    producer.produce(topic, b"aborted")
-    producer.flush(30)
-    producer.abort_transaction(30)
-    reader.poll_until(lambda: [ended_at for _, _, _, ended_at, *_ in reader.reader.native.standing()] == [5])
-    assert reader.reader.commit({}, wait=True) == ""
-    assert committed(kafka.bootstrap_servers, group, topic, 1) == [0]  # what comes before is not done
-    reader.commit_all()
-    assert committed(kafka.bootstrap_servers, group, topic, 1) == [5]
-    producer.begin_transaction()
-    producer.produce(topic, b"4th")
-    producer.commit_transaction(30)
-    reader.poll_until(lambda: reader.sink.count == 4)
-    reader.commit_all()
-    reader.poll_until(lambda: [ended_at for _, _, _, ended_at, *_ in reader.reader.native.standing()] == [7])
-    assert reader.reader.commit({}, wait=True) == ""
-    assert committed(kafka.bootstrap_servers, group, topic, 1) == [7]
 
 
 def test_later_messages_are_left_where_the_run_reads_to_an_end(

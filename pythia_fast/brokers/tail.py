@@ -189,10 +189,7 @@ class TailReader(CheckpointedReader):
         index = self.take_up(planned, last=planned.replaced)
         entry = self.positions[index]
         self.save_soon()
-        grew_s = time.time() - os.fstat(self.native.fd(index)).st_mtime  # one that was renamed long ago waits no more
-        followed = _Followed(planned.path, entry.identity, finishing=planned.replaced)
-        followed.size, followed.grew_at = entry.size, time.monotonic() - max(0.0, grew_s)
-        self._followed[index] = followed
+        self._followed[index] = _Followed(planned.path, entry.identity, finishing=planned.replaced)
         self.told.discard(f"waiting for {planned.path}")
 
     def missing(self, path: str) -> None:

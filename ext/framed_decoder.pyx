@@ -25,6 +25,8 @@ cdef class FramedDecoder(RegistryDecoder):
     cdef NativeDecoder inner
 
     def __init__(self, NativeDecoder inner not None, *, bint skips_frame, ask):
+        if inner.decoder == NULL:
+            raise ValueError("the inner decoder decodes nothing")
         self.inner = inner
         self.ask = ask
         pf_framed_decoder_init(&self.native, inner.decoder, skips_frame)

@@ -22,6 +22,7 @@ cdef class RegistryDecoder(NativeDecoder):
 
     def learn(self):
         """Ask for what reads the payload that was met last with a number not known before."""
+        self._check_made()
         self.know(self.registry.asked, self.ask(self.registry.asked))
 
     def forget_refusals(self):
@@ -33,10 +34,16 @@ cdef class RegistryDecoder(NativeDecoder):
         """Read what has this number with this reader, or refuse it where there is none."""
         self._set(self.readers | {number: reader})
 
+    cdef int _check_made(self) except -1:
+        if self.registry == NULL:
+            raise RuntimeError(f"{type(self).__name__} was not made by its __init__")
+        return 0
+
     cdef int _set(self, dict readers) except -1:
         cdef pf_registered *table
         cdef SchemaReader known
         cdef uint32_t n = 0
+        self._check_made()
         table = <pf_registered *>calloc(len(readers) + 1, sizeof(pf_registered))
         if table == NULL:
             raise MemoryError()

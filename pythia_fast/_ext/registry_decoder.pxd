@@ -22,4 +22,5 @@ cdef class RegistryDecoder(NativeDecoder):
     cdef object ask
     cdef dict readers  # number -> SchemaReader or None
     cdef pf_registered *_known
+    cdef int _check_made(self) except -1
     cdef int _set(self, dict readers) except -1

@@ -6,9 +6,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from pythia_fast import App, FileConsumer, KafkaConsumer
+from pythia_fast import App, FileConsumer, KafkaConsumer, MemoryConsumer
 from pythia_fast.drill.ledger import position_of
 from pythia_fast.drill.rows import batch_size_for, payloads_of, rows_of_samples, sample_payloads, write_input
 from pythia_fast.errors import ConfigError
@@ -79,3 +80,10 @@ def test_there_are_batches_enough():
     assert batch_size_for(handler(KafkaConsumer(topic="orders"), batch_size=512), 100_000) == 512
     assert batch_size_for(handler(KafkaConsumer(topic="orders"), batch_size=512), 3200) == 100
     assert batch_size_for(handler(KafkaConsumer(topic="orders"), batch_size=512), 3) == 1
+
+
+def test_messages_that_may_hold_newlines_are_not_taken_from_lines(tmp_path: Path) -> None:
+    app = App("shop")
+    app.batch_handler(source=MemoryConsumer([]), decoder=np.dtype("i4,i4"), name="score")(lambda batch: None)
+    with pytest.raises(ConfigError, match=r"decodes fixed, whose payloads may hold newlines: .*--input-format"):
+        sample_payloads(app.handler("score"), tmp_path / "rows", "ndjson")

@@ -53,8 +53,8 @@ def sample_payloads(handler: Handler, given: Path | None, given_format: InputFor
     if given is not None:
         if given_format == "ndjson" and not handler.decoding.reads_lines:
             raise ConfigError(
-                f"handler {handler.name!r} decodes {handler.decoding.name}, whose payloads may hold newlines: give them "
-                "as frames, with --input-format msgpack-frames"
+                f"handler {handler.name!r} decodes {handler.decoding.name}, whose payloads may hold newlines: give "
+                "them as frames, with --input-format msgpack-frames"
             )
         paths, chosen = [str(given)], given_format
     elif isinstance(handler.source, FileConsumer) and handler.source.format in ("ndjson", "msgpack-frames"):

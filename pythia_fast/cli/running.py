@@ -154,10 +154,11 @@ def losses(report: RunReport) -> list[str]:
 
 
 def print_summary(report: RunReport) -> None:
-    """Print the table of figures on stdout, and where the dead letters are."""
-    from pythia_fast.cli.summary import dead_letter_lines, summary_table
+    """Print the tables of figures on stdout, and where the dead letters are."""
+    from pythia_fast.cli.summary import dead_letter_lines, summary_tables
 
     console = shown_on(sys.stdout)
     with console.capture() as captured:
-        console.print(summary_table(report))
+        for table in summary_tables(report):
+            console.print(table)
     show_last(captured.get() + "".join(f"{line}\n" for line in dead_letter_lines(report)))

@@ -286,6 +286,7 @@ class Completion:
 
     def _publish_dead(self, slot: int, letters: Sequence[DeadLetter]) -> None:
         self._pending[slot].dead += len(letters)
+        self._flow.gave_up(letters[-1].reason)
         self._dead_letters.publish(letters, self._ticket(slot, "dead"))
 
     def _ticket(self, slot: int, kind: str) -> int:

@@ -24,6 +24,7 @@ class DeadLetterWatch:
 
     def __init__(self, limit: DeadLetterLimit, *, bounded: bool) -> None:
         self.gate = Gate(limit.pause_s, limit.max_pause_s, limit.probes if bounded else None)
+        self.last_reason = ""  #: for which a row was given up last, in a line
         self._limit = limit
         self._part_s = limit.window_s / WINDOW_PARTS
         self._parts: deque[list[float]] = deque()  #: [its end, rows, rows given up]
@@ -82,7 +83,8 @@ class DeadLetterWatch:
 
     def _beyond(self, given_up: int, rows: int, of: str) -> str:
         share, limit = given_up / rows, self._limit.ratio
-        return f"{given_up:,} of {of} were given up ({share:.0%}), more than dead_letter_limit allows ({limit:.0%})"
+        beyond = f"{given_up:,} of {of} were given up ({share:.0%}), more than dead_letter_limit allows ({limit:.0%})"
+        return f"{beyond}; the last one: {self.last_reason}" if self.last_reason else beyond
 
     def _count(self, now_s: float, rows: int, given_up: int) -> None:
         while self._parts and self._parts[0][0] + self._limit.window_s <= now_s:

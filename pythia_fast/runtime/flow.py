@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PROBE_ROWS = 64
 #: Probes in vain may follow one another quickly: they are told this seldom.
 TELL_PROBES_S = 10.0
+REASON_CHARACTERS = 200  #: of one, in the line that tells of a pause
 BY_HAND = "by hand; `python -m pythia_fast resume` ends it"
 WAY_OUT = (
     "See in the lines above, and in the dead letters as far as there are any yet, what kills its processes, and mend "
@@ -117,6 +118,12 @@ class FlowControl:
         before = self._watch.gate.state
         self._watch.settled(_now_s(), done, given_up, _begun_s(facts), left)
         self._changed(self._watch.gate, before, f"a batch of at most {PROBE_ROWS} rows is tried")
+
+    def gave_up(self, reason: str) -> None:
+        """A row is given up, for this reason. Whoever finds the source paused for it is told its first line."""
+        if self._watch is not None:
+            line = reason.partition("\n")[0]
+            self._watch.last_reason = line if len(line) <= REASON_CHARACTERS else f"{line[:REASON_CHARACTERS]}..."
 
     def dropped(self, slot: int) -> None:
         """A batch comes to nothing: its rows are read again."""

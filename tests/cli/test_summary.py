@@ -4,13 +4,14 @@ import io
 
 from rich.console import Console
 
-from pythia_fast.cli.summary import dead_letter_lines, summary_table
+from pythia_fast.cli.summary import dead_letter_lines, summary_tables
 from pythia_fast.report import HandlerReport, RunReport
 
 
 def text_of(report: RunReport) -> list[str]:
-    console = Console(file=io.StringIO(), width=100)
-    console.print(summary_table(report))
+    console = Console(file=io.StringIO(), width=80)
+    for table in summary_tables(report):
+        console.print(table)
     assert isinstance(console.file, io.StringIO)
     return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
 
@@ -69,12 +70,24 @@ def test_aborted_transactions_are_told_where_there_were_some() -> None:
     assert not [line for line in lines if "aborted" in line]
 
 
-def test_several_handlers_have_a_column_each() -> None:
-    handlers = (HandlerReport(name="score", rows=7, workers=1), HandlerReport(name="archive", rows=5, workers=2))
-    lines = text_of(RunReport(app="orders", rows=12, workers=3, handlers=handlers))
-    assert "in all score archive" in lines
-    assert "rows 12 7 5" in lines
-    assert "worker processes 3 1 2" in lines
+def test_several_handlers_have_a_row_each_with_the_counts_that_there_are() -> None:
+    handlers = (
+        HandlerReport(name="score", rows=7, batches=2, workers=1, rejected=3),
+        HandlerReport(name="archive", rows=5, batches=1, workers=2),
+    )
+    lines = text_of(RunReport(app="orders", rows=12, batches=3, workers=3, rejected=3, handlers=handlers))
+    assert "rows 12" in lines
+    assert "worker processes 3" in lines
+    assert "handler rows batches workers rejected" in lines
+    assert "score 7 2 1 3" in lines
+    assert "archive 5 1 2 0" in lines
+
+
+def test_twenty_handlers_fit() -> None:
+    handlers = tuple(HandlerReport(name=f"handler_{number}", rows=1_000_000 + number) for number in range(20))
+    lines = text_of(RunReport(rows=20_000_190, handlers=handlers))
+    for handler in handlers:
+        assert f"{handler.name} {handler.rows:,} 0 0" in lines
 
 
 def test_work_left_is_told() -> None:

@@ -89,7 +89,7 @@ def test_a_bad_deploy_does_not_empty_the_source_and_a_good_one_goes_on(tmp_path)
     assert report.handlers[0].paused_seconds >= 0.05
     first, *_, last = [line for line in events.lines if "reading" in line]
     assert "reading is paused" in first
-    assert "more than dead_letter_limit allows (50%); a batch of at most 64 rows is tried in 0.05 s" in first
+    assert "more than dead_letter_limit allows (50%); the last one: ValueError: a bad deploy; a batch of" in first
     assert last == "handler: reading goes on"
 
 
@@ -114,6 +114,7 @@ def test_a_run_to_the_end_that_gets_nowhere_fails_and_the_next_one_goes_on_there
         app.run(workers=2, until="end", state_dir=tmp_path / "state", observer=events)
     assert events.report.ending == "failed"
     assert "3 batches were tried" in events.report.error
+    assert "ValueError: a bad deploy" in events.report.error
     assert events.report.handlers[0].flow == "paused"
     given_up = [int(payload) for payload in dead.payloads]
     assert len(given_up) <= 200 + IN_HAND + 3 * PROBE_ROWS

@@ -94,6 +94,14 @@ def paused(monkeypatch):
     return runtime
 
 
+def test_a_pause_tells_the_reason_of_the_row_that_was_given_up_last(monkeypatch):
+    runtime = Runtime(monkeypatch, dead_letter_limit=DeadLetterLimit(ratio=0.5, min_rows=10))
+    runtime.flow.gave_up("TypeError: an earlier one")
+    runtime.flow.gave_up("ValueError: " + "x" * 1000 + "\nand a second line")
+    runtime.settle(rows=10, failed=10)
+    assert f"; the last one: ValueError: {'x' * 188}...; a batch" in runtime.lines[-1]
+
+
 def test_the_rounds_of_a_probe_count_together(paused):
     opened_s = paused.now_s
     paused.settle(rows=64, failed=0, done=3, opened_s=opened_s)

@@ -7,7 +7,7 @@ dead letters, and its second handling when a process died in the first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
@@ -435,6 +435,20 @@ class Batch(Generic[T]):
         """For results/outputs.py: the rows as one column of Structs."""
         self._check_open()
         return read_structs(self._memory, self._decoding)
+
+    def with_nulls(self, result: Any) -> Any:
+        """For whoever sends a handler's result on: views of this batch among its columns, which are read-only, get
+        the nulls that stand in them as zeros; anything else stays as it is."""
+        if not isinstance(result, Mapping):
+            return result
+        names = {id(view): name for name, view in self._views.items() if isinstance(view, np.ndarray)}
+        return {key: self._masked(column, names.get(id(column))) for key, column in result.items()}
+
+    def _masked(self, column: Any, name: str | None) -> Any:
+        if name is None or not self._spec(name).nullable:
+            return column
+        valid = self.valid(name)
+        return column if valid.all() else np.ma.masked_array(column, ~valid)
 
     def forwarded_parts(self) -> tuple[BatchMemory, PartitionName | None]:
         """For results/forwarding.py: where the messages lie, and what their partitions stand for."""

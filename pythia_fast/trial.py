@@ -48,7 +48,7 @@ def try_out(handler: Handler, payloads: Iterable[bytes | None]) -> Trial:
         returned = call(batch)
     finally:
         call.teardown()
-    result, kept = rows_to_send(handler, returned, len(batch), batch.given_back)
+    result, kept = rows_to_send(handler, batch.with_nulls(returned), len(batch), batch.given_back)
     failed = _failed(handler, result, [index_of[row] for row in np.flatnonzero(kept)] if kept is not None else None)
     return Trial(
         returned=returned,

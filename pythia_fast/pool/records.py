@@ -58,7 +58,7 @@ class RecordWriter:
             return []
         if type(result) is not self._looked_at:
             self._get_ready(result)
-        result, kept = rows_to_send(self._handler, result, len(batch), batch.given_back)
+        result, kept = rows_to_send(self._handler, batch.with_nulls(result), len(batch), batch.given_back)
         records = self._encoder.open(result)
         if kept is None or self._handler.on_error != "isolate":
             self._write_all(slot, records, region)

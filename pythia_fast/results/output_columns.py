@@ -14,8 +14,8 @@ What becomes of values that JSON has no word for:
 | bytes                                  | base64 string                 | bin                        |
 | float32                                | the exact value, as a double  | float 32                   |
 
-A numeric column of a batch is a plain array: to send its nulls on as nulls, return
-``np.ma.masked_array(batch[name], ~batch.valid(name))``.
+A numeric column of a batch is a plain array, which ``Batch.with_nulls`` gives its nulls where it is returned as it is;
+what is computed of it has those of ``np.ma.masked_array(..., ~batch.valid(name))``.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ class Batch(Generic[T]):
         Parameters:
             payloads: one message each; None is a null value.
             schema: a msgspec.Struct type; none for decoder="raw" or a structured dtype.
-            decoder: "json", "msgpack", "raw", or a structured NumPy dtype.
+            decoder: "json", "msgpack", "raw", a structured NumPy dtype, or an Avro, Protobuf or JsonSchema.
             keys, headers, timestamps: one a payload; timestamps in milliseconds since the epoch, -1 for none.
 
         The batch holds the good rows, ``batch.bad`` the refused payloads. Raises ConfigError where schema and
@@ -194,6 +194,17 @@ class Batch(Generic[T]):
         """
         decoding = choose_decoder(schema, decoder)
         given = list(options.items("Batch.decode", "payloads", payloads, "a sequence of payloads: [payload] for one"))
+        return Batch.of_payloads(given, decoding, keys, headers, timestamps)
+
+    @staticmethod
+    def of_payloads(
+        given: list[Payload],
+        decoding: Decoding,
+        keys: Sequence[bytes | None] | None = None,
+        headers: Sequence[HeaderDict | None] | None = None,
+        timestamps: Sequence[int] | None = None,
+    ) -> Batch[Any]:
+        """For whoever has a decoding already; as ``decode``."""
         for name, extra in (("keys", keys), ("headers", headers), ("timestamps", timestamps)):
             if extra is not None:
                 options.one_each("Batch.decode", name, extra, len(given), "payloads")

@@ -38,8 +38,7 @@ def try_out(handler: Handler, payloads: Iterable[bytes | None]) -> Trial:
     whose rows a run would give up together, or search for the one at fault.
     """
     given = list(options.items("App.test", "payloads", payloads, "a sequence of payloads: [payload] for one"))
-    name, source = handler.decoding.name, handler.decoding.schema.source
-    batch: Batch[Any] = Batch.decode(given, decoder=source) if name == "fixed" else Batch.decode(given, source, name)
+    batch = Batch.of_payloads(given, handler.decoding)
     bad = {payload.index for payload in batch.bad}
     index_of = [index for index in range(len(given)) if index not in bad]
     call = handler.adapter.build()

@@ -14,7 +14,7 @@ import fastavro
 import msgspec
 import pytest
 
-from pythia_fast import App, Avro, Batch, ConfigError, RegistryError, RetryPolicy
+from pythia_fast import App, Avro, Batch, ConfigError, MemoryConsumer, MemoryProducer, RegistryError, RetryPolicy
 from tests.support import memory_run
 from tests.support.registry_server import RegistryServer, registry_server
 
@@ -80,6 +80,18 @@ def told(batch: Batch[Any]) -> list[bytes]:
 
 def expected(rows: int) -> list[bytes]:
     return sorted(b"%d %g None" % (row, row / 2) if row % 2 else b"%d 1.5 n%d" % (row, row) for row in range(rows))
+
+
+def test_a_handler_is_tried_out_without_a_run(registry):
+    app = App("test")
+
+    @app.batch_handler(source=MemoryConsumer([]), sink=MemoryProducer(), decoder=Avro(registry=registry.url))
+    def prices(batch: Batch[Order]):
+        return {"price": batch["price"]}
+
+    trial = app.test(prices, [*orders(4), b"nonsense"])
+    assert trial.returned["price"].tolist() == [1.5, 0.5, 1.5, 1.5]
+    assert [bad.index for bad in trial.bad] == [4]
 
 
 def test_rows_of_two_schemas_in_one_batch_outlive_deaths_retries_and_recycling(tmp_path, registry):

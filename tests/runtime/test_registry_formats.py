@@ -18,7 +18,16 @@ from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from pythia_fast import App, Batch, ConfigError, JsonSchema, Protobuf, RegistryError
+from pythia_fast import (
+    App,
+    Batch,
+    ConfigError,
+    JsonSchema,
+    MemoryConsumer,
+    MemoryProducer,
+    Protobuf,
+    RegistryError,
+)
 from pythia_fast.errors import SchemaError
 from tests.support import memory_run
 from tests.support.registry_server import RegistryServer, registry_server
@@ -105,6 +114,16 @@ PATHS = {
     "json, dicts": (lambda given: JsonSchema(registry=given), of_dicts, jsons),
     "json, columns": (lambda given: JsonSchema(registry=given), of_columns, jsons),
 }
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_handler_is_tried_out_without_a_run(registry, path):
+    decoder, handler, payloads = PATHS[path]
+    app = App("test")
+    app.batch_handler(source=MemoryConsumer([]), sink=MemoryProducer(), decoder=decoder(registry.url))(handler)
+    trial = app.test(handler, [*payloads(3), b"nonsense"])
+    assert trial.returned == expected(3)
+    assert [bad.index for bad in trial.bad] == [3]
 
 
 @pytest.mark.parametrize("path", PATHS)

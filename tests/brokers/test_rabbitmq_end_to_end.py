@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pika
 import pytest
 
-from pythia_fast import App, Batch, RabbitMQConsumer, RetryPolicy
+from pythia_fast import App, Batch, RabbitMQConsumer, RabbitMQProducer, RetryPolicy
 from pythia_fast.brokers.memory import MemoryProducer
 from pythia_fast.errors import SourceError
 from tests.support.memory_run import Events
@@ -108,6 +109,44 @@ def test_a_connection_that_is_cut_is_made_again_and_nothing_is_lost(queue: Queue
     assert cuts > 0
     assert {int(payload or b"") for payload in sink.payloads} == set(range(600))
     assert queue.count() == 0
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_server_that_restarts_loses_nothing_of_a_durable_queue(tmp_path: Path, how: str) -> None:
+    with RabbitMqServer(tmp_path / "server") as server:
+        queue, results = Queue(server), Queue(server)
+        queue.publish(numbers(3000), delivery_mode=2)
+        app, _ = echo_app(
+            RabbitMQConsumer(queue.name, url=server.url, prefetch_count=100),
+            sink=RabbitMQProducer(results.name, url=server.url),
+            batch_size=20,
+            rate_limit=2000,
+        )
+        running = Running(app, until="end", state_dir=tmp_path / "state")
+        wait_for(lambda: results.count() > 200, "the first are sent on")
+        queue.close()
+        results.close()
+        if how == "killed":
+            server.kill()
+            server.start()
+        else:
+            server.restart()
+        running.join()
+        assert running.error is None
+        assert server.messages(queue.name) == 0
+        assert {int(payload) for payload in taken(server, results.name)} == set(range(3000))
+    assert any("trying" in line for line in running.events.lines)
+
+
+def taken(server: RabbitMqServer, name: str) -> list[bytes]:
+    """All that is in a queue."""
+    connection = pika.BlockingConnection(pika.URLParameters(server.url))
+    channel = connection.channel()
+    payloads = []
+    while (got := channel.basic_get(name, auto_ack=True))[0] is not None:
+        payloads.append(got[2])
+    connection.close()
+    return payloads
 
 
 def test_a_server_that_falls_silent_is_left_and_found_again(queue: Queue, tmp_path: Path) -> None:

@@ -92,6 +92,15 @@ class RabbitMQConsumer(Source):
         """Where it connects to. Raises ConfigError for a ``RABBITMQ_URL`` that is none."""
         return self._login.address
 
+    def reads_what(self, sink: Sink) -> str | None:
+        if not isinstance(sink, RabbitMQProducer) or not self.address.is_surely(sink.address):
+            return None
+        if sink.queue == self.queue:
+            return f"RabbitMQ queue {self.queue}"
+        if self.exchange and (sink.exchange, sink.routing_key) == (self.exchange, self.routing_key):
+            return f"RabbitMQ exchange {self.exchange} with routing key {self.routing_key!r}"
+        return None
+
     def open(self, context: ReaderContext) -> Reader:
         from pythia_fast.brokers.rabbitmq_reader import RabbitMqReader
 
@@ -171,6 +180,11 @@ class RabbitMQProducer(Sink):
     def address(self) -> Address:
         """Where it connects to. Raises ConfigError for a ``RABBITMQ_URL`` that is none."""
         return self._login.address
+
+    @property
+    def queue(self) -> str | None:
+        """The queue that it writes to, where it was told one."""
+        return None if self.exchange else self.routing_key
 
     @property
     def target(self) -> str:

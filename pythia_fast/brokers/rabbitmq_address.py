@@ -62,6 +62,16 @@ class Address:
         """``127.0.0.1:5672, virtual host /``."""
         return f"{self}, virtual host {self.virtual_host}"
 
+    def is_surely(self, other: Address) -> bool:
+        """Whether both lead to the same virtual host of one server, as far as can be told without asking it.
+
+        The ports of one protocol tell that; those of AMQP and of streams only where all of them are the usual ones.
+        """
+        if (self.host.lower(), self.virtual_host) != (other.host.lower(), other.virtual_host):
+            return False
+        usual = {AMQP.port, AMQP.tls_port, STREAM.port, STREAM.tls_port}
+        return self.port == other.port or {self.port, other.port} <= usual
+
     def parameters(self, name: str) -> Parameters:
         """What pika wants to know; the server shows ``name`` among its connections."""
         import pika

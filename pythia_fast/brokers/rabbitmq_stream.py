@@ -11,9 +11,10 @@ import ssl
 from typing import NamedTuple
 
 from pythia_fast import options
-from pythia_fast.brokers.base import Reader, ReaderContext, Source
+from pythia_fast.brokers.base import Reader, ReaderContext, Sink, Source
 from pythia_fast.brokers.checkup import CheckupContext, Findings
 from pythia_fast.brokers.group_share import GroupShare
+from pythia_fast.brokers.rabbitmq import RabbitMQProducer
 from pythia_fast.brokers.rabbitmq_address import STREAM, Address, Login
 from pythia_fast.brokers.rabbitmq_stream_wire import Start
 from pythia_fast.errors import ConfigError
@@ -123,6 +124,11 @@ class RabbitMQStreamConsumer(Source):
         name = self.stream or self.super_stream or ""
         kind = "RabbitMQ stream" if self.stream is not None else "RabbitMQ super stream"
         return GroupShare(kind, (name,), servers, self.group(app, handler), given)
+
+    def reads_what(self, sink: Sink) -> str | None:
+        if not isinstance(sink, RabbitMQProducer) or self.stream is None or sink.queue != self.stream:
+            return None
+        return f"RabbitMQ stream {self.stream}" if self.address.is_surely(sink.address) else None
 
     def open(self, context: ReaderContext) -> Reader:
         from pythia_fast.brokers.rabbitmq_stream_reader import RabbitMqStreamReader

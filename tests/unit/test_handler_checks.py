@@ -11,7 +11,7 @@ import pytest
 
 from pythia_fast import App, FileConsumer, KafkaConsumer, KafkaProducer
 from pythia_fast.brokers.base import Sink, Source
-from pythia_fast.brokers.rabbitmq import RabbitMQConsumer
+from pythia_fast.brokers.rabbitmq import RabbitMQConsumer, RabbitMQProducer
 from pythia_fast.brokers.rabbitmq_stream import RabbitMQStreamConsumer
 from pythia_fast.brokers.redis import RedisStreamsConsumer, RedisStreamsProducer
 from pythia_fast.errors import ConfigError
@@ -147,6 +147,24 @@ def test_two_handlers_of_standard_input_are_refused(second: str) -> None:
         (KafkaConsumer("orders"), KafkaProducer("orders"), "Kafka topic orders"),
         (KafkaConsumer("^ord"), KafkaProducer("orders-dead"), "Kafka topic orders-dead"),
         (RedisStreamsConsumer("orders"), RedisStreamsProducer("orders"), "Redis stream orders"),
+        (RabbitMQConsumer("orders"), RabbitMQProducer("orders"), "RabbitMQ queue orders"),
+        (
+            RabbitMQConsumer("orders", exchange="shop", routing_key="new"),
+            RabbitMQProducer(exchange="shop", routing_key="new"),
+            "RabbitMQ exchange shop with routing key 'new'",
+        ),
+        (RabbitMQStreamConsumer("orders"), RabbitMQProducer("orders"), "RabbitMQ stream orders"),
+        (RabbitMQConsumer("orders"), RabbitMQProducer("results"), None),
+        (RabbitMQConsumer("orders"), RabbitMQProducer("orders", virtual_host="other"), None),
+        (RabbitMQConsumer("orders", port=5673), RabbitMQProducer("orders"), None),
+        (
+            RabbitMQConsumer("orders", exchange="shop", routing_key="new"),
+            RabbitMQProducer(exchange="shop", routing_key="old"),
+            None,
+        ),
+        (RabbitMQConsumer("orders"), RabbitMQProducer(exchange="orders"), None),
+        (RabbitMQStreamConsumer("orders"), RabbitMQProducer("results"), None),
+        (RabbitMQStreamConsumer("orders"), RabbitMQProducer("orders", port=5673), None),
         (KafkaConsumer("orders"), KafkaProducer("orders", bootstrap_servers="other:9092"), None),
         (KafkaConsumer("orders"), KafkaProducer("orders-dead"), None),
         (RedisStreamsConsumer("orders"), RedisStreamsProducer("orders", db=1), None),

@@ -5,6 +5,7 @@ Settings come from the argument, else the environment (``RABBITMQ_STREAM_URL``, 
 
 from __future__ import annotations
 
+import copy
 import datetime
 import os
 import ssl
@@ -117,6 +118,11 @@ class RabbitMQStreamConsumer(Source):
 
     def group(self, app: str, handler: str) -> str:
         return self.consumer_group or os.environ.get("CONSUMER_GROUP") or f"{app}-{handler}"
+
+    def as_group(self, group: str) -> RabbitMQStreamConsumer:
+        other = copy.copy(self)
+        other.consumer_group = group
+        return other
 
     def share(self, app: str, handler: str) -> GroupShare:
         address, given = self.address, self.consumer_group is not None

@@ -36,8 +36,8 @@ From = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="kafka://HOST:PORT/TOPIC, redis://HOST:PORT/DB/STREAM, amqp://HOST:PORT/VHOST/QUEUE, file:PATH, or "
-        "MODULE:APP",
+        help="kafka://HOST:PORT/TOPIC, redis://HOST:PORT/DB/STREAM, amqp://HOST:PORT/VHOST/QUEUE, "
+        "rabbitmq-stream://HOST:PORT/VHOST/STREAM, file:PATH, or MODULE:APP",
     ),
 ]
 To = Annotated[Path, typer.Argument(metavar="FILE", parser=path_value, help="what is recorded is appended to it")]

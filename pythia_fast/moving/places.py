@@ -5,6 +5,7 @@
 | ``kafka://HOST:PORT/TOPIC``                    | topics, several separated by commas                  |
 | ``redis://USER:PASSWORD@HOST:PORT/DB/STREAM``  | a stream; ``rediss:`` with TLS                       |
 | ``amqp://USER:PASSWORD@HOST:PORT/VHOST/QUEUE`` | a queue; ``amqps:`` with TLS                         |
+| ``rabbitmq-stream://HOST:PORT/VHOST/STREAM``   | a stream to read; ``rabbitmq-stream+tls:`` with TLS  |
 | ``file:PATH``                                  | files, as FileConsumer reads them                    |
 | ``MODULE:APP``                                 | the source of a handler                              |
 
@@ -23,7 +24,8 @@ from pythia_fast.brokers.base import Sink, Source
 from pythia_fast.errors import ConfigError, UnknownOptionError
 from pythia_fast.options import nearest
 
-SCHEMES = ("kafka", "redis", "rediss", "amqp", "amqps", "file")
+_STREAMS = ("rabbitmq-stream", "rabbitmq-stream+tls")
+SCHEMES = ("kafka", "redis", "rediss", "amqp", "amqps", *_STREAMS, "file")
 #: Options that are text whatever they look like.
 _TEXTS = frozenset({"consumer_group", "group_id", "start", "payload_field", "key_field", "routing_key", "exchange"})
 #: As much as may be one: whoever forgot to encode its characters is told of it with them.
@@ -34,6 +36,8 @@ FORM = {
     "rediss": "rediss://HOST:PORT/DB/STREAM",
     "amqp": "amqp://HOST:PORT/VHOST/QUEUE",
     "amqps": "amqps://HOST:PORT/VHOST/QUEUE",
+    "rabbitmq-stream": "rabbitmq-stream://HOST:PORT/VHOST/STREAM",
+    "rabbitmq-stream+tls": "rabbitmq-stream+tls://HOST:PORT/VHOST/STREAM",
     "file": "file:PATH",
 }
 
@@ -61,6 +65,11 @@ def source_at(text: str) -> Source:
 
         server, queue = _server_and_name(address, scheme, text)
         return RabbitMQConsumer(queue, url=server, **_values(given))
+    if scheme in _STREAMS:
+        from pythia_fast.brokers.rabbitmq_stream import RabbitMQStreamConsumer
+
+        server, stream = _server_and_name(address, scheme, text)
+        return RabbitMQStreamConsumer(stream, url=server, **_values(given))
     from pythia_fast.brokers.file import FileConsumer
 
     return FileConsumer(path=_path(address, text), **_values(given))
@@ -84,6 +93,8 @@ def sink_at(text: str) -> Sink:
 
         server, queue = _server_and_name(address, scheme, text)
         return RabbitMQProducer(queue, url=server, **_values(given))
+    if scheme in _STREAMS:
+        raise ConfigError(f"{_hidden(text)}: a stream is written to as a queue is: {FORM['amqp']}")
     from pythia_fast.brokers.file_sink import FileProducer
 
     return FileProducer(_path(address, text), **_values(given))
@@ -96,7 +107,7 @@ def _split(text: str, what: str) -> tuple[SplitResult, str, dict[str, str]]:
         raise ConfigError(f"{_hidden(text)} is no address of {what}: {error}") from None
     scheme = address.scheme
     if scheme not in SCHEMES:
-        forms = ", ".join(FORM[each] for each in ("kafka", "redis", "amqp", "file"))
+        forms = ", ".join(FORM[each] for each in ("kafka", "redis", "amqp", "rabbitmq-stream", "file"))
         near = nearest(scheme, SCHEMES)
         raise ConfigError(f"{_hidden(text)}: there is no scheme {scheme!r}{near}; {what} is {forms}")
     given: dict[str, str] = {}
@@ -120,7 +131,9 @@ def _server_and_name(address: SplitResult, scheme: str, text: str, *, redis: boo
     """The address of the server alone, None for the default one, and the last part of the path."""
     place, _, last = address.path.removeprefix("/").rpartition("/")
     if not last:
-        raise ConfigError(f"{_hidden(text)} names no {'stream' if redis else 'queue'}: write {FORM[scheme]}")
+        raise ConfigError(
+            f"{_hidden(text)} names no {'queue' if scheme in ('amqp', 'amqps') else 'stream'}: write {FORM[scheme]}"
+        )
     if not address.netloc:
         return None, unquote(last)
     place = place or ("0" if redis else "%2F")

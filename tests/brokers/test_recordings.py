@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from pythia_fast.brokers.framing import FramedRecord, decode_headers, iterate_records
@@ -13,6 +14,8 @@ from pythia_fast.cli.exit_codes import ExitCode
 from tests.support.command_line import HEAD, run
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.rabbitmq_run import Queue
+from tests.support.rabbitmq_server import RabbitMqServer
+from tests.support.rabbitmq_stream import Stream, login
 from tests.support.redis_server import RedisServerProcess
 
 KafkaMessage = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]], int]
@@ -120,6 +123,13 @@ def test_redis_to_a_file_and_back(redis: RedisServerProcess, tmp_path: Path) -> 
     assert all(fields[b"trace"] == b"t" for fields in entries)
 
 
+@pytest.fixture
+def stream(rabbitmq: RabbitMqServer) -> Iterator[Stream]:
+    made = Stream(rabbitmq)
+    yield made
+    made.close()
+
+
 def test_rabbitmq_to_a_file_and_back(queue: Queue, tmp_path: Path) -> None:
     queue.publish([b"value %d" % i for i in range(50)], headers={"trace": "t"})
     address = f"{queue.server.url}/{queue.name}"
@@ -132,3 +142,28 @@ def test_rabbitmq_to_a_file_and_back(queue: Queue, tmp_path: Path) -> None:
     finished = run(tmp_path, "replay", "queue.rec", "--to", address)
     assert finished.returncode == ExitCode.DONE, finished.stderr
     assert queue.count() == 50
+
+
+def test_a_rabbitmq_stream_to_a_file_as_a_group_of_its_own(stream: Stream, tmp_path: Path) -> None:
+    """``record`` of the app that reads it, too: where the app goes on stays as it is."""
+    stream.publish([b'{"order_id":%d}' % i for i in range(50)])
+    server = login(stream.server).address
+    url = f"rabbitmq-stream://{server.username}:{server.password}@{server.host}:{server.port}"
+    finished = run(tmp_path, "record", f"{url}/%2F/{stream.name}", "stream.rec", "--until-end")
+    assert finished.returncode == ExitCode.DONE, finished.stderr
+    assert [record.payload for record in records_in(tmp_path / "stream.rec")] == [
+        b'{"order_id":%d}' % i for i in range(50)
+    ]
+    handler = f"""
+from pythia_fast import RabbitMQStreamConsumer
+
+@app.batch_handler(source=RabbitMQStreamConsumer("{stream.name}", url="{url}", consumer_group="own"), schema=Order)
+def score(batch: Batch[Order]) -> None:
+    pass
+"""
+    (tmp_path / "shop.py").write_text(HEAD + handler)
+    finished = run(tmp_path, "record", "shop:app", "app.rec", "--until-end")
+    assert finished.returncode == ExitCode.DONE, finished.stderr
+    assert len(records_in(tmp_path / "app.rec")) == 50
+    assert stream.stored("record-app.rec") == 49
+    assert stream.stored("own") is None

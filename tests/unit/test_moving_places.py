@@ -11,6 +11,7 @@ from pythia_fast.brokers.file import FileConsumer
 from pythia_fast.brokers.file_sink import FileProducer
 from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
 from pythia_fast.brokers.rabbitmq import RabbitMQConsumer, RabbitMQProducer
+from pythia_fast.brokers.rabbitmq_stream import RabbitMQStreamConsumer
 from pythia_fast.brokers.redis import RedisStreamsConsumer, RedisStreamsProducer
 from pythia_fast.errors import ConfigError, UnknownOptionError
 from pythia_fast.moving.places import is_address, sink_at, source_at
@@ -66,6 +67,17 @@ def test_rabbitmq() -> None:
     assert isinstance(sink_at("amqp://h/orders"), RabbitMQProducer)
 
 
+def test_rabbitmq_streams() -> None:
+    source = source_at("rabbitmq-stream://user:pw@h:7/shop/orders?offset=5&consumer_group=7")
+    assert isinstance(source, RabbitMQStreamConsumer)
+    assert (source.stream, source.address.virtual_host, source.address.port) == ("orders", "shop", 7)
+    assert source.group("app", "handler") == "7"
+    assert source.as_group("g").group("app", "handler") == "g"
+    assert source.group("app", "handler") == "7"
+    with pytest.raises(ConfigError, match=r"'rabbitmq-stream://user:...@h/orders': a stream is written to as a queue"):
+        sink_at("rabbitmq-stream://user:secret@h/orders")
+
+
 def test_files() -> None:
     source = source_at("file:logs/a%20b.rec?format=records&follow=true")
     assert isinstance(source, FileConsumer)
@@ -88,6 +100,7 @@ def test_what_is_an_address() -> None:
         ("kafka://h", "names no topic: write kafka://HOST:PORT/TOPIC"),
         ("kafka://h/a/b", "names no topic"),
         ("redis://h/", "names no stream"),
+        ("rabbitmq-stream://h/", "names no stream: write rabbitmq-stream://HOST:PORT/VHOST/STREAM"),
         ("amqp://user:secret@h/", "'amqp://user:...@h/' names no queue"),
         ("file:", "names no file"),
         ("kafka://h/t?linger.ms=1&linger.ms=2", "linger.ms is given twice"),
@@ -108,6 +121,7 @@ def test_what_is_none_is_refused(text: str, said: str) -> None:
         ("kafka://h/t?auto.offset.rset=latest", "auto.offset.reset"),
         ("redis://h/s?min_idel=5", "min_idle"),
         ("amqp://h/q?prefetch_cout=5", "prefetch_count"),
+        ("rabbitmq-stream://h/s?ofset=5", "offset"),
         ("file:x?formt=fixed", "format"),
     ],
 )

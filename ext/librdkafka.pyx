@@ -44,6 +44,9 @@ cdef extern from "<regex.h>" nogil:
     const int REG_EXTENDED
     const int REG_NOSUB
     int regcomp(regex_t *expression, const char *pattern, int flags)
+    ctypedef struct regmatch_t:
+        pass
+    int regexec(const regex_t *expression, const char *text, size_t count, regmatch_t *matches, int flags)
     size_t regerror(int code, const regex_t *expression, char *text, size_t size)
     void regfree(regex_t *expression)
 
@@ -225,6 +228,17 @@ def pattern_trouble(str pattern):
         return ""
     regerror(code, &expression, reason, sizeof(reason))
     return reason.decode(errors="replace")
+
+
+def pattern_matches(str pattern, str topic):
+    """Whether a regular expression is found in a topic's name, as librdkafka looks for it."""
+    cdef regex_t expression
+    cdef bytes encoded = pattern.encode(), name = topic.encode()
+    if regcomp(&expression, encoded, REG_EXTENDED | REG_NOSUB) != 0:
+        return False
+    cdef bint found = regexec(&expression, name, 0, NULL, 0) == 0
+    regfree(&expression)
+    return found
 
 
 cdef list notes_of(pf_kafka_notes *notes, const pf_rdkafka *api):

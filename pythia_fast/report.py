@@ -110,6 +110,6 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
         """Read what `to_json` wrote.
 
         Raises:
-            msgspec.DecodeError: ``text`` is not such a report.
+            msgspec.DecodeError, or UnicodeDecodeError or RecursionError: ``text`` is not such a report.
         """
         return msgspec.json.decode(text, type=cls)

@@ -22,6 +22,7 @@ import msgspec
 
 from pythia_fast.errors import SourceError
 from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
+from pythia_fast.unreadable import UNREADABLE
 
 HEAD_BYTES = 1024
 TAIL_BYTES = 1024
@@ -193,7 +194,7 @@ def stored_positions(path: Path) -> list[FilePosition]:
             f"the checkpoint {path} cannot be read: {error.strerror}; mend that, or choose another folder with "
             "--state-dir"
         ) from None
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise SourceError(f"the checkpoint {path} cannot be read ({error}); {_RESTART}") from None
     if stored.version != 1:
         raise SourceError(f"the checkpoint {path} has version {stored.version}, this program knows version 1")

@@ -54,6 +54,12 @@ def damage(path: str, fd: int, at: int, left: int, format: str, max_payload_byte
         half = size <= max_payload_bytes
     if half:
         return ""
+    if at == 0:
+        return (
+            f"{path} does not begin with a record of format={format}: the size at byte 0 says that {size:,} bytes "
+            f"follow, and what follows is no record of that size. Nothing of it was read. Give FileConsumer the "
+            f"format= that the file has, or restore the file, if its beginning is damaged"
+        )
     return (
         f"{path} is damaged: the size at byte {at:,} says that {size:,} bytes follow, and what follows is no record of "
         f"that size. The {left:,} bytes from byte {at:,} on were not read, rows among them, most likely: restore the "

@@ -73,10 +73,13 @@ CONSUMER_RESERVED: Mapping[str, str] = {
     "enable.auto.offset.store": "positions are committed once their rows are handled",
     "enable.partition.eof": "until='end' is told by it, and what does not come",
     "log.queue": "log lines go to the run's own log",
+    "enabled_events": "it takes librdkafka's events itself",
 }
 PRODUCER_RESERVED: Mapping[str, str] = {
     "transactional.id": "a handler has it: @app.batch_handler(transactional=True, transactional_id=...)",
+    "delivery.report.only.error": "a record counts as written once its delivery report has come",
     "log.queue": "log lines go to the run's own log",
+    "enabled_events": "it takes librdkafka's events itself",
 }
 
 
@@ -140,9 +143,10 @@ class KafkaConsumer(Source):
         self._options = with_strategy(strategy, named)
         if named:
             check_options(self._options)
-            from pythia_fast.brokers.kafka_contradictions import check_consumer_options
+            from pythia_fast.brokers.kafka_contradictions import check_consumer_options, check_ignored_topics
 
             check_consumer_options(where, {**CONSUMER_DEFAULTS, **self._options})
+            check_ignored_topics(where, self.topics, self._options)
 
     @property
     def bootstrap_servers(self) -> str:

@@ -7,7 +7,7 @@ it cannot work. Values and defaults are asked of librdkafka.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from pythia_fast._ext import librdkafka
 from pythia_fast.errors import ConfigError
@@ -57,6 +57,17 @@ class _Values:
 def check_consumer_options(where: str, options: Mapping[str, str]) -> None:
     """Raise ConfigError for options of a consumer, our defaults among them, with which none could be made or read."""
     _refuse(where, options, _of_any, _of_membership, _of_fetches)
+
+
+def check_ignored_topics(where: str, topics: Iterable[str], options: Mapping[str, str]) -> None:
+    """Raise ConfigError for a topic to read that ``topic.blacklist`` makes librdkafka ignore: it would not exist."""
+    for pattern in options.get("topic.blacklist", "").split(","):
+        for topic in topics:
+            if pattern and not topic.startswith("^") and librdkafka.pattern_matches(pattern, topic):
+                raise ConfigError(
+                    f"{where}: topic {topic!r} is to be read, and topic.blacklist={options['topic.blacklist']} has "
+                    "librdkafka ignore it: leave one of them out"
+                )
 
 
 def check_producer_options(where: str, options: Mapping[str, str]) -> None:

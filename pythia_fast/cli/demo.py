@@ -73,10 +73,10 @@ def order_file(output: Path, rows: int, console: Console) -> Path:
     """The file of orders, generated behind a progress bar unless it is there."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    from pythia_fast.demo.order_file import order_file_name, write_order_file
+    from pythia_fast.demo.order_file import is_whole, order_file_name, write_order_file
 
     found = output / order_file_name(rows, seed=1)
-    if found.exists():
+    if found.exists() and is_whole(found, rows):
         console.print(
             f"orders: {found}, {found.stat().st_size / 1e6:,.0f} MB, generated before", highlight=False, markup=False
         )

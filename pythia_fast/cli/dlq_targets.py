@@ -59,21 +59,35 @@ class Destination:
         reach, sources = selection.reach, selection.sources()
 
         def open_kafka() -> RequeueTarget:
+            from pythia_fast.dlq.kafka_store import KafkaStore
             from pythia_fast.dlq.kafka_target import KafkaTarget
 
-            return KafkaTarget(reach.kafka_of(sources.values()), topic=self.topic, same_partition=self.same_partition)
+            access = reach.kafka_of(sources.values())
+            kafka = [each for each in selection.stores if isinstance(each, KafkaStore)]
+            if self.topic is not None and any(each.lies_at(self.topic, access) for each in kafka):
+                raise _holds_letters("--to-topic", self.topic)
+            return KafkaTarget(access, topic=self.topic, same_partition=self.same_partition)
 
         def open_redis() -> RequeueTarget:
+            from pythia_fast.dlq.redis_store import RedisStore
             from pythia_fast.dlq.redis_target import RedisTarget, fields_of
 
             server = reach.redis_of(sources.values())
+            redis = [each for each in selection.stores if isinstance(each, RedisStore)]
+            if self.stream is not None and any(each.lies_at(self.stream, server) for each in redis):
+                raise _holds_letters("--to-redis", self.stream)
             fields = fields_of(sources.values(), selection.fields)
             return RedisTarget(server, self.stream, fields=fields, timeout_s=reach.timeout_s)
 
         def open_rabbitmq() -> RequeueTarget:
+            from pythia_fast.dlq.rabbitmq_store import RabbitMqStore
             from pythia_fast.dlq.rabbitmq_target import RabbitMqTarget
 
-            return RabbitMqTarget(reach.rabbitmq_of(sources.values()), self.queue, timeout_s=reach.timeout_s)
+            address = reach.rabbitmq_of(sources.values())
+            rabbitmq = [each for each in selection.stores if isinstance(each, RabbitMqStore)]
+            if self.queue is not None and any(each.lies_at(self.queue, address) for each in rabbitmq):
+                raise _holds_letters("--to-rabbitmq", self.queue)
+            return RabbitMqTarget(address, self.queue, timeout_s=reach.timeout_s)
 
         if self.topic is not None:
             return open_kafka()
@@ -85,3 +99,10 @@ class Destination:
 
         openers = {KAFKA: open_kafka, REDIS: open_redis, RABBITMQ: open_rabbitmq}
         return OriginTarget(openers, sources=sources, lie_in=store.kind, origin=self.origin)
+
+
+def _holds_letters(option: str, name: str) -> ConfigError:
+    return ConfigError(
+        f"{option} {name}: the dead letters themselves are there, and messages are no letters: no dlq command would "
+        "see them again; name another one"
+    )

@@ -16,6 +16,7 @@ from pythia_fast.dlq.groups import Group
 from pythia_fast.dlq.original import headers_of, times_requeued
 from pythia_fast.dlq.store import DeadLetterStore, Entry
 from pythia_fast.runtime.dead_letter_form import StoredLetter
+from pythia_fast.unreadable import UNREADABLE
 
 SOURCES = 3  #: told of one topic's partitions, and of topics, before the rest is only counted
 
@@ -123,7 +124,7 @@ def _payload_text(stored: StoredLetter) -> str:
         return stored.payload_base64 or ""
     try:
         return msgspec.json.format(stored.payload, indent=2)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return stored.payload
 
 

@@ -16,6 +16,7 @@ from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage
 from pythia_fast.errors import ConfigError, SourceError
 from pythia_fast.observer import Observer, RunInfo, Snapshot
 from pythia_fast.report import RunReport
+from pythia_fast.unreadable import UNREADABLE
 
 #: Fields in which the messages' own time is looked for, in this order.
 TIME_FIELDS = ("ts", "timestamp", "time", "event_time", "created_at")
@@ -71,7 +72,7 @@ def find_time_field(payload: bytes, given: str | None) -> str:
     """
     try:
         message = msgspec.json.decode(payload)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"the first message is not JSON, so it has no time of its own: {error}") from None
     fields = message if isinstance(message, dict) else {}
     for name in (given,) if given is not None else TIME_FIELDS:
@@ -95,9 +96,9 @@ def seconds_of(value: object) -> float | None:
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
-        except ValueError:
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
             return None
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     return None
 
 
@@ -127,7 +128,7 @@ def payload_of(message: Replayed) -> bytes:
 def _time_in(payload: bytes, field: str) -> float | None:
     try:
         message = msgspec.json.decode(payload)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     return seconds_of(message.get(field)) if isinstance(message, dict) else None
 
@@ -174,7 +175,7 @@ class Feeder:
                     self._stop.wait(min(wait, threading.TIMEOUT_MAX))
                 if self._stop.is_set() or not self._send(message):
                     break
-        except (OSError, SourceError) as error:  # the file
+        except Exception as error:  # the file; whatever it is, the messages behind it were not sent
             self.failure = error
         finally:
             self._consumer.end()

@@ -22,6 +22,7 @@ Bytes2D = NDArray[np.uint8]
 
 #: Rows made at once. A chunk's matrix of some 19 MB stays in reach of the processor's caches.
 CHUNK_ROWS = 100_000
+LONGEST_LINE_BYTES = 1024  #: and more than that
 
 FIRST_ORDER_ID = 900_000_001
 FIRST_TS = 1_767_225_600_000  # 2026-01-01T00:00:00Z in milliseconds
@@ -107,11 +108,23 @@ def order_file_name(rows: int, seed: int) -> str:
     return f"orders-{rows}-seed{seed}.ndjson"
 
 
+def is_whole(path: Path, rows: int) -> bool:
+    """Whether the file ends with the last of so many orders: one that was cut does not.
+
+    Raises OSError.
+    """
+    begins = b'{"order_id":%d,' % (FIRST_ORDER_ID + rows - 1)
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LONGEST_LINE_BYTES))
+        lines = file.read().split(b"\n")
+    return len(lines) > 1 and lines[-1] == b"" and lines[-2].startswith(begins)
+
+
 def write_order_file(folder: Path, rows: int, seed: int = 1, tell: Callable[[int], None] | None = None) -> Path:
     """Make sure that the file of ``rows`` orders is in ``folder``, and return its path.
 
-    A whole file is kept as it is; one that another process is making is waited for. A part that an interrupted call
-    left is continued. The file gets its name only when it is whole, so whoever finds it can trust it.
+    A whole file is kept as it is, one that was cut is made anew, and one that another process is making is waited for.
+    A part that an interrupted call left is continued. The file gets its name only when it is whole.
 
     Parameters:
         folder: where the file is kept; made when missing.
@@ -127,10 +140,10 @@ def write_order_file(folder: Path, rows: int, seed: int = 1, tell: Callable[[int
         raise ValueError(f"rows must be at least 1, not {rows}")
     folder.mkdir(parents=True, exist_ok=True)
     whole = folder / order_file_name(rows, seed)
-    if whole.exists():
+    if whole.exists() and is_whole(whole, rows):
         return whole
     with _alone_in(folder):
-        if not whole.exists():  # another process may have made it meanwhile
+        if not (whole.exists() and is_whole(whole, rows)):  # another process may have made it meanwhile
             _write_whole(whole, rows, seed, tell)
     return whole
 

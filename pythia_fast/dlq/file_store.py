@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,8 @@ from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.private import PRIVATE_MODE
 from pythia_fast.runtime.dead_letter import LocatedRecord, holds_frames, located_records
+
+SCRATCH = ".new"  #: ends the name of what a file is replaced by
 
 
 class FileStore(DeadLetterStore):
@@ -119,8 +122,7 @@ class FileStore(DeadLetterStore):
                 raise
 
     def _replace(self, content: BinaryIO, taken: Ranges) -> None:
-        fresh = Path(f"{self._path}.new")
-        fresh.unlink(missing_ok=True)  # left by a command that was killed
+        fresh = self._scratch()
         fd = open_locked(str(fresh), PRIVATE_MODE)
         try:
             with open(fd, "wb", closefd=False) as rest:
@@ -144,6 +146,15 @@ class FileStore(DeadLetterStore):
             os.fsync(folder_fd)
         finally:
             os.close(folder_fd)
+
+    def _scratch(self) -> Path:
+        """A new file beside this one, by a name that nobody else's has."""
+        begins = f".dlq-{os.fstat(self._fd).st_ino}-"
+        for left in self._path.parent.glob(f"{begins}*{SCRATCH}"):  # by a command that was killed: we have the lock
+            left.unlink(missing_ok=True)
+        fd, name = tempfile.mkstemp(SCRATCH, begins, self._path.parent)
+        os.close(fd)
+        return Path(name)
 
     def _keep_owner(self, fd: int) -> None:
         """The run must still be able to write the file, whoever calls the command."""

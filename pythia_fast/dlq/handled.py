@@ -17,6 +17,7 @@ from pythia_fast.dlq.claims import FOLDER, one_command
 from pythia_fast.dlq.ranges import Ranges
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.private import PRIVATE_MODE
+from pythia_fast.unreadable import UNREADABLE
 
 
 class _Stored(msgspec.Struct):
@@ -43,7 +44,7 @@ class Handled:
             stored = msgspec.json.decode(self.path.read_bytes(), type=_Stored)
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise SourceError(
                 f"the record of letters dealt with, {self.path}, cannot be read ({error}); remove it to see them again"
             ) from None

@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from pythia_fast.brokers.framing import Headers
 from pythia_fast.brokers.kafka_client import KafkaAccess, missing, text_of
+from pythia_fast.brokers.kafka_servers import server_names
 from pythia_fast.dlq.handled import Handled
 from pythia_fast.dlq.ranges import Ranges
 from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
@@ -43,6 +44,10 @@ class KafkaStore(DeadLetterStore):
         self._read_to: dict[int, int] = {}
         self._seen: dict[int, array[int]] = {}  # offsets of the letters read, per partition, ascending
         self._total = 0
+
+    def lies_at(self, topic: str, access: KafkaAccess) -> bool:
+        """Whether this is the topic, as far as can be told without asking."""
+        return topic == self._topic and bool(server_names(access.servers) & server_names(self._access.servers))
 
     def describe(self) -> str:
         return f"kafka topic {self._topic}"

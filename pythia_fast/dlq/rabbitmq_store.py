@@ -44,12 +44,17 @@ class RabbitMqStore(DeadLetterStore):
 
     def __init__(self, queue: str, address: Address, *, timeout_s: float) -> None:
         self._queue = queue
+        self._address = address
         self._asking = RabbitMqAsking(address, timeout_s)
         self._returns = Returns(are_counted=False)
         self._confirms = False  #: on the channel that there is
         self._last_tag = 0  #: of those that were got on this channel
         self._gone = Ranges()  #: tags that were acknowledged
         self._read = self._total = 0
+
+    def lies_at(self, queue: str, address: Address) -> bool:
+        """Whether this is the queue, as far as can be told without asking."""
+        return queue == self._queue and address.is_surely(self._address)
 
     def describe(self) -> str:
         return f"rabbitmq queue {self._queue}"

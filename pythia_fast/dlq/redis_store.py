@@ -55,6 +55,10 @@ class RedisStore(DeadLetterStore):
         self._asking = RedisAsking(server, stream, SourceError)
         self._read = self._total = 0
 
+    def lies_at(self, stream: str, server: RedisServer) -> bool:
+        """Whether this is the stream, as far as can be told without asking."""
+        return stream == self._stream and server.database == self._server.database
+
     def describe(self) -> str:
         return f"redis stream {self._stream}"
 

@@ -28,6 +28,7 @@ from pythia_fast.drill.settings import (
 from pythia_fast.errors import PythiaError
 from pythia_fast.private import private_opener
 from pythia_fast.report import RunReport
+from pythia_fast.unreadable import UNREADABLE
 
 LOOK_EVERY_S = 0.02
 GONE_S = 10.0
@@ -73,7 +74,7 @@ class RunProcess:
         decode = msgspec.json.Decoder(Word).decode
         with open(fd, "rb") as lines:
             for line in lines:
-                with contextlib.suppress(msgspec.DecodeError):  # half a line of a process that was killed
+                with contextlib.suppress(*UNREADABLE):  # half a line of a process that was killed
                     self._hear(decode(line))
 
     def _hear(self, word: Word) -> None:

@@ -20,6 +20,7 @@ from pythia_fast.brokers.checkpoint import sync_folder
 from pythia_fast.brokers.locked_file import open_locked
 from pythia_fast.brokers.sink_file import sync_data
 from pythia_fast.errors import SinkError, SourceError
+from pythia_fast.unreadable import UNREADABLE
 
 Key = tuple[str, int]  #: topic and partition of the source
 Told = tuple[str, int, int, int, int]  #: topic, partition, source_first, target_first, source_last
@@ -175,7 +176,7 @@ class OffsetTable:
                 else:
                     topic, partition, *run = msgspec.json.decode(line, type=tuple[str, int, int, int, int])
                     self._partitions.setdefault((topic, partition), Translation()).note(Run(*run))
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 raise SourceError(
                     f"{self._path} line {number} is damaged ({error}): it says which offsets became which. Without the "
                     "file, groups are translated from here on only: move it away to go on so"

@@ -75,6 +75,8 @@ def serve_nursery(channel: socket.socket, child_main: ChildMain, parent: int) ->
     os.set_blocking(wake_read, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    # Whoever started the run, or the user's module, may have blocked it: deaths would not be told.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     children: dict[int, _Child] = {}
     launches = _Launches(channel, child_main, children, (wake_read, wake_write))
     # Once for all children: a collection of theirs would look at every object, and copy the pages that they lie on.

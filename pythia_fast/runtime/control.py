@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from pythia_fast.errors import ConfigError
+from pythia_fast.unreadable import UNREADABLE
 
 PATIENCE_S = 5.0  #: for a request, or an answer
 MOST_BYTES = 1 << 20
@@ -87,7 +88,7 @@ class ControlServer:
     def _reply(self, line: bytes) -> Answer:
         try:
             return Answer(result=self._answer(msgspec.json.decode(line, type=Request)))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             return Answer(refused=f"no request: {error}")
         except ConfigError as error:
             return Answer(refused=str(error))

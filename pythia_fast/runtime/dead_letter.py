@@ -21,7 +21,8 @@ from pythia_fast.brokers.locked_file import FileLockedError
 from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
-from pythia_fast.runtime.dead_letter_form import DeadLetter, StoredLetter, broker_headers, stored_letter
+from pythia_fast.runtime.dead_letter_form import DeadLetter, StoredLetter, broker_headers, check_stored, stored_letter
+from pythia_fast.unreadable import UNREADABLE
 
 FRAME_HEADER_BYTES = 4
 FOLDER = "dead-letters"  #: of the state folder
@@ -65,8 +66,10 @@ def located_records(path: str | os.PathLike[str], size: int | None = None) -> It
             end = start + len(record) + (FRAME_HEADER_BYTES if framed else 0)
             stored, why = None, ""
             try:
-                stored = decode(record)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                read = decode(record)
+                check_stored(read)
+                stored = read
+            except (*UNREADABLE, ValueError) as error:
                 why = str(error)
             yield LocatedRecord(stored, start, end, f"{what} {number:,}", why)
             start = end
@@ -88,7 +91,7 @@ def holds_dead_letters(path: str | os.PathLike[str]) -> bool:
     try:
         codec.decode(record, type=StoredLetter)
         return set(codec.decode(record)) <= set(StoredLetter.__struct_fields__)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return False
 
 

@@ -92,6 +92,12 @@ class StoredLetter(msgspec.Struct, omit_defaults=True):
         )
 
 
+def check_stored(stored: StoredLetter) -> None:
+    """Raise ValueError for a letter whose base64, or whose headers, say nothing."""
+    if stored.payload_base64 is not None or stored.key_base64 is not None or stored.headers or stored.headers_base64:
+        decode_headers(stored.letter().headers)
+
+
 def _spelled(text: str) -> str:
     """The text with lone surrogates spelled out: a file's name may hold any bytes, JSON and MessagePack do not."""
     return text.encode(errors="backslashreplace").decode()

@@ -367,9 +367,10 @@ def test_two_runs_of_one_group_are_refused(numbers: Path, tmp_path: Path) -> Non
 def test_a_checkpoint_that_is_not_one_is_refused(numbers: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    (folder / "g.json").write_text("{torn")
-    with pytest.raises(SourceError, match=r'g\.json cannot be read .*start="beginning"'):
-        read(numbers, tmp_path)
+    for damaged in (b"{torn", b'{"version":1,"files":[{"path":"\xff"}]}', b'{"version":' + b"[" * 5000):
+        (folder / "g.json").write_bytes(damaged)
+        with pytest.raises(SourceError, match=r'g\.json cannot be read .*start="beginning"'):
+            read(numbers, tmp_path)
     assert read(numbers, tmp_path, start="beginning", commit=1) == [b"0"]
     stored = json.loads((folder / "g.json").read_text())
     (folder / "g.json").write_text(json.dumps(stored | {"version": 2}))

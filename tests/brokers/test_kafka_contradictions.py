@@ -247,3 +247,28 @@ def test_a_client_that_only_asks_is_looked_at_too() -> None:
 def test_what_follows_from_other_options_is_told_without_a_stray_comma() -> None:
     with pytest.raises(ConfigError, match=r"message\.max\.bytes=\d+ \(the default\): give fetch\.max\.bytes "):
         KafkaConsumer("t", receive_message_max_bytes=20_000_000)
+
+
+@pytest.mark.parametrize(
+    ("topics", "ignored", "refused"),
+    [
+        (["orders"], "orders", True),
+        (["orders"], "^ord,other", True),
+        (["orders"], "der", True),  # librdkafka looks for it anywhere in the name
+        (["orders", "bills"], "bill.$", True),
+        (["orders"], "^other,bills", False),
+        (["^ord.*"], "^orders-dead", False),
+    ],
+)
+def test_a_topic_to_read_that_is_to_be_ignored_is_told(topics: list[str], ignored: str, refused: bool) -> None:
+    if not refused:
+        KafkaConsumer(topics=topics, topic_blacklist=ignored)
+        return
+    with pytest.raises(ConfigError, match=r"is to be read, and topic\.blacklist=.* has librdkafka ignore it"):
+        KafkaConsumer(topics=topics, topic_blacklist=ignored)
+
+
+@pytest.mark.parametrize("option", ["delivery_report_only_error", "enabled_events", "transactional_id", "log_queue"])
+def test_options_of_a_producer_that_the_runtime_answers_for_are_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option} is set by the runtime: "):
+        KafkaProducer("orders", **{option: "1"})

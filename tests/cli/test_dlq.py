@@ -289,6 +289,15 @@ def test_lines_that_are_no_dead_letters_stay_and_are_told(capsys: pytest.Capture
     assert path.read_bytes() == b"not ours\n{}\n"
 
 
+def test_show_gets_past_a_payload_that_is_nested_too_deep(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    path = project / "deep.ndjson"
+    write_letters(path, letter(payload=b"[" * 5000), letter(payload=b'{"next":1}'))
+    code, out, err = dlq(capsys, "show", "deep.ndjson")
+    assert (code, err) == (0, "")
+    assert "[" * 5000 in out
+    assert '"next": 1' in out
+
+
 APP = (
     HEAD
     + """
@@ -357,6 +366,9 @@ def test_a_topic_is_dealt_with_by_filters_and_what_is_hidden_is_told(
     code, out, _ = dlq(capsys, "requeue", *place, "--error", "E", "--dry-run")
     assert (code, out) == (0, f"3 dead letters would be sent to kafka topic {source}\n")
     assert messages_of(kafka.bootstrap_servers, source) == []
+    code, out, err = dlq(capsys, "requeue", *place, "--to-topic", dead)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert f"--to-topic {dead}: the dead letters themselves are there" in err
     code, out, _ = dlq(capsys, "requeue", *place, "--error", "E")
     assert code == 0
     assert out.splitlines()[0] == f"3 dead letters sent to kafka topic {source}"

@@ -237,6 +237,10 @@ def test_letters_go_elsewhere_and_from_files(capsys: pytest.CaptureFixture[str],
     at = broker.place[-1]
     code, out, err = dlq(capsys, "requeue", "dead.ndjson", option, broker.source, url, at)
     assert (code, out.splitlines()[0], err) == (0, f"1 dead letter sent to {broker.kind} {broker.source}", "")
+    broker.send(letter(payload=b"1", topic=broker.source))
+    code, out, err = dlq(capsys, "requeue", *broker.place, option, broker.dead)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert f"{option} {broker.dead}: the dead letters themselves are there" in err
     write_letters(broker.folder / "dead.ndjson", letter(payload=b"2", topic=broker.source))
     origin = option.removeprefix("--to-")
     assert dlq(capsys, "requeue", "dead.ndjson", "--origin", origin, url, at)[0] == 0

@@ -1,5 +1,6 @@
 """pythia_fast.cli.pace: when each message of a replay is due."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pythia_fast.brokers.memory import MemoryConsumer
-from pythia_fast.cli.pace import Feeder, FeederStart, Pace, find_time_field, lines_of, parse_speed, schedule, seconds_of
+from pythia_fast.cli.pace import (
+    Feeder,
+    FeederStart,
+    Pace,
+    Replayed,
+    find_time_field,
+    lines_of,
+    parse_speed,
+    schedule,
+    seconds_of,
+)
 from pythia_fast.errors import ConfigError
 from pythia_fast.observer import RunInfo
 
@@ -61,6 +72,8 @@ def test_the_time_field_is_found_or_taken() -> None:
         (b'{"a":1}', "when", "no field 'when'; it has a"),
         (b'{"ts":"soon"}', None, "'ts' of the first message holds no time: 'soon'"),
         (b'{"ts":', None, "not JSON"),
+        (b'{"ts":1,"s":"caf\xe9"}', None, "not JSON"),
+        (b"[" * 5000, None, "not JSON"),
         (b"[1]", None, "it has none"),
     ],
 )
@@ -80,7 +93,9 @@ def test_own_times_are_scaled() -> None:
 
 def test_a_message_without_a_readable_time_follows_its_predecessor() -> None:
     payloads = [b'{"ts":1767225600}', b"broken", b'{"ts":1767225604}', b'{"ts":null}', b'{"ts":1767225601}', b"[]"]
-    assert [due for due, _ in schedule(payloads, Pace(factor=1.0), "ts")] == [0, 0, 4, 4, 4, 4]
+    payloads += [b'{"s":"caf\xe9","ts":1767225609}', b'{"ts":' + b"[" * 5000, b'{"ts":"0001-01-01T00:00:00+14:00"}']
+    payloads += [b'{"ts":1767225605}']
+    assert [due for due, _ in schedule(payloads, Pace(factor=1.0), "ts")] == [0, 0, 4, 4, 4, 4, 4, 4, 4, 5]
 
 
 @given(
@@ -157,6 +172,17 @@ def test_feeder_stops_where_there_is_no_room() -> None:
     feeder.start()
     feeder.stop()
     assert not feeder._thread.is_alive()
+
+
+def test_feeder_keeps_any_failure() -> None:
+    def scheduled() -> Iterator[tuple[float, Replayed]]:
+        yield 0.0, b"a"
+        raise ZeroDivisionError
+
+    feeder = Feeder(MemoryConsumer(keep_open=True), scheduled())
+    feeder.start()
+    feeder._thread.join(30)
+    assert isinstance(feeder.failure, ZeroDivisionError)
 
 
 def test_feeder_keeps_the_failure_of_its_file(tmp_path: Path) -> None:

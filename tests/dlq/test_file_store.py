@@ -7,6 +7,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pythia_fast.brokers.locked_file import open_locked
@@ -149,11 +150,36 @@ def test_the_owner_keeps_the_file(path: Path) -> None:
     assert (path.stat().st_uid, path.stat().st_gid) == (12345, 12345)
 
 
+def test_files_of_others_beside_it_stay_and_what_a_killed_command_left_goes(path: Path) -> None:
+    others = Path(f"{path}.new")
+    others.write_text("precious")
+    left = path.parent / f".dlq-{path.stat().st_ino}-abc.new"
+    left.touch()
+    take_out(path, 0, archive=False)
+    assert others.read_text() == "precious"
+    assert sorted(os.listdir(path.parent)) == ["dead", "dead.new"]
+
+
 FOREIGN = [b'{"price":1}', b"# 5 \xe2\x82\xac a piece, \xff", b"", b"[" * 100_000]
 
 
 def as_frame(record: bytes) -> bytes:
     return len(record).to_bytes(4, "little") + record
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"payload_base64": "%%"}, {"key_base64": "a"}, {"headers_base64": "AAAA"}],
+    ids=lambda damage: str(*damage),
+)
+def test_a_letter_whose_bytes_cannot_be_told_is_none(tmp_path: Path, damage: dict[str, str]) -> None:
+    path = tmp_path / "dead"
+    write_letters(path, *LETTERS)
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(msgspec.json.encode({**msgspec.json.decode(first), **damage}) + b"\n" + b"".join(others))
+    store = FileStore(path)
+    assert [entry.stored.offset for entry in store.entries()] == [1, 2, 3, 4, 5]
+    assert store.describe_foreign().startswith(f"line 1 of file {path} is no dead letter, and left alone: ")
 
 
 @pytest.mark.parametrize("framed", [False, True], ids=["ndjson", "msgpack-frames"])

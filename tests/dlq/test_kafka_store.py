@@ -195,8 +195,9 @@ def test_a_record_that_cannot_be_read_is_refused(kafka: KafkaBroker, new_topic: 
     store = open_store(kafka, topic, tmp_path)
     deal_with(store, [1])
     (record,) = (tmp_path / "dlq").glob("*.json")
-    for content, message in (("{", "cannot be read"), (record.read_text().replace('on": 1', 'on": 2'), "version 2")):
-        record.write_text(content)
+    newer = record.read_bytes().replace(b'on": 1', b'on": 2')
+    for content, message in ((b"{", "cannot be read"), (b'{"\xff":1}', "cannot be read"), (newer, "version 2")):
+        record.write_bytes(content)
         with pytest.raises(SourceError, match=message):
             places_in(store)
         store.close()

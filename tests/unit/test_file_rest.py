@@ -111,6 +111,9 @@ def test_bytes_that_are_lost_before_a_size_are_told(tmp_path: Path) -> None:
 def test_where_nothing_else_tells_the_size_does(tmp_path: Path) -> None:
     content = struct.pack("<I", 5000) + b'{"id":1}' * 10
     assert told(tmp_path / "rows", content, 0, most=5000) == ""
-    assert "is damaged" in told(tmp_path / "rows", content, 0, most=4999)
+    line = told(tmp_path / "rows", content, 0, most=4999)
+    assert "does not begin with a record of format=msgpack-frames: the size at byte 0 says that 5,000 bytes" in line
+    assert "Give FileConsumer the format= that the file has" in line
+    assert "truncate" not in line
     assert told(tmp_path / "rows", content[:3], 0, most=4999) == ""
     assert told(tmp_path / "rows", content, 0, "fixed", most=4999) == ""

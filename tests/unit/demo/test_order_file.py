@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.data import Order, payloads
 from pythia_fast.demo import order_file
-from pythia_fast.demo.order_file import CHUNK_ROWS, order_file_name, order_lines, write_order_file
+from pythia_fast.demo.order_file import CHUNK_ROWS, is_whole, order_file_name, order_lines, write_order_file
 
 
 def test_lines_have_the_shape_of_the_benchmarks() -> None:
@@ -98,32 +98,13 @@ class _StopError(Exception):
     pass
 
 
-@pytest.mark.parametrize("damage", ["nothing", "longer", "shorter", "mark"])
-def test_an_interrupted_file_goes_on(tmp_path: Path, damage: str) -> None:
-    wanted = write_order_file(tmp_path / "whole", 350_000).read_bytes()
-
-    def stop_after_two(rows: int) -> None:
-        if rows == 200_000:
-            raise _StopError
-
-    with pytest.raises(_StopError):
-        write_order_file(tmp_path, 350_000, tell=stop_after_two)
-    part = tmp_path / "orders-350000-seed1.part"
-    assert not (tmp_path / order_file_name(350_000, 1)).exists()
-    if damage == "longer":  # stopped in the middle of a write
-        with part.open("ab") as file:
-            file.write(b'{"order_id":9')
-    elif damage == "shorter":
-        with part.open("r+b") as file:
-            file.truncate(1_000)
-    elif damage == "mark":
-        (tmp_path / "orders-350000-seed1.part-mark").write_text("{")
-    told: list[int] = []
-    path = write_order_file(tmp_path, 350_000, tell=told.append)
-    assert told[0] == (300_000 if damage in ("nothing", "longer") else 100_000)
-    assert path.read_bytes() == wanted
-
-
-def test_no_rows_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        write_order_file(tmp_path, 0)
+@pytest.mark.parametrize("kept", [0, 5000, -1])
+def test_a_file_that_was_cut_is_made_anew(tmp_path: Path, kept: int) -> None:
+    path = write_order_file(tmp_path, 1000)
+    whole = path.read_bytes()
+    assert is_whole(path, 1000)
+    assert not is_whole(path, 999)
+    path.write_bytes(whole[:kept])
+    assert not is_whole(path, 1000)
+    write_order_file(tmp_path, 1000)
+    assert path.read_bytes() == whole

@@ -339,9 +339,12 @@ def main() -> int:
                 broker.create_topic(name, int(partitions or 1))
             print(f"KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap_servers}", flush=True)
             print(f"pid {broker.pid}, log {broker.log_path}; Ctrl-C stops it", flush=True)
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.pause()
+            for number in (
+                signal.SIGINT,
+                signal.SIGTERM,
+            ):  # a shell starts what is in the background with SIGINT ignored
+                signal.signal(number, lambda *_: sys.exit(0))
+            signal.pause()
     except BrokerError as error:
         print(error, file=sys.stderr)
         return 1

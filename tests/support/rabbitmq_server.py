@@ -306,9 +306,9 @@ def main() -> int:
             f"log {server.folder}/log; Ctrl-C stops it",
             flush=True,
         )
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.pause()
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what is in the background with SIGINT ignored
+            signal.signal(number, lambda *_: sys.exit(0))
+        signal.pause()
     except ServerError as error:
         print(error, file=sys.stderr)
         return 1

@@ -339,10 +339,7 @@ def main() -> int:
                 broker.create_topic(name, int(partitions or 1))
             print(f"KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap_servers}", flush=True)
             print(f"pid {broker.pid}, log {broker.log_path}; Ctrl-C stops it", flush=True)
-            for number in (
-                signal.SIGINT,
-                signal.SIGTERM,
-            ):  # a shell starts what is in the background with SIGINT ignored
+            for number in (signal.SIGINT, signal.SIGTERM):  # a shell has what is in the background ignore SIGINT
                 signal.signal(number, lambda *_: sys.exit(0))
             signal.pause()
     except BrokerError as error:

@@ -306,7 +306,7 @@ def main() -> int:
             f"log {server.folder}/log; Ctrl-C stops it",
             flush=True,
         )
-        for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what is in the background with SIGINT ignored
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell has what is in the background ignore SIGINT
             signal.signal(number, lambda *_: sys.exit(0))
         signal.pause()
     except ServerError as error:

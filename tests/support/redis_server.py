@@ -122,7 +122,7 @@ class RedisServerProcess:
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what is in the background with SIGINT ignored
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell has what is in the background ignore SIGINT
         signal.signal(number, lambda *_: sys.exit(0))
     with RedisServerProcess() as server:
         print(f"REDIS_URL={server.url}", flush=True)

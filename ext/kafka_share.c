@@ -20,8 +20,10 @@ static int take_in_hand(pf_share_source *self, int32_t number, const pf_incoming
         outcome = ANOTHER;
     } else {
         outcome = KNOWN;
-        if (row->hand != PF_SHARE_NO_HAND && row->done_ns == 0)
-            pf_share_push(&self->acks, m->offset, m->partition, row->hand, RD_KAFKA_SHARE_RELEASE); /* its old lock is void */
+        if (row->hand != PF_SHARE_NO_HAND && row->done_ns == 0) { /* its old lock is void */
+            pf_share_push(&self->acks, m->offset, m->partition, row->hand, RD_KAFKA_SHARE_RELEASE);
+            atomic_fetch_add(&self->expired, 1);
+        }
         if (row->done_ns != 0) {
             self->unconfirmed += row->hand == PF_SHARE_NO_HAND;
             pf_share_push(&self->acks, m->offset, m->partition, number, RD_KAFKA_SHARE_ACCEPT);
@@ -78,16 +80,22 @@ static int offer(pf_share_source *self, int32_t number, pf_sink *sink, const rd_
     switch (take_in_hand(self, number, &incoming)) {
     case KNOWN:
         atomic_fetch_add(&self->known, 1);
+        self->call = 1;
         return PF_APPENDED;
     case ANOTHER:
         place->index = -1;
         return NEEDS_NAME;
     }
     int outcome = sink->append(sink, &incoming);
-    if (outcome == PF_APPENDED)
+    if (outcome == PF_APPENDED) {
         atomic_fetch_add_explicit(&self->appended, 1, memory_order_relaxed);
-    else
+        if (count >= self->deliveries) {
+            atomic_fetch_add(&self->last, 1);
+            self->call = 1;
+        }
+    } else {
         take_back(self, &incoming);
+    }
     return outcome;
 }
 

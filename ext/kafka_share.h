@@ -70,6 +70,7 @@ struct pf_share_source {
     uint32_t closing;
     int64_t call_at_ns;  /* serve() must run once this has passed; 0: never */
     int64_t lock_ns;     /* how long the broker keeps a row for us */
+    int32_t deliveries;  /* of a row at most */
     int64_t came_ns;     /* when a row came last */
     int64_t swept_ns;
     pf_kafka_notes notes;
@@ -80,9 +81,9 @@ struct pf_share_source {
     uint32_t turn; /* the hand that is looked at first */
     pf_share_hand hands[PF_SHARE_MOST_HANDS];
     pf_share_acks telling; /* being told; the intake thread's */
-    /* Rows that were appended; whose lock ran out before they were done; that came again while they were in hand here, or
-     * when they were done already. */
-    _Atomic uint64_t appended, expired, known;
+    /* Rows that were appended; that the broker will not deliver again; whose lock was over before they were done; that
+     * came again while they were in hand here, or when they were done already. */
+    _Atomic uint64_t appended, last, expired, known;
     pthread_mutex_t mutex; /* guards what follows */
     pf_share_rows rows;
     pf_share_acks acks;
@@ -101,6 +102,8 @@ int pf_share_source_subscribe(pf_share_source *self, const rd_kafka_topic_partit
 uint32_t pf_share_source_assigned(const pf_share_source *self);
 /* Rows of a partition have this index from here on; -1: there is no memory for it. */
 int pf_share_source_name(pf_share_source *self, const char *topic, int32_t partition, uint32_t index);
+/* Nothing of this index is acknowledged any more: its topic was made anew, so that its offsets are others' now. */
+void pf_share_source_forget(pf_share_source *self, uint32_t partition);
 /* A message waits until its partition has an index: which; NULL: none does. */
 const char *pf_share_source_unnamed(pf_share_source *self, int32_t *partition);
 /* Rows of a partition are done.  Any thread.  1: the intake should be woken, so that it tells librdkafka. */

@@ -57,9 +57,10 @@ uint32_t pf_share_source_unconfirmed(pf_share_source *self)
     return count;
 }
 
-/* The broker has taken acknowledgements of one partition, or has not: then its rows come again. */
-static void confirm(pf_share_source *self, uint32_t partition, const int64_t *offsets, size_t count, int err)
+/* The broker has taken acknowledgements of one partition, or has not: then its rows come again.  Of how many. */
+static uint32_t confirm(pf_share_source *self, uint32_t partition, const int64_t *offsets, size_t count, int err)
 {
+    uint32_t refused = 0;
     for (size_t i = 0; i < count; i++) {
         pf_share_row *row = pf_share_find(&self->rows, partition, offsets[i]);
         if (row == NULL || row->done_ns == 0 || row->hand == PF_SHARE_NO_HAND)
@@ -69,9 +70,10 @@ static void confirm(pf_share_source *self, uint32_t partition, const int64_t *of
             pf_share_remove(&self->rows, row);
         } else {
             row->hand = PF_SHARE_NO_HAND;
-            self->refused++;
+            refused++;
         }
     }
+    return refused;
 }
 
 /* On the intake thread, within a call of a share consumer; or while the source is closed. */
@@ -81,18 +83,20 @@ void pf_share_on_acknowledged(rd_kafka_share_t *consumer, rd_kafka_share_offsets
     const pf_rdkafka_share *share = self->share;
     if (self->closing)
         return;
-    if (err != RD_KAFKA_ERR_NONE)
-        pf_kafka_notes_add(&self->notes, PF_NOTE_COMMIT_FAILED, err, NULL, 0, NULL);
+    uint32_t refused = 0;
     pthread_mutex_lock(&self->mutex);
     for (size_t i = 0; i < share->share_partition_offsets_list_count(list); i++) {
         const rd_kafka_share_offsets_t *each = share->share_partition_offsets_list_get(list, i);
         const rd_kafka_topic_partition_t *part = share->share_partition_offsets_partition(each);
         pf_kafka_partition *place = pf_kafka_place(&self->partitions, part->topic, part->partition, 0);
         if (place != NULL && place->index >= 0)
-            confirm(self, (uint32_t)place->index, share->share_partition_offsets_offsets(each),
-                    share->share_partition_offsets_offsets_cnt(each), err);
+            refused += confirm(self, (uint32_t)place->index, share->share_partition_offsets_offsets(each),
+                               share->share_partition_offsets_offsets_cnt(each), err);
     }
+    self->refused += refused;
     pthread_mutex_unlock(&self->mutex);
+    if (refused > 0)
+        pf_kafka_notes_add(&self->notes, PF_NOTE_COMMIT_FAILED, err, NULL, 0, NULL);
 }
 
 static const pf_share_name *name_of(const pf_share_source *self, uint32_t index)
@@ -173,6 +177,24 @@ static void let_go(pf_share_source *self, int32_t number)
     hand->open = 0;
 }
 
+void pf_share_source_forget(pf_share_source *self, uint32_t partition)
+{
+    pthread_mutex_lock(&self->mutex);
+    for (uint32_t i = 0; i < self->rows.capacity;) {
+        pf_share_row *row = &self->rows.rows[i];
+        if (!row->used || row->partition != partition) {
+            i++;
+            continue;
+        }
+        if (row->hand != PF_SHARE_NO_HAND && row->done_ns != 0)
+            self->unconfirmed--;
+        else if (row->hand != PF_SHARE_NO_HAND)
+            pf_share_push(&self->acks, row->offset, partition, row->hand, RD_KAFKA_SHARE_RELEASE);
+        pf_share_remove(&self->rows, row); /* another one may have moved to its place */
+    }
+    pthread_mutex_unlock(&self->mutex);
+}
+
 static void sweep(pf_share_source *self, int64_t now)
 {
     self->swept_ns = now;
@@ -180,7 +202,7 @@ static void sweep(pf_share_source *self, int64_t now)
     for (uint32_t i = 0; i < self->rows.capacity;) {
         pf_share_row *row = &self->rows.rows[i];
         if (row->used && row->done_ns != 0 && row->hand == PF_SHARE_NO_HAND && now - row->done_ns > REMEMBER_NS)
-            pf_share_remove(&self->rows, row); /* another one may have moved to its place */
+            pf_share_remove(&self->rows, row);
         else
             i++;
     }

@@ -63,13 +63,15 @@ cdef extern from "kafka_share.h" nogil:
         pf_kafka_notes notes
         pf_header_room headers
         pf_share_hand hands[16]
-        uint64_t appended, expired, known, refused
+        int32_t deliveries
+        uint64_t appended, last, expired, known, refused
     int64_t pf_share_now_ns()
     int pf_share_source_init(pf_share_source *self, const pf_rdkafka *api, const pf_rdkafka_share *share)
     int pf_share_source_add(pf_share_source *self, rd_kafka_conf_t *conf, char *reason, size_t reason_size)
     int pf_share_source_subscribe(pf_share_source *self, const rd_kafka_topic_partition_list_t *topics)
     uint32_t pf_share_source_assigned(const pf_share_source *self)
     int pf_share_source_name(pf_share_source *self, const char *topic, int32_t partition, uint32_t index)
+    void pf_share_source_forget(pf_share_source *self, uint32_t partition)
     const char *pf_share_source_unnamed(pf_share_source *self, int32_t *partition)
     int pf_share_source_done(pf_share_source *self, uint32_t partition, const int64_t *offsets, uint32_t count)
     int pf_share_source_turn(pf_share_source *self, int64_t timeout_us)
@@ -176,6 +178,10 @@ cdef class KafkaShareReaderNative(NativeSource):
         if pf_share_source_name(&self._state, text, partition, index) < 0:
             raise MemoryError
 
+    def forget(self, uint32_t index):
+        self._check_open()
+        pf_share_source_forget(&self._state, index)
+
     def settled(self, Arena arena not None, uint32_t slot, uint32_t first, uint32_t messages):
         if not self._made:
             return
@@ -225,8 +231,9 @@ cdef class KafkaShareReaderNative(NativeSource):
     def end(self):
         self._state.ended = 1
 
-    def lock(self, double seconds):
-        self._state.lock_ns = <int64_t>(seconds * 1e9)
+    def limits(self, double lock_s, int32_t deliveries):
+        self._state.lock_ns = <int64_t>(lock_s * 1e9)
+        self._state.deliveries = deliveries
 
     # -- questions to the brokers ---------------------------------------------------------------
 
@@ -272,4 +279,5 @@ cdef class KafkaShareReaderNative(NativeSource):
 
     @property
     def counters(self):
-        return self._state.appended, self._state.expired, self._state.known, self._state.refused
+        cdef pf_share_source *state = &self._state
+        return state.appended, state.last, state.expired, state.known, state.refused

@@ -26,6 +26,8 @@ class KafkaShareReaderNative(NativeSource):
         """The topic and partition of a message that waits for them to have an index; None: none waits."""
     def name(self, topic: str, partition: int, index: int) -> None:
         """Messages of this partition are rows of ``index`` from here on."""
+    def forget(self, index: int) -> None:
+        """Acknowledge nothing of ``index`` any more: its topic was made anew."""
     def settled(self, arena: Arena, slot: int, first: int, messages: int) -> None:
         """So many messages of the slot's table, from ``first`` on, are done: accept them. Any thread."""
     def done(self, partition: int, offset: int) -> None:
@@ -44,8 +46,8 @@ class KafkaShareReaderNative(NativeSource):
         """From now on poll returns PF_SOURCE_FAILED."""
     def end(self) -> None:
         """From now on poll returns PF_SOURCE_END."""
-    def lock(self, seconds: float) -> None:
-        """For how long the broker keeps a row for the member that took it."""
+    def limits(self, lock_s: float, deliveries: int) -> None:
+        """For how long the broker keeps a row for the member that took it, and how often it delivers one at most."""
     def partition_count(self, topic: str, timeout_ms: int) -> tuple[int, int]:
         """(number of partitions, error code) of a topic, asked of the broker."""
     def broker_answers(self, timeout_ms: int) -> bool:
@@ -69,6 +71,6 @@ class KafkaShareReaderNative(NativeSource):
     def quiet_s(self) -> float:
         """Seconds since a row came."""
     @property
-    def counters(self) -> tuple[int, int, int, int]:
-        """Rows appended; whose lock was over before they were done; that came again and were known; acknowledgements
-        that the broker did not take."""
+    def counters(self) -> tuple[int, int, int, int, int]:
+        """Rows appended; that the broker will not deliver again; whose lock was over before they were done; that came
+        again and were known; acknowledgements that the broker did not take."""

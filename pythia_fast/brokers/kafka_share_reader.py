@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_share_reader import KafkaShareReaderNative
 from pythia_fast.brokers.base import MAX_PARTITIONS, Partition, Reader, ReaderContext
-from pythia_fast.brokers.kafka_away import BrokersAway
+from pythia_fast.brokers.kafka_away import CONNECTION_ERRORS, BrokersAway
 from pythia_fast.brokers.kafka_missing_topics import MissingTopics
 from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.errors import SourceError
@@ -35,12 +35,13 @@ UNKNOWN_TOPIC = frozenset({3, -188})
 FATAL = -150
 WARNING = 4  #: syslog level
 
-CHECK_SECONDS = 1.0  #: between looks at a broker, a topic, or the end
-END_CHECK_SECONDS = 0.1
+CHECK_SECONDS = 1.0  #: between looks at a broker, a topic, or the group
+SOON_SECONDS = 0.1  #: while the group gives no partitions yet, or the end is looked for
 ASK_SECONDS = 5.0  #: for the group's settings
 LOCK_MARGIN_SECONDS = 1.0  #: after which a lock is over at the broker, too
-#: until="end": nothing in hand, and nothing came for so long, by members that have partitions.
+#: until="end": for so long nothing is in hand, and nothing comes by members that have partitions.
 END_QUIET_SECONDS = 3.0
+RECONNECT_SECONDS = 5.0  #: for a connection that broke to be made again, before quiet is a sign of the end
 CONFIRM_SECONDS = 10.0  #: for the broker to have taken the last acknowledgements
 CLOSE_SECONDS = 5.0
 
@@ -57,15 +58,14 @@ class KafkaShareReader(Reader):
         self._bounded = context.until == "end"
         self._joined = False
         self._assigned = 0  #: members of ours to which the group has given partitions
-        self._assigned_at = 0.0
+        self._quiet_since = 0.0
         self._next_index = 0
         self._partitions: dict[tuple[str, int], Partition] = {}
-        self._expired = self._known = self._refused = 0  #: told of so far
+        self._expired = self._last = 0  #: rows told of so far
         self._deliveries = 0
         self._lock_s = 0.0
         self._failure: str | None = None
         self._closed = False
-        self._last_counters = (0, 0, 0, 0)
         self._troubles = TroubleLog(context.log)
         options = consumer.librdkafka_options(context)
         self.native: KafkaShareReaderNative = KafkaShareReaderNative(options, consumer.members)
@@ -86,9 +86,12 @@ class KafkaShareReader(Reader):
         self._act_on_notes()
         self._look_around()
         self._tell_of_locks()
-        if self._bounded and self._joined and self._is_end():
-            self.native.end()
-        self.native.call_after(END_CHECK_SECONDS if self._bounded and self._joined else CHECK_SECONDS)
+        if self._joined:
+            self._look_at_assignment()
+            if self._bounded and self._is_end():
+                self.native.end()
+        hurries = self._joined and (self._bounded or not self._assigned)
+        self.native.call_after(SOON_SECONDS if hurries else CHECK_SECONDS)
 
     def settled(self, arena: Arena, slot: int, first: int, messages: int) -> None:
         self.native.settled(arena, slot, first, messages)
@@ -152,6 +155,7 @@ class KafkaShareReader(Reader):
             old = self._partitions.pop(key, None)
             if old is not None:
                 self._context.listener.revoked([old], lost=True)
+                self.native.forget(old.index)
                 self._context.log(f"kafka: topic {key[0]} was made anew; it is read on as another one")
             if len(self._partitions) == MAX_PARTITIONS:
                 self._fail(
@@ -200,20 +204,28 @@ class KafkaShareReader(Reader):
                 "DescribeConfigs and AlterConfigs of the group"
             )
         self._lock_s, self._deliveries = found.lock_s, found.deliveries
-        self.native.lock(found.lock_s + LOCK_MARGIN_SECONDS)
+        self.native.limits(found.lock_s + LOCK_MARGIN_SECONDS, found.deliveries)
         try:
             self.native.subscribe(self._topics)
         except SourceError as error:
             self._fail(str(error))
         self._joined = True
 
+    def _look_at_assignment(self) -> None:
+        """No callback tells of it."""
+        assigned = self.native.assigned
+        if assigned == self._assigned:
+            return
+        if not self._assigned:
+            self._context.log(Routine(f"kafka: share group {self._group} has given this runtime partitions"))
+        self._assigned, self._quiet_since = assigned, time.monotonic()
+
     def _is_end(self) -> bool:
         """As far as can be told: no broker says how many rows of a share group are left."""
-        if (assigned := self.native.assigned) != self._assigned:
-            self._assigned, self._assigned_at = assigned, time.monotonic()
-        if self._away or self._missing or not assigned or self.native.in_hand or self.native.unconfirmed:
-            return False
-        return min(self.native.quiet_s, time.monotonic() - self._assigned_at) >= END_QUIET_SECONDS
+        now = time.monotonic()
+        if self._away or self._missing or not self._assigned or self.native.in_hand or self.native.unconfirmed:
+            self._quiet_since = max(self._quiet_since, now)
+        return min(self.native.quiet_s, now - self._quiet_since) >= END_QUIET_SECONDS
 
     # -- what is told ----------------------------------------------------------------------------------------------
 
@@ -222,6 +234,8 @@ class KafkaShareReader(Reader):
             if kind == "error":
                 if code == FATAL:
                     continue  # the poll says what it is
+                if code in CONNECTION_ERRORS:
+                    self._quiet_since = time.monotonic() + RECONNECT_SECONDS
                 self._away.hear(code, text)
             elif kind == "consumer_error":
                 self._hear(code, text)
@@ -281,8 +295,9 @@ class KafkaShareReader(Reader):
             self._fail(reason)
 
     def _tell_of_locks(self) -> None:
-        _, expired, known, _ = self.native.counters
+        _, last, expired, _, _ = self.native.counters
         if expired > self._expired:
+            self._expired = expired
             self._troubles.tell(
                 f"kafka: {expired:,} rows of share group {self._group} so far were not done within {self._lock_s:g} s, "
                 "for which the brokers keep them (share.record.lock.duration.ms): they are delivered again, "
@@ -290,4 +305,10 @@ class KafkaShareReader(Reader):
                 "max_poll_records= or members=, or raise the group's setting",
                 "expired",
             )
-        self._expired, self._known = expired, known
+        if last > self._last:
+            self._last = last
+            self._troubles.tell(
+                f"kafka: {last:,} rows of share group {self._group} so far came for the last of {self._deliveries} times "
+                "(share.delivery.count.limit): one that is not done while it is in hand here is not delivered again",
+                "last",
+            )

@@ -1,6 +1,6 @@
 """How far a share group has come, asked of a broker by Kafka's own protocol: librdkafka has no such question yet.
 
-DescribeShareGroupOffsets (API key 90, version 0), of the group's coordinator; with one broker that is this one.
+DescribeShareGroupOffsets (API key 90, version 1), of the group's coordinator; with one broker that is this one.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 
-API_KEY, VERSION, CORRELATION = 90, 0, 7
+API_KEY, VERSION, CORRELATION = 90, 1, 7
 ANSWER_S = 10.0
 
 
@@ -46,9 +46,8 @@ class _Answer:
         assert self.length() == -1, "no tagged fields are known of this answer"
 
 
-def start_offsets(port: int, group: str) -> dict[tuple[str, int], int]:
-    """(topic, partition) -> the offset below which every row is done; a partition that the group has not begun is not
-    among them."""
+def share_lag(port: int, group: str) -> dict[tuple[str, int], int]:
+    """(topic, partition) -> rows that are not done; a partition that the group has not begun is not among them."""
     name = group.encode()
     header = struct.pack(">hhih", API_KEY, VERSION, CORRELATION, -1) + b"\0"
     # One group, all of its topics (a null array); each structure ends with its tagged fields, of which there are none.
@@ -68,13 +67,14 @@ def start_offsets(port: int, group: str) -> dict[tuple[str, int], int]:
             topic = answer.text()
             answer.skip(16)  # the topic's id
             for _ in range(answer.length()):
-                partition, start, _epoch = answer.number("i"), answer.number("q"), answer.number("i")
+                partition, _start, _epoch = answer.number("i"), answer.number("q"), answer.number("i")
+                lag = answer.number("q")
                 error = answer.number("h")
                 assert error == 0, answer.text()
                 answer.text()
                 answer.tags()
-                if start >= 0:
-                    found[topic, partition] = start
+                if lag >= 0:
+                    found[topic, partition] = lag
             answer.tags()
         error = answer.number("h")
         assert error == 0, f"{error}: {answer.text()}"

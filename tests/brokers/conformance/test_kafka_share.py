@@ -15,7 +15,7 @@ from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_run import ends
 from tests.support.kafka_share_run import configure, new_group
 from tests.support.runtime_process import RuntimeProcess
-from tests.support.share_offsets import start_offsets
+from tests.support.share_offsets import share_lag
 from tests.support.tcp_proxy import TcpProxy
 
 LOCK_MS = 6000  #: shorter than a proxy is frozen for
@@ -54,10 +54,9 @@ class KafkaShareRig(ServerRig):
         return super().start(*arguments, state=state, handler=handler, **settings)
 
     def remaining(self) -> int:
-        """Messages from the first on that is not done, of each partition."""
-        starts = start_offsets(self._broker.port, self._group)
+        lag = share_lag(self._broker.port, self._group)
         there = ends(self._broker.bootstrap_servers, self._topic, LANES)
-        return sum(end - starts.get((self._topic, partition), 0) for partition, end in enumerate(there))
+        return sum(lag.get((self._topic, partition), end) for partition, end in enumerate(there))
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ def rig(tmp_path: Path, kafka: KafkaBroker, proxy: TcpProxy, new_topic: Callable
 
 
 class TestKafkaShare(Handles, KeepsPositions, SharesWork, Networked):
-    READS = "reading"
+    READS = "has given this runtime partitions"
 
     @pytest.mark.parametrize("ordering", ["partition", "key"])
     def test_order_is_kept_as_asked_for(self, rig: Rig, ordering: str) -> None:

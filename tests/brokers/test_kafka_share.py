@@ -188,7 +188,7 @@ def test_an_ordinary_group_is_told(kafka: KafkaBroker, new_topic: NewTopic, tmp_
     wait_for(lambda: ordinary.poll(0.1) is None and bool(ordinary.assignment()), "it has joined")
     app, _ = echo_app(consumer(kafka, topic, group))
     with pytest.raises(
-        SourceError, match=f"group {group} at .* is an ordinary consumer group, which cannot be read as"
+        SourceError, match=rf"group {group} at .* is an ordinary consumer group, which cannot be read as"
     ):
         app.run(workers=1, until="end", state_dir=tmp_path)
     ordinary.close()
@@ -211,14 +211,14 @@ def test_a_topic_that_does_not_exist_is_waited_for_and_read(
 
 def test_a_topic_that_never_exists_is_given_up(kafka: KafkaBroker, tmp_path: Path) -> None:
     app, _ = echo_app(consumer(kafka, "nowhere", new_group()))
-    with pytest.raises(SourceError, match="topic nowhere does not exist at .* within 2 s"):
+    with pytest.raises(SourceError, match=r"topic nowhere does not exist at .* within 2 s"):
         app.run(workers=1, until="end", state_dir=tmp_path, connect_timeout=2.0)
 
 
 def test_a_broker_that_is_not_there_is_given_up(tmp_path: Path) -> None:
     source = KafkaShareConsumer("any", consumer_group="any", bootstrap_servers="127.0.0.1:1")
     app, _ = echo_app(source)
-    with pytest.raises(SourceError, match="no Kafka broker answered at 127.0.0.1:1 within 2 s"):
+    with pytest.raises(SourceError, match=r"no Kafka broker answered at 127\.0\.0\.1:1 within 2 s"):
         app.run(workers=1, until="end", state_dir=tmp_path, connect_timeout=2.0)
 
 

@@ -308,7 +308,7 @@ class KafkaShareReader(Reader):
         if last > self._last:
             self._last = last
             self._troubles.tell(
-                f"kafka: {last:,} rows of share group {self._group} so far came for the last of {self._deliveries} times "
-                "(share.delivery.count.limit): one that is not done while it is in hand here is not delivered again",
+                f"kafka: {last:,} rows of share group {self._group} so far came for the last of {self._deliveries} "
+                "times (share.delivery.count.limit): one that is not done while in hand here is not delivered again",
                 "last",
             )

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from confluent_kafka import AcknowledgeType, Consumer, ShareConsumer
+from confluent_kafka import AcknowledgeType, Consumer, Producer, ShareConsumer
 from confluent_kafka.admin import AdminClient
 
 from pythia_fast import Batch, KafkaShareConsumer, RetryPolicy
+from pythia_fast.brokers.memory import MemoryProducer
 from pythia_fast.errors import SourceError
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_share_run import configure, echo_app, new_group, reset_of, send
@@ -22,6 +23,7 @@ from tests.support.share_offsets import share_lag
 
 NewTopic = Callable[..., str]
 SECONDS = 60.0
+BATCH_HEAD_BYTES = 61  #: of a record batch, before its compressed records
 
 
 def numbers(count: int) -> list[bytes]:
@@ -237,6 +239,29 @@ def test_a_broker_that_is_started_again_is_read_on(own_kafka: KafkaBroker, tmp_p
     running.join()
     assert running.error is None
     assert Counter(sink.payloads) == Counter(numbers(200))
+    assert share_lag(own_kafka.port, group) == {(topic, 0): 0}
+
+
+def test_a_batch_that_is_damaged_is_dead_letters(own_kafka: KafkaBroker, tmp_path: Path) -> None:
+    """A row for each of its offsets, none of which comes again; what is behind it is read."""
+    topic, group = own_kafka.create_topic("orders"), new_group()
+    producer = Producer(
+        {"bootstrap.servers": own_kafka.bootstrap_servers, "compression.type": "gzip", "linger.ms": 100}
+    )
+    for payload in numbers(50):
+        producer.produce(topic, payload)
+    assert producer.flush(60) == 0
+    send(own_kafka.bootstrap_servers, topic, [b"behind"])
+    (segment,) = own_kafka.folder.glob("data/orders-0/*.log")
+    with segment.open("r+b") as log:
+        log.seek(BATCH_HEAD_BYTES + 20)
+        log.write(b"\xff" * 20)
+    dead = MemoryProducer()
+    app, sink = echo_app(consumer(own_kafka, topic, group), dead_letter=dead)
+    report = app.run(workers=1, until="end", state_dir=tmp_path)
+    assert sink.payloads == [b"behind"]
+    assert (report.rows, report.dead_lettered) == (51, 50)
+    assert all(b"cannot be taken apart" in dict(record.headers)["pf-reason"] for record in dead.records)
     assert share_lag(own_kafka.port, group) == {(topic, 0): 0}
 
 

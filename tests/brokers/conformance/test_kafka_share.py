@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from tests.brokers.conformance.rig import LANES, Message, Rig, ServerRig
+from tests.brokers.conformance.rig import LANES, KeptRig, Message, Rig, ServerRig
 from tests.brokers.conformance.suite import Handles, KeepsPositions, Networked, SharesWork
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_run import ends
@@ -22,8 +22,9 @@ LOCK_MS = 6000  #: shorter than a proxy is frozen for
 
 
 class KafkaShareRig(ServerRig):
-    def __init__(self, folder: Path, broker: KafkaBroker, topic: str, proxy: TcpProxy) -> None:
+    def __init__(self, folder: Path, broker: KafkaBroker, topic: str, partitions: int, proxy: TcpProxy) -> None:
         super().__init__(folder, proxy)
+        self._partitions = partitions
         self._broker = broker
         self._topic = topic
         self._group = f"{new_group()}-{topic}"
@@ -35,7 +36,7 @@ class KafkaShareRig(ServerRig):
         producer = Producer(options)
         for number, message in enumerate(messages):
             producer.produce(
-                self._topic, message.payload, message.key, partition=number % LANES, headers=message.headers
+                self._topic, message.payload, message.key, partition=number % self._partitions, headers=message.headers
             )
             if number % 1000 == 999:
                 producer.flush(60)
@@ -55,13 +56,21 @@ class KafkaShareRig(ServerRig):
 
     def remaining(self) -> int:
         lag = share_lag(self._broker.port, self._group)
-        there = ends(self._broker.bootstrap_servers, self._topic, LANES)
+        there = ends(self._broker.bootstrap_servers, self._topic, self._partitions)
         return sum(lag.get((self._topic, partition), end) for partition, end in enumerate(there))
 
 
 @pytest.fixture
 def rig(tmp_path: Path, kafka: KafkaBroker, proxy: TcpProxy, new_topic: Callable[..., str]) -> Iterator[ServerRig]:
-    made = KafkaShareRig(tmp_path, kafka, new_topic(LANES), proxy)
+    made = KafkaShareRig(tmp_path, kafka, new_topic(LANES), LANES, proxy)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def narrow(tmp_path: Path, kafka: KafkaBroker, proxy: TcpProxy, new_topic: Callable[..., str]) -> Iterator[ServerRig]:
+    """Over a topic of one partition."""
+    made = KafkaShareRig(tmp_path, kafka, new_topic(1), 1, proxy)
     yield made
     made.close()
 
@@ -75,3 +84,9 @@ class TestKafkaShare(Handles, KeepsPositions, SharesWork, Networked):
         runtime = rig.start("--until-end", handler={"ordering": ordering})
         assert runtime.process.wait(60) != 0
         assert f'ordering="{ordering}" cannot be kept: a share group gives the rows of a partition' in runtime.log
+
+    def test_two_runtimes_share_one_partition(self, narrow: KeptRig) -> None:
+        self.test_two_runtimes_share_the_rows(narrow)
+
+    def test_the_rows_of_one_partition_outlive_the_runtime_that_had_them(self, narrow: KeptRig) -> None:
+        self.test_the_rows_of_a_runtime_that_was_killed_are_handled_by_the_others(narrow)

@@ -107,6 +107,7 @@ static size_t take(pf_share_source *self, pf_share_hand *hand)
     rd_kafka_messages_t *messages = NULL;
     rd_kafka_error_t *error = self->share->share_poll(hand->consumer, 0, &messages);
     hand->unsent = 0; /* it takes along what was acknowledged */
+    hand->served_ns = pf_share_now_ns();
     if (error != NULL)
         pf_share_note_error(self, error);
     if (messages == NULL)
@@ -230,8 +231,9 @@ int pf_share_source_turn(pf_share_source *self, int64_t timeout_us)
 {
     self->leaving = 1;
     pf_share_look_after(self);
-    for (uint32_t i = 0; i < self->n_hands && self->subscribed; i++)
-        pf_share_send(self, &self->hands[i]);
+    for (uint32_t i = 0; i < self->n_hands; i++)
+        if (self->hands[i].unsent > 0)
+            pf_share_send(self, &self->hands[i]);
     if (timeout_us > 0 && !call_is_due(self))
         pf_wake_wait(&self->pipe, -1, timeout_us);
     return call_is_due(self);

@@ -35,6 +35,7 @@ typedef struct {
     uint32_t open;                /* rows of the last poll that are not acknowledged */
     uint32_t unsent;              /* acknowledgements that librdkafka has, and has not sent */
     int64_t unsent_since_ns;
+    int64_t served_ns;            /* when a call last served its callbacks */
     int64_t taken_ns;             /* when the last poll brought something */
 } pf_share_hand;
 
@@ -122,6 +123,9 @@ int pf_share_source_release(pf_share_source *self, int64_t timeout_ms);
 
 /* How long acknowledgements wait for the next poll, which takes them along, before they are sent by themselves. */
 #define PF_SHARE_SEND_AFTER_NS (50ll * 1000 * 1000)
+
+/* How often the callbacks of a hand are served that does not poll, for rows of it are in hand. */
+#define PF_SHARE_SERVE_NS (100ll * 1000 * 1000)
 
 /* Have an acknowledgement told to librdkafka; under the mutex. */
 void pf_share_push(pf_share_acks *acks, int64_t offset, uint32_t partition, int32_t hand, int32_t type);

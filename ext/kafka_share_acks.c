@@ -138,6 +138,7 @@ void pf_share_send(pf_share_source *self, pf_share_hand *hand)
 {
     rd_kafka_error_t *error = self->share->share_commit_async(hand->consumer);
     hand->unsent = 0;
+    hand->served_ns = pf_share_now_ns();
     if (error != NULL)
         pf_share_note_error(self, error);
 }
@@ -217,7 +218,8 @@ void pf_share_look_after(pf_share_source *self)
         pf_share_hand *hand = &self->hands[i];
         if (hand->open > 0 && now - hand->taken_ns > self->lock_ns)
             let_go(self, (int32_t)i);
-        if (hand->unsent > 0 && now - hand->unsent_since_ns > PF_SHARE_SEND_AFTER_NS)
+        int waited = hand->unsent > 0 && now - hand->unsent_since_ns > PF_SHARE_SEND_AFTER_NS;
+        if (self->subscribed && (waited || now - hand->served_ns > PF_SHARE_SERVE_NS))
             pf_share_send(self, hand);
     }
     if (now - self->swept_ns > SWEEP_NS)

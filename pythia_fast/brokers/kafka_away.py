@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.routine import Routine
@@ -17,26 +16,28 @@ TIMED_OUT = -185
 #: Connection trouble of one broker: told as one sentence once no broker is left.
 CONNECTION_ERRORS = frozenset({TRANSPORT, RESOLVE, ALL_BROKERS_DOWN, TIMED_OUT, -181})
 
-ANSWER_MS = 1000
 FIRST_COMPLAINT_SECONDS = 3.0
 
 
-class AsksBrokers(Protocol):
-    """A client, as far as it is asked here."""
-
-    def broker_answers(self, timeout_ms: int) -> bool: ...
-
-
 class BrokersAway:
-    """Of one reader, on the thread that serves it; true while no broker answers."""
+    """Of one reader, on the thread that serves it; true while no broker answers.
 
-    def __init__(self, native: AsksBrokers, servers: str, troubles: TroubleLog, log: Callable[[str], None]) -> None:
-        self._native = native
+    Parameters:
+        servers: for messages.
+        answers: whether one answers now, asked with whether any ever has.
+        log: takes a line.
+    """
+
+    def __init__(
+        self, servers: str, answers: Callable[[bool], bool], troubles: TroubleLog, log: Callable[[str], None]
+    ) -> None:
+        self._answers = answers
         self._servers = servers
         self._troubles = troubles
         self._log = log
         self._since: float | None = time.monotonic()
         self._reason = ""
+        self._ever_reached = False
 
     def __bool__(self) -> bool:
         return self._since is not None
@@ -54,10 +55,9 @@ class BrokersAway:
         else:
             self._troubles.tell(f"kafka: {text}", code)
 
-    def look(self) -> None:
-        """Is one there again? Waits for its answer."""
-        if self._since is not None and self._native.broker_answers(ANSWER_MS):
-            self.reached()
+    def answers(self) -> bool:
+        """Whether one that was away is there again."""
+        return self._since is not None and self._answers(self._ever_reached)
 
     def reached(self) -> None:
         """One has answered."""
@@ -66,6 +66,7 @@ class BrokersAway:
         self._troubles.over("away")
         self._since = None
         self._reason = ""
+        self._ever_reached = True
 
     def failure(self, limit_s: float | None) -> str | None:
         """Why the run is to end; None: it is not. Complains meanwhile."""

@@ -95,6 +95,10 @@ class KafkaShareConsumer(Source):
                 f"{where}: consumer_group={consumer_group!r} and group_id={group_id!r} mean the same; give one"
             )
         self.members = options_.whole(where, "members", members, 1, MOST_MEMBERS, "share consumers")
+        if options or librdkafka_options:
+            from pythia_fast._ext import kafka_share_reader
+
+            kafka_share_reader.check_library()  # an older one does not know the options either
         named = option_values(where, options, librdkafka_options, SHARE_RESERVED)
         for name, instead in (("group.id", "consumer_group="), ("auto.offset.reset", "auto_offset_reset=")):
             if name in named:

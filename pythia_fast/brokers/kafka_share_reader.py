@@ -17,7 +17,7 @@ from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_share_reader import KafkaShareReaderNative
 from pythia_fast.brokers.base import MAX_PARTITIONS, Partition, Reader, ReaderContext
 from pythia_fast.brokers.kafka_away import CONNECTION_ERRORS, BrokersAway
-from pythia_fast.brokers.kafka_missing_topics import MissingTopics
+from pythia_fast.brokers.kafka_missing_topics import ANSWER_MS, MissingTopics
 from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.errors import SourceError
 from pythia_fast.routine import Routine
@@ -69,7 +69,9 @@ class KafkaShareReader(Reader):
         self._troubles = TroubleLog(context.log)
         options = consumer.librdkafka_options(context)
         self.native: KafkaShareReaderNative = KafkaShareReaderNative(options, consumer.members)
-        self._away = BrokersAway(self.native, self._servers, self._troubles, context.log)
+        self._away = BrokersAway(
+            self._servers, lambda _: self.native.broker_answers(ANSWER_MS), self._troubles, context.log
+        )
         self._missing = MissingTopics(self.native, self._topics, self._servers, self._troubles, context.log)
         context.log(
             Routine(
@@ -145,7 +147,8 @@ class KafkaShareReader(Reader):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self.native.close(CLOSE_SECONDS)
+            hurried = self._context.hurried is not None and self._context.hurried()
+            self.native.close(0.0 if hurried else CLOSE_SECONDS)
 
     # -- partitions ------------------------------------------------------------------------------------------------
 
@@ -280,7 +283,8 @@ class KafkaShareReader(Reader):
             self._away.hear(code, text)
 
     def _look_around(self) -> None:
-        self._away.look()
+        if self._away.answers():
+            self._away.reached()
         limit = self._context.connect_timeout
         if reason := self._away.failure(limit):
             self._fail(reason)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pythia_fast import App, Batch, KafkaProducer, KafkaShareConsumer, RabbitMQConsumer
-from pythia_fast.errors import ConfigError, UnknownOptionError
+from pythia_fast._ext import kafka_share_reader
+from pythia_fast.errors import ConfigError, ExtensionError, UnknownOptionError
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,16 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
 def test_an_option_that_there_is_not_is_named_with_the_nearest() -> None:
     with pytest.raises(UnknownOptionError, match="max_poll_records"):
         KafkaShareConsumer("t", max_pol_records=5)
+
+
+def test_a_librdkafka_without_share_groups_is_told_before_its_lack_of_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking() -> None:
+        raise ExtensionError("KafkaShareConsumer needs librdkafka 2.16")
+
+    monkeypatch.setattr(kafka_share_reader, "check_library", lacking)
+    KafkaShareConsumer("t")  # nothing is opened before there is something to check
+    with pytest.raises(ExtensionError, match=r"librdkafka 2\.16"):
+        KafkaShareConsumer("t", max_poll_records=5)
 
 
 def handle(batch: Batch[Any]) -> None: ...

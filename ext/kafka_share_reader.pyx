@@ -5,6 +5,8 @@ import os
 
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memset
 
 from arena_layout cimport pf_arena
 from kafka_notes cimport pf_kafka_notes
@@ -43,6 +45,18 @@ cdef extern from "slot_decode.h" nogil:
 
 cdef extern from "heap.h" nogil:
     void pf_keep_freed_heap()
+
+cdef extern from "kafka_share_rows.h" nogil:
+    ctypedef struct pf_share_row:
+        int64_t offset
+        uint32_t partition
+        uint32_t used
+    ctypedef struct pf_share_rows:
+        pf_share_row *rows
+        uint32_t count
+    pf_share_row *pf_share_find(const pf_share_rows *self, uint32_t partition, int64_t offset)
+    int pf_share_add(pf_share_rows *self, const pf_share_row *row)
+    void pf_share_remove(pf_share_rows *self, pf_share_row *row)
 
 cdef extern from "kafka_share.h" nogil:
     enum:
@@ -105,6 +119,29 @@ cdef const pf_rdkafka_share *_share_functions() except NULL:
 
 def check_library():
     _share_functions()
+
+
+cdef class KnownRows:
+    cdef pf_share_rows _rows
+
+    def __dealloc__(self):
+        free(self._rows.rows)
+
+    def __len__(self):
+        return self._rows.count
+
+    def __contains__(self, key):
+        return pf_share_find(&self._rows, key[0], key[1]) != NULL
+
+    def add(self, uint32_t partition, int64_t offset):
+        cdef pf_share_row row
+        memset(&row, 0, sizeof(row))
+        row.partition, row.offset, row.used = partition, offset, 1
+        if pf_share_add(&self._rows, &row) < 0:
+            raise MemoryError
+
+    def remove(self, uint32_t partition, int64_t offset):
+        pf_share_remove(&self._rows, pf_share_find(&self._rows, partition, offset))
 
 
 cdef class KafkaShareReaderNative(NativeSource):

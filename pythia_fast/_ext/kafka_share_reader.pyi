@@ -8,6 +8,16 @@ INSTALL: str
 def check_library() -> None:
     """Raise ExtensionError where librdkafka has no share consumers."""
 
+class KnownRows:
+    """For tests: the table of rows that a share reader knows (ext/kafka_share_rows.h), by partition and offset."""
+
+    def __len__(self) -> int: ...
+    def __contains__(self, key: tuple[int, int]) -> bool: ...
+    def add(self, partition: int, offset: int) -> None:
+        """A row that is not in it."""
+    def remove(self, partition: int, offset: int) -> None:
+        """One that is."""
+
 class KafkaShareReaderNative(NativeSource):
     """A share group as a source that is polled without the GIL: ``hands`` librdkafka share consumers of ``options``,
     each a member. The intake thread's, but for ``settled``, ``done`` and ``wake``.

@@ -72,7 +72,7 @@ cdef extern from "kafka_share.h" nogil:
         size_t wanted
     ctypedef struct pf_share_source:
         pf_source base
-        uint32_t call, failed, ended
+        uint32_t call, failed, ended, n_hands
         int64_t call_at_ns, lock_ns, came_ns
         pf_kafka_notes notes
         pf_header_room headers
@@ -285,7 +285,12 @@ cdef class KafkaShareReaderNative(NativeSource):
     @property
     def fatal_error(self):
         self._check_open()
-        return fatal_error(self._api, self._state.hands[0].client)[1]
+        cdef uint32_t i
+        for i in range(self._state.n_hands):
+            found = fatal_error(self._api, self._state.hands[i].client)[1]
+            if found is not None:
+                return found
+        return None
 
     # -- how it stands --------------------------------------------------------------------------
 

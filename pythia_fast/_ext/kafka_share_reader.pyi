@@ -64,7 +64,7 @@ class KafkaShareReaderNative(NativeSource):
         """Whether any broker answers a question within the time."""
     @property
     def fatal_error(self) -> str | None:
-        """The error after which librdkafka does no more, or None."""
+        """The error after which one of the members does no more, or None."""
     @property
     def headers_wanted(self) -> int:
         """Bytes of one message's headers that there was no memory for, which ended the source; 0: it did not happen."""

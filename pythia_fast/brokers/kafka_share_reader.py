@@ -272,11 +272,13 @@ class KafkaShareReader(Reader):
                 f"--operation Read --group {self._group}"
             )
         elif code == TOPIC_AUTHORIZATION_FAILED:
-            self._troubles.tell(
-                f"kafka: this user may not read {', '.join(self._topics)} at {self._servers} ({text}): kafka-acls "
-                "--add --operation Read --topic ...",
-                code,
+            line = (
+                f"this user may not read all of {', '.join(self._topics)} at {self._servers} ({text}): kafka-acls "
+                "--add --operation Read --topic ..."
             )
+            if self.native.counters[0] == 0:
+                self._fail(line)
+            self._troubles.tell(f"kafka: {line}", code)
         elif fatal := self.native.fatal_error:
             self._fail(f"share group {self._group} at {self._servers}: {fatal}")
         else:

@@ -23,7 +23,8 @@ from tests.support.checkup import bad, context, found, told
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_libraries import java_program, libraries
 from tests.support.kafka_run import committed
-from tests.support.kafka_share_run import configure, echo_app, new_group
+from tests.support.kafka_share_run import configure, echo_app, new_group, send
+from tests.support.rabbitmq_run import Running
 
 NewTopic = Callable[..., str]
 
@@ -42,12 +43,15 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     broker.close()
 
 
-def forbid(broker: KafkaBroker, kind: ResourceType, name: str, operation: AclOperation) -> None:
-    denied = AclBinding(
-        kind, name, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*", operation, AclPermissionType.DENY
-    )
+def allow(broker: KafkaBroker, kind: ResourceType, name: str, *operations: AclOperation) -> None:
+    """These, and nothing else of it."""
+    rules = [
+        AclBinding(kind, name, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*", each, AclPermissionType.ALLOW)
+        for each in operations
+    ]
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
-    admin.create_acls([denied])[denied].result(30)
+    for made in admin.create_acls(rules).values():
+        made.result(30)
 
 
 def consumer(broker: KafkaBroker, group: str, topic: str = "orders") -> KafkaShareConsumer:
@@ -56,10 +60,32 @@ def consumer(broker: KafkaBroker, group: str, topic: str = "orders") -> KafkaSha
 
 def test_a_group_that_may_not_be_read(strict: KafkaBroker, tmp_path: Path) -> None:
     group = new_group()
-    forbid(strict, ResourceType.GROUP, group, AclOperation.READ)
+    allow(strict, ResourceType.GROUP, group, AclOperation.DESCRIBE)
     app, _ = echo_app(consumer(strict, group))
     with pytest.raises(SourceError, match=f"this user may not read as share group {group} .*--operation Read"):
         app.run(workers=1, until="end", state_dir=tmp_path)
+
+
+def test_a_topic_that_may_not_be_read(strict: KafkaBroker, tmp_path: Path) -> None:
+    topic = strict.create_topic("secret")
+    send(strict.bootstrap_servers, topic, [b"a"])
+    allow(strict, ResourceType.TOPIC, topic, AclOperation.DESCRIBE)
+    app, _ = echo_app(consumer(strict, new_group(), topic))
+    with pytest.raises(SourceError, match=r"this user may not read all of secret .*--operation Read"):
+        app.run(workers=1, until="end", state_dir=tmp_path)
+
+
+def test_a_group_whose_settings_may_not_be_changed(strict: KafkaBroker, tmp_path: Path) -> None:
+    group = new_group()
+    allow(strict, ResourceType.GROUP, group, AclOperation.READ, AclOperation.DESCRIBE_CONFIGS)
+    send(strict.bootstrap_servers, "orders", [b"a"])
+    app, sink = echo_app(consumer(strict, group))
+    running = Running(app, until="end", state_dir=tmp_path)
+    running.join()
+    assert running.error is None
+    (line,) = [line for line in running.events.lines if "could not be set to earliest" in line]
+    assert "without a position it begins at the latest message" in line
+    assert sink.payloads == []
 
 
 def test_a_cluster_without_share_groups(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 
 /* ---- one message ------------------------------------------------------------------------------------------ */
 
-enum { TAKEN, KNOWN, ANOTHER };
+enum { TAKEN, KNOWN, DONE_BEFORE, ANOTHER };
 
 /* Note that a row is in hand, before it is appended, since it may be done at once. */
 static int take_in_hand(pf_share_source *self, int32_t number, const pf_incoming *m)
@@ -19,7 +19,7 @@ static int take_in_hand(pf_share_source *self, int32_t number, const pf_incoming
     } else if (row->timestamp_ms != made.timestamp_ms || row->size != made.size) {
         outcome = ANOTHER;
     } else {
-        outcome = KNOWN;
+        outcome = row->done_ns == 0 ? KNOWN : DONE_BEFORE;
         if (row->hand != PF_SHARE_NO_HAND && row->done_ns == 0) { /* its old lock is void */
             pf_share_push(&self->acks, m->offset, m->partition, row->hand, RD_KAFKA_SHARE_RELEASE);
             atomic_fetch_add(&self->expired, 1);
@@ -39,6 +39,15 @@ static void take_back(pf_share_source *self, const pf_incoming *m)
     pthread_mutex_lock(&self->mutex);
     pf_share_remove(&self->rows, pf_share_find(&self->rows, m->partition, m->offset));
     pthread_mutex_unlock(&self->mutex);
+}
+
+/* A row in hand came for the time that `count` says. */
+static void note_last(pf_share_source *self, int32_t count)
+{
+    if (count < self->deliveries)
+        return;
+    atomic_fetch_add(&self->last, 1);
+    self->call = 1;
 }
 
 enum { NEEDS_NAME = 64 }; /* besides what append returns */
@@ -79,6 +88,9 @@ static int offer(pf_share_source *self, int32_t number, pf_sink *sink, const rd_
     }
     switch (take_in_hand(self, number, &incoming)) {
     case KNOWN:
+        note_last(self, count);
+        /* fallthrough */
+    case DONE_BEFORE:
         atomic_fetch_add(&self->known, 1);
         self->call = 1;
         return PF_APPENDED;
@@ -89,10 +101,7 @@ static int offer(pf_share_source *self, int32_t number, pf_sink *sink, const rd_
     int outcome = sink->append(sink, &incoming);
     if (outcome == PF_APPENDED) {
         atomic_fetch_add_explicit(&self->appended, 1, memory_order_relaxed);
-        if (count >= self->deliveries) {
-            atomic_fetch_add(&self->last, 1);
-            self->call = 1;
-        }
+        note_last(self, count);
     } else {
         take_back(self, &incoming);
     }

@@ -249,7 +249,7 @@ class KafkaShareReader(Reader):
             elif kind == "commit_failed":
                 self._troubles.tell(
                     f"kafka: acknowledgements of share group {self._group} were not taken: "
-                    f"{librdkafka.error_text(code)}; their rows come again, and are not handled again here",
+                    f"{librdkafka.error_text(code)}; rows that come again are not handled again here",
                     ("refused", code),
                 )
 

@@ -103,6 +103,22 @@ def test_a_row_knows_how_often_it_was_delivered_before(kafka: KafkaBroker, new_t
     assert sink.payloads == [b"2"]
 
 
+def test_a_row_that_comes_for_the_last_time_is_told(kafka: KafkaBroker, new_topic: NewTopic, tmp_path: Path) -> None:
+    topic, group = new_topic(1), new_group()
+    configure(kafka.bootstrap_servers, group, auto_offset_reset="earliest", delivery_count_limit="2")
+    send(kafka.bootstrap_servers, topic, [b"a"])
+    other = take(kafka, topic, group)
+    (message,) = taken(other)
+    other.acknowledge(message, AcknowledgeType.RELEASE)
+    other.commit_sync()
+    other.close()
+    app, sink = echo_app(consumer(kafka, topic, group))
+    running = Running(app, until="end", state_dir=tmp_path)
+    running.join()
+    assert sink.payloads == [b"a"]
+    assert any("1 rows" in line and "came for the last of 2 times" in line for line in running.events.lines)
+
+
 def test_nothing_is_accepted_before_its_output_is_confirmed(
     kafka: KafkaBroker, new_topic: NewTopic, tmp_path: Path
 ) -> None:

@@ -147,6 +147,7 @@ KAFKA_SHARE = Guarantees(
     ),
     cannot=(
         "any order",
+        "that rows of aborted transactions are left out, unless the group has `share.isolation.level=read_committed`",
         "a row that was delivered for the last time, and not done while it was in hand: the brokers archive it",
         "that a row is handled once where it takes longer than its lock, and another runtime asks for rows",
         "what the brokers lose, and what retention removes before it is read, as for Kafka",

@@ -70,6 +70,7 @@ MODULES: dict[str, list[str]] = {
     "text_ops": [],
     "librdkafka": [],
     "kafka_client": [],
+    "kafka_share_reader": ["kafka_share.c", "kafka_share_acks.c", "kafka_share_member.c", "kafka_notes.c"],
     "kafka_reader": ["kafka_source.c", "kafka_member.c", "kafka_notes.c"],
     "redis_reader": ["redis_source.c", "redis_fields.c", "resp.c"],
     "redis_publisher": ["redis_outbox.c", "resp.c"],

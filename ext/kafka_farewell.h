@@ -20,9 +20,13 @@
 
 enum { PF_FAREWELL_UNDER_WAY, PF_FAREWELL_OVER, PF_FAREWELL_ABANDONED };
 
+/* What ends a client, however long that takes. */
+typedef void (*pf_kafka_end_fn)(const pf_rdkafka *api, void *client, int flags);
+
 typedef struct {
+    pf_kafka_end_fn end;
     const pf_rdkafka *api;
-    rd_kafka_t *client;
+    void *client;
     int flags;
     _Atomic int state; /* whoever of the two sides changes it second frees this */
 } pf_kafka_farewell;
@@ -32,7 +36,7 @@ static _Atomic int pf_farewells_abandoned;
 static void *pf_kafka_farewell_run(void *opaque)
 {
     pf_kafka_farewell *self = opaque;
-    self->api->destroy_flags(self->client, self->flags);
+    self->end(self->api, self->client, self->flags);
     if (atomic_exchange(&self->state, PF_FAREWELL_OVER) == PF_FAREWELL_ABANDONED) {
         atomic_fetch_sub(&pf_farewells_abandoned, 1);
         free(self);
@@ -65,8 +69,8 @@ static void pf_kafka_farewell_abandon(pf_kafka_farewell *self)
 #endif
 }
 
-/* Start to destroy the client; NULL: no thread could be had, and it was destroyed here, however long that took. */
-static pf_kafka_farewell *pf_kafka_farewell_begin(const pf_rdkafka *api, rd_kafka_t *client, int flags)
+/* Start to end the client; NULL: no thread could be had, and it was ended here, however long that took. */
+static pf_kafka_farewell *pf_kafka_farewell_begin(pf_kafka_end_fn end, const pf_rdkafka *api, void *client, int flags)
 {
     pf_kafka_farewell *self = malloc(sizeof *self);
     pthread_t thread;
@@ -74,7 +78,7 @@ static pf_kafka_farewell *pf_kafka_farewell_begin(const pf_rdkafka *api, rd_kafk
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* the thread inherits it: signals are for Python's main thread */
     if (self != NULL) {
-        *self = (pf_kafka_farewell){.api = api, .client = client, .flags = flags};
+        *self = (pf_kafka_farewell){.end = end, .api = api, .client = client, .flags = flags};
         if (pthread_create(&thread, NULL, pf_kafka_farewell_run, self) != 0) {
             free(self);
             self = NULL;
@@ -82,7 +86,7 @@ static pf_kafka_farewell *pf_kafka_farewell_begin(const pf_rdkafka *api, rd_kafk
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (self == NULL)
-        api->destroy_flags(client, flags);
+        end(api, client, flags);
     else
         pthread_detach(thread);
     return self;

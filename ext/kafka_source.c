@@ -402,6 +402,11 @@ void pf_kafka_source_attach(pf_kafka_source *self, rd_kafka_t *client)
     self->api->queue_io_event_enable(self->queue, self->pipe.write_fd, "m", 1);
 }
 
+static void destroy(const pf_rdkafka *api, void *client, int flags)
+{
+    api->destroy_flags(client, flags);
+}
+
 /* Whether the client is gone within the time. */
 static int end_client(pf_kafka_source *self, int flags, int64_t end_ms)
 {
@@ -410,7 +415,7 @@ static int end_client(pf_kafka_source *self, int flags, int64_t end_ms)
         return 1;
     }
     int64_t deadline = pf_kafka_now_ns() + end_ms * 1000000;
-    pf_kafka_farewell *farewell = pf_kafka_farewell_begin(self->api, self->client, flags);
+    pf_kafka_farewell *farewell = pf_kafka_farewell_begin(destroy, self->api, self->client, flags);
     if (farewell == NULL)
         return 1;
     while (!pf_kafka_farewell_is_over(farewell)) {

@@ -66,6 +66,7 @@ _KINDS = {
 }
 
 cdef pf_rdkafka _table
+cdef void *_library = NULL
 cdef bint _filled = False
 
 
@@ -84,7 +85,7 @@ def _library_path() -> str:
 
 
 cdef const pf_rdkafka *rdkafka() except NULL:
-    global _filled
+    global _filled, _library
     if _filled:
         return &_table
     path = _library_path()
@@ -98,7 +99,13 @@ cdef const pf_rdkafka *rdkafka() except NULL:
     if _table.version() < OLDEST_VERSION:
         raise ExtensionError(f"librdkafka {_table.version_str().decode()} in {path} is too old: {INSTALL}")
     _filled = True
+    _library = library
     return &_table
+
+
+cdef void *rdkafka_library() except NULL:
+    rdkafka()
+    return _library
 
 
 def version():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.file import FileConsumer, FileProducer
     from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
     from pythia_fast.brokers.kafka_admin import KafkaAdmin
+    from pythia_fast.brokers.kafka_share import KafkaShareConsumer
     from pythia_fast.brokers.memory import MemoryConsumer, MemoryMessage, MemoryProducer
     from pythia_fast.brokers.rabbitmq import RabbitMQConsumer, RabbitMQProducer
     from pythia_fast.brokers.rabbitmq_stream import RabbitMQStreamConsumer
@@ -55,6 +56,7 @@ __all__ = [
     "KafkaAdmin",
     "KafkaConsumer",
     "KafkaProducer",
+    "KafkaShareConsumer",
     "MemoryConsumer",
     "MemoryMessage",
     "MemoryProducer",
@@ -94,6 +96,7 @@ _HOMES = {
     "KafkaAdmin": "brokers.kafka_admin",
     "KafkaConsumer": "brokers.kafka",
     "KafkaProducer": "brokers.kafka",
+    "KafkaShareConsumer": "brokers.kafka_share",
     "MemoryConsumer": "brokers.memory",
     "MemoryMessage": "brokers.memory",
     "MemoryProducer": "brokers.memory",

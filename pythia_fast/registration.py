@@ -112,6 +112,8 @@ def make_handler(
         if given is not None and not isinstance(given, Sink):
             raise options.refusal(where, role, given, f"{role} must be a producer such as KafkaProducer(...)")
     options.choice(where, "ordering", ordering, get_args(Ordering))
+    if ordering != "unordered" and (why := source.unordered_because()):
+        raise ConfigError(f'{where}: ordering="{ordering}" cannot be kept: {why}')
     options.choice(where, "on_error", on_error, get_args(OnError))
     options.choice(where, "output_rows", output_rows, get_args(OutputRows))
     batch_size = options.whole(where, "batch_size", batch_size, 1, MAX_BATCH_SIZE, "rows")

@@ -242,6 +242,11 @@ class Source(ABC):
         without asking a broker. Files are told by ``files``."""
         return None
 
+    def unordered_because(self) -> str | None:
+        """Why its rows come in no order that ``ordering=`` could keep, and what to do, half a sentence; None: there is
+        one."""
+        return None
+
     def record_dtype(self) -> np.dtype[Any] | None:
         """The layout of its records, where it was told; the decoder that is left out reads that."""
         return None

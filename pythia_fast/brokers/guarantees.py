@@ -118,6 +118,42 @@ KAFKA = Guarantees(
     ),
 )
 
+KAFKA_SHARE = Guarantees(
+    broker="Kafka share group",
+    source="KafkaShareConsumer",
+    sink="KafkaProducer",
+    delivery="at least once, as long as the brokers deliver a row: five times (`share.delivery.count.limit`)",
+    done_when="it is accepted, as soon as its batch is done",
+    written_when="as for Kafka",
+    order=Order(
+        partition_is="a partition of a topic",
+        key_is="the record's key",
+        partition="refused",
+        key="refused",
+    ),
+    keys="read and written; a written key chooses the partition",
+    headers="read and written",
+    sharing="a share group: the brokers give the rows of a partition to several members, a producer's batch at once",
+    redelivery=Redelivery(
+        what="every row that was not accepted",
+        when="when the broker notices that the connection is gone: at once after a kill; else once its lock is over, "
+        "`share.record.lock.duration.ms` (30 s). A partition that only the dead had is given to others after "
+        "`share.session.timeout.ms` (45 s)",
+        counted="the broker's count of deliveries before this one",
+    ),
+    bounds=Bounds(
+        messages="`max_poll_records` (500) of each of `members` (4), arena included; or a whole batch of a producer",
+        bytes="`fetch.max.bytes` (8 MiB) of each of `members` (4), or one producer's batch",
+    ),
+    cannot=(
+        "any order",
+        "that rows of aborted transactions are left out, unless the group has `share.isolation.level=read_committed`",
+        "a row that was delivered for the last time, and not done while it was in hand: the brokers archive it",
+        "that a row is handled once where it takes longer than its lock, and another runtime asks for rows",
+        "what the brokers lose, and what retention removes before it is read, as for Kafka",
+    ),
+)
+
 RABBITMQ = Guarantees(
     broker="RabbitMQ queue",
     source="RabbitMQConsumer",
@@ -276,7 +312,7 @@ MEMORY = Guarantees(
 )
 
 #: A broker that is added has its row here.
-TABLE: Sequence[Guarantees] = (KAFKA, RABBITMQ, RABBITMQ_STREAM, REDIS, FILE, MEMORY)
+TABLE: Sequence[Guarantees] = (KAFKA, KAFKA_SHARE, RABBITMQ, RABBITMQ_STREAM, REDIS, FILE, MEMORY)
 
 
 def as_markdown() -> str:

@@ -31,9 +31,10 @@ MAX_POLL_INTERVAL_S, SESSION_TIMEOUT_MS, MESSAGE_MAX_BYTES, BATCH_SIZE_BYTES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Cluster:
+class Cluster:
     """What was answered at first."""
 
+    access: KafkaAccess
     questions: KafkaCluster
     topics: Mapping[str, Sequence[int]]
     brokers: int
@@ -42,7 +43,7 @@ class _Cluster:
 
 def check_consumer(consumer: KafkaConsumer, context: CheckupContext) -> Findings:
     """The topics that are read, and the group."""
-    cluster = yield from _connect(consumer.connection_options(), context)
+    cluster = yield from connect(consumer.connection_options(), context)
     if cluster is None:
         return
     topics: list[str] = []
@@ -61,21 +62,21 @@ def check_consumer(consumer: KafkaConsumer, context: CheckupContext) -> Findings
             yield problem(missing(name, cluster.topics, cluster.servers), CREATE)
     group = consumer.group(context.app, context.handler)
     for topic in topics[:MOST_TOLD]:
-        yield from _guarded(f"topic {topic}", _source_topic(cluster, topic, group, context))
+        yield from guarded(f"topic {topic}", _source_topic(cluster, topic, group, context))
     settings = yield from _broker_settings(cluster)
     yield from _timeouts(consumer.given_options, settings, context)
-    yield from _guarded(f"group {group}", _group(cluster, consumer, group, topics, context))
+    yield from guarded(f"group {group}", _group(cluster, consumer, group, topics, context))
 
 
 def check_producer(producer: KafkaProducer, context: CheckupContext) -> Findings:
     """The topic that is written to, and transactions."""
-    cluster = yield from _connect(producer.connection_options(), context)
+    cluster = yield from connect(producer.connection_options(), context)
     if cluster is None:
         return
     if producer.topic not in cluster.topics:
         yield problem(missing(producer.topic, cluster.topics, cluster.servers), CREATE)
     else:
-        yield from _guarded(f"topic {producer.topic}", _sink_topic(cluster, producer, context))
+        yield from guarded(f"topic {producer.topic}", _sink_topic(cluster, producer, context))
     if context.transactional:
         settings = yield from _broker_settings(cluster)
         yield from _transactions(producer, settings, cluster.brokers, context)
@@ -84,8 +85,8 @@ def check_producer(producer: KafkaProducer, context: CheckupContext) -> Findings
 # -- the brokers ---------------------------------------------------------------------------------
 
 
-def _connect(options: Mapping[str, str], context: CheckupContext) -> Any:
-    """Yields findings; returns a _Cluster, or None where no broker let us in."""
+def connect(options: Mapping[str, str], context: CheckupContext) -> Any:
+    """Yields findings; returns a Cluster, or None where no broker let us in."""
     told: list[KafkaError] = []
     patience_s, begun = context.left_s(), time.monotonic()
     access = KafkaAccess(options, patience_s)
@@ -121,11 +122,11 @@ def _connect(options: Mapping[str, str], context: CheckupContext) -> Any:
     brokers = "1 broker" if len(metadata.brokers) == 1 else f"{len(metadata.brokers)} brokers"
     yield ok(f"Kafka at {access.servers} answered after {(time.monotonic() - begun) * 1000:.0f} ms: {brokers}")
     topics = {name: sorted(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
-    questions = KafkaCluster(KafkaAccess(options, context.left_s()), admin)
-    return _Cluster(questions, topics, len(metadata.brokers), access.servers)
+    access = KafkaAccess(options, context.left_s())
+    return Cluster(access, KafkaCluster(access, admin), topics, len(metadata.brokers), access.servers)
 
 
-def _guarded(what: str, findings: Findings) -> Findings:
+def guarded(what: str, findings: Findings) -> Findings:
     """A question that the brokers refuse is a finding, and the others are asked all the same."""
     try:
         yield from findings
@@ -133,7 +134,7 @@ def _guarded(what: str, findings: Findings) -> Findings:
         yield problem(f"{what}: {error}", "allow this user to describe it (kafka-acls --operation Describe)")
 
 
-def _broker_settings(cluster: _Cluster) -> Any:
+def _broker_settings(cluster: Cluster) -> Any:
     """Yields findings; returns a broker's settings, nothing where they may not be asked."""
     try:
         return cluster.questions.broker_config()
@@ -145,8 +146,15 @@ def _broker_settings(cluster: _Cluster) -> Any:
 # -- topics --------------------------------------------------------------------------------------
 
 
-def _source_topic(cluster: _Cluster, topic: str, group: str, context: CheckupContext) -> Findings:
+def _source_topic(cluster: Cluster, topic: str, group: str, context: CheckupContext) -> Findings:
     found = cluster.questions.describe_topic(topic)
+    yield from topic_to_read(cluster, found, context)
+    yield from _lag(cluster, found, group)
+
+
+def topic_to_read(cluster: Cluster, found: TopicDescription, context: CheckupContext) -> Findings:
+    """Its copies, the right to read it, and how large its messages may be."""
+    topic = found.name
     yield from _copies(cluster, found, writes=False)
     rights = cluster.questions.topic_rights(topic)
     if rights is not None and "READ" not in rights:
@@ -158,10 +166,9 @@ def _source_topic(cluster: _Cluster, topic: str, group: str, context: CheckupCon
             "ones are refused and dead-lettered",
             f"raise max_batch_bytes of the handler to {largest:,}, or lower max.message.bytes of the topic",
         )
-    yield from _lag(cluster, found, group)
 
 
-def _lag(cluster: _Cluster, topic: TopicDescription, group: str) -> Findings:
+def _lag(cluster: Cluster, topic: TopicDescription, group: str) -> Findings:
     try:
         parts = cluster.questions.partition_lags(group, topic.name)
     except UnknownGroupError:
@@ -199,7 +206,7 @@ def _removed(part: PartitionLag) -> int:
     return 0 if part.committed is None else max(0, part.start - part.committed)
 
 
-def _sink_topic(cluster: _Cluster, producer: KafkaProducer, context: CheckupContext) -> Findings:
+def _sink_topic(cluster: Cluster, producer: KafkaProducer, context: CheckupContext) -> Findings:
     topic = producer.topic
     found = cluster.questions.describe_topic(topic)
     yield from _copies(cluster, found, writes=True)
@@ -226,7 +233,7 @@ def _sink_topic(cluster: _Cluster, producer: KafkaProducer, context: CheckupCont
         )
 
 
-def _copies(cluster: _Cluster, topic: TopicDescription, *, writes: bool) -> Findings:
+def _copies(cluster: Cluster, topic: TopicDescription, *, writes: bool) -> Findings:
     parts = topic.partitions
     replicas = min((len(part.replicas) for part in parts.values()), default=0)
     least = int(topic.config.get("min.insync.replicas", "1"))
@@ -280,7 +287,7 @@ def _copies(cluster: _Cluster, topic: TopicDescription, *, writes: bool) -> Find
 
 
 def _group(
-    cluster: _Cluster, consumer: KafkaConsumer, group: str, topics: Iterable[str], context: CheckupContext
+    cluster: Cluster, consumer: KafkaConsumer, group: str, topics: Iterable[str], context: CheckupContext
 ) -> Findings:
     partitions = sum(len(cluster.topics[topic]) for topic in topics)
     found = cluster.questions.group(group)

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.routine import Routine
-
-if TYPE_CHECKING:
-    from pythia_fast._ext.kafka_reader import KafkaReaderNative
 
 UNKNOWN_TOPIC_OR_PART = 3
 ANSWER_MS = 1000
 DEALT_S = (
     30.0  #: a group has its partitions dealt anew, once a topic exists that it named: at the next look at the topics
 )
+
+
+class AsksForTopics(Protocol):
+    """A client, as far as it is asked here."""
+
+    def partition_count(self, topic: str, timeout_ms: int) -> tuple[int, int]: ...
 
 
 class MissingTopics:
@@ -33,7 +36,7 @@ class MissingTopics:
 
     def __init__(
         self,
-        native: KafkaReaderNative,
+        native: AsksForTopics,
         topics: Sequence[str],
         servers: str,
         troubles: TroubleLog,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_reader import KafkaReaderNative
 from pythia_fast.brokers.base import MAX_PARTITIONS, Kept, Partition, Quiet, Reader, ReaderContext
+from pythia_fast.brokers.kafka_away import TIMED_OUT, TRANSPORT, BrokersAway
 from pythia_fast.brokers.kafka_beginning import Beginning
 from pythia_fast.brokers.kafka_group_watch import GroupWatch, ask_coordinator
 from pythia_fast.brokers.kafka_missing_topics import ANSWER_MS, UNKNOWN_TOPIC_OR_PART, MissingTopics
@@ -28,26 +29,18 @@ if TYPE_CHECKING:
 
 Key = tuple[str, int]
 
-ALL_BROKERS_DOWN = -187
 IN_PROGRESS = -178
-TRANSPORT = -195
-RESOLVE = -193
-AUTHENTICATION = -169
-TIMED_OUT = -185
 FATAL = -150
 #: What a member is told that another one has replaced, by its group.instance.id, when it commits.
 FENCED = frozenset({FATAL, -144, 82})
 MAX_POLL_EXCEEDED = -147
 AUTO_OFFSET_RESET = -140
 INVALID_SESSION_TIMEOUT = 26
-#: Connection trouble of one broker: told as one sentence once no broker is left.
-CONNECTION_ERRORS = frozenset({TRANSPORT, RESOLVE, ALL_BROKERS_DOWN, TIMED_OUT, -181})
 #: Commit errors that end by themselves: the coordinator moves or loads, a rebalance is under way.
 PASSING_COMMIT_ERRORS = frozenset({TRANSPORT, -180, TIMED_OUT, 7, 14, 15, 16, 27})
 WARNING = 4  #: syslog level
 
 CHECK_SECONDS = 1.0  #: between looks at a broker or topic that is not there
-FIRST_COMPLAINT_SECONDS = 3.0
 QUERY_MS = 10_000
 COMMIT_SECONDS = 5.0
 GIVE_BACK_SECONDS = 5.0  #: librdkafka asks for the partitions at once when its member leaves
@@ -81,13 +74,16 @@ class KafkaReader(Reader):
         self._last_positions: dict[Key, int] = {}
         self._failure: str | None = None
         self._troubles = TroubleLog(context.log)
-        self._away_since: float | None = time.monotonic()
-        self._away_reason = ""
-        self._ever_reached = False
         self._closed = False
         self._silent = False  #: the last commit that was waited for was not answered
         options = consumer.librdkafka_options(context)
         self.native: KafkaReaderNative = KafkaReaderNative(options, self._bounded, context.hurried)
+        self._away = BrokersAway(
+            self._servers,
+            lambda ever: self.native.broker_answers(ANSWER_MS) if ever else self.native.broker_seen,
+            self._troubles,
+            context.log,
+        )
         self._quiet = QuietPartitions(self.native, self._topics)
         self._missing = MissingTopics(self.native, self._topics, self._servers, self._troubles, context.log)
         access, client_id = consumer.connection_options(), options["client.id"]
@@ -134,7 +130,7 @@ class KafkaReader(Reader):
             elif kind == "went_back":
                 self._begin_anew(partitions or [])
             elif kind == "error":
-                self._hear_error(code, text)
+                self._away.hear(code, text)
             elif kind == "consumer_error":
                 self._hear_consumer_error(code, text)
             elif kind == "commit_failed":
@@ -403,18 +399,6 @@ class KafkaReader(Reader):
         self._failure = self._failure or reason
         self.native.fail()
 
-    def _hear_error(self, code: int, text: str) -> None:
-        if code in CONNECTION_ERRORS:
-            self._away_reason = text if code != ALL_BROKERS_DOWN or not self._away_reason else self._away_reason
-            if code == ALL_BROKERS_DOWN and self._away_since is None:
-                self._away_since = time.monotonic()
-        elif code == AUTHENTICATION:
-            self._troubles.tell(
-                f"kafka: {self._servers} refuses the credentials (sasl.* and security.protocol): {text}", code
-            )
-        else:
-            self._troubles.tell(f"kafka: {text}", code)
-
     def _hear_consumer_error(self, code: int, text: str) -> None:
         if code == UNKNOWN_TOPIC_OR_PART:
             self._missing.look()
@@ -436,28 +420,15 @@ class KafkaReader(Reader):
 
     def _look_around(self) -> None:
         """Is a broker there, and every topic? Says so once in a while, and gives up at ``connect_timeout``."""
-        if self._away_since is not None:
-            answers = self.native.broker_answers(ANSWER_MS) if self._ever_reached else self.native.broker_seen
-            if answers:
-                self._reached()
+        if self._away.answers():
+            self._reached()
         if self._missing:
             self._missing.look()
         awaits_topic = self._await_topics()
-        now = time.monotonic()
         limit = self._context.connect_timeout
-        if self._away_since is not None:
-            away = now - self._away_since
-            reason = f" ({self._away_reason})" if self._away_reason else ""
-            if limit is not None and away >= limit:
-                self._fail(
-                    f"no Kafka broker answered at {self._servers} within {limit:g} s{reason}: is it running, and is "
-                    "bootstrap.servers right (bootstrap_servers= or KAFKA_BOOTSTRAP_SERVERS)?"
-                )
-            elif away >= FIRST_COMPLAINT_SECONDS:
-                self._troubles.tell(f"kafka: no broker answers at {self._servers}{reason}; trying on", "away")
-        if given_up := self._missing.failure(limit) or self._group_watch.failure(limit):
+        if given_up := self._away.failure(limit) or self._missing.failure(limit) or self._group_watch.failure(limit):
             self._fail(given_up)
-        waiting = self._away_since is not None or bool(self._missing) or awaits_topic or self._group_watch.waits
+        waiting = bool(self._away) or bool(self._missing) or awaits_topic or self._group_watch.waits
         self.native.check_after(CHECK_SECONDS if waiting else None)
 
     def _await_topics(self) -> bool:
@@ -467,18 +438,13 @@ class KafkaReader(Reader):
         return awaits
 
     def _look_at_group(self) -> None:
-        if self._away_since is None and not self._missing and (line := self._group_watch.look(len(self._current))):
+        if not self._away and not self._missing and (line := self._group_watch.look(len(self._current))):
             self._context.log(line)
 
     def _reached(self) -> None:
-        if self._away_since is not None and self._troubles.is_told("away"):
-            self._context.log(Routine(f"kafka: {self._servers} answers"))
-        if self._away_since is not None:
+        if self._away:
             self._group_watch.changed()
-        self._troubles.over("away")
-        self._away_since = None
-        self._away_reason = ""
-        self._ever_reached = True
+        self._away.reached()
 
     # --- flow and life --------------------------------------------------------------------------------------------
 

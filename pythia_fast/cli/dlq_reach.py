@@ -57,8 +57,10 @@ class Reach:
     def kafka_of(self, sources: Iterable[Source]) -> KafkaAccess:
         """Raises ConfigError where they are several."""
         from pythia_fast.brokers.kafka import KafkaConsumer
+        from pythia_fast.brokers.kafka_share import KafkaShareConsumer
 
-        found = [each.connection_options() for each in sources if isinstance(each, KafkaConsumer)]
+        kinds = KafkaConsumer | KafkaShareConsumer
+        found = [each.connection_options() for each in sources if isinstance(each, kinds)]
         one = _the_one(found, self.servers, "Kafka clusters", "--bootstrap-servers")
         return self.kafka(one or {})
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from pythia_fast.brokers.base import Source
 from pythia_fast.brokers.kafka import KafkaConsumer
+from pythia_fast.brokers.kafka_share import KafkaShareConsumer
 from pythia_fast.brokers.named_files import STDIN
 from pythia_fast.brokers.rabbitmq import RabbitMQConsumer
 from pythia_fast.brokers.rabbitmq_stream import RabbitMQStreamConsumer
@@ -68,7 +69,7 @@ class OriginTarget(RequeueTarget):
             return "standard input"
         if topic.startswith("/"):
             return f"file {topic}"
-        if isinstance(source, KafkaConsumer):
+        if isinstance(source, KafkaConsumer | KafkaShareConsumer):
             return KAFKA
         return REDIS if any(name == REDIS_ID for name, _ in message.headers) else self._otherwise
 

@@ -6,12 +6,14 @@ The drill and the process that runs the app each ask the app for it. So credenti
 from __future__ import annotations
 
 from pythia_fast.brokers.kafka import KafkaConsumer
+from pythia_fast.brokers.kafka_share import KafkaShareConsumer
 from pythia_fast.registration import Handler
 
 
 def source_options(handler: Handler) -> dict[str, str]:
     """librdkafka's: addresses and credentials of the handler's source."""
-    return handler.source.connection_options() if isinstance(handler.source, KafkaConsumer) else {}
+    source = handler.source
+    return source.connection_options() if isinstance(source, KafkaConsumer | KafkaShareConsumer) else {}
 
 
 def options_at(handler: Handler, servers: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ import pytest
 
 from pythia_fast import FileConsumer, KafkaConsumer, RabbitMQConsumer, RedisStreamsConsumer
 from pythia_fast.brokers.base import Source
+from pythia_fast.brokers.kafka_share import KafkaShareConsumer
 from pythia_fast.brokers.rabbitmq_stream import RabbitMQStreamConsumer
 from pythia_fast.cli.dlq_reach import Reach
 from pythia_fast.dlq.fields import Fields
@@ -20,6 +21,7 @@ from pythia_fast.errors import ConfigError
 OF_REDIS = [("redis-id", b"1-1")]
 SOURCES: dict[str, Source] = {
     "kafka": KafkaConsumer("orders"),
+    "share": KafkaShareConsumer("orders"),
     "redis": RedisStreamsConsumer(streams=["orders", "/slashed"]),
     "rabbitmq": RabbitMQConsumer("orders"),
     "stream": RabbitMQStreamConsumer("orders"),
@@ -70,6 +72,7 @@ def target(lacking: str = "", **options: object) -> OriginTarget:
     [
         (message("orders"), {}, KAFKA),
         (message("orders", "kafka", OF_REDIS), {"lie_in": RABBITMQ}, KAFKA),  # mirrored, the source says
+        (message("orders", "share", OF_REDIS), {"lie_in": RABBITMQ}, KAFKA),
         (message("orders", "redis"), {"lie_in": RABBITMQ}, REDIS),
         (message("/slashed", "redis"), {}, REDIS),
         (message("orders", "rabbitmq", OF_REDIS), {}, RABBITMQ),

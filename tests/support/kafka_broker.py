@@ -55,6 +55,11 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
+group.share.min.heartbeat.interval.ms=300
+group.share.heartbeat.interval.ms=300
+group.share.min.session.timeout.ms=1000
+group.share.session.timeout.ms=3000
+group.share.min.record.lock.duration.ms=1000
 log.retention.hours=1
 metadata.max.idle.interval.ms=0
 """

@@ -14,7 +14,7 @@ from pythia_fast.brokers.rabbitmq_reader import MOST_PREFETCH
 from pythia_fast.brokers.rabbitmq_stream import RabbitMQStreamConsumer
 from pythia_fast.brokers.redis import RedisStreamsConsumer
 
-MODULES = ("kafka", "rabbitmq", "rabbitmq_stream", "redis", "file", "memory")
+MODULES = ("kafka", "kafka_share", "rabbitmq", "rabbitmq_stream", "redis", "file", "memory")
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 

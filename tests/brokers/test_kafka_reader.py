@@ -190,7 +190,8 @@ def test_spent_messages_are_freed_and_never_many_wait(
     assert sorted(value or b"" for value in reader.values()) == sorted(value or b"" for value in values)
     forever = member(topic, {"until": "forever"}, consumer_group="again")
     forever.poll_until(lambda: len(forever.sink.messages) == len(values))
-    assert forever.poll() == IDLE
+    while (outcome := forever.poll()) != IDLE:
+        assert outcome == CALL  # librdkafka's statistics, say
     assert forever.reader.native.spent_bytes == 0
 
 

@@ -16,80 +16,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
 
-from confluent_kafka import ConsumerGroupState, KafkaException
-from confluent_kafka.admin import AdminClient, ConsumerGroupDescription, MemberDescription
-
-from pythia_fast.brokers.kafka_client import KafkaAccess, text_of
-from pythia_fast.brokers.kafka_partition_names import partition_names
+from pythia_fast.brokers.kafka_coordinator import Group
 from pythia_fast.brokers.kafka_rejoining import Rejoining
 from pythia_fast.error_text import reason_of
-from pythia_fast.errors import SourceError
 
 ASK_AFTER_S = 3.0  #: without an assignment or a revocation
 AGAIN_S = 15.0  #: between two sentences about one wait
-ANSWER_S = 5.0
 NAMED = 4  #: members
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """How a consumer group stands, by its coordinator."""
-
-    state: Literal["stable", "rebalance", "unknown"]
-    members: Mapping[str, int]  #: "client id at host" -> partitions that it holds; without ourselves
-    trouble: str = ""  #: why the coordinator did not say
-    unread: str = ""  #: partitions of the group's topics that no member holds
-    joined: bool = True  #: whether we are a member
-
-    @property
-    def is_without_us(self) -> bool:
-        """It goes on, or is empty, and we are not in it. A rebalance may be the one that takes us in."""
-        return not self.joined and not self.trouble and self.state != "rebalance"
-
-
-def ask_coordinator(options: Mapping[str, str], group: str, client_id: str, instance_id: str | None) -> Group:
-    """``options``: to reach the brokers; ``client_id``, ``instance_id``: ours in the group. Waits."""
-
-    def is_ours(member: MemberDescription) -> bool:
-        # One that was started again within its session has the client id of the one before it, by the coordinator.
-        return bool(member.group_instance_id == instance_id if instance_id else member.client_id == client_id)
-
-    access = KafkaAccess(options, ANSWER_S)
-    try:
-        admin = access.admin()  # lives until it has answered
-        with access.failures(SourceError):
-            asked = admin.describe_consumer_groups([group], request_timeout=ANSWER_S)
-            found = asked[group].result(ANSWER_S)
-            unread = _unread(admin, found) if found.state == ConsumerGroupState.STABLE else ""
-    except (SourceError, TimeoutError) as error:
-        return Group("unknown", {}, str(error) or "it does not answer")
-    except KafkaException as error:
-        return Group("unknown", {}, text_of(error.args[0]))
-    others = {
-        f"{member.client_id} at {member.host.lstrip('/')}": len(member.assignment.topic_partitions)
-        for member in found.members
-        if not is_ours(member)
-    }
-    joined = any(is_ours(member) for member in found.members)
-    if found.state == ConsumerGroupState.STABLE:
-        return Group("stable", others, unread=unread, joined=joined)
-    empty = found.state in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD, ConsumerGroupState.UNKNOWN)
-    return Group("unknown" if empty else "rebalance", others, joined=joined)
-
-
-def _unread(admin: AdminClient, group: ConsumerGroupDescription) -> str:
-    """Partitions that nobody holds, of the topics of which somebody holds any."""
-    held = {(part.topic, part.partition) for member in group.members for part in member.assignment.topic_partitions}
-    there = {
-        (topic, partition)
-        for topic in {topic for topic, _ in held}
-        for partition in admin.list_topics(topic, timeout=ANSWER_S).topics[topic].partitions
-    }
-    return partition_names(there - held)
 
 
 class GroupWatch:

@@ -16,7 +16,8 @@ from pythia_fast._ext.kafka_reader import KafkaReaderNative
 from pythia_fast.brokers.base import MAX_PARTITIONS, Kept, Partition, Quiet, Reader, ReaderContext
 from pythia_fast.brokers.kafka_away import TIMED_OUT, TRANSPORT, BrokersAway
 from pythia_fast.brokers.kafka_beginning import Beginning
-from pythia_fast.brokers.kafka_group_watch import GroupWatch, ask_coordinator
+from pythia_fast.brokers.kafka_coordinator import ask_coordinator
+from pythia_fast.brokers.kafka_group_watch import GroupWatch
 from pythia_fast.brokers.kafka_missing_topics import ANSWER_MS, UNKNOWN_TOPIC_OR_PART, MissingTopics
 from pythia_fast.brokers.kafka_partition_names import partition_names
 from pythia_fast.brokers.kafka_quiet import QuietPartitions

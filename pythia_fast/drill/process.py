@@ -26,6 +26,7 @@ from pythia_fast.drill.settings import (
     write_settings,
 )
 from pythia_fast.errors import PythiaError
+from pythia_fast.interpreters import module_environment
 from pythia_fast.private import private_opener
 from pythia_fast.report import RunReport
 from pythia_fast.unreadable import UNREADABLE
@@ -33,7 +34,6 @@ from pythia_fast.unreadable import UNREADABLE
 LOOK_EVERY_S = 0.02
 GONE_S = 10.0
 LEAVE_S = 5.0
-PACKAGE_ROOT = str(Path(__file__).parents[2])
 
 
 class RunProcess:
@@ -49,8 +49,7 @@ class RunProcess:
         self.began = time.monotonic()
         settings_path = folder / f"{name}-settings.json"
         write_settings(settings, settings_path)
-        environment = {**os.environ, ENVIRONMENT: str(settings_path)}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
+        environment = {**module_environment(), ENVIRONMENT: str(settings_path)}
         read_fd, write_fd = os.pipe()
         self._reader = threading.Thread(target=self._read, args=(read_fd,), name=f"reads {name}", daemon=True)
         try:

@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 from pythia_fast import pool
 from pythia_fast.errors import PoolError
+from pythia_fast.interpreters import module_environment
 from pythia_fast.pool.identity import AppIdentity
 from pythia_fast.pool.messages import (
     ArenaShape,
@@ -130,10 +131,8 @@ class Nursery:
         """Start a new interpreter that finds the app through ``target``; one that is not ``app`` does not start."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fds = [theirs.fileno(), *(shape.fd for shape in arenas)]
-        environment = {**pool.ONE_THREAD_EACH, **os.environ}
+        environment = {**pool.ONE_THREAD_EACH, **module_environment()}
         command = [sys.executable, "-m", "pythia_fast.pool.nursery_process", str(theirs.fileno())]
-        package_root = str(Path(__file__).parents[2])
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
         # One that came before it catches them would end it with a traceback of its own.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:

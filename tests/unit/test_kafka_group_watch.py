@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pythia_fast.brokers.kafka_group_watch import AGAIN_S, ASK_AFTER_S, Group, GroupWatch
+from pythia_fast.brokers.kafka_coordinator import Group
+from pythia_fast.brokers.kafka_group_watch import AGAIN_S, ASK_AFTER_S, GroupWatch
 from pythia_fast.brokers.kafka_rejoining import LOOK_AGAIN_S
 
 

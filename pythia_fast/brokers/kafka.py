@@ -123,7 +123,7 @@ class KafkaConsumer(Source):
             raise ConfigError(
                 f"KafkaConsumer: consumer_group={consumer_group!r} and group_id={group_id!r} mean the same; give one"
             )
-        named = option_values("KafkaConsumer", options, librdkafka_options, CONSUMER_RESERVED)
+        named = option_values("KafkaConsumer", options, librdkafka_options, CONSUMER_RESERVED, KafkaConsumer)
         if (in_options := named.pop("group.id", None)) is not None:
             if consumer_group is not None or group_id is not None:
                 raise ConfigError("KafkaConsumer: consumer_group= is given, and group.id in options= as well: give one")
@@ -255,7 +255,7 @@ class KafkaProducer(Sink):
         if isinstance(topic, str) and topic.startswith("^"):
             raise ConfigError(f"KafkaProducer: topic={topic!r} is a pattern; a sink writes to one topic")
         (self.topic,) = topic_names("KafkaProducer", topic, None, patterns=False)
-        named = option_values("KafkaProducer", options, librdkafka_options, PRODUCER_RESERVED)
+        named = option_values("KafkaProducer", options, librdkafka_options, PRODUCER_RESERVED, KafkaProducer)
         self._servers = given_servers("KafkaProducer", bootstrap_servers, named)
         self._options = named
         check_options(named)

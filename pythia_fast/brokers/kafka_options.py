@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import re
@@ -56,16 +57,23 @@ def _pattern_trouble(pattern: str) -> str:
 
 
 def option_values(
-    where: str, options: Mapping[str, object] | None, keywords: Mapping[str, object], reserved: Mapping[str, str]
+    where: str,
+    options: Mapping[str, object] | None,
+    keywords: Mapping[str, object],
+    reserved: Mapping[str, str],
+    declared: type | None = None,
 ) -> dict[str, str]:
-    """librdkafka's names and texts of what the user gave, unknown names refused."""
+    """librdkafka's names and texts of what the user gave, unknown names refused.
+
+    ``declared``: the class that takes them beside options of its own, which may be the ones that were meant.
+    """
     values: dict[str, str] = {}
     first_names: dict[str, str] = {}  #: of what was given -> the name by which it was
     if options is not None and not isinstance(options, Mapping):
         # Not repeated: there may be a password in it.
         raise ConfigError(f"{where}: options= takes a mapping of librdkafka's options to their values")
     for given, value in [*(options or {}).items(), *keywords.items()]:
-        name = _option_name(where, given, as_keyword=given in keywords)
+        name = _option_name(where, given, declared, as_keyword=given in keywords)
         if name in reserved:
             raise ConfigError(f"{where}: {given} is set by the runtime: {reserved[name]}")
         if value is None:
@@ -116,7 +124,7 @@ def _first_name(name: str) -> str:
     return _aliases().get(name, name)
 
 
-def _option_name(where: str, given: str, *, as_keyword: bool) -> str:
+def _option_name(where: str, given: str, declared: type | None, *, as_keyword: bool) -> str:
     from pythia_fast._ext import librdkafka
 
     known = librdkafka.option_names()
@@ -126,7 +134,10 @@ def _option_name(where: str, given: str, *, as_keyword: bool) -> str:
         if name in known:
             return name
     usable = [name for name in known if "." in name]
-    raise UnknownOptionError(where, given, [name.replace(".", "_") for name in usable] if as_keyword else usable)
+    if not as_keyword:
+        raise UnknownOptionError(where, given, usable)
+    own = [] if declared is None else list(inspect.signature(declared).parameters)
+    raise UnknownOptionError(where, given, own + [name.replace(".", "_") for name in usable])
 
 
 def with_strategy(strategy: str | None, options: dict[str, str]) -> dict[str, str]:

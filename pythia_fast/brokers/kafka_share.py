@@ -99,7 +99,7 @@ class KafkaShareConsumer(Source):
             from pythia_fast._ext import kafka_share_reader
 
             kafka_share_reader.check_library()  # an older one does not know the options either
-        named = option_values(where, options, librdkafka_options, SHARE_RESERVED)
+        named = option_values(where, options, librdkafka_options, SHARE_RESERVED, KafkaShareConsumer)
         for name, instead in (("group.id", "consumer_group="), ("auto.offset.reset", "auto_offset_reset=")):
             if name in named:
                 raise ConfigError(f"{where}: {name} is in options=: give it as {instead}")

@@ -118,6 +118,8 @@ def test_unknown_options_are_refused_with_the_nearest_name(given: dict[str, obje
         ({"topic": "a", "client_rack": "a\0b"}, "no option of librdkafka holds a NUL"),
         ({"topic": "a", "session_timeout_ms": float("nan")}, "session.timeout.ms='nan'"),
         ({"topic": "a", "enable_auto_commit": True}, "set by the runtime"),
+        ({"topic": "a", "consumer_grup": "g"}, "has no option 'consumer_grup'; did you mean 'consumer_group'"),
+        ({"topic": "a", "start_a": "2h"}, "did you mean 'start_at'"),
         ({"topic": "a", "session_timeout_ms": "soon"}, "session.timeout.ms='soon'"),
         ({"topic": "a", "session_timeout_ms": 2**32 + 7000}, "the number is too large, librdkafka takes it as 7000"),
         ({"topic": "a", "options": {"fetch.wait.max.ms": str(2**32)}}, "librdkafka takes it as 0"),

@@ -13,6 +13,7 @@ from pythia_fast._ext.collecting_sink import FAILED
 from pythia_fast.brokers.base import PublisherContext
 from pythia_fast.brokers.framing import frame_record
 from pythia_fast.brokers.redis import RedisStreamsConsumer, RedisStreamsProducer
+from tests.support.kafka_broker import free_ports
 from tests.support.redis_reading import Reading
 from tests.support.redis_server import RedisServerProcess
 
@@ -20,7 +21,8 @@ from tests.support.redis_server import RedisServerProcess
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServerProcess]:
     """A cluster of one node that has all slots."""
-    settings = {"cluster-enabled": "yes"}
+    (bus_port,) = free_ports(1)  # Redis's own choice, 10,000 above the port, may be the near end of a connection
+    settings = {"cluster-enabled": "yes", "cluster-port": str(bus_port)}
     with RedisServerProcess(tmp_path_factory.mktemp("cluster"), settings) as server, server.client() as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         deadline = time.monotonic() + 60

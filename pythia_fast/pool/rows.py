@@ -38,6 +38,7 @@ from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
+from pythia_fast.error_text import traceback_of
 from pythia_fast.errors import NoSinkError, OutputValueError, PartlySentError, ResultError
 from pythia_fast.pool.call_clock import CallClock
 from pythia_fast.pool.calls import Calls, Doubt
@@ -376,7 +377,7 @@ class RowKeeper:
             leave_if_forked(self._pid, error)
             if isinstance(error, MemoryError):
                 leave_lacking("memory", error)  # and the batch is handled again, in parts
-            traceback.clear_frames(error.__traceback__)  # its frames hold views of the batch
+            traceback.clear_frames(traceback_of(error))  # its frames hold views of the batch
             batch.close()  # whoever kept it must not read the batches that come to lie there
             if has_no_descriptor():
                 leave_lacking("descriptors", error)  # the same: every call to come might fail of it

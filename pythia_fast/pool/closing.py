@@ -119,8 +119,9 @@ class Closing:
         with self._changing:
             holder = self._places[message.pool].died(message.pid, message.worker)
         if message.status and holder.place is not None and message.pid not in self._cut:
-            how = describe_status(message.status)
-            self._log(f"{self._name(message.pool)}: process {holder.place} {how} after its last batch, in teardown()")
+            how = describe_status(message.status, quit_reason=message.quit_reason, cause=message.cause)
+            where = "" if message.quit_reason == "exception" else ", in teardown()"
+            self._log(f"{self._name(message.pool)}: process {holder.place} {how} after its last batch{where}")
 
     def _place(self, message: TeardownFailed) -> int | None:
         place = self._places[message.pool].place(message.pid)

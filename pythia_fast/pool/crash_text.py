@@ -1,5 +1,5 @@
-"""What a pool process says last, kept where it outlives it: faulthandler's stacks, or the traceback with which it found
-that it has no means to go on.
+"""What a pool process says last, kept where it outlives it: faulthandler's stacks, or the traceback of the exception
+with which it ended itself.
 
 The nursery makes a file without a name for each child before it forks, and reads it when the child is dead.
 """
@@ -11,11 +11,11 @@ import faulthandler
 import fcntl
 import os
 import tempfile
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from pythia_fast.outlet import open_terminal, write_now
-from pythia_fast.pool.messages import Lacking
-from pythia_fast.pool.users_frames import format_error, place_of, shorten_stacks
+from pythia_fast.pool.messages import QuitReason, shorten
+from pythia_fast.pool.users_frames import cause_of, format_error, place_of, shorten_stacks
 
 #: Of one process; a stack is some hundred bytes a frame.
 MOST_BYTES = 16_000
@@ -24,13 +24,16 @@ MOST_CHARACTERS = 3000
 
 STDERR = 2
 
-#: What a pool process exits with when its heap is full, or it may open no descriptor: nothing it does from then on can
-#: be trusted. A handler may exit with the same, so the words below stand before its traceback, where no handler writes.
-EXIT_LACKING = 4
-_WORDS: dict[Lacking, str] = {
-    "memory": "pythia_fast: out of memory\n",
-    "descriptors": "pythia_fast: out of descriptors\n",
+#: What a pool process exits with when its heap is full, it may open no descriptor, or an exception left its batch half
+#: done: nothing it does from then on can be trusted. A handler may exit with the same, so the words below, and the
+#: exception in a line, stand before its traceback, where no handler writes.
+EXIT_QUIT = 4
+_WORDS: dict[QuitReason, str] = {
+    "memory": "pythia_fast: out of memory: ",
+    "descriptors": "pythia_fast: out of descriptors: ",
+    "exception": "pythia_fast: outside the handler's call: ",
 }
+CAUSE_CHARACTERS = 300
 
 #: Stands for a file that could not be made, because the nursery has no descriptor left: the words go to stderr.
 NO_FILE = -1
@@ -70,40 +73,58 @@ def keep_in(fd: int) -> None:
     faulthandler.enable(_own_fd)
 
 
-def leave_lacking(what: Lacking, error: BaseException) -> NoReturn:
+def quit_process(reason: QuitReason, error: BaseException) -> NoReturn:
     """End this process with the traceback of the error."""
-    with contextlib.suppress(BaseException):
-        os.write(_own_fd, _WORDS[what].encode())
-        os.write(_own_fd, format_error(error).encode(errors="backslashreplace"))
-    os._exit(EXIT_LACKING)
+    try:
+        os.write(_own_fd, _WORDS[reason].encode())  # first: the rest takes memory
+        cause = shorten(cause_of(error), CAUSE_CHARACTERS).replace("\n", " ")
+        os.write(_own_fd, f"{cause}\n".encode())
+        os.write(_own_fd, shorten(format_error(error), 2 * MOST_CHARACTERS).encode())
+    finally:
+        os._exit(EXIT_QUIT)
 
 
-def take(fd: int) -> tuple[str, Lacking | None]:
-    """The beginning of what the child said, and for want of what it left, if it did.
+class LastWords(NamedTuple):
+    """What a child said."""
 
-    It is told on stderr too, unless a crash at the same place was: a row that kills does so some times. Closes the
-    file. In the nursery.
+    text: str = ""  #: the stacks of its threads, the beginning of them, or a traceback
+    quit_reason: QuitReason | None = None  #: it ended itself
+    cause: str = ""  #: with this exception, in a line
+
+
+def take(fd: int) -> LastWords:
+    """What the child said.
+
+    It is told on stderr too, unless a crash at the same place was: a row that kills does so some times. An exception
+    outside the handler's call is told by the supervisor, with the death. Closes the file. In the nursery.
     """
     if fd == NO_FILE:
-        return "", None
+        return LastWords()
     try:
         size = os.fstat(fd).st_size
         said = os.pread(fd, MOST_BYTES, 0)
     finally:
         os.close(fd)
     text = said.decode(errors="replace")
-    lacking = next((what for what, words in _WORDS.items() if text.startswith(words)), None)
-    if lacking is not None:
-        text = text.removeprefix(_WORDS[lacking])
+    reason = next((reason for reason, words in _WORDS.items() if text.startswith(words)), None)
+    if reason is not None:
+        cause, _, traceback = text.removeprefix(_WORDS[reason]).partition("\n")
+        if reason != "exception":
+            _tell_once(traceback.rstrip("\n"))
+        return LastWords(traceback, reason, cause)
     if size > len(said):
         text += f"\n... {size - len(said)} bytes more"
     stacks = shorten_stacks(text.partition("\nExtension modules:")[0].rstrip("\n"))
-    if stacks and (place := place_of(stacks)) not in _told:
+    _tell_once(stacks)
+    return LastWords(stacks if len(stacks) <= MOST_CHARACTERS else stacks[:MOST_CHARACTERS] + "\n...")
+
+
+def _tell_once(text: str) -> None:
+    if text and (place := place_of(text)) not in _told:
         if len(_told) >= MOST_PLACES:
             _told.clear()
         _told.add(place)
-        tell(stacks + "\n")
-    return stacks if len(stacks) <= MOST_CHARACTERS else stacks[:MOST_CHARACTERS] + "\n...", lacking
+        tell(text + "\n")
 
 
 def tell(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TypeVar
 
 from pythia_fast.error_text import reason_of
@@ -21,6 +22,7 @@ def is_named(error: BaseException | None, types: tuple[type[E], ...], option: st
         return isinstance(error, types)
     except BaseException as trouble:
         note = f"({option} could not be compared with this exception: {reason_of(trouble)})"
-        if note not in getattr(error, "__notes__", ()):  # the same exception may be raised again and again
-            error.add_note(note)
+        with contextlib.suppress(BaseException):  # its class may be the user's, too
+            if note not in getattr(error, "__notes__", ()):  # the same exception may be raised again and again
+                error.add_note(note)
         return False

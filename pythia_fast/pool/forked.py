@@ -17,17 +17,20 @@ def leave_if_forked(pid: int, error: BaseException | None = None) -> None:
     """
     if os.getpid() == pid:
         return
-    status = 0
-    if isinstance(error, SystemExit):
-        if isinstance(error.code, int):
+    status = 1
+    try:
+        if error is None:
+            status = 0
+        elif not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        elif error.code is None:
+            status = 0
+        elif isinstance(error.code, int):
             status = error.code & 0xFF
-        elif error.code is not None:
+        else:
             print(error.code, file=sys.stderr)
-            status = 1
-    elif error is not None:
-        traceback.print_exception(error)
-        status = 1
-    os._exit(status)  # no buffers flushed, no atexit: those belong to the pool process
+    finally:  # whatever is raised while the user's exception is told
+        os._exit(status)  # no buffers flushed, no atexit: those belong to the pool process
 
 
 def lead_own_group() -> None:

@@ -6,7 +6,7 @@ import errno
 import gc
 from typing import TYPE_CHECKING
 
-from pythia_fast.pool.crash_text import leave_lacking
+from pythia_fast.pool.crash_text import quit_process
 
 if TYPE_CHECKING:
     from pythia_fast._ext.batch_memory import BatchMemory
@@ -29,7 +29,7 @@ def detach_kept(arena: Arena, slot: int, memory: BatchMemory) -> list[str]:
         except OSError as error:
             if error.errno != errno.ENOMEM:
                 raise
-            leave_lacking("memory", _no_room(kept))
+            quit_process("memory", _no_room(kept))
     return kept
 
 

@@ -112,8 +112,8 @@ class Recycles(msgspec.Struct, tag="recycles"):
     why: str  #: "has handled as many batches as max_batches_per_process=1000 lets it"
 
 
-#: What a process cannot go on without.
-Lacking = Literal["memory", "descriptors"]
+#: Why a process ends itself: what it cannot go on without, or an exception outside the handler's call.
+QuitReason = Literal["memory", "descriptors", "exception"]
 
 
 class Died(msgspec.Struct, tag="died"):
@@ -124,7 +124,8 @@ class Died(msgspec.Struct, tag="died"):
     pid: int
     status: int  #: exit code, or minus the signal that killed it
     said: str = ""  #: its last words (pool/crash_text.py)
-    lacking: Lacking | None = None  #: it left for want of this
+    quit_reason: QuitReason | None = None  #: it ended itself
+    cause: str = ""  #: the exception with which it did, in a line
     peak_mb: float = 0.0  #: the most resident memory that it had at once, in 10**6 bytes
 
 

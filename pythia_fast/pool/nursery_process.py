@@ -173,10 +173,12 @@ def _reap(channel: socket.socket, children: dict[int, _Child]) -> None:
         done, status, usage = os.wait4(pid, os.WNOHANG)
         if done:
             child = children.pop(pid)
-            said, lacking = crash_text.take(child.said_fd)
+            words = crash_text.take(child.said_fd)
             exit_code = os.waitstatus_to_exitcode(status)
             peak_mb = usage.ru_maxrss * MAXRSS_BYTES / 1e6
-            send(channel, Died(child.pool, child.worker, pid, exit_code, shorten(said), lacking, peak_mb))
+            said = shorten(words.text)
+            why = words.quit_reason, words.cause
+            send(channel, Died(child.pool, child.worker, pid, exit_code, said, *why, peak_mb))
 
 
 def _fork_child(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import NamedTuple
 
-from pythia_fast.pool.messages import Lacking
+from pythia_fast.pool.messages import QuitReason
 
 #: Lines of a traceback of setup() or teardown() that are told: the place and the error stand last.
 LAST_LINES = 6
@@ -20,20 +20,23 @@ class Obituary(NamedTuple):
     in_vain: str = ""  #: why another process at once does not help, a sentence; empty where it may
 
 
-_LACKING: dict[Lacking, str] = {
-    "memory": "ran out of memory (MemoryError",
-    "descriptors": "could open no descriptor any more (EMFILE",
+_QUIT: dict[QuitReason, str] = {
+    "memory": "ran out of memory (MemoryError, exit code {status})",
+    "descriptors": "could open no descriptor any more (EMFILE, exit code {status})",
+    "exception": "met an exception outside the handler's call ({cause}; exit code {status})",
 }
 
 
-def describe_status(status: int, *, ended_by_us: bool = False, lacking: Lacking | None = None) -> str:
+def describe_status(
+    status: int, *, ended_by_us: bool = False, quit_reason: QuitReason | None = None, cause: str = ""
+) -> str:
     """How a process ended: status is an exit code, or minus a signal number.
 
-    ``ended_by_us``: one of its limits was reached, so who sent the signal is known. ``lacking``: for want of what it
-    left, as it said.
+    ``ended_by_us``: one of its limits was reached, so who sent the signal is known. ``quit_reason``, ``cause``: why it
+    ended itself, as it said.
     """
-    if lacking is not None:
-        return f"{_LACKING[lacking]}, exit code {status})"
+    if quit_reason is not None:
+        return _QUIT[quit_reason].format(status=status, cause=cause)
     if status >= 0:
         return f"ended with exit code {status}"
     try:

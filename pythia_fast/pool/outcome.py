@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pythia_fast.error_text import reason_of
+from pythia_fast.error_text import reason_of, type_name
 from pythia_fast.errors import OutputValueError
 from pythia_fast.pool.messages import shorten
 from pythia_fast.pool.notes import TRACEBACK_CHARACTERS, Notes, RowErrors, read_notes, write_notes
@@ -100,7 +100,7 @@ class Outcome:
     def fail(self, rows: RowIndices, error: BaseException, attempts: int) -> None:
         """Give up rows because of an exception."""
         reason = str(error) if isinstance(error, OutputValueError) else reason_of(error)
-        self.give_up("failed", rows, reason, attempts, type(error).__name__, format_error(error))
+        self.give_up("failed", rows, reason, attempts, type_name(error), format_error(error))
 
     def stop(self, error: BaseException) -> None:
         """The exception ends the run."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pythia_fast._ext.spare import wait_for_place
-from pythia_fast.pool.crash_text import leave_lacking
+from pythia_fast.pool.crash_text import quit_process
 from pythia_fast.pool.forked import leave_if_forked, outlive_signals
 from pythia_fast.pool.limits import Limits, check_after_setup
 from pythia_fast.pool.notes import write_notes
@@ -41,16 +41,30 @@ def serve(handler: Handler, arena: Arena, seat: int, recycles: Callable[[str], N
     try:
         worker = seat if seat < arena.n_workers else _wait_for_place(arena, seat - arena.n_workers)
         if worker is not None:
-            arena.booted(worker, pid)
-            try:
-                reached = _work(handler, arena, call, worker)
-            except MemoryError as error:  # beside the call, where it is a row's matter: the next process has more room
-                leave_lacking("memory", error)
-            if reached:
-                recycles(reached)
+            _serve_place(handler, arena, call, worker, recycles)
     finally:
         trouble = _teardown(call, pid)
     return trouble
+
+
+def _serve_place(
+    handler: Handler, arena: Arena, call: HandlerCall, worker: int, recycles: Callable[[str], None]
+) -> None:
+    """Handle batches until this process is to leave.
+
+    An exception beside the call, where it would be a row's matter, ends this process as a crash does: what was being
+    done for the batch is done by half. The user's code brings it about from outside: a signal handler that raises,
+    ``_thread.interrupt_main``. For want of memory, the next process has more room.
+    """
+    pid = os.getpid()
+    try:
+        arena.booted(worker, pid)
+        reached = _work(handler, arena, call, worker)
+        if reached:
+            recycles(reached)
+    except BaseException as error:
+        leave_if_forked(pid, error)
+        quit_process("memory" if issubclass(type(error), MemoryError) else "exception", error)
 
 
 def _wait_for_place(arena: Arena, spare: int) -> int | None:

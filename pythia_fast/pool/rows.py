@@ -38,10 +38,11 @@ from pythia_fast._ext.journal import Journal
 from pythia_fast._ext.part_memory import PartMemory
 from pythia_fast._ext.ring import monotonic_ns
 from pythia_fast.batch import Batch
+from pythia_fast.error_text import traceback_of
 from pythia_fast.errors import NoSinkError, OutputValueError, PartlySentError, ResultError
 from pythia_fast.pool.call_clock import CallClock
 from pythia_fast.pool.calls import Calls, Doubt
-from pythia_fast.pool.crash_text import leave_lacking
+from pythia_fast.pool.crash_text import quit_process
 from pythia_fast.pool.exception_types import is_named
 from pythia_fast.pool.forked import leave_if_forked
 from pythia_fast.pool.kept_views import detach_kept
@@ -375,11 +376,11 @@ class RowKeeper:
         except BaseException as error:  # sys.exit() too is one batch's misfortune, not the end of the process
             leave_if_forked(self._pid, error)
             if isinstance(error, MemoryError):
-                leave_lacking("memory", error)  # and the batch is handled again, in parts
-            traceback.clear_frames(error.__traceback__)  # its frames hold views of the batch
+                quit_process("memory", error)  # and the batch is handled again, in parts
+            traceback.clear_frames(traceback_of(error))  # its frames hold views of the batch
             batch.close()  # whoever kept it must not read the batches that come to lie there
             if has_no_descriptor():
-                leave_lacking("descriptors", error)  # the same: every call to come might fail of it
+                quit_process("descriptors", error)  # the same: every call to come might fail of it
             return error
         if faults or batch.marked:
             self._take_marks(held, held.rows(rows), batch, faults, given, attempt, left)
@@ -395,7 +396,7 @@ class RowKeeper:
             try:
                 memory = self._parts.decode(held.memory, self._decoder, rows, attempts)
             except MemoryError as error:
-                leave_lacking("memory", error)  # no fault of these rows: any others of them take as much
+                quit_process("memory", error)  # no fault of these rows: any others of them take as much
             return memory if memory is not None else decode_rows(held.memory, self._decoder, rows, attempts)
         finally:
             self._clock.start()  # what it raises is compared with exceptions that the user names

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from pythia_fast._ext import spare as spare_words
 from pythia_fast.errors import ConfigError, PoolError
 from pythia_fast.pool.closing import Closing, teardown_line
-from pythia_fast.pool.failed_starts import FailedStarts
 from pythia_fast.pool.limits import Recycled
 from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, Recycles, TeardownFailed
 from pythia_fast.pool.nursery import Nursery, NurseryGoneError
@@ -23,6 +22,7 @@ from pythia_fast.pool.nursery_process import EXIT_BOOT_FAILED
 from pythia_fast.pool.nursery_watch import NurseryWatch
 from pythia_fast.pool.obituary import Obituary, describe_status, end_of
 from pythia_fast.pool.places import Holder, Places
+from pythia_fast.pool.repeated_failures import RepeatedFailures
 from pythia_fast.pool.restart_budget import Death, RestartBudget
 from pythia_fast.pool.spare_care import LONGEST_WAIT_S, SpareCare
 from pythia_fast.pool.watchdog import Watchdog
@@ -59,7 +59,7 @@ class Supervisor:
         self._nursery_budget = RestartBudget()
         self._nursery_watch = NurseryWatch(log)
         self._spare_cares = [SpareCare() for _ in runs]
-        self._failed_starts = [FailedStarts() for _ in runs]
+        self._failures = [RepeatedFailures() for _ in runs]
         self._boots_failed: dict[int, BootFailed] = {}  #: by pid, until its death is told
         self._places = [Places(run.workers, run.handler.spares, run.arena.n_spares) for run in runs]
         self._changing = threading.Lock()  #: the places, between this thread and those that ask for successors
@@ -224,12 +224,7 @@ class Supervisor:
             self._boots_failed[message.pid] = message
             if place is None:
                 return
-            if run.arena.worker_facts(place).booted:
-                raise PoolError(
-                    f"process {place} of handler {run.handler.name!r} failed outside the handler; "
-                    f"please report it:\n{message.traceback.rstrip()}"
-                )
-            if run.started:
+            if run.started or run.arena.worker_facts(place).booted:
                 return  # it is told with its death
             if message.misconfigured:
                 raise ConfigError(f"handler {run.handler.name!r}: {message.traceback}")
@@ -284,7 +279,9 @@ class Supervisor:
         run = self._runs[message.pool]
         holder = self._forget(message)
         ended = self._watchdogs[message.pool].ended(message.pid)
-        how = describe_status(message.status, ended_by_us=ended is not None, lacking=message.lacking)
+        how = describe_status(
+            message.status, ended_by_us=ended is not None, quit_reason=message.quit_reason, cause=message.cause
+        )
         how = how if ended is None else f"{ended} and {how}"
         name = run.handler.name
         failed = self._boots_failed.pop(message.pid, None)
@@ -305,7 +302,9 @@ class Supervisor:
             raise PoolError(f"process {message.pid} of handler {name!r} ended before it was up ({how})")
         if run.started:
             self._setups_failed[message.pool] = 0 if booted else self._setups_failed[message.pool] + 1
-        self._log(self._how_it_went(run, worker, message.pid, how, failed))
+        if booted and failed is not None:  # it met another exception while it left because of one
+            how, failed = f"{how}, after {failed.cause}", None
+        self._log(self._how_it_went(run, worker, message, how, failed))
         cause = how if failed is None else f"could not start: {failed.cause}"
         in_vain = self._spend_budget(run, worker, cause, booted=bool(booted))
         if run.started:
@@ -314,14 +313,20 @@ class Supervisor:
             run.arena.return_taken(worker)
             self.launch(message.pool, worker)
 
-    def _how_it_went(self, run: HandlerRun, worker: int, pid: int, how: str, failed: BootFailed | None) -> str:
+    def _how_it_went(self, run: HandlerRun, worker: int, message: Died, how: str, failed: BootFailed | None) -> str:
         """Of a death, for the log: a traceback that comes again and again is told in full once."""
-        process = f"{run.handler.name}: process {worker} (pid {pid})"
+        process = f"{run.handler.name}: process {worker} (pid {message.pid})"
+        failures, now = self._failures[run.pool], time.monotonic()
         if run.arena.worker_facts(worker).booted:
-            return f"{process} {how}; its batches are handled again"
+            if message.quit_reason != "exception":
+                return f"{process} {how}; its batches are handled again"
+            count = failures.count(now, message.cause, message.said)
+            if count > 1:
+                return f"{process} {how}, {count} by now at the same place; its batches are handled again"
+            return f"{process} {how}; its batches are handled again:\n{end_of(message.said)}"
         if failed is None:
             return f"{process} {how}; it was not up yet; another one is made"
-        count = self._failed_starts[run.pool].count(time.monotonic(), failed)
+        count = failures.count(now, failed.cause, failed.traceback)
         if count > 1:
             return f"{process} could not start, {count} by now at the same place; another one is made: {failed.cause}"
         return f"{process} could not start; another one is made:\n{end_of(failed.traceback)}"

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TypeGuard
 
+from pythia_fast.error_text import reason_of, traceback_of, traceback_text
+
 _PACKAGE = Path(__file__).parents[1]
 #: Files that call the user's code. The demo's handler lies in the package, too.
 _CALLERS = (*(f"{_PACKAGE / part}{os.sep}" for part in ("pool", "results", "runtime")), str(_PACKAGE / "handlers.py"))
@@ -27,8 +29,8 @@ def format_error(error: BaseException) -> str:
     """The traceback of an exception, from the first frame of the user's on; as it is where there is none."""
     frames = _users_frames(error)
     if frames is None and not _has_place(error):
-        frames = error.__traceback__
-    return "".join(traceback.format_exception(type(error), error, frames))
+        frames = traceback_of(error)
+    return traceback_text(error, frames)
 
 
 def is_ours(error: BaseException) -> bool:
@@ -37,7 +39,7 @@ def is_ours(error: BaseException) -> bool:
 
 
 def _users_frames(error: BaseException) -> TracebackType | None:
-    frames = error.__traceback__
+    frames = traceback_of(error)
     while frames is not None and _calls_the_user(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
     return frames
@@ -45,14 +47,14 @@ def _users_frames(error: BaseException) -> TracebackType | None:
 
 def _has_place(error: BaseException) -> TypeGuard[SyntaxError]:
     """Whether it says itself where it is: a file that cannot be parsed has no frame."""
-    return isinstance(error, SyntaxError) and error.filename is not None
+    return issubclass(type(error), SyntaxError) and getattr(error, "filename", None) is not None
 
 
 def cause_of(error: BaseException) -> str:
     """An exception in one line, with the place of an error of syntax."""
     if _has_place(error):
         return f"{type(error).__name__}: {error.msg} in {error.filename}, line {error.lineno}"
-    return "".join(traceback.format_exception_only(error)).strip().partition("\n")[0]
+    return reason_of(error).partition("\n")[0]
 
 
 def format_import(frame: FrameType, outside: FrameType | None) -> str:

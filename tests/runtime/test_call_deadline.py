@@ -195,3 +195,17 @@ def test_what_pyarrow_imports_for_the_first_table_does_not_count(tmp_path, monke
     )
     assert (report.crashes, dead.records) == (0, [])
     assert len(sink.records) == 4
+
+
+def test_a_chain_of_very_many_causes_is_put_into_words_in_time(tmp_path):
+    def handler(batch):
+        error = ValueError("the first")
+        for _ in range(300_000):
+            error, cause = ValueError("bad row"), error
+            error.__cause__ = cause
+        raise error
+
+    _, _, dead, _ = memory_run.run(tmp_path, handler, [b"0"], workers=1, batch_deadline=3 * DEADLINE_S)
+    headers = {name: value.decode() for name, value in dead.records[0].headers}
+    assert headers["pf-reason"] == "ValueError: bad row"
+    assert "in handler\n" in headers["pf-traceback"]

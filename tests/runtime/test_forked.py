@@ -14,6 +14,12 @@ import pytest
 from tests.support.memory_run import Events, echo, numbers, run, sorted_ints
 
 
+class Untold(Exception):
+    @property
+    def __notes__(self):
+        raise SystemExit(7)
+
+
 def fork_and_return():
     """A child that goes on where the pool process is; the pool process waits until it is gone."""
     child = os.fork()
@@ -26,6 +32,8 @@ def fork_and_return():
 def leave(way):
     if way == "raise":
         raise ValueError("in the child")
+    if way == "raise what cannot be told":
+        raise Untold
     if way == "exit":
         sys.exit(5)
     if way == "exit with a sentence":
@@ -34,7 +42,9 @@ def leave(way):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 on forks beside threads
 @pytest.mark.parametrize(
-    ("way", "status"), [("return", 0), ("raise", 1), ("exit", 5), ("exit with a sentence", 1)], ids=lambda value: value
+    ("way", "status"),
+    [("return", 0), ("raise", 1), ("raise what cannot be told", 1), ("exit", 5), ("exit with a sentence", 1)],
+    ids=lambda value: value,
 )
 def test_a_child_that_comes_out_of_the_handler_leaves(tmp_path, way, status):
     statuses = tmp_path / "statuses"

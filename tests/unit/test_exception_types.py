@@ -40,6 +40,15 @@ def test_types_are_asked_as_isinstance_does(error, types, named):
     assert is_named(error, types, "retry_on=") is named
 
 
+class TakesNoNotes(Exception):
+    def add_note(self, note: str) -> None:
+        raise SystemExit("no notes")
+
+
+def test_an_exception_that_takes_no_note_is_compared_all_the_same():
+    assert not is_named(TakesNoNotes(), (Unaskable,), "retry_on=")
+
+
 def test_a_type_that_raises_is_told_of_once_in_the_exception():
     error = ValueError("bad row")
     for _ in range(3):

@@ -17,7 +17,7 @@ import pytest
 
 from pythia_fast.errors import PoolError
 from pythia_fast.pool import crash_text, nursery_process
-from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, Recycles, send
+from pythia_fast.pool.messages import BootFailed, Died, Launched, Message, QuitReason, Recycles, send
 from pythia_fast.pool.nursery import Nursery, NurseryGoneError, is_stopped
 from pythia_fast.pool.nursery_process import ChildMain
 
@@ -271,3 +271,25 @@ def test_without_a_descriptor_for_last_words_children_are_made_all_the_same(monk
         *_, died = receive_until(nursery, Died, 1)
         assert isinstance(died, Died)
         assert (died.status, died.said) == (0, "")
+
+
+def test_a_child_that_ends_itself_says_why_and_an_exception_is_left_to_others_to_tell(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def quit_so(pool: int, worker: int, recycles: Callable[[str], None]) -> str:
+        reasons: list[QuitReason] = ["memory", "exception"]
+        crash_text.quit_process(reasons[worker], ValueError(f"two\nlines of {worker}"))
+
+    with nursery_of(quit_so) as nursery:
+        nursery.launch(0, 0)
+        nursery.launch(0, 1)
+        found = receive_until(nursery, Died, 2)
+    died = {message.worker: message for message in found if isinstance(message, Died)}
+    assert [(died[n].status, died[n].quit_reason, died[n].cause) for n in (0, 1)] == [
+        (4, "memory", "ValueError: two"),
+        (4, "exception", "ValueError: two"),
+    ]
+    assert [died[n].said for n in (0, 1)] == [f"ValueError: two\nlines of {n}\n" for n in (0, 1)]
+    told = capfd.readouterr().err
+    assert "lines of 0" in told
+    assert "lines of 1" not in told

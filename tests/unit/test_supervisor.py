@@ -261,20 +261,53 @@ def test_a_teardown_that_raised_is_told_with_the_end_of_its_traceback_and_is_no_
     assert line.endswith("line 19\nOSError: disk full")
 
 
-@pytest.mark.parametrize(
-    ("worker", "message"),
-    [
-        (0, "process 0 of handler 'score' failed outside the handler"),
-        (1, "a pool process could not start"),
-        (-1, "a pool process could not start"),
-    ],
-)
-def test_a_process_that_fails_once_it_is_up_is_no_boot_failure(worker, message):
+@pytest.mark.parametrize("worker", [1, -1])
+def test_a_process_that_fails_before_it_is_up_ends_a_run_that_has_not_begun(worker):
     nursery, run, _, supervisor = make()
     run.started = False
     nursery.packets = [BootFailed(0, worker, 10, "OSError: no", "OSError: no")]
-    with pytest.raises(PoolError, match=rf"(?s){message}.*OSError: no"):
+    with pytest.raises(PoolError, match=r"(?s)a pool process could not start.*OSError: no"):
         supervisor.serve(0)
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_one_that_fails_once_it_is_up_has_died(started):
+    nursery, run, lines, supervisor = make()
+    run.started = started
+    nursery.packets = [
+        Launched(0, 0, 10),
+        BootFailed(0, 0, 10, "Traceback ...\nOSError: no", "OSError: no"),
+        Died(0, 0, 10, 3),
+    ]
+    supervisor.serve(0)
+    how = "ended with exit code 3, after OSError: no"
+    assert lines == [f"score: process 0 (pid 10) {how}; its batches are handled again"]
+    assert run.deaths == ([(0, Obituary(how))] if started else [])
+
+
+def test_an_exception_outside_the_call_is_told_with_its_traceback_once():
+    nursery, run, lines, supervisor = make()
+    text = 'Traceback (most recent call last):\n  File "orders.py", line 3, in late\nLate: now\n'
+    for pid in (10, 11):
+        nursery.packets = [Launched(0, 0, pid), Died(0, 0, pid, 4, text, "exception", "Late: now")]
+        supervisor.serve(0)
+    how = "met an exception outside the handler's call (Late: now; exit code 4)"
+    assert lines == [
+        f"score: process 0 (pid 10) {how}; its batches are handled again:\n{text.rstrip()}",
+        f"score: process 0 (pid 11) {how}, 2 by now at the same place; its batches are handled again",
+    ]
+    assert run.deaths == [(0, Obituary(how, text))] * 2
+
+
+def test_one_that_comes_after_the_last_batch_is_told_at_the_end():
+    nursery, _, lines, supervisor = make()
+    nursery.packets = [Launched(0, 0, 10)]
+    supervisor.serve(0)
+    nursery.packets = [Died(0, 0, 10, 4, "Late: now\n", "exception", "Late: now")]
+    supervisor.stop_all(10, StopRequest())
+    assert lines == [
+        "score: process 0 met an exception outside the handler's call (Late: now; exit code 4) after its last batch"
+    ]
 
 
 def test_an_option_that_cannot_work_is_told_in_its_sentence():

@@ -1,11 +1,9 @@
-"""How often processes of one handler could not start for the same reason, which is told in full once. Pure: the caller
+"""How often processes of one handler failed with the same traceback, which is told in full once. Pure: the caller
 tells the time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-from pythia_fast.pool.messages import BootFailed
 
 #: Without such a failure, after which the next one is told as the first one was.
 FORGET_S = 600.0
@@ -19,14 +17,17 @@ class _Failures:
 
 
 @dataclass(slots=True)
-class FailedStarts:
+class RepeatedFailures:
     """Of one handler."""
 
     _reasons: dict[tuple[str, ...], _Failures] = field(default_factory=dict)
 
-    def count(self, now_s: float, failed: BootFailed) -> int:
-        """Count a failure at ``now_s``; how many there were for its reason, with this one."""
-        reason = _reason(failed)
+    def count(self, now_s: float, cause: str, traceback: str) -> int:
+        """Count a failure at ``now_s``; how many there were for its reason, with this one.
+
+        ``cause``: the exception in a line.
+        """
+        reason = _reason(cause, traceback)
         known = self._reasons.get(reason)
         if known is None or now_s - known.last_s > FORGET_S:
             if len(self._reasons) >= MOST_REASONS:
@@ -37,8 +38,8 @@ class FailedStarts:
         return known.count
 
 
-def _reason(failed: BootFailed) -> tuple[str, ...]:
+def _reason(cause: str, traceback: str) -> tuple[str, ...]:
     """What is the same in two tracebacks from one place: the frames and the type. What the exception says may have
     numbers in it that differ each time."""
-    frames = [line for line in failed.traceback.splitlines() if line.startswith('  File "')]
-    return (failed.cause.partition(":")[0], *frames)
+    frames = [line for line in traceback.splitlines() if line.startswith('  File "')]
+    return (cause.partition(":")[0], *frames)

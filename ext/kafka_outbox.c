@@ -51,29 +51,10 @@ static void lose_transaction(pf_kafka_outbox *self, uint32_t number, int err)
     pf_tickets_close_if_reported(&self->tickets, number);
 }
 
-static void send_again_later(pf_kafka_outbox *self, uint32_t number, uint64_t at)
-{
-    if (self->n_retries == self->retries_room &&
-        pf_grow((void **)&self->retries, &self->retries_room, sizeof *self->retries) < 0)
-        abort();
-    if (self->n_retries == 0)
-        self->retry_at_ns = now_ns() + RETRY_NS;
-    self->retries[self->n_retries++] = (pf_outbox_retry){.ticket = number, .at = at};
-}
-
-/* `err` says what became of a record that counts as outstanding. */
-static void report(pf_kafka_outbox *self, uint32_t number, uint64_t at, int err)
+/* A record that counts as outstanding is durable, or will never be: `err`. */
+static void settle(pf_kafka_outbox *self, uint32_t number, uint64_t at, int err)
 {
     pf_outbox_ticket *ticket = &self->tickets.all[number];
-    if (err != RD_KAFKA_ERR_NONE && !is_permanent(err)) {
-        if (self->transactional && err != RD_KAFKA_ERR_QUEUE_FULL) {
-            lose_transaction(self, number, err);
-            return;
-        }
-        self->passing_error = err;
-        send_again_later(self, number, at);
-        return;
-    }
     if (err == RD_KAFKA_ERR_NONE) {
         self->delivered++;
         self->passing_error = 0;
@@ -84,15 +65,11 @@ static void report(pf_kafka_outbox *self, uint32_t number, uint64_t at, int err)
     pf_tickets_close_if_reported(&self->tickets, number);
 }
 
-static void send_again_in_groups(pf_kafka_outbox *self, uint32_t number, uint64_t at)
+/* `err` passes: it is tried again later, as are all that follow. */
+static void wait_out(pf_kafka_outbox *self, int err)
 {
-    pf_outbox_groups *groups = &self->groups;
-    if (groups->count == groups->room &&
-        pf_grow((void **)&groups->records, &groups->room, sizeof *groups->records) < 0)
-        abort();
-    groups->records[groups->count++] = (pf_outbox_retry){.ticket = number, .at = at};
-    groups->refused = groups->size > 0;
-    self->regrouped++;
+    self->passing_error = err;
+    pf_returned_wait(&self->returned, now_ns() + RETRY_NS);
 }
 
 /* Which offset a record got that tells the one it had. */
@@ -114,15 +91,26 @@ static void on_delivery(rd_kafka_t *client, const rd_kafka_message_t *message, v
     pf_kafka_outbox *self = (pf_kafka_outbox *)((char *)opaque - offsetof(pf_kafka_outbox, notes));
     uint32_t number = pf_token_ticket(message->opaque);
     uint64_t at = pf_token_at(message->opaque);
+    int err = message->err;
     self->in_flight--;
-    if (self->places.by_name && message->err == RD_KAFKA_ERR_NONE)
-        note_offset(self, number, at, message->offset);
-    if (self->transactional && message->err != RD_KAFKA_ERR_NONE)
-        lose_transaction(self, number, message->err);
-    else if (is_too_large(message->err) && self->groups.size != 1)
-        send_again_in_groups(self, number, at);
-    else
-        report(self, number, at, message->err);
+    if (err == RD_KAFKA_ERR_NONE) {
+        if (self->places.by_name)
+            note_offset(self, number, at, message->offset);
+        if (self->groups.size > 0) /* it came back before, so it was in a batch with others */
+            self->groups.for_good = 1;
+        settle(self, number, at, err);
+    } else if (self->transactional) {
+        lose_transaction(self, number, err);
+    } else if (is_too_large(err) && self->groups.size != 1) {
+        pf_returned_add(&self->returned, &self->tickets, number, at, 1);
+        self->groups.refused = self->groups.size > 0;
+        self->regrouped++;
+    } else if (is_permanent(err)) {
+        settle(self, number, at, err);
+    } else {
+        pf_returned_add(&self->returned, &self->tickets, number, at, self->groups.size > 0);
+        wait_out(self, err);
+    }
 }
 
 /* ---- handing over ------------------------------------------------------------------------------------------ */
@@ -139,62 +127,67 @@ static rd_kafka_message_t message_of(const pf_framed_record *one, uint32_t numbe
     };
 }
 
-/* The topic that a record names, where records choose it; else that of its ticket. NULL: librdkafka knows no such name. */
+static rd_kafka_topic_t *ticket_topic(const pf_kafka_outbox *self, uint32_t number)
+{
+    return self->topics[self->tickets.all[number].topic];
+}
+
+/* The topic that a record names, where records choose it; else its ticket's. NULL: librdkafka knows no such name. */
 static rd_kafka_topic_t *topic_of(pf_kafka_outbox *self, const pf_framed_record *one, uint32_t number)
 {
     if (!self->places.by_name || one->topic_size == 0)
-        return self->tickets.all[number].topic;
+        return ticket_topic(self, number);
     const pf_kafka_topic_place *place =
         pf_places_topic(&self->places, self->api, self->client, one->topic, one->topic_size);
     return place == NULL ? NULL : place->topic;
 }
 
+/* librdkafka refused a record at once, which counts as outstanding.  Whether it waits, with all that follow it: for
+ * room, or until what is wrong has passed. */
+static int waits(pf_kafka_outbox *self, uint32_t number, uint64_t at, int err)
+{
+    if (err == RD_KAFKA_ERR_QUEUE_FULL)
+        return 1;
+    if (is_permanent(err)) {
+        settle(self, number, at, err);
+        return 0;
+    }
+    if (self->transactional) {
+        lose_transaction(self, number, err);
+        return 0;
+    }
+    wait_out(self, err);
+    return 1;
+}
+
 static void hand_over_burst(pf_kafka_outbox *self, uint32_t number, int count)
 {
-    self->api->produce_batch(self->tickets.all[number].topic, RD_KAFKA_PARTITION_ANY, 0, self->burst, count);
+    self->api->produce_batch(ticket_topic(self, number), RD_KAFKA_PARTITION_ANY, 0, self->burst, count);
     for (int i = 0; i < count; i++) {
         const rd_kafka_message_t *message = &self->burst[i];
+        uint64_t at = pf_token_at(message->opaque);
         if (message->err == RD_KAFKA_ERR_NONE)
             self->in_flight++;
-        else
-            report(self, number, pf_token_at(message->opaque), message->err);
+        else if (waits(self, number, at, message->err))
+            pf_returned_add(&self->returned, &self->tickets, number, at, 0);
     }
 }
 
-/* One record that goes alone, or that is sent again: it counts as outstanding already. */
-static void hand_over_one(pf_kafka_outbox *self, uint32_t number, uint64_t at)
+/* One record, which counts as outstanding: the error with which librdkafka refuses it at once, or 0. */
+static int hand_over_one(pf_kafka_outbox *self, uint32_t number, uint64_t at)
 {
     pf_framed_record one = pf_ticket_record(&self->tickets.all[number], at);
     rd_kafka_message_t message = message_of(&one, number, at);
-    if (!pf_kafka_goes_alone(&one)) {
-        self->burst[0] = message;
-        hand_over_burst(self, number, 1);
-        return;
+    int err;
+    if (pf_kafka_goes_alone(&one)) {
+        err = pf_kafka_produce_alone(self->api, self->client, &one, &message, topic_of(self, &one, number));
+    } else {
+        self->api->produce_batch(ticket_topic(self, number), RD_KAFKA_PARTITION_ANY, 0, &message, 1);
+        err = message.err;
     }
-    int err = pf_kafka_produce_alone(self->api, self->client, &one, &message, topic_of(self, &one, number));
     if (err == RD_KAFKA_ERR_NONE)
         self->in_flight++;
-    else
-        report(self, number, at, err);
-}
-
-/* The next record of a ticket that keeps the order in which records were published: while librdkafka has no room, it and
- * all that follow wait where they are, instead of being sent again later.  0: it waits. */
-static int hand_over_in_order(pf_kafka_outbox *self, uint32_t number, const pf_framed_record *one)
-{
-    pf_outbox_ticket *ticket = &self->tickets.all[number];
-    uint64_t at = ticket->at;
-    rd_kafka_message_t message = message_of(one, number, at);
-    int err = pf_kafka_produce_alone(self->api, self->client, one, &message, topic_of(self, one, number));
-    if (err == RD_KAFKA_ERR_QUEUE_FULL)
-        return 0;
-    ticket->outstanding++;
-    ticket->at = one->next;
-    if (err == RD_KAFKA_ERR_NONE)
-        self->in_flight++;
-    else
-        report(self, number, at, err);
-    return 1;
+    return err;
 }
 
 /* Hand over records of a ticket while there is room; a run of records without headers goes as one burst.
@@ -202,19 +195,15 @@ static int hand_over_in_order(pf_kafka_outbox *self, uint32_t number, const pf_f
 static void hand_over_ticket(pf_kafka_outbox *self, uint32_t number)
 {
     pf_outbox_ticket *ticket = &self->tickets.all[number];
-    while (ticket->at < ticket->size && self->in_flight < self->limit) {
+    while (ticket->at < ticket->size && self->in_flight < self->limit && self->returned.count == 0) {
         uint64_t at = ticket->at;
         pf_framed_record one = pf_ticket_record(ticket, at);
-        if (self->places.by_name) {
-            if (self->n_retries > 0 || !hand_over_in_order(self, number, &one))
-                return;
-            ticket = &self->tickets.all[number];
-            continue;
-        }
         if (pf_kafka_goes_alone(&one)) {
             ticket->outstanding++;
             ticket->at = one.next;
-            hand_over_one(self, number, at);
+            int err = hand_over_one(self, number, at);
+            if (err != RD_KAFKA_ERR_NONE && waits(self, number, at, err))
+                pf_returned_add(&self->returned, &self->tickets, number, at, 0);
             continue;
         }
         uint32_t room = self->limit - self->in_flight;
@@ -231,72 +220,109 @@ static void hand_over_ticket(pf_kafka_outbox *self, uint32_t number)
     }
 }
 
-static void hand_over_retries(pf_kafka_outbox *self)
-{
-    if (self->n_retries == 0 || now_ns() < self->retry_at_ns)
-        return;
-    uint32_t count = self->n_retries, done = 0;
-    pf_outbox_retry *retries = self->retries;
-    self->retries = NULL; /* what fails again goes to a new list */
-    self->n_retries = self->retries_room = 0;
-    for (; done < count && self->in_flight < self->limit; done++) {
-        if (self->places.by_name && self->n_retries > 0)
-            break; /* the one before failed again, and this one would pass it */
-        hand_over_one(self, retries[done].ticket, retries[done].at);
-    }
-    for (; done < count; done++)
-        send_again_later(self, retries[done].ticket, retries[done].at);
-    free(retries);
-}
-
 /* About what a record takes in a batch, beside its bytes. */
 enum { RECORD_OVERHEAD = 70 };
 
-/* Hand over the next group of records that came back, once what was handed over before is reported: so a group is no
- * larger than it was made, and a single record is alone in its batch.  Whether others must wait. */
-static int hand_over_group(pf_kafka_outbox *self)
+static uint64_t batch_bytes(const pf_framed_record *one)
 {
+    return pf_bytes_of(one->payload_size) + pf_bytes_of(one->key_size) + one->headers_size + RECORD_OVERHEAD;
+}
+
+/* Let records that wait in tickets come as if they had come back, so that they go in a group. */
+static void group_from_tickets(pf_kafka_outbox *self)
+{
+    uint64_t bytes = 0;
+    while (self->tickets.waiting_first != PF_OUTBOX_NONE && bytes <= self->groups.bytes) {
+        uint32_t number = self->tickets.waiting_first;
+        pf_outbox_ticket *ticket = &self->tickets.all[number];
+        while (ticket->at < ticket->size && bytes <= self->groups.bytes) {
+            pf_framed_record one = pf_ticket_record(ticket, ticket->at);
+            pf_returned_add(&self->returned, &self->tickets, number, ticket->at, 1);
+            bytes += batch_bytes(&one);
+            ticket->outstanding++;
+            ticket->at = one.next;
+        }
+        if (ticket->at == ticket->size)
+            self->tickets.waiting_first = ticket->next;
+    }
+}
+
+/* How many of the returned records go now: those before the first of a group, or as many of that as may go at once. */
+static uint32_t count_next(pf_kafka_outbox *self)
+{
+    const pf_kafka_returned *returned = &self->returned;
+    uint32_t in_group = returned->records[0].in_group, count = 0;
+    uint64_t bytes = 0;
+    for (; count < returned->count && returned->records[count].in_group == in_group; count++) {
+        const pf_returned_record *again = &returned->records[count];
+        pf_framed_record one = pf_ticket_record(&self->tickets.all[again->ticket], again->at);
+        bytes += batch_bytes(&one);
+        if (in_group && count > 0 && bytes > self->groups.bytes)
+            break;
+    }
+    return count;
+}
+
+/* Hand over what came back.  A group waits until all is reported that was handed over before: so it is no larger than
+ * it was made, nothing passes it, and a single record is alone in its batch.  Whether others must wait. */
+static int hand_over_returned(pf_kafka_outbox *self)
+{
+    pf_kafka_returned *returned = &self->returned;
     pf_outbox_groups *groups = &self->groups;
-    if (groups->count == 0 && groups->size == 0)
-        return 0;
-    if (self->in_flight > 0)
+    if (groups->size > 0 && self->in_flight > 0)
         return 1;
     if (groups->refused)
         groups->bytes /= 2;
     groups->size = 0;
     groups->refused = 0;
-    if (groups->next == groups->count) {
-        groups->next = groups->count = 0;
+    if (groups->for_good && returned->count == 0) {
+        if (self->in_flight > 0)
+            return 1;
+        group_from_tickets(self);
+    }
+    if (returned->count == 0) {
+        if (!groups->for_good) /* what came back was refused alone, which says nothing of batches */
+            groups->bytes = FIRST_GROUP_BYTES;
         return 0;
     }
-    uint32_t first = groups->next;
-    for (uint64_t bytes = 0; groups->next < groups->count && groups->size < self->limit; groups->next++) {
-        const pf_outbox_retry *again = &groups->records[groups->next];
-        pf_framed_record one = pf_ticket_record(&self->tickets.all[again->ticket], again->at);
-        bytes += pf_bytes_of(one.payload_size) + pf_bytes_of(one.key_size) + one.headers_size + RECORD_OVERHEAD;
-        if (groups->size > 0 && bytes > groups->bytes)
+    if (returned->not_before_ns > 0 && now_ns() < returned->not_before_ns)
+        return 1;
+    pf_returned_sort(returned);
+    int in_group = returned->records[0].in_group != 0;
+    if (in_group && self->in_flight > 0)
+        return 1;
+    returned->not_before_ns = 0;
+    uint32_t count = count_next(self), done = 0;
+    for (; done < count && self->in_flight < self->limit; done++) {
+        pf_returned_record again = returned->records[done];
+        int err = hand_over_one(self, again.ticket, again.at);
+        if (err == RD_KAFKA_ERR_QUEUE_FULL && self->in_flight == 0) /* the record is larger than the whole queue */
+            settle(self, again.ticket, again.at, err);
+        else if (err != RD_KAFKA_ERR_NONE && waits(self, again.ticket, again.at, err))
             break;
-        groups->size++;
     }
-    for (uint32_t i = first; i < groups->next; i++)
-        hand_over_one(self, groups->records[i].ticket, groups->records[i].at);
-    return 1;
+    if (in_group)
+        groups->size = self->in_flight;
+    pf_returned_drop(returned, done);
+    return in_group || returned->count > 0;
 }
 
 static void hand_over(pf_kafka_outbox *self)
 {
-    if (hand_over_group(self))
+    if (self->held)
         return;
-    hand_over_retries(self);
-    if (self->places.by_name && self->n_retries > 0)
-        return; /* what follows them would pass them */
-    while (self->tickets.waiting_first != PF_OUTBOX_NONE && self->in_flight < self->limit) {
-        uint32_t number = self->tickets.waiting_first, next = self->tickets.all[number].next;
-        hand_over_ticket(self, number);
-        if (self->tickets.all[number].at < self->tickets.all[number].size)
-            return;
-        self->tickets.waiting_first = next;
-    }
+    do {
+        if (hand_over_returned(self))
+            continue;
+        while (self->tickets.waiting_first != PF_OUTBOX_NONE && self->in_flight < self->limit) {
+            uint32_t number = self->tickets.waiting_first, next = self->tickets.all[number].next;
+            hand_over_ticket(self, number);
+            if (self->tickets.all[number].at < self->tickets.all[number].size)
+                break;
+            self->tickets.waiting_first = next;
+        }
+        /* With nothing on its way no report will come that could wake those that wait for room. */
+    } while (self->in_flight == 0 && self->returned.count > 0 && self->returned.not_before_ns == 0);
 }
 
 void pf_kafka_outbox_poll(pf_kafka_outbox *self, int timeout_ms)
@@ -304,8 +330,8 @@ void pf_kafka_outbox_poll(pf_kafka_outbox *self, int timeout_ms)
     hand_over(self);
     if (self->tickets.done_first != PF_OUTBOX_NONE)
         timeout_ms = 0;
-    if (self->n_retries > 0) {
-        int64_t left_ms = (self->retry_at_ns - now_ns()) / 1000000 + 1;
+    if (self->returned.count > 0 && self->returned.not_before_ns > 0) {
+        int64_t left_ms = (self->returned.not_before_ns - now_ns()) / 1000000 + 1;
         if (left_ms < timeout_ms)
             timeout_ms = left_ms < 0 ? 0 : (int)left_ms;
     }
@@ -321,12 +347,12 @@ void pf_kafka_outbox_abandon(pf_kafka_outbox *self)
         self->tickets.all[number].at = self->tickets.all[number].size;
         pf_tickets_close_if_reported(&self->tickets, number);
     }
-    for (uint32_t i = 0; i < self->n_retries; i++) {
-        uint32_t number = self->retries[i].ticket;
+    for (uint32_t i = 0; i < self->returned.count; i++) {
+        uint32_t number = self->returned.records[i].ticket;
         self->tickets.all[number].outstanding--;
         pf_tickets_close_if_reported(&self->tickets, number);
     }
-    self->n_retries = 0;
+    self->returned.count = 0;
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------ */
@@ -353,7 +379,7 @@ void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, uint32_t 
     self->api->set_log_queue(client, NULL);
 }
 
-void pf_kafka_outbox_release(pf_kafka_outbox *self)
+void pf_kafka_outbox_detach(pf_kafka_outbox *self)
 {
     for (uint32_t i = 0; i < PF_OUTBOX_TOPICS; i++) {
         if (self->topics[i] != NULL)
@@ -361,15 +387,19 @@ void pf_kafka_outbox_release(pf_kafka_outbox *self)
         self->topics[i] = NULL;
     }
     pf_places_free(&self->places, self->api);
+    if (self->answers != NULL)
+        self->api->queue_destroy(self->answers);
+    self->answers = NULL;
     if (self->client != NULL)
         self->api->destroy(self->client);
     self->client = NULL;
+}
+
+void pf_kafka_outbox_release(pf_kafka_outbox *self)
+{
+    pf_kafka_outbox_detach(self);
     pf_tickets_free(&self->tickets);
-    free(self->retries);
-    free(self->groups.records);
-    self->retries = NULL;
-    self->groups.records = NULL;
-    self->groups.next = self->groups.count = 0;
-    self->n_retries = 0;
+    free(self->returned.records);
+    memset(&self->returned, 0, sizeof self->returned);
     pf_kafka_notes_destroy(&self->notes);
 }

@@ -15,6 +15,7 @@ from rdkafka_api cimport (
     rd_kafka_conf_t,
     rd_kafka_consumer_group_metadata_t,
     rd_kafka_error_t,
+    rd_kafka_queue_t,
     rd_kafka_t,
     rd_kafka_topic_partition_list_t,
     rd_kafka_topic_t,
@@ -40,6 +41,7 @@ cdef extern from "kafka_outbox.h" nogil:
     ctypedef struct pf_outbox_tickets:
         pass
     ctypedef struct pf_outbox_groups:
+        int for_good
         uint64_t bytes
     ctypedef struct pf_offset_run:
         int32_t partition
@@ -61,6 +63,8 @@ cdef extern from "kafka_outbox.h" nogil:
         uint32_t n_closed
     ctypedef struct pf_kafka_outbox:
         rd_kafka_t *client
+        rd_kafka_queue_t *answers
+        int held
         pf_kafka_notes notes
         pf_outbox_tickets tickets
         rd_kafka_topic_t *topics[PF_OUTBOX_TOPICS]
@@ -76,14 +80,21 @@ cdef extern from "kafka_outbox.h" nogil:
     void pf_kafka_outbox_configure(pf_kafka_outbox *self, rd_kafka_conf_t *conf)
     void pf_kafka_outbox_attach(pf_kafka_outbox *self, rd_kafka_t *client, uint32_t limit)
     int pf_tickets_add(
-        pf_outbox_tickets *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id,
-        rd_kafka_topic_t *topic)
+        pf_outbox_tickets *self, const uint8_t *records, uint64_t size, uint32_t count, uint64_t id, uint32_t topic)
     void pf_kafka_outbox_poll(pf_kafka_outbox *self, int timeout_ms)
     void pf_kafka_outbox_abandon(pf_kafka_outbox *self)
     pf_outbox_ticket *pf_tickets_done(pf_outbox_tickets *self)
     void pf_tickets_forget(pf_outbox_tickets *self)
     uint32_t pf_ticket_index(const pf_outbox_ticket *ticket, uint64_t at)
+    void pf_kafka_outbox_detach(pf_kafka_outbox *self)
     void pf_kafka_outbox_release(pf_kafka_outbox *self)
+
+
+cdef extern from "kafka_topic_limit.h" nogil:
+    int pf_topic_limit_ask(
+        const pf_rdkafka *api, rd_kafka_t *client, const char *topic, int timeout_ms, rd_kafka_queue_t *answers)
+    int pf_topic_limit_hear(
+        const pf_rdkafka *api, rd_kafka_queue_t *answers, int timeout_ms, int *err, int64_t *limit)
 
 
 cdef class _Held:
@@ -115,6 +126,7 @@ cdef class KafkaPublisherNative:
     cdef pf_kafka_outbox _state
     cdef const pf_rdkafka *_api
     cdef dict _held
+    cdef tuple _topics
     cdef bint _open
     cdef int _pid
 
@@ -124,14 +136,9 @@ cdef class KafkaPublisherNative:
             raise ValueError(f"a producer writes to 1 to {PF_OUTBOX_TOPICS} topics, not {len(topics)}")
         self._api = rdkafka()
         self._held = {}
-        cdef rd_kafka_conf_t *conf = configuration(options)
-        cdef char value[32]
-        cdef size_t size = sizeof(value)
-        self._api.conf_get(conf, b"queue.buffering.max.messages", value, &size)
-        cdef uint32_t limit = int(value)
+        self._topics = topics
         cdef int error = pf_kafka_outbox_init(&self._state, self._api)
         if error != 0:
-            self._api.conf_destroy(conf)
             raise OSError(error, os.strerror(error))
         self._open = True
         self._pid = os.getpid()
@@ -140,9 +147,17 @@ cdef class KafkaPublisherNative:
             put_before = prefix.encode()
             self._state.places.prefix = strdup(put_before)
             if self._state.places.prefix == NULL:
-                self._api.conf_destroy(conf)
                 raise MemoryError
             self._state.places.by_name = True
+        self._attach(options)
+
+    cdef int _attach(self, dict options) except -1:
+        """Make the client."""
+        cdef rd_kafka_conf_t *conf = configuration(options)
+        cdef char value[32]
+        cdef size_t size = sizeof(value)
+        self._api.conf_get(conf, b"queue.buffering.max.messages", value, &size)
+        cdef uint32_t limit = int(value)
         pf_kafka_outbox_configure(&self._state, conf)
         cdef char reason[512]
         cdef rd_kafka_t *client = self._api.new(RD_KAFKA_PRODUCER, conf, reason, sizeof(reason))
@@ -153,9 +168,10 @@ cdef class KafkaPublisherNative:
         limit = limit if limit <= 4 * PF_OUTBOX_BURST else limit - PF_OUTBOX_BURST
         pf_kafka_outbox_attach(&self._state, client, limit)
         cdef bytes name
-        for index, topic in enumerate(topics):
+        for index, topic in enumerate(self._topics):
             name = topic.encode()
             self._state.topics[index] = self._api.topic_new(client, name, NULL)
+        return 0
 
     def __dealloc__(self):
         # In a forked child librdkafka's threads do not exist: there is nothing that could be closed.
@@ -185,8 +201,7 @@ cdef class KafkaPublisherNative:
             raise ValueError(f"ticket {ticket} is on its way already")
         cdef _Held held = _Held(records)
         cdef int error = pf_tickets_add(
-            &self._state.tickets, <const uint8_t *>held.view.buf, <uint64_t>held.view.len, count, ticket,
-            self._state.topics[topic])
+            &self._state.tickets, <const uint8_t *>held.view.buf, <uint64_t>held.view.len, count, ticket, topic)
         if error == EINVAL:
             raise ValueError(f"the {held.view.len} bytes of ticket {ticket} are not {count} framed records")
         if error != 0:
@@ -212,6 +227,38 @@ cdef class KafkaPublisherNative:
             done.append((ticket.id, failed))
             del self._held[ticket.id]
             pf_tickets_forget(&self._state.tickets)
+
+    # -- how large batches may be --------------------------------------------------------------------
+
+    def ask_limit(self, int timeout_ms):
+        """Ask how large a batch the first topic takes. Nothing is handed over before ``go_on``."""
+        self._check_open()
+        cdef bytes name = self._topics[0].encode()
+        if self._state.answers == NULL:
+            self._state.answers = self._api.queue_new(self._state.client)
+        if pf_topic_limit_ask(self._api, self._state.client, name, timeout_ms, self._state.answers) != 0:
+            raise MemoryError
+        self._state.held = True
+
+    def hear_limit(self, int timeout_ms):
+        """(error code, bytes or 0 where it is not known) as the answer; None: it has not come yet."""
+        self._check_open()
+        cdef int answered, error = 0
+        cdef int64_t limit = 0
+        with nogil:
+            answered = pf_topic_limit_hear(self._api, self._state.answers, timeout_ms, &error, &limit)
+        return (error, limit) if answered else None
+
+    def go_on(self, dict options=None):
+        """Hand records over from now on; with ``options``, by another client made of them."""
+        self._check_open()
+        if options is not None:
+            with nogil:
+                pf_kafka_outbox_detach(&self._state)
+            self._attach(options)
+        self._state.held = False
+
+    # -- offsets ---------------------------------------------------------------------------------------
 
     def take_runs(self):
         """Which offsets became which, since the last call, oldest first: (topic, partition, first offset of the source,
@@ -341,8 +388,8 @@ cdef class KafkaPublisherNative:
 
     @property
     def regrouped(self):
-        """(records that came back in a batch too large for the topic, bytes that one may now have at most)."""
-        return self._state.regrouped, self._state.groups.bytes
+        """(records that came back, once a batch of several was too large for the topic; bytes of a group now)."""
+        return self._state.regrouped if self._state.groups.for_good else 0, self._state.groups.bytes
 
     @property
     def passing_error(self):

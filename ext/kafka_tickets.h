@@ -28,7 +28,8 @@ typedef struct {
     uint64_t size;
     uint64_t at;          /* first byte not yet handed to librdkafka */
     uint64_t id;          /* the publisher's own number */
-    rd_kafka_topic_t *topic;
+    uint64_t serial;      /* tickets that were added before it */
+    uint32_t topic;       /* its index among the producer's */
     uint32_t outstanding; /* handed over, or waiting to be sent again: not yet reported for good */
     uint32_t next;        /* next ticket in the same list */
     uint32_t n_failures, room;
@@ -37,6 +38,7 @@ typedef struct {
 
 typedef struct {
     pf_outbox_ticket *all;
+    uint64_t added;                       /* in all */
     uint32_t count;
     uint32_t free_first;                  /* not in use */
     uint32_t waiting_first, waiting_last; /* not yet handed over whole */
@@ -133,7 +135,7 @@ static inline uint32_t pf_tickets_new(pf_outbox_tickets *self)
 
 /* Take `records` over as a ticket; 0, or ENOMEM, or EINVAL when the framing does not give `count` records. */
 static inline int pf_tickets_add(pf_outbox_tickets *self, const uint8_t *records, uint64_t size, uint32_t count,
-                                 uint64_t id, rd_kafka_topic_t *topic)
+                                 uint64_t id, uint32_t topic)
 {
     if (size >= 1ull << PF_TICKET_AT_BITS)
         return EINVAL;
@@ -151,6 +153,7 @@ static inline int pf_tickets_add(pf_outbox_tickets *self, const uint8_t *records
     ticket->records = records;
     ticket->size = size;
     ticket->id = id;
+    ticket->serial = self->added++;
     ticket->topic = topic;
     ticket->at = 0;
     ticket->outstanding = ticket->n_failures = 0;

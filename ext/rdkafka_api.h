@@ -22,6 +22,11 @@ typedef struct rd_kafka_queue_s rd_kafka_queue_t;
 typedef struct rd_kafka_headers_s rd_kafka_headers_t;
 typedef struct rd_kafka_error_s rd_kafka_error_t;
 typedef struct rd_kafka_consumer_group_metadata_s rd_kafka_consumer_group_metadata_t;
+typedef struct rd_kafka_AdminOptions_s rd_kafka_AdminOptions_t;
+typedef struct rd_kafka_ConfigResource_s rd_kafka_ConfigResource_t;
+typedef struct rd_kafka_ConfigEntry_s rd_kafka_ConfigEntry_t;
+typedef struct rd_kafka_DescribeConfigs_result_s rd_kafka_DescribeConfigs_result_t;
+typedef struct rd_kafka_op_s rd_kafka_event_t;
 
 enum { RD_KAFKA_PRODUCER = 0, RD_KAFKA_CONSUMER = 1 };
 enum { RD_KAFKA_CONF_UNKNOWN = -2, RD_KAFKA_CONF_INVALID = -1, RD_KAFKA_CONF_OK = 0 };
@@ -39,6 +44,8 @@ enum {
     RD_KAFKA_ERR_ASSIGN_PARTITIONS = -175,
     RD_KAFKA_ERR_REVOKE_PARTITIONS = -174,
 };
+
+enum { RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS = 5, RD_KAFKA_RESOURCE_TOPIC = 2 };
 
 #define RD_KAFKA_PARTITION_ANY ((int32_t)-1)
 #define RD_KAFKA_DESTROY_NO_CONSUMER_CLOSE 0x8
@@ -226,6 +233,24 @@ typedef int (*rd_kafka_on_response_fn)(rd_kafka_t *, int, const char *, int32_t,
       (const rd_kafka_consumer_group_metadata_t *, void **, size_t *))                                      \
     X(rd_kafka_error_t *, consumer_group_metadata_read,                                                     \
       (rd_kafka_consumer_group_metadata_t **, const void *, size_t))                                        \
+    X(rd_kafka_AdminOptions_t *, AdminOptions_new, (rd_kafka_t *, int))                                     \
+    X(int, AdminOptions_set_request_timeout, (rd_kafka_AdminOptions_t *, int, char *, size_t))              \
+    X(void, AdminOptions_destroy, (rd_kafka_AdminOptions_t *))                                              \
+    X(rd_kafka_ConfigResource_t *, ConfigResource_new, (int, const char *))                                 \
+    X(void, ConfigResource_destroy, (rd_kafka_ConfigResource_t *))                                          \
+    X(int, ConfigResource_error, (const rd_kafka_ConfigResource_t *))                                       \
+    X(const rd_kafka_ConfigEntry_t **, ConfigResource_configs,                                              \
+      (const rd_kafka_ConfigResource_t *, size_t *))\
+    X(const char *, ConfigEntry_name, (const rd_kafka_ConfigEntry_t *))                                     \
+    X(const char *, ConfigEntry_value, (const rd_kafka_ConfigEntry_t *))                                    \
+    X(void, DescribeConfigs,                                                                                \
+      (rd_kafka_t *, rd_kafka_ConfigResource_t **, size_t, const rd_kafka_AdminOptions_t *, rd_kafka_queue_t *))\
+    X(const rd_kafka_DescribeConfigs_result_t *, event_DescribeConfigs_result, (rd_kafka_event_t *))        \
+    X(const rd_kafka_ConfigResource_t **, DescribeConfigs_result_resources,                                 \
+      (const rd_kafka_DescribeConfigs_result_t *, size_t *))\
+    X(rd_kafka_event_t *, queue_poll, (rd_kafka_queue_t *, int))                                            \
+    X(int, event_error, (rd_kafka_event_t *))                                                               \
+    X(void, event_destroy, (rd_kafka_event_t *))                                                            \
     X(int, outq_len, (rd_kafka_t *))                                                                        \
     X(int, flush, (rd_kafka_t *, int))
 

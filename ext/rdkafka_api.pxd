@@ -9,6 +9,8 @@ cdef extern from "rdkafka_api.h" nogil:
         pass
     ctypedef struct rd_kafka_topic_t:
         pass
+    ctypedef struct rd_kafka_queue_t:
+        pass
     ctypedef struct rd_kafka_error_t:
         pass
     ctypedef struct rd_kafka_consumer_group_metadata_t:
@@ -55,6 +57,7 @@ cdef extern from "rdkafka_api.h" nogil:
         int (*unsubscribe)(rd_kafka_t *) noexcept nogil
         int (*subscription)(rd_kafka_t *, rd_kafka_topic_partition_list_t **) noexcept nogil
         rd_kafka_topic_t *(*topic_new)(rd_kafka_t *, const char *, void *) noexcept nogil
+        rd_kafka_queue_t *(*queue_new)(rd_kafka_t *) noexcept nogil
         void (*topic_destroy)(rd_kafka_topic_t *) noexcept nogil
         rd_kafka_topic_partition_list_t *(*topic_partition_list_new)(int) noexcept nogil
         void (*topic_partition_list_destroy)(rd_kafka_topic_partition_list_t *) noexcept nogil

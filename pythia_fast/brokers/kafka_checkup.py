@@ -220,11 +220,14 @@ def _sink_topic(cluster: Cluster, producer: KafkaProducer, context: CheckupConte
     batch = int(options.get("batch.size", BATCH_SIZE_BYTES))
     largest = int(options.get("message.max.bytes", MESSAGE_MAX_BYTES))
     if 0 < limit < min(batch, largest):
-        yield warning(
-            f"topic {topic} takes {limit:,} bytes at once (max.message.bytes), and the producer sends up to "
-            f"{min(batch, largest):,}: a larger batch is refused, and sent again in smaller ones",
-            f"give batch_size={limit} and message_max_bytes={limit}, or raise max.message.bytes of the topic",
-        )
+        takes = f"topic {topic} takes {limit:,} bytes at once (max.message.bytes), and the producer sends up to "
+        if context.transactional:
+            yield warning(
+                f"{takes}{min(batch, largest):,}: a larger batch is refused, which costs a transaction",
+                f"give batch_size={limit} and message_max_bytes={limit}, or raise max.message.bytes of the topic",
+            )
+        else:
+            yield note(f"{takes}{min(batch, largest):,}: a run makes batches no larger than the topic takes")
     if "compact" in found.config.get("cleanup.policy", ""):
         yield note(f"topic {topic} is compacted: a record without a key is refused, and becomes a dead letter")
     if context.role == "dead_letter" and 0 < limit - OVERHEAD_BYTES < context.max_batch_bytes and largest > limit:

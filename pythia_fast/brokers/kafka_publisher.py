@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_publisher import KafkaPublisherNative
 from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext
+from pythia_fast.brokers.kafka_topic_limit import TopicLimit
 from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.errors import SinkError
 from pythia_fast.routine import Routine
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.kafka import KafkaProducer
 
 ALL_BROKERS_DOWN = -187
+QUEUE_FULL = -184
 FATAL = -150
 UNKNOWN_TOPIC = frozenset({-188, -190, 3})
 CONNECTION_ERRORS = frozenset({-195, -193, -187, -185, -181})
@@ -41,7 +43,12 @@ class KafkaPublisher(Publisher):
         self._context = context
         self._topic = producer.topic
         self._servers = producer.bootstrap_servers
-        self._native = native or KafkaPublisherNative(producer.librdkafka_options(context), producer.topic)
+        self._limit: TopicLimit | None = None
+        if native is None:
+            options = producer.librdkafka_options(context)
+            native = KafkaPublisherNative(options, producer.topic)
+            self._limit = TopicLimit(native, options)
+        self._native = native
         self._troubles = TroubleLog(context.log)
         self._away_since: float | None = time.monotonic()
         self._away_reason = ""
@@ -67,9 +74,19 @@ class KafkaPublisher(Publisher):
         ]
 
     def _poll(self, timeout_ms: int) -> Sequence[tuple[int, list[tuple[int, int]]]]:
+        if self._limit is not None:
+            self._limit.wait(timeout_ms)
+            timeout_ms = 0
+            if self._limit.known:
+                self._limit = None
         return self._native.poll(timeout_ms)
 
     def _reason(self, code: int) -> str:
+        if code == QUEUE_FULL:
+            return (
+                f"Kafka topic {self._topic} does not get it: it is larger than all that the producer may hold: give "
+                "KafkaProducer a larger queue_buffering_max_kbytes (queue.buffering.max.kbytes)"
+            )
         return f"Kafka topic {self._topic} does not take it: {librdkafka.error_text(code)}"
 
     def look_around(self) -> None:
@@ -108,8 +125,10 @@ class KafkaPublisher(Publisher):
             more = records - self._regrouped
             self._troubles.tell(
                 f"kafka: {more:,} record{'' if more == 1 else 's'} came back from topic {self._topic}: in batches "
-                "larger than its max.message.bytes; they are sent again in smaller ones, which takes longer: give "
-                f"KafkaProducer batch_size={group_bytes // 2} or less, or the topic a larger max.message.bytes",
+                "larger than its max.message.bytes. They are sent again in smaller ones, behind what was on its way; "
+                "from now on records are sent so, one batch after the other, which keeps their order and takes "
+                f"longer: give KafkaProducer batch_size={group_bytes // 2} or less, or let its user describe the "
+                "topic's settings",
                 "groups",
             )
             self._regrouped = records
@@ -155,5 +174,5 @@ class KafkaPublisher(Publisher):
     def close(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while self._native.tickets and time.monotonic() < deadline:
-            self._native.poll(POLL_MS)
+            self._poll(POLL_MS)
         self._native.close()

@@ -70,6 +70,7 @@ class TopicDescription:
 class GroupMember:
     """A member of a consumer group."""
 
+    member_id: str  #: another one each time that it joins anew
     client_id: str
     host: str
     instance_id: str | None  #: of a static member
@@ -125,6 +126,7 @@ class KafkaCluster:
             raise
         members = tuple(
             GroupMember(
+                member.member_id,
                 member.client_id,
                 member.host,
                 member.group_instance_id,

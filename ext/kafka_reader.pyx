@@ -168,7 +168,8 @@ cdef class KafkaReaderNative(NativeSource):
         broker may answer a member that joins again with the assignment that it has. A leave makes it rebalance.
 
         False: a cooperative rebalance is underway, and nothing was done. librdkafka puts a leave off until its end,
-        and forgets it when it is told to subscribe before.
+        and forgets it when it is told to subscribe before. It may not say so in the rebalance's very last step: where
+        nothing is given back, ask again later.
         """
         self._check_open()
         cdef int error

@@ -37,6 +37,7 @@ class HandlerReport(msgspec.Struct, frozen=True, kw_only=True):
     refused: int = 0
     unread_bytes: int = 0
     unread: tuple[str, ...] = ()  #: where they are, why nothing could be read from them, and what to do
+    left_to_others: tuple[str, ...] = ()  #: partitions short of the end that other members of the group read on
     crashes: int = 0
     recycled: int = 0
     oldest_incomplete_s: float = 0.0

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from pythia_fast.brokers.group_share import GroupShare
     from pythia_fast.decoders import Decoding
 
+#: What is left of a bounded source that its reader has read to its end. "awaited": others are to read it, or it comes
+#: here. "here": it has come.
+Rest = Literal["none", "awaited", "here"]
+
 #: Partitions that a reader may have at once: the arena keeps that many names (PF_PARTITION_NAMES).
 MAX_PARTITIONS = 4096
 
@@ -172,12 +176,27 @@ class Reader(ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot be part of a transaction")
 
     def read_again(self) -> bool:
-        """Partitions were lost while what was read to the end was finished, and not all of it was committed.
+        """Partitions were lost while what was read to the end was finished, and not all of it was committed; or more
+        of the source has come here.
 
         True: reading goes on from the committed positions, of all partitions that there are now. False: whoever reads
         next gets what was not committed. Called as ``rewind`` is.
         """
         return False
+
+    def ended(self) -> None:  # noqa: B027 - most need not know
+        """poll() returned PF_SOURCE_END. Called on the intake thread, before what was read is finished."""
+
+    def rest(self) -> Rest:
+        """All that was read is committed: what is left for a run that is to see the whole source read.
+
+        Called on the intake thread, with ``keep_alive``, until it is not "awaited". After "here" comes ``read_again``.
+        """
+        return "none"
+
+    def left_to_others(self) -> Sequence[str]:
+        """What was left to others that read on, a sentence each. Any thread, and after ``close`` too."""
+        return ()
 
     def progress(self) -> tuple[int, int] | None:
         """(bytes or messages read, total) of a bounded source, for the progress bar."""

@@ -90,14 +90,21 @@ class KafkaAccess:
         Asked by a consumer that joins nothing: librdkafka's admin client asks the same (ListConsumerGroupOffsets), and
         takes its process down where the answer is that the group's coordinator is being found or loaded.
         """
-        parts = [TopicPartition(*key) for key in keys]
-        if not parts:
+        asked = list(keys)
+        if not asked:
             return {}
         consumer = self.consumer(group)
         try:
-            found = self.of_group(lambda: _whole(consumer.committed(parts, timeout=self.timeout_s)), kind)
+            return self.committed_of(consumer, asked, kind)
         finally:
             consumer.close()
+
+    def committed_of(
+        self, consumer: Consumer, keys: Iterable[tuple[str, int]], kind: type[SourceError | SinkError]
+    ) -> dict[tuple[str, int], int]:
+        """The same, of the group of a consumer that there is already."""
+        parts = [TopicPartition(*key) for key in keys]
+        found = self.of_group(lambda: _whole(consumer.committed(parts, timeout=self.timeout_s)), kind) if parts else []
         return {(part.topic, part.partition): part.offset for part in found if part.offset >= 0}
 
     def of_group(self, ask: Callable[[], Answer], kind: type[SourceError | SinkError]) -> Answer:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_reader import KafkaReaderNative
-from pythia_fast.brokers.base import MAX_PARTITIONS, Kept, Partition, Quiet, Reader, ReaderContext
+from pythia_fast.brokers.base import MAX_PARTITIONS, Kept, Partition, Quiet, Reader, ReaderContext, Rest
 from pythia_fast.brokers.kafka_away import TIMED_OUT, TRANSPORT, BrokersAway
 from pythia_fast.brokers.kafka_beginning import Beginning
-from pythia_fast.brokers.kafka_coordinator import ask_coordinator
+from pythia_fast.brokers.kafka_coordinator import Coordinator, ask_coordinator
+from pythia_fast.brokers.kafka_foreign_look import Looking
+from pythia_fast.brokers.kafka_foreign_partitions import ForeignPartitions
 from pythia_fast.brokers.kafka_group_watch import GroupWatch
 from pythia_fast.brokers.kafka_missing_topics import ANSWER_MS, UNKNOWN_TOPIC_OR_PART, MissingTopics
 from pythia_fast.brokers.kafka_partition_names import partition_names
@@ -87,7 +89,8 @@ class KafkaReader(Reader):
         )
         self._quiet = QuietPartitions(self.native, self._topics)
         self._missing = MissingTopics(self.native, self._topics, self._servers, self._troubles, context.log)
-        access, client_id = consumer.connection_options(), options["client.id"]
+        access = consumer.connection_options()
+        member = access, self._group, options["client.id"], consumer.instance_id
         start_at = consumer.start_at(datetime.now(UTC))
         self._beginning = None if start_at is None else Beginning(start_at, self._group, access)
         self._session_ms = int(options.get("session.timeout.ms", SESSION_TIMEOUT_MS))
@@ -98,10 +101,24 @@ class KafkaReader(Reader):
             int(options.get("max.poll.interval.ms", MAX_POLL_INTERVAL_MS)) / 1000,
             patterns=f"{', '.join(self._topics)} at {self._servers}" if patterns_only else "",
             static=self._static,
-            ask=lambda: ask_coordinator(access, self._group, client_id, consumer.instance_id),
+            ask=lambda: ask_coordinator(*member),
             rejoin=self._rejoin,
         )
         reset = options["auto.offset.reset"]
+        self._foreign = ForeignPartitions(
+            self._group,
+            self._topics,
+            self._session_ms / 1000,
+            looking=lambda bounds: Looking(
+                access,
+                Coordinator(*member),
+                self._group,
+                bounds,
+                isolation_level=consumer.isolation_level,
+                from_earliest=reset in ("earliest", "smallest", "beginning"),
+            ),
+            log=context.log,
+        )
         context.log(
             Routine(
                 f"kafka: reading {', '.join(self._topics)} at {self._servers} as group {self._group}; "
@@ -369,6 +386,20 @@ class KafkaReader(Reader):
                 behind[key] = max(0, marks[1] - max(marks[0], position or 0))
         return behind
 
+    def ended(self) -> None:
+        self._foreign.ended(self._by_index)
+
+    def rest(self) -> Rest:
+        if self._failure is not None:
+            raise SourceError(self._failure)
+        rest = self._foreign.rest({key: partition.index for key, partition in self._current.items()}, self._bounds)
+        if rest == "awaited":
+            self._look_at_group()  # one that nobody has is given out when this member joins again
+        return rest
+
+    def left_to_others(self) -> Sequence[str]:
+        return self._foreign.left
+
     def progress(self) -> tuple[int, int] | None:
         if not self._bounded or not self._bounds:
             return None
@@ -465,4 +496,5 @@ class KafkaReader(Reader):
             self._last_positions.update(self.native.positions())  # what progress() tells from now on
             self._closed = True
             self._quiet.close()
+            self._foreign.close()
             self.native.close(SILENT_LEAVE_SECONDS if self._silent else LEAVE_SECONDS, END_SECONDS)

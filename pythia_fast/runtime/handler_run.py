@@ -358,6 +358,7 @@ class HandlerRun:
             refused=counts.refused,
             unread_bytes=sum(part.bytes for part in unread),
             unread=tuple(part.line for part in unread),
+            left_to_others=tuple(self._reader.left_to_others()) if self._reader is not None else (),
             crashes=counts.crashes,
             recycled=counts.recycled,
             oldest_incomplete_s=self.oldest_incomplete_s(),

@@ -2,7 +2,8 @@
 
     read ─▶ until the sources end, or it is to stop ─▶ drain: what was read is finished and committed
       ▲                                                  │
-      └──────── its transaction was aborted ◀────────────┘
+      ├──────── its transaction was aborted ◀────────────┤
+      └──── partitions of others have come here ◀────────┘
 
 It is also the listener of the source's reader: partitions come and go on this thread.
 """
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 DRAIN_TURN_S = 0.5  #: longest time without a look at the source while its last batches wait for credit
 SETTLE_TURN_S = 0.002
 REVOKE_TURN_S = 0.05
+REST_TURN_S = 0.02
 SPOOL_RETRY_S = 1.0
 NAMED_PLACES = 4  #: in one line
 COMMIT_RETRY_S = 0.2  #: between attempts at the last commit
@@ -145,6 +147,8 @@ class Reading:
             elif outcome == native.FAILED:
                 raise SourceError(f"{self._handler.source.describe()}: {self._reader.failure()}")
             else:  # END or STOPPED
+                if outcome == native.END:
+                    self._reader.ended()
                 return
 
     def _rewind(self) -> None:
@@ -158,7 +162,7 @@ class Reading:
     def _drain(self) -> bool:
         """Finish what was read and commit it. However long that takes, the source stays what the group knows.
 
-        False: its transaction was aborted, or partitions were lost, so there is more to read.
+        False: its transaction was aborted, or partitions were lost or have come, so there is more to read.
         """
         self._lost = False
         while True:
@@ -182,8 +186,23 @@ class Reading:
             return False
         if trouble and not self._stopped:
             raise SourceError(f"{self._handler.source.describe()}: {trouble}; {READ_AGAIN}")
+        if not trouble and self._more_has_come():
+            return False
         self.finished, self.left_over = not trouble, bool(trouble)
         return True
+
+    def _more_has_come(self) -> bool:
+        """Whether the rest of the source is to be read here. While that is not known, stay what the group knows."""
+        limit = self._reader.limit
+        if limit is not None and limit.taken >= limit.most:
+            return False
+        while not self._stopped and (rest := self._reader.rest()) != "none":
+            if rest == "here":
+                return self._reader.read_again()
+            self._reader.keep_alive()
+            if self._giving_up.wait(REST_TURN_S):
+                break
+        return False
 
     def _nothing_comes_before_the_end(self) -> bool:
         """Whether all that is left waits for its next attempt beyond the drain deadline, and has had its early one.

@@ -84,7 +84,7 @@ def padding(i: int) -> str:
 
 for topic in os.environ["ECHO_TOPICS"].split(","):
     app.batch_handler(
-        name=f"echo-{topic}",
+        name=f"echo-{topic.strip('^$')}",
         source=KafkaConsumer(topic, options=OPTIONS),
         sink=KafkaProducer(os.environ["ECHO_TO"], bootstrap_servers=SINK_SERVERS, options=SINK_OPTIONS),
         dead_letter=KafkaProducer(os.environ["ECHO_DEAD"], bootstrap_servers=SINK_SERVERS),

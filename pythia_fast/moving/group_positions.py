@@ -10,6 +10,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from pythia_fast.brokers.kafka_client import KafkaAccess
 from pythia_fast.brokers.kafka_cluster import KafkaCluster
+from pythia_fast.brokers.kafka_coordinator import ask_coordinator
 from pythia_fast.errors import ConfigError, SinkError, SourceError
 from pythia_fast.moving.mirror_topics import matching
 from pythia_fast.moving.offset_table import OffsetTable
@@ -65,7 +66,6 @@ class GroupPositions:
     ) -> None:
         self._source, self._target = source, target
         self._cluster = KafkaCluster(source)
-        self._target_cluster = KafkaCluster(target)
         self._table = table
         self._prefix = prefix
         self._own_group = own_group
@@ -113,8 +113,7 @@ class GroupPositions:
         return ""
 
     def _has_members(self, group: str) -> bool:
-        found = self._target_cluster.group(group)
-        return found is not None and bool(found.members)
+        return bool(ask_coordinator(self._target.options, group, client_id="", instance_id=None).members)
 
 
 def accepted(parts: list[TopicPartition]) -> None:

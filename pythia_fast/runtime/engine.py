@@ -366,9 +366,7 @@ def share_workers(handlers: Sequence[Handler], workers: int | Literal["auto"]) -
     open_handlers = [handler for handler in handlers if handler.workers is None]
     filled = 0
     if workers != "auto" and asked + len(open_handlers) > total:
-        raise ConfigError(
-            f"workers={total} is too few: the handlers ask for {asked} and {len(open_handlers)} more need one each"
-        )
+        raise ConfigError(_too_few(total, asked, len(open_handlers)))
     rest = max(total - asked, len(open_handlers))
     shares = []
     for handler in handlers:
@@ -378,3 +376,13 @@ def share_workers(handlers: Sequence[Handler], workers: int | Literal["auto"]) -
         shares.append(rest // len(open_handlers) + (1 if filled < rest % len(open_handlers) else 0))
         filled += 1
     return shares
+
+
+def _too_few(total: int, asked: int, without: int) -> str:
+    need = asked + without
+    why = f"{without} handlers need at least one process each"
+    if asked:
+        why = f"the handlers with workers= ask for {asked}"
+        if without:
+            why += f", and {f'{without} others need one each' if without > 1 else 'one other needs one'}"
+    return f"workers={total} is too few: {why}. Give workers={need} or more, or run fewer of them (--handler)"

@@ -178,9 +178,23 @@ def test_every_handler_gets_a_process_even_on_one_core():
     assert min(share_workers([Sized(None)] * 5, "auto")) == 1
 
 
-def test_too_few_processes_are_refused():
-    with pytest.raises(ConfigError, match="too few"):
-        share_workers([Sized(3), Sized(None)], 3)
+@pytest.mark.parametrize(
+    ("asked", "workers", "why"),
+    [
+        ([None, None], 1, "2 handlers need at least one process each. Give workers=2"),
+        ([2, 2], 3, "the handlers with workers= ask for 4. Give workers=4"),
+        ([2, None], 2, "the handlers with workers= ask for 2, and one other needs one. Give workers=3"),
+        (
+            [2, None, None],
+            3,
+            "the handlers with workers= ask for 2, and 2 others need one each. Give workers=4",
+        ),
+    ],
+)
+def test_too_few_workers_are_refused_with_what_takes_them(asked: list[int | None], workers: int, why: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        share_workers([Sized(n) for n in asked], workers)
+    assert str(raised.value) == f"workers={workers} is too few: {why} or more, or run fewer of them (--handler)"
 
 
 def test_app_test_refuses_a_result_that_would_end_a_run():

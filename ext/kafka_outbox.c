@@ -32,7 +32,7 @@ static int is_permanent(int err)
     case RD_KAFKA_ERR_MSG_SIZE_TOO_LARGE:
     case RD_KAFKA_ERR_RECORD_LIST_TOO_LARGE:
     case 32:   /* INVALID_TIMESTAMP */
-    case 87:   /* INVALID_RECORD */
+    case RD_KAFKA_ERR_INVALID_RECORD:
     case -199: /* _BAD_MSG: our own word for headers that are not in the agreed encoding */
     case -186: /* _INVALID_ARG */
         return 1;
@@ -160,6 +160,11 @@ static int waits(pf_kafka_outbox *self, uint32_t number, uint64_t at, int err)
     return 1;
 }
 
+static int lacks_key(const pf_kafka_outbox *self, const pf_framed_record *one)
+{
+    return self->needs_key && one->key_size == PF_NO_BYTES;
+}
+
 static void hand_over_burst(pf_kafka_outbox *self, uint32_t number, int count)
 {
     self->api->produce_batch(ticket_topic(self, number), RD_KAFKA_PARTITION_ANY, 0, self->burst, count);
@@ -198,6 +203,12 @@ static void hand_over_ticket(pf_kafka_outbox *self, uint32_t number)
     while (ticket->at < ticket->size && self->in_flight < self->limit && self->returned.count == 0) {
         uint64_t at = ticket->at;
         pf_framed_record one = pf_ticket_record(ticket, at);
+        if (lacks_key(self, &one)) {
+            ticket->outstanding++;
+            ticket->at = one.next;
+            settle(self, number, at, RD_KAFKA_ERR_INVALID_RECORD);
+            continue;
+        }
         if (pf_kafka_goes_alone(&one)) {
             ticket->outstanding++;
             ticket->at = one.next;
@@ -214,7 +225,7 @@ static void hand_over_ticket(pf_kafka_outbox *self, uint32_t number)
             if (ticket->at == ticket->size)
                 break;
             one = pf_ticket_record(ticket, ticket->at);
-        } while (!pf_kafka_goes_alone(&one) && count < PF_OUTBOX_BURST && count < room);
+        } while (!pf_kafka_goes_alone(&one) && !lacks_key(self, &one) && count < PF_OUTBOX_BURST && count < room);
         ticket->outstanding += count;
         hand_over_burst(self, number, (int)count);
     }
@@ -235,15 +246,21 @@ static void group_from_tickets(pf_kafka_outbox *self)
     while (self->tickets.waiting_first != PF_OUTBOX_NONE && bytes <= self->groups.bytes) {
         uint32_t number = self->tickets.waiting_first;
         pf_outbox_ticket *ticket = &self->tickets.all[number];
+        uint32_t next = ticket->next; /* a ticket that is done with is in another list */
         while (ticket->at < ticket->size && bytes <= self->groups.bytes) {
-            pf_framed_record one = pf_ticket_record(ticket, ticket->at);
-            pf_returned_add(&self->returned, &self->tickets, number, ticket->at, 1);
-            bytes += batch_bytes(&one);
+            uint64_t at = ticket->at;
+            pf_framed_record one = pf_ticket_record(ticket, at);
             ticket->outstanding++;
             ticket->at = one.next;
+            if (lacks_key(self, &one)) {
+                settle(self, number, at, RD_KAFKA_ERR_INVALID_RECORD);
+                continue;
+            }
+            pf_returned_add(&self->returned, &self->tickets, number, at, 1);
+            bytes += batch_bytes(&one);
         }
         if (ticket->at == ticket->size)
-            self->tickets.waiting_first = ticket->next;
+            self->tickets.waiting_first = next;
     }
 }
 

@@ -10,7 +10,7 @@
  * broker will never take is noted in its ticket, as is one that is larger than all of librdkafka's queue.
  *
  * A batch of librdkafka's that is too large for the topic comes back whole, and batches behind it may be taken: so it
- * must not happen (kafka_topic_limit.h).  Where it does, its records are sent again in groups, one after the other, until
+ * must not happen (kafka_topic_limits.h).  Where it does, its records are sent again in groups, one after the other, until
  * they are small enough or a record is alone; and from then on, if it held several, all others are, too.  One thread at
  * a time; librdkafka's callbacks run inside pf_kafka_outbox_poll on that same thread.
  *
@@ -41,8 +41,9 @@ typedef struct {
     const pf_rdkafka *api;
     rd_kafka_t *client;
     rd_kafka_topic_t *topics[PF_OUTBOX_TOPICS];
-    rd_kafka_queue_t *answers; /* to how large a batch the topic takes; NULL: nobody asked */
-    int held;             /* nothing is handed over: how large batches may be is not known yet */
+    rd_kafka_queue_t *answers; /* to what the topic takes; NULL: nobody asked */
+    int held;             /* nothing is handed over: what the topic takes is not known yet */
+    int needs_key;        /* the topic refuses a whole batch for a record without a key: none is handed over */
     pf_kafka_notes notes;
     uint32_t transactional;
     int lost_to;          /* why the open transaction can only be aborted; 0: it can be committed */

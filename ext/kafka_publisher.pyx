@@ -65,6 +65,7 @@ cdef extern from "kafka_outbox.h" nogil:
         rd_kafka_t *client
         rd_kafka_queue_t *answers
         int held
+        int needs_key
         pf_kafka_notes notes
         pf_outbox_tickets tickets
         rd_kafka_topic_t *topics[PF_OUTBOX_TOPICS]
@@ -90,11 +91,15 @@ cdef extern from "kafka_outbox.h" nogil:
     void pf_kafka_outbox_release(pf_kafka_outbox *self)
 
 
-cdef extern from "kafka_topic_limit.h" nogil:
-    int pf_topic_limit_ask(
+cdef extern from "kafka_topic_limits.h" nogil:
+    ctypedef struct pf_topic_limits:
+        int64_t batch_bytes
+        int needs_key
+    int pf_topic_limits_ask(
         const pf_rdkafka *api, rd_kafka_t *client, const char *topic, int timeout_ms, rd_kafka_queue_t *answers)
-    int pf_topic_limit_hear(
-        const pf_rdkafka *api, rd_kafka_queue_t *answers, int timeout_ms, int *err, int64_t *limit)
+    int pf_topic_limits_hear(
+        const pf_rdkafka *api, rd_kafka_queue_t *answers, int timeout_ms, int *err,
+        pf_topic_limits *limits)
 
 
 cdef class _Held:
@@ -228,30 +233,35 @@ cdef class KafkaPublisherNative:
             del self._held[ticket.id]
             pf_tickets_forget(&self._state.tickets)
 
-    # -- how large batches may be --------------------------------------------------------------------
+    # -- what the topic takes ---------------------------------------------------------------------------
 
-    def ask_limit(self, int timeout_ms):
-        """Ask how large a batch the first topic takes. Nothing is handed over before ``go_on``."""
+    def ask_limits(self, int timeout_ms):
+        """Ask what the first topic takes. Nothing is handed over before ``go_on``."""
         self._check_open()
         cdef bytes name = self._topics[0].encode()
         if self._state.answers == NULL:
             self._state.answers = self._api.queue_new(self._state.client)
-        if pf_topic_limit_ask(self._api, self._state.client, name, timeout_ms, self._state.answers) != 0:
+        if pf_topic_limits_ask(self._api, self._state.client, name, timeout_ms, self._state.answers) != 0:
             raise MemoryError
         self._state.held = True
 
-    def hear_limit(self, int timeout_ms):
-        """(error code, bytes or 0 where it is not known) as the answer; None: it has not come yet."""
+    def hear_limits(self, int timeout_ms):
+        """(error code, bytes of a batch or 0 where they are not known, whether records need a key) as the answer;
+        None: it has not come yet.
+        """
         self._check_open()
         cdef int answered, error = 0
-        cdef int64_t limit = 0
+        cdef pf_topic_limits limits
         with nogil:
-            answered = pf_topic_limit_hear(self._api, self._state.answers, timeout_ms, &error, &limit)
-        return (error, limit) if answered else None
+            answered = pf_topic_limits_hear(self._api, self._state.answers, timeout_ms, &error, &limits)
+        return (error, limits.batch_bytes, limits.needs_key != 0) if answered else None
 
-    def go_on(self, dict options=None):
-        """Hand records over from now on; with ``options``, by another client made of them."""
+    def go_on(self, dict options=None, *, bint needs_key=False):
+        """Hand records over from now on; with ``options``, by another client made of them. ``needs_key``: those
+        without one are INVALID_RECORD, and never handed over.
+        """
         self._check_open()
+        self._state.needs_key = needs_key
         if options is not None:
             with nogil:
                 pf_kafka_outbox_detach(&self._state)

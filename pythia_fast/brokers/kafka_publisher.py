@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_publisher import KafkaPublisherNative
 from pythia_fast.brokers.base import Delivery, FailedRecord, Publisher, PublisherContext
-from pythia_fast.brokers.kafka_topic_limit import TopicLimit
+from pythia_fast.brokers.kafka_topic_limits import TopicLimits
 from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.errors import SinkError
 from pythia_fast.routine import Routine
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ALL_BROKERS_DOWN = -187
 QUEUE_FULL = -184
+INVALID_RECORD = 87
 FATAL = -150
 UNKNOWN_TOPIC = frozenset({-188, -190, 3})
 CONNECTION_ERRORS = frozenset({-195, -193, -187, -185, -181})
@@ -43,11 +44,11 @@ class KafkaPublisher(Publisher):
         self._context = context
         self._topic = producer.topic
         self._servers = producer.bootstrap_servers
-        self._limit: TopicLimit | None = None
+        self._limits: TopicLimits | None = None
         if native is None:
             options = producer.librdkafka_options(context)
             native = KafkaPublisherNative(options, producer.topic)
-            self._limit = TopicLimit(native, options)
+            self._limits = TopicLimits(native, options)
         self._native = native
         self._troubles = TroubleLog(context.log)
         self._away_since: float | None = time.monotonic()
@@ -74,11 +75,11 @@ class KafkaPublisher(Publisher):
         ]
 
     def _poll(self, timeout_ms: int) -> Sequence[tuple[int, list[tuple[int, int]]]]:
-        if self._limit is not None:
-            self._limit.wait(timeout_ms)
+        if self._limits is not None:
+            self._limits.wait(timeout_ms)
             timeout_ms = 0
-            if self._limit.known:
-                self._limit = None
+            if self._limits.known:
+                self._limits = None
         return self._native.poll(timeout_ms)
 
     def _reason(self, code: int) -> str:
@@ -87,7 +88,8 @@ class KafkaPublisher(Publisher):
                 f"Kafka topic {self._topic} does not get it: it is larger than all that the producer may hold: give "
                 "KafkaProducer a larger queue_buffering_max_kbytes (queue.buffering.max.kbytes)"
             )
-        return f"Kafka topic {self._topic} does not take it: {librdkafka.error_text(code)}"
+        hint = "; a compacted topic takes no record without a key" if code == INVALID_RECORD else ""
+        return f"Kafka topic {self._topic} does not take it: {librdkafka.error_text(code)}{hint}"
 
     def look_around(self) -> None:
         """Hear what librdkafka has to tell. Raises SinkError for what ends the run."""

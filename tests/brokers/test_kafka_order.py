@@ -205,3 +205,37 @@ def test_after_a_batch_was_refused_order_is_kept_though_nobody_tells_the_limit(
     assert len(told) == 1
     assert topic in told[0]
     assert len(lines) < 5
+
+
+# -- the topic asks for keys ------------------------------------------------------------------------------
+
+
+@HEADERS
+def test_a_record_without_a_key_for_a_compacted_topic_is_refused_alone(
+    kafka: KafkaBroker, new_topic: NewTopic, written: Callable[..., Written], headers: bytes
+) -> None:
+    topic = new_topic(partitions=1, cleanup_policy="compact")
+    both = written(topic)
+    keys = [None if number % 7 == 3 or number >= 990 else b"%d" % number for number in range(1000)]
+    for ticket in range(3):
+        payloads = [b"%d" % (1000 * ticket + number) for number in range(len(keys))]
+        records = [frame_record(payload, key, headers) for payload, key in zip(payloads, keys, strict=True)]
+        both.publisher.publish(memoryview(b"".join(records)), len(records), ticket)
+        both.tickets += 1
+    both.finish()
+    for delivery in both.done.values():
+        assert [failed.index for failed in delivery.failed] == [at for at, key in enumerate(keys) if key is None]
+        (reason,) = {failed.reason for failed in delivery.failed}
+        assert reason.startswith(f"Kafka topic {topic} does not take it: ")
+        assert reason.endswith("; a compacted topic takes no record without a key")
+    kept = [b"%d" % (1000 * ticket + at) for ticket in range(3) for at, key in enumerate(keys) if key is not None]
+    assert values(kafka, topic, len(kept)) == kept
+
+
+def test_an_empty_key_is_a_key(kafka: KafkaBroker, new_topic: NewTopic, written: Callable[..., Written]) -> None:
+    topic = new_topic(partitions=1, cleanup_policy="compact,delete")
+    one = written(topic)
+    one.publisher.publish(memoryview(frame_record(b"value", b"")), 1, 0)
+    one.tickets = 1
+    one.finish()
+    assert one.done[0].failed == ()

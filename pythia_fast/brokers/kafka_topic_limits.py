@@ -1,7 +1,8 @@
-"""How large a batch the sink's topic takes, learned before the first record is written.
+"""What the sink's topic takes, learned before the first record is written (ext/kafka_topic_limits.h).
 
 A batch that is too large for its topic is refused whole, while batches behind it are on their way and may be taken: the
-order would be lost. So ``batch.size`` is made no larger than what the topic takes (ext/kafka_topic_limit.h).
+order would be lost. So ``batch.size`` is made no larger than what the topic takes. A compacted topic refuses a batch
+whole for one record without a key: so no such record is handed over, and it alone is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ AGAIN_S = 1.0  #: after a question that was not answered
 ATTEMPTS = 3  #: of brokers that answer others
 
 
-class TopicLimit:
+class TopicLimits:
     """Asks, and has the producer go on once it is known, or cannot be.
 
     Parameters:
@@ -43,22 +44,22 @@ class TopicLimit:
                 self._native.poll(timeout_ms)
                 return
             self._ask()
-        answer = self._native.hear_limit(timeout_ms)
+        answer = self._native.hear_limits(timeout_ms)
         if answer is None:
             return
         self._asked = False
-        code, limit = answer
+        code, batch_bytes, needs_key = answer
         self._attempts += self._native.broker_seen
         if code in UNANSWERED and self._attempts < ATTEMPTS:
             self._ask_at = time.monotonic() + AGAIN_S
             return
         self.known = True
         size = int(librdkafka.option_value(self._options, "batch.size") or 0)
-        if 0 < limit < size:
-            self._native.go_on({**self._options, "batch.size": str(limit)})
+        if 0 < batch_bytes < size:
+            self._native.go_on({**self._options, "batch.size": str(batch_bytes)}, needs_key=needs_key)
         else:
-            self._native.go_on()
+            self._native.go_on(needs_key=needs_key)
 
     def _ask(self) -> None:
-        self._native.ask_limit(ANSWER_MS)
+        self._native.ask_limits(ANSWER_MS)
         self._asked = True

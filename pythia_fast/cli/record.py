@@ -156,7 +156,7 @@ def safe_name(name: str) -> str:
 
 def check_target(file: Path) -> int:
     """Bytes that the file has already. Raises ConfigError where those are no recording, which nothing is put behind."""
-    from pythia_fast.moving.recording import begins_with_record
+    from pythia_fast.brokers.recording import begins_with_record
 
     if not os.path.exists(file):
         return 0

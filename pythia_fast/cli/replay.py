@@ -101,9 +101,9 @@ def replay(
       python -m pythia_fast replay orders.ndjson --speed 500/s --app orders:app --handler score --no-sink
       python -m pythia_fast replay .pythia/orders/dead-letters/score.ndjson --app orders:app
     """
+    from pythia_fast.brokers.recording import begins_with_record
     from pythia_fast.cli.pace import FeederStart, parse_speed
     from pythia_fast.handler_checks import is_same_file
-    from pythia_fast.moving.recording import begins_with_record
 
     if (app is None) == (to is None):
         raise ConfigError("give --app MODULE:APP, whose handler gets the messages, or --to TARGET: one of the two")
@@ -211,7 +211,7 @@ def order_line(file: Path, handler: Registered, pace: Pace, recorded: bool, lett
 def recorded_source(file: Path, pace: Pace, time_field: str | None) -> Source:
     """The recording, which keeps to the pace by itself. Raises ConfigError where there are no times to keep to."""
     from pythia_fast.brokers.file import FileConsumer
-    from pythia_fast.moving.recording import first_time_ms
+    from pythia_fast.brokers.recording import first_time_ms
 
     if time_field is not None:
         raise ConfigError(f"--time-field is for JSON lines: {file} is a recording, whose messages have their own times")

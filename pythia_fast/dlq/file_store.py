@@ -1,4 +1,4 @@
-"""Dead letters in a file: JSON lines or MessagePack frames, as DeadLetterWriter wrote them.
+"""Dead letters in a file: JSON lines, MessagePack frames or records, as DeadLetterWriter wrote them.
 
 A letter that was dealt with is taken out: the others are written to a file beside, which then takes the place of the
 first. All of it happens under the lock that a run takes to write the file.
@@ -20,7 +20,7 @@ from pythia_fast.dlq.ranges import Ranges
 from pythia_fast.dlq.store import DeadLetterStore, Entry, Place
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.private import PRIVATE_MODE
-from pythia_fast.runtime.dead_letter import LocatedRecord, holds_frames, located_records
+from pythia_fast.runtime.dead_letter import LocatedRecord, form_of, located_records
 
 SCRATCH = ".new"  #: ends the name of what a file is replaced by
 
@@ -54,7 +54,7 @@ class FileStore(DeadLetterStore):
         self.foreign, self._first_foreign = 0, None
         try:
             with open(self._path, "rb") as file:
-                self._total = whole_end(file.fileno(), lines=not holds_frames(self._path))
+                self._total = whole_end(file.fileno(), lines=form_of(self._path) == "lines")
             for record in located_records(self._path, self._total):
                 self._read = record.end
                 if record.stored is None:
@@ -106,7 +106,7 @@ class FileStore(DeadLetterStore):
         with open(fd, "r+b") as archive:
             os.fchmod(fd, PRIVATE_MODE)
             # Half a letter, of a command that was killed, is whole in the file that it was to be taken out of.
-            before = whole_end(fd, lines=not holds_frames(self._path))
+            before = whole_end(fd, lines=form_of(self._path) == "lines")
             archive.truncate(before)
             archive.seek(before)
             try:

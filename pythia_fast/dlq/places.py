@@ -42,11 +42,6 @@ def stores_of(app: App, handler: str | None, state_dir: Path, openers: Openers) 
             if path.is_file():
                 files[path] = None
         match each.dead_letter:
-            case FileProducer() as sink if sink.format == "records":
-                raise ConfigError(
-                    f"handler {each.name!r} sends its dead letters to {sink.path} as messages, with why in their pf-* "
-                    "headers, which dlq does not read: send them again with replay, or choose another handler"
-                )
             case FileProducer() as sink:
                 if Path(sink.path).is_file():
                     files[Path(sink.path)] = None

@@ -9,19 +9,27 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
 from pythia_fast.brokers.base import Delivery, Publisher, PublisherContext, Sink
 from pythia_fast.brokers.file_sink import FileProducer, FilePublisher
-from pythia_fast.brokers.framing import Place, frame_record
+from pythia_fast.brokers.framing import Place, decode_headers, frame_record, iterate_records
 from pythia_fast.brokers.locked_file import FileLockedError
+from pythia_fast.brokers.recording import begins_with_record
 from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.errors import SinkError, SourceError
 from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
-from pythia_fast.runtime.dead_letter_form import DeadLetter, StoredLetter, broker_headers, check_stored, stored_letter
+from pythia_fast.runtime.dead_letter_form import (
+    DeadLetter,
+    StoredLetter,
+    broker_headers,
+    check_stored,
+    letter_of_record,
+    stored_letter,
+)
 from pythia_fast.unreadable import UNREADABLE
 
 FRAME_HEADER_BYTES = 4
@@ -30,7 +38,7 @@ MAX_FILES = 100  #: runs that may write dead letters of one handler into one sta
 
 
 def read_dead_letters(path: str | os.PathLike[str], size: int | None = None) -> Iterator[StoredLetter]:
-    """Every dead letter of a file of JSON lines or MessagePack frames, within its first ``size`` bytes.
+    """Every dead letter of a file of JSON lines, MessagePack frames or records, within its first ``size`` bytes.
 
     By default those that it has when reading begins: what is appended meanwhile, perhaps because of what is read, is
     left out. ``.letter()`` gives the row byte for byte. Raises SourceError naming the record that is no dead letter.
@@ -53,41 +61,50 @@ class LocatedRecord(NamedTuple):
 
 def located_records(path: str | os.PathLike[str], size: int | None = None) -> Iterator[LocatedRecord]:
     """Every record of such a file, one that is no dead letter too."""
+    form = form_of(path)
+    read_letter = _READERS[form]
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size if size is None else size
-        framed = _is_framed(file.read(5))
-        file.seek(0)
-        decode = (msgspec.msgpack if framed else msgspec.json).Decoder(StoredLetter).decode
-        what = "record" if framed else "line"
         number = start = 0
         while start < size:
             number += 1
-            record = _read_frame(file) if framed else file.readline()
-            end = start + len(record) + (FRAME_HEADER_BYTES if framed else 0)
+            record = file.readline() if form == "lines" else _read_frame(file)
+            end = start + len(record) + (0 if form == "lines" else FRAME_HEADER_BYTES)
             stored, why = None, ""
             try:
-                read = decode(record)
-                check_stored(read)
-                stored = read
+                stored = read_letter(record)
             except (*UNREADABLE, ValueError) as error:
                 why = str(error)
-            yield LocatedRecord(stored, start, end, f"{what} {number:,}", why)
+            yield LocatedRecord(stored, start, end, f"{'line' if form == 'lines' else 'record'} {number:,}", why)
             start = end
 
 
-def holds_frames(path: str | os.PathLike[str]) -> bool:
-    """Whether the file's dead letters are MessagePack frames, not JSON lines."""
+Form = Literal["lines", "frames", "records"]
+
+
+def form_of(path: str | os.PathLike[str]) -> Form:
+    """Whether a file of dead letters holds JSON lines, MessagePack frames, or messages whose headers say why.
+
+    Frames are four bytes of size, then the head of a MessagePack map, which is no character of ASCII. The highest byte
+    of a size is less than that of any text, whose fifth byte may belong to a character beyond ASCII.
+    """
+    if begins_with_record(Path(path)):
+        return "records"
     with open(path, "rb") as file:
-        return _is_framed(file.read(5))
+        head = file.read(FRAME_HEADER_BYTES + 1)
+    is_framed = len(head) > FRAME_HEADER_BYTES and head[4] >= 0x80 and head[3] < ord(" ")
+    return "frames" if is_framed else "lines"
 
 
 def holds_dead_letters(path: str | os.PathLike[str]) -> bool:
-    """Whether the file's first record has the fields of a dead letter and no others."""
+    """Whether the file's first record has the fields of a dead letter and no others. Not where it is a message, which
+    is one of the file's own, whatever its headers say."""
+    form = form_of(path)
+    if form == "records":
+        return False
     with open(path, "rb") as file:
-        framed = _is_framed(file.read(5))
-        file.seek(0)
-        record = _read_frame(file) if framed else file.readline()
-    codec = msgspec.msgpack if framed else msgspec.json
+        record = _read_frame(file) if form == "frames" else file.readline()
+    codec = msgspec.msgpack if form == "frames" else msgspec.json
     try:
         codec.decode(record, type=StoredLetter)
         return set(codec.decode(record)) <= set(StoredLetter.__struct_fields__)
@@ -95,12 +112,28 @@ def holds_dead_letters(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _is_framed(head: bytes) -> bool:
-    """Frames: four bytes of size, then the head of a MessagePack map, which is no character of ASCII.
+def _checked(decode: Callable[[bytes], StoredLetter]) -> Callable[[bytes], StoredLetter]:
+    def read(record: bytes) -> StoredLetter:
+        stored = decode(record)
+        check_stored(stored)
+        return stored
 
-    The highest byte of a size is less than that of any text, whose fifth byte may belong to a character beyond ASCII.
-    """
-    return len(head) == 5 and head[4] >= 0x80 and head[3] < ord(" ")
+    return read
+
+
+def _letter_in_headers(record: bytes) -> StoredLetter:
+    (message,) = iterate_records(record)
+    stored = letter_of_record(message.payload, message.key, decode_headers(message.headers))
+    if stored is None:
+        raise ValueError("its headers do not say why it is one (pf-*)")
+    return stored
+
+
+_READERS: dict[Form, Callable[[bytes], StoredLetter]] = {
+    "lines": _checked(msgspec.json.Decoder(StoredLetter).decode),
+    "frames": _checked(msgspec.msgpack.Decoder(StoredLetter).decode),
+    "records": _letter_in_headers,
+}
 
 
 def _read_frame(file: BinaryIO) -> bytes:

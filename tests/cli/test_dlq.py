@@ -314,12 +314,16 @@ def other(batch: Batch[Order]) -> None:
 )
 
 
-@pytest.mark.parametrize("where", ["topic", "file", "state folder"])
+@pytest.mark.parametrize("where", ["topic", "frames", "records", "state folder"])
 def test_letters_of_an_app_go_back_to_its_source_and_fail_again_until_they_are_left_out(
     capsys: pytest.CaptureFixture[str], project: Path, kafka: KafkaBroker, new_topic: NewTopic, where: str
 ) -> None:
     source, dead = new_topic(), new_topic()
-    sinks = {"topic": f'dead_letter=KafkaProducer("{dead}", bootstrap_servers="SERVERS"),', "file": FILE_SINK}
+    sinks = {
+        "topic": f'dead_letter=KafkaProducer("{dead}", bootstrap_servers="SERVERS"),',
+        "frames": 'dead_letter=FileProducer("rejected", format="msgpack-frames"),',
+        "records": 'dead_letter=FileProducer("rejected", format="records"),',
+    }
     text = APP.replace("DEAD", sinks.get(where, "")).replace("SOURCE", source)
     (project / f"shop_{source.replace('-', '_')}.py").write_text(text.replace("SERVERS", kafka.bootstrap_servers))
     app = f"shop_{source.replace('-', '_')}:app"
@@ -347,9 +351,6 @@ def test_letters_of_an_app_go_back_to_its_source_and_fail_again_until_they_are_l
     last = messages_of(kafka.bootstrap_servers, source)[-1]
     assert (last.key(), last.value()) == (b"k", b'{"price":1,"qty":7}')
     assert last.headers() == [("trace", b"1"), ("pf-requeued", b"2")]
-
-
-FILE_SINK = 'dead_letter=FileProducer("rejected", format="msgpack-frames"),'
 
 
 def test_a_topic_is_dealt_with_by_filters_and_what_is_hidden_is_told(

@@ -10,11 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pythia_fast.brokers.framing import encode_headers, frame_record
 from pythia_fast.brokers.locked_file import open_locked
 from pythia_fast.dlq import file_store
 from pythia_fast.dlq.file_store import FileStore
 from pythia_fast.errors import SinkError, SourceError
-from pythia_fast.runtime.dead_letter import read_dead_letters
+from pythia_fast.runtime.dead_letter import Form, form_of, read_dead_letters
 from pythia_fast.runtime.dead_letter_form import DeadLetter
 from tests.support.letters import letter, write_letters
 
@@ -28,9 +29,9 @@ def _nothing_left_behind() -> Iterator[None]:
     assert len(os.listdir("/dev/fd")) == files
 
 
-@pytest.fixture(params=[False, True], ids=["ndjson", "msgpack-frames"])
+@pytest.fixture(params=["lines", "frames", "records"])
 def path(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    return write_letters(tmp_path / "dead", *LETTERS, framed=request.param)
+    return write_letters(tmp_path / "dead", *LETTERS, form=request.param)
 
 
 def letters_in(path: Path) -> list[DeadLetter]:
@@ -70,9 +71,7 @@ def test_an_archive_that_has_no_room_is_as_it_was_and_half_a_letter_in_it_makes_
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert done.read_bytes() == before
     assert letters_in(path) == LETTERS[1:]
-    large = write_letters(
-        path.parent / "large", letter(offset=9, payload=bytes(9000)), framed=path.read_bytes()[:1] != b"{"
-    )
+    large = write_letters(path.parent / "large", letter(offset=9, payload=bytes(9000)), form=form_of(path))
     done.write_bytes(before + large.read_bytes()[:6000])  # as a command that was killed leaves it
     take_out(path, 1, 2)
     assert letters_in(done) == LETTERS[:3]
@@ -182,14 +181,14 @@ def test_a_letter_whose_bytes_cannot_be_told_is_none(tmp_path: Path, damage: dic
     assert store.describe_foreign().startswith(f"line 1 of file {path} is no dead letter, and left alone: ")
 
 
-@pytest.mark.parametrize("framed", [False, True], ids=["ndjson", "msgpack-frames"])
-def test_what_is_no_dead_letter_is_left_alone_byte_for_byte_and_counted(tmp_path: Path, framed: bool) -> None:
+@pytest.mark.parametrize("form", ["lines", "frames", "records"])
+def test_what_is_no_dead_letter_is_left_alone_byte_for_byte_and_counted(tmp_path: Path, form: Form) -> None:
     path = tmp_path / "dead"
     with path.open("wb") as file:
         for number, each in enumerate(FOREIGN):
-            write_letters(path, LETTERS[number], framed=framed)
+            write_letters(path, LETTERS[number], form=form)
             file.seek(0, os.SEEK_END)
-            file.write(as_frame(each) if framed else each + b"\n")
+            file.write(each + b"\n" if form == "lines" else as_frame(each))
             file.flush()
     store = FileStore(path)
     assert store.describe_foreign() == ""
@@ -197,11 +196,11 @@ def test_what_is_no_dead_letter_is_left_alone_byte_for_byte_and_counted(tmp_path
         assert [entry.stored.offset for entry in store.entries()] == [0, 1, 2, 3]
         assert store.foreign == 4
         assert store.describe_foreign().startswith(
-            f"{'record' if framed else 'line'} 2 of file {path} is no dead letter, and left alone, as 3 more: "
+            f"{'line' if form == 'lines' else 'record'} 2 of file {path} is no dead letter, and left alone, as 3 more: "
         )
     take_out(path, 0, 1, 2, 3)
     kept = path.read_bytes()
-    assert kept == b"".join(as_frame(each) if framed else each + b"\n" for each in FOREIGN)
+    assert kept == b"".join(each + b"\n" if form == "lines" else as_frame(each) for each in FOREIGN)
     assert letters_in(Path(f"{path}.done")) == LETTERS[:4]
 
 
@@ -226,3 +225,14 @@ def test_progress_and_places_are_told(path: Path) -> None:
     assert store.progress() == (path.stat().st_size, path.stat().st_size)
     assert (first.place.start, last.place.end) == (0, path.stat().st_size)
     assert store.locate(last.place) == f"byte {last.place.start:,} of {path}"
+
+
+def test_a_message_whose_headers_do_not_say_why_is_no_dead_letter(tmp_path: Path) -> None:
+    path = write_letters(tmp_path / "dead", LETTERS[0], form="records")
+    with path.open("ab") as file:
+        file.write(as_frame(frame_record(b"payload", b"key", encode_headers([("trace", b"1")]))))
+    store = FileStore(path)
+    assert [entry.stored.letter() for entry in store.entries()] == [LETTERS[0]]
+    assert store.describe_foreign() == (
+        f"record 2 of file {path} is no dead letter, and left alone: its headers do not say why it is one (pf-*)"
+    )

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from pythia_fast.brokers.base import PublisherContext, Sink
-from pythia_fast.brokers.framing import decode_headers, encode_headers
-from pythia_fast.runtime.dead_letter import DeadLetterWriter
+from pythia_fast.brokers.framing import decode_headers, encode_headers, frame_record
+from pythia_fast.runtime.dead_letter import DeadLetterWriter, Form, place_of
 from pythia_fast.runtime.dead_letter_form import DeadLetter, broker_headers, stored_letter
 
 TIME = "2026-01-01T00:00:00.000Z"
@@ -33,17 +33,21 @@ def letter(**fields: Any) -> DeadLetter:
     return LETTER._replace(**fields)
 
 
-def write_letters(path: Path, *letters: DeadLetter, framed: bool = False, handler: str = "score") -> Path:
+def write_letters(path: Path, *letters: DeadLetter, form: Form = "lines", handler: str = "score") -> Path:
     """Append letters as the runtime does, a minute between each."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         for minute, each in enumerate(letters):
-            stored = stored_letter(each, "shop", handler, TIME.replace("00:00.", f"{minute:02}:00."))
-            if framed:
-                encoded = msgspec.msgpack.encode(stored)
-                file.write(len(encoded).to_bytes(4, "little") + encoded)
+            when = TIME.replace("00:00.", f"{minute:02}:00.")
+            if form == "lines":
+                file.write(msgspec.json.encode(stored_letter(each, "shop", handler, when)) + b"\n")
+                continue
+            if form == "frames":
+                encoded = msgspec.msgpack.encode(stored_letter(each, "shop", handler, when))
             else:
-                file.write(msgspec.json.encode(stored) + b"\n")
+                headers = broker_headers(each, "shop", handler, when)
+                encoded = frame_record(each.payload, each.key, headers, place_of(each))
+            file.write(len(encoded).to_bytes(4, "little") + encoded)
     return path
 
 

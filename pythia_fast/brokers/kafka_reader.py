@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_reader import KafkaReaderNative
 from pythia_fast.brokers.base import MAX_PARTITIONS, Kept, Partition, Quiet, Reader, ReaderContext, Rest
-from pythia_fast.brokers.kafka_away import TIMED_OUT, TRANSPORT, BrokersAway
+from pythia_fast.brokers.kafka_away import BrokersAway
 from pythia_fast.brokers.kafka_beginning import Beginning
+from pythia_fast.brokers.kafka_bounds import Bounds
+from pythia_fast.brokers.kafka_commits import FATAL, FENCED, Commits
 from pythia_fast.brokers.kafka_coordinator import Coordinator, ask_coordinator
 from pythia_fast.brokers.kafka_foreign_look import Looking
 from pythia_fast.brokers.kafka_foreign_partitions import ForeignPartitions
@@ -32,20 +34,12 @@ if TYPE_CHECKING:
 
 Key = tuple[str, int]
 
-IN_PROGRESS = -178
-FATAL = -150
-#: What a member is told that another one has replaced, by its group.instance.id, when it commits.
-FENCED = frozenset({FATAL, -144, 82})
 MAX_POLL_EXCEEDED = -147
 AUTO_OFFSET_RESET = -140
 INVALID_SESSION_TIMEOUT = 26
-#: Commit errors that end by themselves: the coordinator moves or loads, a rebalance is under way.
-PASSING_COMMIT_ERRORS = frozenset({TRANSPORT, -180, TIMED_OUT, 7, 14, 15, 16, 27})
 WARNING = 4  #: syslog level
 
 CHECK_SECONDS = 1.0  #: between looks at a broker or topic that is not there
-QUERY_MS = 10_000
-COMMIT_SECONDS = 5.0
 GIVE_BACK_SECONDS = 5.0  #: librdkafka asks for the partitions at once when its member leaves
 #: Until a group is left without its coordinator having said so; less where the last commit was not answered either.
 LEAVE_SECONDS = 3.0
@@ -71,14 +65,10 @@ class KafkaReader(Reader):
         self._current: dict[Key, Partition] = {}
         self._by_index: dict[int, Partition] = {}  #: the same
         self._lost: set[Key] = set()
-        self._committed: dict[Key, int] = {}
-        self._bounds: dict[Key, tuple[int, int]] = {}
-        self._bounds_measured = False
         self._last_positions: dict[Key, int] = {}
         self._failure: str | None = None
         self._troubles = TroubleLog(context.log)
         self._closed = False
-        self._silent = False  #: the last commit that was waited for was not answered
         options = consumer.librdkafka_options(context)
         self.native: KafkaReaderNative = KafkaReaderNative(options, self._bounded, context.hurried)
         self._away = BrokersAway(
@@ -89,6 +79,8 @@ class KafkaReader(Reader):
         )
         self._quiet = QuietPartitions(self.native, self._topics)
         self._missing = MissingTopics(self.native, self._topics, self._servers, self._troubles, context.log)
+        self._bounds = Bounds(self.native, self._topics, self._servers, self._missing, self._fail)
+        self._commits = Commits(self.native, context.hurried, self._ended)
         access = consumer.connection_options()
         member = access, self._group, options["client.id"], consumer.instance_id
         start_at = consumer.start_at(datetime.now(UTC))
@@ -185,7 +177,7 @@ class KafkaReader(Reader):
         if self._beginning is not None and not self._begin(keys, self._beginning):
             return
         if self._bounded:
-            self._measure(keys)
+            self._bounds.measure(keys)
         if len(self._current) + len(keys) > MAX_PARTITIONS:
             self._fail(
                 f"Kafka gives this member {len(self._current) + len(keys):,} partitions; it can hold "
@@ -196,7 +188,7 @@ class KafkaReader(Reader):
         self._current.update(zip(keys, gained, strict=True))
         self._by_index.update((partition.index, partition) for partition in gained)
         self._context.listener.assigned(gained)
-        ends = [self._bounds[key][1] if self._bounded else None for key in keys]
+        ends = [self._bounds.known[key][1] if self._bounded else None for key in keys]
         try:
             self.native.assign([(p.topic, p.partition, p.index, end) for p, end in zip(gained, ends, strict=True)])
         except SourceError as error:
@@ -229,7 +221,7 @@ class KafkaReader(Reader):
             del self._by_index[partition.index]
         for key in keys:
             self._current.pop(key, None)
-            self._committed.pop(key, None)
+            self._commits.forget(key)
             self._lost.discard(key)
         try:
             self.native.unassign(keys)
@@ -248,14 +240,13 @@ class KafkaReader(Reader):
                 continue
             self._context.listener.revoked([old], lost=True)
             del self._by_index[old.index]
-            self._committed.pop(key, None)
+            self._commits.forget(key)
             new = self._current[key] = Partition(self._free_indices(1)[0], *key)
             self._by_index[new.index] = new
             self._context.listener.assigned([new])
             if self._bounded:
-                self._bounds.pop(key, None)
-                self._measure([key])
-            self.native.renumber(*key, new.index, self._bounds[key][1] if self._bounded else None)
+                self._bounds.measure_anew(key)
+            self.native.renumber(*key, new.index, self._bounds.known[key][1] if self._bounded else None)
             self._context.log(
                 f"kafka: {partition_names([key])} begins anew before the position that was read to: the topic was made "
                 "anew, or its log was cut; it is read on from there"
@@ -315,35 +306,12 @@ class KafkaReader(Reader):
         except SourceError as error:
             self._fail(str(error))
             return False
-        if positions and (trouble := self._commit([(*key, at) for key, at in positions.items()], wait=True)):
+        if positions and (trouble := self._commits.commit([(*key, at) for key, at in positions.items()], wait=True)):
             self._fail(trouble)
             return False
         if positions:
             self._context.log(Routine(beginning.told(positions)))
         return True
-
-    def _measure(self, assigned: Sequence[Key]) -> None:
-        """Note where every partition begins for us and ended when the run began, or, when it is newer, now."""
-        keys = list(assigned)
-        if not self._bounds_measured:
-            for topic in self._topics:
-                count, error = (0, 0) if topic.startswith("^") else self.native.partition_count(topic, QUERY_MS)
-                self._missing.answered(topic, error)
-                keys += [(topic, partition) for partition in range(count)]
-            self._bounds_measured = True
-        keys = sorted(set(keys) - self._bounds.keys())
-        if not keys:
-            return
-        committed = self.native.committed(keys, QUERY_MS) or [None] * len(keys)
-        for key, position in zip(keys, committed, strict=True):
-            marks = self.native.watermarks(*key, QUERY_MS)
-            if marks is None:
-                self._fail(
-                    f"Kafka at {self._servers} does not tell where {partition_names([key])} ends; is the broker up?"
-                )
-                marks = (0, 0)
-            low, end = marks
-            self._bounds[key] = (min(end, max(low, position or 0)), end)
 
     # --- commits ------------------------------------------------------------------------------------------------
 
@@ -353,38 +321,10 @@ class KafkaReader(Reader):
             partition = self._by_index.get(index)
             if partition is not None and (key := (partition.topic, partition.partition)) not in self._lost:
                 offsets.append((*key, position))
-        return self._commit(offsets, wait=wait) if offsets else ""
-
-    def _commit(self, offsets: Sequence[tuple[str, int, int]], *, wait: bool) -> str | None:
-        deadline = time.monotonic() + COMMIT_SECONDS
-        while True:
-            error = self.native.commit(offsets, max(0.0, deadline - time.monotonic()) if wait else None)
-            self._silent = wait and error == TIMED_OUT
-            if error == 0:
-                self._committed.update({(topic, partition): offset for topic, partition, offset in offsets})
-                return ""
-            if error == IN_PROGRESS:
-                return None
-            hurried = self._context.hurried is not None and self._context.hurried()
-            if not wait or error not in PASSING_COMMIT_ERRORS or time.monotonic() >= deadline or hurried:
-                break
-            time.sleep(0.05)
-        if error in FENCED:
-            raise self._ended(self.native.fatal_error or librdkafka.error_text(error))
-        where = partition_names([offset[:2] for offset in offsets])
-        return f"kafka: could not commit {where}: {librdkafka.error_text(error)}"
+        return self._commits.commit(offsets, wait=wait) if offsets else ""
 
     def lag(self) -> Mapping[Key, int]:
-        keys = [] if self._closed else list(self._current)
-        unknown = [key for key in keys if key not in self._committed]
-        known = dict(zip(unknown, self.native.committed(unknown, ANSWER_MS) or [], strict=False)) if unknown else {}
-        behind = {}
-        for key in keys:
-            marks = self.native.watermarks(*key, 0)
-            if marks is not None:
-                position = self._committed.get(key, known.get(key))
-                behind[key] = max(0, marks[1] - max(marks[0], position or 0))
-        return behind
+        return {} if self._closed else self._commits.lag(list(self._current))
 
     def ended(self) -> None:
         self._foreign.ended(self._by_index)
@@ -392,7 +332,9 @@ class KafkaReader(Reader):
     def rest(self) -> Rest:
         if self._failure is not None:
             raise SourceError(self._failure)
-        rest = self._foreign.rest({key: partition.index for key, partition in self._current.items()}, self._bounds)
+        rest = self._foreign.rest(
+            {key: partition.index for key, partition in self._current.items()}, self._bounds.known
+        )
         if rest == "awaited":
             self._look_at_group()  # one that nobody has is given out when this member joins again
         return rest
@@ -401,15 +343,10 @@ class KafkaReader(Reader):
         return self._foreign.left
 
     def progress(self) -> tuple[int, int] | None:
-        if not self._bounded or not self._bounds:
+        if not self._bounded:
             return None
         positions = self._last_positions if self._closed else {**self._last_positions, **self.native.positions()}
-        read = total = 0
-        for key, (start, end) in self._bounds.items():
-            if key in positions or key in self._current:
-                total += end - start
-                read += min(max(positions.get(key, start), start), end) - start
-        return read, total
+        return self._bounds.progress(positions, self._current)
 
     def kept(self) -> Sequence[Kept]:
         return self._quiet.kept()
@@ -465,7 +402,7 @@ class KafkaReader(Reader):
 
     def _await_topics(self) -> bool:
         """Until the end: that of what there is would be no end while a topic does not exist."""
-        awaits = self._bounded and self._missing.to_come({topic for topic, _ in self._bounds})
+        awaits = self._bounded and self._missing.to_come(self._bounds.topics)
         self.native.await_topic(awaits)
         return awaits
 
@@ -497,4 +434,4 @@ class KafkaReader(Reader):
             self._closed = True
             self._quiet.close()
             self._foreign.close()
-            self.native.close(SILENT_LEAVE_SECONDS if self._silent else LEAVE_SECONDS, END_SECONDS)
+            self.native.close(SILENT_LEAVE_SECONDS if self._commits.silent else LEAVE_SECONDS, END_SECONDS)

@@ -18,8 +18,9 @@ from pythia_fast._ext import librdkafka
 from pythia_fast._ext.kafka_publisher import KafkaPublisherNative
 from pythia_fast.brokers.base import Publisher, PublisherContext, Reader, ReaderContext, Sink, Source
 from pythia_fast.brokers.kafka import KafkaConsumer, KafkaProducer
+from pythia_fast.brokers.kafka_bounds import QUERY_MS
 from pythia_fast.brokers.kafka_publisher import POLL_MS, KafkaPublisher
-from pythia_fast.brokers.kafka_reader import QUERY_MS, KafkaReader
+from pythia_fast.brokers.kafka_reader import KafkaReader
 from pythia_fast.errors import ConfigError, SourceError
 from pythia_fast.moving.mirror_topics import MirrorTopics
 from pythia_fast.moving.offset_table import FROM_THE_START, OffsetTable

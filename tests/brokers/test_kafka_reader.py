@@ -16,7 +16,8 @@ from pythia_fast._ext.collecting_sink import CALL, END, FAILED, IDLE, STALLED, C
 from pythia_fast.brokers.base import Partition, Reader
 from pythia_fast.brokers.framing import decode_headers
 from pythia_fast.brokers.kafka import KafkaConsumer
-from pythia_fast.brokers.kafka_reader import COMMIT_SECONDS, KafkaReader
+from pythia_fast.brokers.kafka_commits import COMMIT_SECONDS
+from pythia_fast.brokers.kafka_reader import KafkaReader
 from pythia_fast.testing.readers import RememberingListener, collect, drain, reader_context
 from tests.support.kafka_broker import KafkaBroker, free_ports
 from tests.support.kafka_run import committed

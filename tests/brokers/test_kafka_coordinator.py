@@ -73,8 +73,8 @@ def test_a_process_that_has_died_is_made_anew_for_the_next_question(
     answer = '{"state":"stable","members":{}}'
     program = tmp_path / "python"
     program.write_text(
-        f"#!/bin/sh\necho >> {tmp_path}/begun\nwhile read -r question; do\n  echo '{answer}'\n"
-        f"  test -e {tmp_path}/dies && exit 1\ndone\n"
+        f"#!/bin/sh\necho >> {tmp_path}/begun\nwhile read -r question; do\n"
+        f"  if test -e {tmp_path}/dies; then echo '{answer}'; exit 1; fi\n  echo '{answer}'\ndone\n"
     )
     program.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(program))

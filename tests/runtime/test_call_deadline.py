@@ -198,11 +198,12 @@ def test_what_pyarrow_imports_for_the_first_table_does_not_count(tmp_path, monke
 
 
 def test_a_chain_of_very_many_causes_is_put_into_words_in_time(tmp_path):
+    error = ValueError("the first")
+    for _ in range(300_000):
+        error, cause = ValueError("bad row"), error
+        error.__cause__ = cause
+
     def handler(batch):
-        error = ValueError("the first")
-        for _ in range(300_000):
-            error, cause = ValueError("bad row"), error
-            error.__cause__ = cause
         raise error
 
     _, _, dead, _ = memory_run.run(tmp_path, handler, [b"0"], workers=1, batch_deadline=3 * DEADLINE_S)

@@ -77,17 +77,18 @@ def _check_streams(handlers: Sequence[Handler]) -> None:
 
 def _check_sinks(handlers: Sequence[Handler]) -> None:
     """Raise ConfigError where results or dead letters would be written to one file from two sides."""
-    owners: dict[str, str] = {}
+    owners: dict[str, tuple[str, str]] = {}
     for handler in handlers:
         for option, sink in (("sink", handler.sink), ("dead_letter", handler.dead_letter)):
             path = sink.file() if sink is not None else None
             if path is None:
                 continue
-            mine = f"the {option} of handler {handler.name!r}"
+            mine = f"the {option} of handler {handler.name!r}", os.fspath(path)
             owner = owners.setdefault(os.path.realpath(path), mine)
             if owner != mine:
+                also = f" ({owner[1]} leads there, too)" if owner[1] != mine[1] else ""
                 raise ConfigError(
-                    f"{owner} and {mine} are both the file {path}, which one of them can write: "
+                    f"{owner[0]} and {mine[0]} are both the file {path}{also}, which one of them can write: "
                     "give each a file of its own"
                 )
 

@@ -200,7 +200,9 @@ def _annotation(called: Callable[..., Any], parameter: inspect.Parameter, where:
     unresolved = ""
     for text in (annotation, outer):
         try:
-            return eval(text, names), unresolved  # the user's own annotation, as typing.get_type_hints evaluates it
+            found = eval(text, names)  # the user's own annotation, as typing.get_type_hints evaluates it
+            # Quotes of its own, under ``from __future__ import annotations``.
+            return (eval(found, names) if isinstance(found, str) else found), unresolved
         except NameError as error:
             unresolved = unresolved or (
                 f"{where}: the annotation {annotation!r} of {parameter.name!r} cannot be evaluated ({error}); "

@@ -104,6 +104,13 @@ def seconds(where: str, option: str, value: Any, high: int = MAX_SECONDS) -> flo
     raise refusal(where, option, value, f"seconds, from 0 to {high:,}")
 
 
+def seconds_above_0(where: str, option: str, value: Any, otherwise: str) -> float:
+    """A number of seconds that is not 0. ``otherwise``: what the option takes besides, for the message."""
+    if _is(Real, value) and 0 < value <= MAX_SECONDS:
+        return float(value)
+    raise refusal(where, option, value, f"seconds, more than 0 and at most {MAX_SECONDS:,}, or {otherwise}")
+
+
 def number(where: str, option: str, value: Any, low: float, high: float, takes: str) -> float:
     """A number within bounds, which need not be whole."""
     if _is(Real, value) and low <= value <= high:

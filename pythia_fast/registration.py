@@ -190,11 +190,7 @@ def make_handler(
 
 
 def _deadline(where: str, name: str, given: Any) -> float | None:
-    if given is None:
-        return None
-    if (seconds := options.seconds(where, name, given)) == 0:
-        raise options.refusal(where, name, given, "seconds, more than 0, or None")
-    return seconds
+    return None if given is None else options.seconds_above_0(where, name, given, "None")
 
 
 def _limit(where: str, given: Any) -> DeadLetterLimit | None:

@@ -124,6 +124,9 @@ class Reader(ABC):
         the commit before is not answered yet.
         """
 
+    #: Of one whose commit was sent, and is refused later: all positions are handed over again with the next.
+    commit_failed: bool = False
+
     #: Whether ``settled`` is to be called.
     acknowledges_rows: bool = False
 

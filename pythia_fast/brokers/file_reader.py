@@ -28,13 +28,16 @@ class FileReader(Reader):
     def __init__(self, consumer: FileConsumer, context: ReaderContext, *, follow: bool = False) -> None:
         self.consumer = consumer
         self.context = context
-        self.native = FileRecords(
-            consumer.format,
-            max_payload_bytes=context.max_payload_bytes,
-            record_bytes=consumer.record_bytes,
-            follow=follow,
-            pace=consumer.pace,
-        )
+        try:
+            self.native = FileRecords(
+                consumer.format,
+                max_payload_bytes=context.max_payload_bytes,
+                record_bytes=consumer.record_bytes,
+                follow=follow,
+                pace=consumer.pace,
+            )
+        except OSError as error:  # no descriptor is left for what wakes it
+            raise SourceError(f"cannot open {consumer.describe()}: {os.strerror(error.errno or 0)}") from None
         self.paths: list[str] = []  #: by partition index
 
     def announce(self, path: str) -> int:
@@ -45,16 +48,20 @@ class FileReader(Reader):
         return index
 
     def place(self, topic: str, partition: int, offset: int) -> str:
-        return file_place("standard input" if topic == STDIN else topic, offset, None)
+        return file_place(_shown(topic), offset, None)
 
     def failure(self) -> str:
         for index, position, _done, _shrunk, error in self.native.states():
             if error:
-                return f"cannot read {self.paths[index]} at byte {position:,}: {os.strerror(error)}"
+                return f"cannot read {_shown(self.paths[index])} at byte {position:,}: {os.strerror(error)}"
         return super().failure()
 
     def close(self) -> None:
         self.native.close()
+
+
+def _shown(path: str) -> str:
+    return "standard input" if path == STDIN else path
 
 
 class StreamReader(FileReader):

@@ -144,6 +144,7 @@ class KafkaReader(Reader):
             elif kind == "consumer_error":
                 self._hear_consumer_error(code, text)
             elif kind == "commit_failed":
+                self.commit_failed = True
                 self._troubles.tell(f"kafka: a commit failed, a later one will do: {librdkafka.error_text(code)}", code)
             elif kind == "statistics":
                 self._context.log(Routine(f"kafka: statistics {text}"))
@@ -214,7 +215,9 @@ class KafkaReader(Reader):
         gone = [self._current[key] for key in keys if key in self._current]
         if lost:
             self._lost.update(keys)
-            self._context.log(f"kafka: lost {partition_names(keys)}: the group went on without this member")
+            self._context.log(
+                f"kafka: lost {partition_names(keys)}: the group went on without this member, or the topic was deleted"
+            )
         self._last_positions.update(self.native.positions())
         self._context.listener.revoked(gone, lost=lost)
         for partition in gone:
@@ -321,7 +324,21 @@ class KafkaReader(Reader):
             partition = self._by_index.get(index)
             if partition is not None and (key := (partition.topic, partition.partition)) not in self._lost:
                 offsets.append((*key, position))
+        if wait:
+            offsets = self._within(offsets)
         return self._commits.commit(offsets, wait=wait) if offsets else ""
+
+    def _within(self, offsets: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+        """Those that the logs reach to. A topic that was deleted and made anew begins at 0, and whoever went on at a
+        position of the old one would pass messages of the new one over."""
+        ends = {offset[:2]: self.native.watermarks(*offset[:2], 0) for offset in offsets}
+        gone = [offset for offset in offsets if (marks := ends[offset[:2]]) is not None and marks[1] < offset[2]]
+        for topic, partition, position in gone:
+            self._context.log(
+                f"kafka: {topic}[{partition}] ends before {position:,}, up to where it was read: the topic was made "
+                "anew, or its log was cut; that position is not committed"
+            )
+        return [offset for offset in offsets if offset not in gone]
 
     def lag(self) -> Mapping[Key, int]:
         return {} if self._closed else self._commits.lag(list(self._current))

@@ -138,7 +138,9 @@ def _app_of(module: ModuleType, name: str, target: str) -> App:
     held = f"module {module.__name__!r} holds {_listing(list(apps))}"
     if not name:
         if len(set(map(id, apps.values()))) != 1:
-            raise AppImportError(f"{target!r} does not say which App to run, and {held}: write {target}:NAME")
+            raise AppImportError(
+                f"{target!r} does not say which App to run, and {held}: write {target.rstrip(':')}:NAME"
+            )
         return next(iter(apps.values()))
     found: object = module
     for part in name.split("."):

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from pythia_fast.outlet import say_last
+from pythia_fast.printable import without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,7 +68,7 @@ class Watched:
 
 def tell(text: str) -> None:
     """Print on stderr, if it takes it."""
-    say_last(sys.stderr, f"{text}\n")
+    say_last(sys.stderr, f"{without_controls(text)}\n")
 
 
 def shown_on(stream: TextIO, *, quiet: bool = False) -> Console:

@@ -431,9 +431,11 @@ class Completion:
             self._flow.died(worker, obituary.in_vain)
 
     def _commit(self, *, wait: bool) -> str:
-        positions = self._tracker.committable(self._arena.live(), again=wait)
+        again = wait or self._reader.commit_failed
+        positions = self._tracker.committable(self._arena.live(), again=again)
         if not positions and not wait:
             return ""
+        self._reader.commit_failed = False
         trouble = self._reader.commit(positions, wait=wait)
         if trouble == "":
             self._tracker.committed(positions)

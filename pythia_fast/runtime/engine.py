@@ -29,6 +29,7 @@ from pythia_fast.pool.identity import COLUMNS_BYTES, AppIdentity
 from pythia_fast.pool.nursery import Nursery, NurseryGoneError
 from pythia_fast.pool.script_module import answer_to_script_name
 from pythia_fast.pool.supervisor import Supervisor
+from pythia_fast.printable import without_controls
 from pythia_fast.process_stats import ProcessSampler
 from pythia_fast.report import Ending, RunReport
 from pythia_fast.routine import Routine
@@ -287,9 +288,9 @@ class Engine:
         try:
             if isinstance(text, Routine):
                 tell: Callable[[str], None] = getattr(self._observer, "routine_event", self._observer.event)
-                tell(str(text))
+                tell(without_controls(text))
             else:
-                self._observer.event(text)
+                self._observer.event(without_controls(text))
         except Exception as error:
             self._observer_failure = self._observer_failure or error
             self._stop.ask()

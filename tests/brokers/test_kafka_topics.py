@@ -164,3 +164,22 @@ def test_a_topic_that_is_made_anew_is_read_from_its_beginning_and_committed_ther
     assert reader.listener.revocations == [([reader.listener.table[first]], True)]
     reader.reader.commit({second: 20}, wait=True)
     assert committed(kafka.bootstrap_servers, group, topic, 1) == [20]
+
+
+def test_the_position_of_a_topic_that_is_gone_is_not_committed_to_the_one_made_anew(
+    kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember
+) -> None:
+    topic = new_topic()
+    group = f"group-of-{topic}"
+    produce(kafka, topic, numbers(30))
+    reader = member(topic, consumer_group=group, topic_metadata_refresh_interval_ms=500)
+    reader.poll_until(lambda: reader.sink.count == 30)
+    reader.commit_all()
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    admin.delete_topics([topic])[topic].result(30)
+    reader.poll_until(lambda: topic not in admin.list_topics(timeout=30).topics)
+    kafka.create_topic(topic, 1)
+    reader.poll_until(lambda: reader.reader.native.watermarks(topic, 0, 0) == (0, 0))  # type: ignore[attr-defined]
+    reader.commit_all()  # as a stop does, of all that was handled
+    assert committed(kafka.bootstrap_servers, group, topic, 1) == [0]
+    assert reader.log.has(f"{topic}[0] ends before 30, up to where it was read: the topic was made anew")

@@ -76,6 +76,7 @@ def test_an_app_inside_an_object(project: Path) -> None:
         ("shop_none:app", r"module 'shop_none' has no 'app'; module 'shop_none' holds no App$"),
         ("shop_none", r"does not say which App to run, and module 'shop_none' holds no App"),
         ("shop_two", r"holds the Apps first, second: write shop_two:NAME"),
+        ("shop_two:", r"holds the Apps first, second: write shop_two:NAME"),
         ("shop_orders.deeper:app", r"cannot find module 'shop_orders.deeper'"),
     ],
 )

@@ -1,10 +1,11 @@
-"""The last commit of a run: what is not committed is not done, whatever was handled."""
+"""Commits that are refused, the last one of a run among them: what is not committed is not done."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,3 +69,44 @@ def test_a_run_that_is_stopped_then_ends_with_work_left(tmp_path: Path) -> None:
     report = app.run(workers=1, until="forever", state_dir=tmp_path, observer=Events(), drain_timeout=DRAIN_S)
     stopper.join()
     assert (report.ending, report.rows) == ("deadline", 100)
+
+
+class RefusedLaterReader(MemoryReader):
+    """Its broker takes the first commit, and says afterwards that it did not."""
+
+    commit_interval_s = 0.05
+
+    def __init__(self, consumer: MemoryConsumer, context: ReaderContext) -> None:
+        super().__init__(consumer, context)
+        self.sent: list[dict[int, int]] = []
+
+    def commit(self, positions: Mapping[int, int], *, wait: bool = False) -> str:
+        self.sent += [] if wait else [dict(positions)]
+        self.commit_failed = len(self.sent) == 1
+        return super().commit(positions, wait=wait)
+
+
+class RefusedLater(MemoryConsumer):
+    reader: RefusedLaterReader
+
+    def open(self, context: ReaderContext) -> RefusedLaterReader:
+        self.reader = RefusedLaterReader(self, context)
+        return self.reader
+
+
+def test_a_commit_that_is_refused_after_it_was_sent_is_sent_again_though_nothing_else_comes(tmp_path: Path) -> None:
+    app = App("test")
+    source = RefusedLater(numbers(100), keep_open=True)
+    app.batch_handler(source=source, sink=MemoryProducer(), decoder="raw", name="handler")(echo)
+
+    def stop() -> None:
+        deadline = time.monotonic() + 60
+        while not (hasattr(source, "reader") and len(source.reader.sent) == 2) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    app.run(workers=1, until="forever", state_dir=tmp_path, observer=Events())
+    stopper.join()
+    assert source.reader.sent == [{0: 100}, {0: 100}]

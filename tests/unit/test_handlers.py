@@ -135,6 +135,14 @@ def test_the_schema_may_come_from_the_annotation() -> None:
         inspect_handler(wants_batch, Other, "h")
 
 
+def test_an_annotation_with_quotes_of_its_own() -> None:
+    def handler(batch: "list[Order]") -> None:  # noqa: UP037 - a string in a string, with the import above
+        """Handle nothing."""
+
+    assert handler.__annotations__["batch"] == "'list[Order]'"
+    assert (inspect_handler(handler, None, "h").view, inspect_handler(handler, None, "h").schema) == ("rows", Order)
+
+
 def test_annotations_that_are_no_strings() -> None:
     def handler(batch: Any) -> Any:
         return batch

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import msgspec
 
 from pythia_fast.errors import SourceError
-from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
+from pythia_fast.private import PRIVATE_MODE, make_private_folders
 from pythia_fast.unreadable import UNREADABLE
 
 HEAD_BYTES = 1024
@@ -225,7 +225,7 @@ class Checkpoint:
         self._group = group
         self._folder = folder
         try:
-            folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
+            make_private_folders(folder)
             self._lock_fd = self._lock(lock_path(self.path))
         except OSError as error:
             raise SourceError(
@@ -256,18 +256,30 @@ class Checkpoint:
         """Replace what is stored; durable on return. Raises SourceError when the disk refuses."""
         stored = _Stored(1, self._group, [_storable(entry) for entry in files])
         text = msgspec.json.format(msgspec.json.encode(stored), indent=1)
-        beside = self.path.with_suffix(".json.new")
         try:
-            with open(
-                os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE_MODE), "wb"
-            ) as file:
-                file.write(text + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self.path)
-            sync_folder(self._folder)
+            try:
+                self._write(text)
+            except FileNotFoundError:  # somebody has removed the folder
+                self._make_folder_anew()
+                self._write(text)
         except OSError as error:
             raise SourceError(f"cannot write the checkpoint {self.path}: {error.strerror}") from error
+
+    def _write(self, text: bytes) -> None:
+        beside = self.path.with_suffix(".json.new")
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE_MODE), "wb") as file:
+            file.write(text + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, self.path)
+        sync_folder(self._folder)
+
+    def _make_folder_anew(self) -> None:
+        """With the lock, whose file is gone, too: raises SourceError where another run has taken it meanwhile."""
+        make_private_folders(self._folder)
+        lock_fd = self._lock(lock_path(self.path))
+        os.close(self._lock_fd)
+        self._lock_fd = lock_fd
 
     def close(self) -> None:
         """Give the group free. The lock file stays: removing it would let two runs lock two different files."""

@@ -15,6 +15,7 @@ from pythia_fast.brokers.base import Partition, Reader, ReaderContext
 from pythia_fast.brokers.file_place import file_place
 from pythia_fast.brokers.named_files import STDIN
 from pythia_fast.errors import SourceError
+from pythia_fast.private import make_private_folders
 
 if TYPE_CHECKING:
     from pythia_fast.brokers.file import FileConsumer
@@ -73,7 +74,7 @@ class StreamReader(FileReader):
         super().__init__(consumer, context)
         spill_dir = context.state_dir / "spool"
         try:
-            spill_dir.mkdir(parents=True, exist_ok=True)
+            make_private_folders(spill_dir)
             with tempfile.TemporaryFile(dir=spill_dir) as spill:
                 self.native.spill_to(os.dup(spill.fileno()))
         except OSError as error:

@@ -18,12 +18,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 from pythia_fast._ext.file_writer import whole_frames
 from pythia_fast.brokers.checkpoint import sync_folder
 from pythia_fast.brokers.locked_file import open_locked
 from pythia_fast.errors import SinkError
+from pythia_fast.private import PRIVATE_MODE, make_private_folders
 
 Fsync = Literal["batch", "interval", "never"]
 FSYNC_INTERVAL_S = 1.0
@@ -206,7 +208,11 @@ class SinkFile:
             at = os.path.dirname(at)
             made_in.append(at)
         try:
-            os.makedirs(os.path.dirname(self._absolute), exist_ok=True)
+            folder = Path(self._absolute).parent
+            if self._mode == PRIVATE_MODE:
+                make_private_folders(folder)
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(f"cannot write {self._path}: {error.strerror}") from None
         fd = open_locked(path, self._mode)

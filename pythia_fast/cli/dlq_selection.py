@@ -17,6 +17,7 @@ from pythia_fast.cli.dlq_reach import Reach
 from pythia_fast.cli.run import StateDir
 from pythia_fast.cli.running import seconds_value
 from pythia_fast.cli.target import load_app
+from pythia_fast.cli.telling import no_plain_file
 from pythia_fast.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def selection(
         from pythia_fast.dlq.file_store import FileStore
 
         if not os.path.isfile(path):
-            raise ConfigError(f"there is no file {path}")
+            raise ConfigError(no_plain_file(path))
         stores, where = [FileStore(path)], f"file {path}"
     elif kafka is not None:
         stores, where = [open_topic(kafka, {})], f"kafka topic {kafka}"

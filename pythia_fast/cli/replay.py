@@ -15,8 +15,9 @@ import typer
 from pythia_fast.cli.run import ConnectTimeout, DrainTimeout, Quiet, ReportPath, StateDir, Workers
 from pythia_fast.cli.running import run_app, workers_of
 from pythia_fast.cli.target import load_app
-from pythia_fast.cli.telling import tell
+from pythia_fast.cli.telling import no_plain_file, tell
 from pythia_fast.errors import ConfigError, SourceError
+from pythia_fast.private import make_private_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,11 +159,9 @@ def replay(
 
 def no_file(file: Path) -> str:
     """Why this cannot be replayed: it is no plain file, which could be read twice."""
-    if os.path.isdir(file):
-        return f"{file} is a folder"
-    if str(file) == "-" or os.path.exists(file):
-        return f"{file} is no plain file; an app of its own reads a pipe, with source=FileConsumer('-')"
-    return f"there is no file {file}"
+    if str(file) == "-" or (os.path.exists(file) and not os.path.isdir(file)):
+        return f"{no_plain_file(file)}; an app of its own reads a pipe, with source=FileConsumer('-')"
+    return no_plain_file(file)
 
 
 def handled_by(target: str, handler: str | None, no_sink: bool) -> tuple[App, str]:
@@ -228,7 +227,7 @@ def recorded_source(file: Path, pace: Pace, time_field: str | None) -> Source:
 def own_folder(parent: Path) -> Path:
     """A new folder that no other replay has, however soon it follows. Raises ConfigError."""
     try:
-        parent.mkdir(parents=True, exist_ok=True)
+        make_private_folders(parent)
         return Path(tempfile.mkdtemp(prefix=f"replay-{datetime.now():%Y%m%d-%H%M%S}-", dir=parent))
     except OSError as error:
         raise ConfigError(

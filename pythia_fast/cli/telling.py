@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from pythia_fast.outlet import say_last
@@ -69,6 +70,15 @@ class Watched:
 def tell(text: str) -> None:
     """Print on stderr, if it takes it."""
     say_last(sys.stderr, f"{without_controls(text)}\n")
+
+
+def no_plain_file(path: Path) -> str:
+    """Why nothing that can be read twice is at a path."""
+    if os.path.isdir(path):
+        return f"{path} is a folder"
+    if str(path) == "-" or os.path.exists(path):
+        return f"{path} is no plain file"
+    return f"there is no file {path}"
 
 
 def shown_on(stream: TextIO, *, quiet: bool = False) -> Console:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from pythia_fast.brokers.locked_file import FileLockedError, open_locked
 from pythia_fast.errors import SinkError
-from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
+from pythia_fast.private import PRIVATE_MODE, make_private_folders
 
 FOLDER = "dlq"  #: of the state folder
 MOST_NAME = 200  #: characters: file systems take 255 bytes
@@ -23,7 +23,7 @@ def one_command(state_dir: Path, name: str, what: str) -> Iterator[None]:
     folder = state_dir / FOLDER
     path = folder / f"{_file_name(name)}.lock"
     try:
-        folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
+        make_private_folders(folder)
         fd = open_locked(str(path), PRIVATE_MODE)
     except FileLockedError:
         raise SinkError(

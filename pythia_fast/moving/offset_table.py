@@ -20,6 +20,7 @@ from pythia_fast.brokers.checkpoint import sync_folder
 from pythia_fast.brokers.locked_file import open_locked
 from pythia_fast.brokers.sink_file import sync_data
 from pythia_fast.errors import SinkError, SourceError
+from pythia_fast.private import make_private_folders
 from pythia_fast.unreadable import UNREADABLE
 
 Key = tuple[str, int]  #: topic and partition of the source
@@ -98,7 +99,7 @@ class OffsetTable:
         #: What is to be written, in its order; of a run that was prolonged several times its last line.
         self._unsaved: dict[tuple[str, int, int | None], bytes] = {}
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folders(path.parent)
         except OSError as error:
             raise SinkError(
                 f"cannot make {path.parent} for the table of offsets: {error.strerror}; choose another with --state-dir"

@@ -59,7 +59,14 @@ LOOK_S = 0.1  #: between looks whether a nursery that is to end is stopped
 
 
 class NurseryGoneError(PoolError):
-    """The pool's parent process has ended, and with it the pool."""
+    """The pool's parent process has ended, and with it the pool.
+
+    ``what``: that, as the beginning of a sentence.
+    """
+
+    def __init__(self, what: str, more: str = "") -> None:
+        super().__init__(f"{what}{more}")
+        self.what = what
 
 
 class _Child(NamedTuple):
@@ -277,12 +284,13 @@ class Nursery:
             how = describe_status(status)
             stack = "" if status >= 0 or -status == signal.SIGKILL else "; PYTHONFAULTHANDLER=1 has it tell where"
             return NurseryGoneError(
-                f"the pool's parent process {self.pid} {how} while it imported {self._importing}{stack}. No handler "
-                "ran in it. What was not finished is handled by the next run; nothing is lost"
+                f"the pool's parent process {self.pid} {how} while it imported {self._importing}",
+                f"{stack}. No handler ran in it. What was not finished is handled by the next run; nothing is lost",
             )
         return NurseryGoneError(
-            f"the pool's parent process {self.pid} is gone: was it killed (kill -9, out of memory), or ended from "
-            "within a handler? What was not finished is handled by the next run; nothing is lost"
+            f"the pool's parent process {self.pid} is gone",
+            ": was it killed (kill -9, out of memory), or ended from within a handler? What was not finished is "
+            "handled by the next run; nothing is lost",
         )
 
     def _status_of_import(self) -> int | None:

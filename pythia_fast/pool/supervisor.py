@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pythia_fast.runtime.shutdown import StopRequest
 
 #: Spares are made this long after the pool is up: the start has enough to do.
+#: New parents of the pool that may be killed before they are up, one after the other.
+NURSERY_ATTEMPTS = 5
 SPARES_AFTER_S = 1.0
 #: Until a successor follows one whose setup() raised: twice as long each time. The restart budget is spent within half
 #: a minute; then the handler is paused.
@@ -167,10 +169,7 @@ class Supervisor:
             raise PoolError(f"{gone}. It was so again and again, and no row was settled between") from None
         old = self._nursery.pid
         died = self._nursery.bury_children()
-        try:
-            fresh = self._remake()
-        except PoolError as error:
-            raise PoolError(f"{gone}. Another one cannot be made: {error}") from None
+        fresh = self._make_another(gone)
         self._log(
             f"the pool's parent process {old} is gone (killed, or ended from within a handler), and with it the pool's "
             f"{len(died)} processes; {fresh.pid} follows it, and their batches are handled again"
@@ -179,6 +178,19 @@ class Supervisor:
         for message in died:
             self._went_down(message)
         self._nursery.follow_by(fresh)
+
+    def _make_another(self, gone: NurseryGoneError) -> Nursery:
+        """One that is killed before it is up, as by a kernel that is short of memory, is followed as well."""
+        for attempt in range(1, NURSERY_ATTEMPTS + 1):
+            try:
+                return self._remake()
+            except NurseryGoneError as error:
+                if attempt == NURSERY_ATTEMPTS:
+                    raise PoolError(f"{gone}. None of {attempt} others came up; the last one: {error}") from None
+                self._log(f"{error.what}, where it was to follow the one before; another one is made")
+            except PoolError as error:
+                raise PoolError(f"{gone}. Another one cannot be made: {error}") from None
+        raise AssertionError("the last attempt returns or raises")
 
     def _went_down(self, message: Died) -> None:
         """With the nursery."""

@@ -21,7 +21,7 @@ from pythia_fast.brokers.locked_file import FileLockedError
 from pythia_fast.brokers.recording import begins_with_record
 from pythia_fast.brokers.trouble_log import TroubleLog
 from pythia_fast.errors import SinkError, SourceError
-from pythia_fast.private import PRIVATE_FOLDER_MODE, PRIVATE_MODE
+from pythia_fast.private import PRIVATE_MODE, make_private_folders
 from pythia_fast.runtime.dead_letter_form import (
     DeadLetter,
     StoredLetter,
@@ -165,7 +165,7 @@ class DeadLetterWriter:
         self._context = context
         self._folder = context.state_dir / FOLDER
         try:
-            self._folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
+            make_private_folders(self._folder)
         except OSError as error:
             raise SinkError(f"cannot keep dead letters in {self._folder}: {error.strerror}") from None
         self._file: Publisher | None = None

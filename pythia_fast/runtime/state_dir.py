@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from pythia_fast.errors import ConfigError
-from pythia_fast.private import PRIVATE_FOLDER_MODE
+from pythia_fast.private import make_private_folders
 
 #: Written as a trial: a file system may have room for a name and none for a byte.
 TRIAL_BYTES = 4096
@@ -19,7 +19,7 @@ def prepare_folder(folder: Path, keeps: str, option: str) -> Path:
     Raises ConfigError: ``cannot keep KEEPS in FOLDER: reason; choose another folder with OPTION``.
     """
     try:
-        folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
+        make_private_folders(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(TRIAL_BYTES))
             file.flush()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from contextlib import closing
@@ -502,3 +503,22 @@ def test_a_checkpoint_of_odd_numbers_is_refused(numbers: Path, tmp_path: Path, f
     path.write_text(json.dumps(stored))
     with pytest.raises(SourceError, match=rf"g\.json cannot be read .*{field}"):
         read(numbers, tmp_path)
+
+
+def test_a_folder_that_was_removed_is_made_again_with_its_lock(tmp_path: Path) -> None:
+    position = FilePosition("orders.ndjson", 1, 2, 0, "", 10)
+    first = Checkpoint(tmp_path, "group")
+    folder = first.path.parent
+    shutil.rmtree(folder)
+    first.save([position])
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    with pytest.raises(SourceError, match="is being read by process"):
+        Checkpoint(tmp_path, "group")
+    shutil.rmtree(folder)
+    with closing(Checkpoint(tmp_path, "group")):  # nobody held the name
+        shutil.move(folder, tmp_path / "aside")
+        first.save([position])
+    with closing(first), pytest.raises(SourceError, match="is being read by process"):
+        Checkpoint(tmp_path, "group")
+    with closing(Checkpoint(tmp_path, "group")) as third:
+        assert third.files == [position]

@@ -474,6 +474,14 @@ def test_a_file_and_what_is_moved_aside_have_the_mode_that_was_asked_for(tmp_pat
             assert made.stat().st_mode & 0o777 == mode
 
 
+def test_folders_on_the_way_are_private_where_the_file_is(tmp_path: Path) -> None:
+    for mode, private in ((PRIVATE_MODE, True), (locked_file.SHARED_MODE, False)):
+        path = tmp_path / f"{mode:o}" / "inner" / "out"
+        file_sink.FilePublisher(FileProducer(path), lambda line: None, mode).close(10)
+        for folder in (path.parent, path.parent.parent):
+            assert (folder.stat().st_mode & 0o777 == 0o700) is private
+
+
 def test_paths_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SinkError, match=r"cannot write .*/file/out: "):

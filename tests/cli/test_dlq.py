@@ -74,6 +74,8 @@ def test_every_command_has_help_with_examples_and_the_shared_filters(
         ),
         (["show", "dead.ndjson", "--kafka", "dead"], "say where the dead letters are"),
         (["list", "none.ndjson"], "there is no file none.ndjson"),
+        (["list", "."], ". is a folder"),
+        (["show", "/dev/null"], "/dev/null is no plain file"),
         (["list", "dead.ndjson", "--since", "soon"], "--since 'soon': write a time"),
         (["list", "dead.ndjson", "--offset", "7..3"], "the last offset comes before the first"),
         (["list", "dead.ndjson", "--limit", "0"], "'--limit'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -200,7 +201,8 @@ def test_processes_that_the_kernel_does_not_kill_with_their_parent_leave_by_them
 
 
 def nursery_of(one: Script) -> psutil.Process:
-    return next(process for process in one.tree() if process.ppid() == one.process.pid)
+    """The newest: one that was killed is a zombie until another one has followed it."""
+    return max((each for each in one.tree() if each.ppid() == one.process.pid), key=psutil.Process.create_time)
 
 
 def wait_for(path: Path) -> None:
@@ -233,6 +235,60 @@ def test_a_killed_nursery_is_followed_by_another_one_and_the_run_goes_on(script,
     assert "finished done 1000 0" in out
     assert "rows 1000 1000" in out
     assert psutil.wait_procs(tree, timeout=10)[1] == []
+
+
+def test_a_nursery_that_is_killed_before_it_is_up_is_followed_too(script, tmp_path):
+    waits = """
+    if os.path.exists("hold"):
+        open("importing", "w").close()
+        while os.path.exists("hold"):
+            time.sleep(0.01)
+
+    @app.batch_handler(source=source, sink=sink, decoder="raw", batch_size=10, batch_timeout=0)
+    def echo(batch):
+        while batch["payload"].tolist()[0] == b"500" and not os.path.exists("go"):
+            open("waits", "w").close()
+            time.sleep(0.01)
+        return batch["payload"].tolist()
+    """
+    one = script(f"import os; os.chdir({str(tmp_path)!r})\n", PRELUDE, waits, MAIN, method="forkserver")
+    one.read_until("started")
+    wait_for(tmp_path / "waits")
+    (tmp_path / "hold").touch()
+    nursery_of(one).kill()
+    for _ in range(2):
+        wait_for(tmp_path / "importing")
+        (tmp_path / "importing").unlink()
+        nursery_of(one).kill()
+        one.read_until("where it was to follow the one before; another one is made")
+    (tmp_path / "hold").unlink()
+    one.read_until("follows it, and their batches are handled again")
+    (tmp_path / "go").touch()
+    code, out, err = one.end()
+    assert (code, err) == (0, "")
+    assert "finished done 1000 0" in out
+    assert "rows 1000 1000" in out
+
+
+def test_nurseries_that_are_killed_again_and_again_before_they_are_up_end_the_run(script, tmp_path):
+    dies = """
+    if os.path.exists("dies"):
+        os.kill(os.getpid(), 9)
+
+    @app.batch_handler(source=source, sink=sink, decoder="raw", batch_size=10, batch_timeout=0)
+    def slow(batch):
+        open("waits", "w").close()
+        time.sleep(1000)
+    """
+    one = script(f"import os; os.chdir({str(tmp_path)!r})\n", PRELUDE, dies, MAIN, method="forkserver", drain=0.1)
+    one.read_until("started")
+    wait_for(tmp_path / "waits")
+    (tmp_path / "dies").touch()
+    nursery_of(one).kill()
+    code, _, err = one.end()
+    assert code == 1
+    assert "None of 5 others came up; the last one: the pool's parent process" in err
+    assert re.search(r"killed by SIGKILL\b.* while it imported", err)
 
 
 def test_a_row_whose_handler_kills_the_pools_parent_is_given_up_and_the_run_goes_on(script):

@@ -14,7 +14,7 @@ from pythia_fast.runtime.state_dir import prepare_folder
 
 def test_a_folder_that_is_made_is_its_users_alone(tmp_path: Path) -> None:
     made = prepare_folder(tmp_path / "a" / "state", "positions", "--state-dir")
-    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (made, made.parent)} == {0o700}
     assert list(made.iterdir()) == []
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 DecoderLike: TypeAlias = Any  #: a name of DECODERS, or what numpy.dtype takes as a structured dtype
 
-#: What becomes of a null payload: "rows": a row of what columns have where a message lacks their field.
+#: What becomes of a null payload; "rows": a row of what columns have where a message lacks their field.
 Tombstones = Literal["dead_letter", "skip", "rows"]
 
 #: name -> (module, class) of the compiled decoder

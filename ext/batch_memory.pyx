@@ -29,7 +29,6 @@ from libc.string cimport memcpy
 from pythia_fast._ext.decoder cimport (
     PF_DECODED,
     PF_FULL,
-    PF_REASON_NULL,
     PF_REFUSED,
     PF_UNKNOWN,
     NativeDecoder,
@@ -40,9 +39,13 @@ from pythia_fast._ext.plan cimport Layout, Plan, pf_column, pf_columns, pf_colum
 
 from pythia_fast.errors import BATCH_IS_OVER, HandlerError
 
+cdef extern from "null_row.h" nogil:
+    int pf_decode_null(const pf_decoder *decoder, pf_columns *batch, pf_refusal *why)
+
 ROW_UNMARKED = PF_ROW_UNMARKED
 ROW_REJECTED = PF_ROW_REJECTED
 ROW_RETRY = PF_ROW_RETRY
+NO_PAYLOAD = <uint32_t>PF_NO_PAYLOAD  # payload_size of a null value
 
 cdef enum:
     ALIGNMENT = 64
@@ -311,7 +314,7 @@ def decode_private(Plan plan not None, NativeDecoder decoder not None, list payl
     """Decode payloads into memory of this process.
 
     Parameters:
-        payloads: bytes-like objects; None is a null value, which is refused.
+        payloads: bytes-like objects; None is a null value, which is refused unless the decoder makes rows of them.
         keys: None or a list of bytes or None; headers: None or a list of encoded headers or None;
             timestamps: None or a list of milliseconds since the epoch.
 
@@ -421,11 +424,10 @@ cdef int _decode_one(
     pf_decoder *decoder, pf_columns *columns, pf_given *given, pf_refusal *why
 ) noexcept nogil:
     cdef int outcome
-    if given.data == NULL and not decoder.takes_null:
-        why.reason = PF_REASON_NULL
-        why.column = -1
-        return PF_REFUSED
-    outcome = decoder.decode(decoder, columns, given.data, given.size, why)
+    if given.data == NULL:
+        outcome = pf_decode_null(decoder, columns, why)
+    else:
+        outcome = decoder.decode(decoder, columns, given.data, given.size, why)
     if outcome != PF_REFUSED:
         why.reason = 0  # a decoder may have noted something on its way to success
     return outcome

@@ -3,13 +3,13 @@
  * A decoder writes row `batch->rows` of every column and then increments `batch->rows`; on any other
  * result the batch holds exactly the rows it held before (a half written row lies beyond every
  * offset and is overwritten by the next).  It runs without the GIL, allocates nothing, and reads no
- * byte outside payload[0 .. size).  One decoder object belongs to one thread: it may learn
+ * byte outside payload[0 .. size).  A null payload never comes to it (null_row.h).  One decoder object belongs to one thread: it may learn
  * (the order in which keys came last), which never changes an answer, only the speed.
  */
 #ifndef PYTHIA_DECODER_H
 #define PYTHIA_DECODER_H
 
-#include "column.h"
+#include "plan.h"
 
 enum {
     PF_DECODED = 0, /* one more row */
@@ -78,7 +78,7 @@ typedef struct {
 typedef struct pf_decoder pf_decoder;
 struct pf_decoder {
     int (*decode)(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size, pf_refusal *why);
-    uint8_t takes_null; /* a null payload is a row as well: it comes as NULL */
+    const pf_plan *null_rows; /* a null payload is a row of this plan (null_row.h); NULL: it is refused */
 };
 
 #endif

@@ -14,6 +14,9 @@ from libc.string cimport memcpy
 from pythia_fast._ext.decoder cimport PF_DECODED, PF_FULL, PF_REFUSED, NativeDecoder, pf_decoder, pf_refusal
 from pythia_fast._ext.plan cimport Layout, pf_columns, pf_columns_reset
 
+cdef extern from "null_row.h" nogil:
+    int pf_decode_null(const pf_decoder *decoder, pf_columns *batch, pf_refusal *why)
+
 DECODED = PF_DECODED
 REFUSED = PF_REFUSED
 FULL = PF_FULL
@@ -71,7 +74,7 @@ cdef class DecoderProbe:
         cdef Py_buffer buffer
         cdef int outcome
         if payload is None:
-            outcome = decoder.decode(decoder, &self.columns, NULL, 0, &why)
+            outcome = pf_decode_null(decoder, &self.columns, &why)
         else:
             PyObject_GetBuffer(payload, &buffer, PyBUF_SIMPLE)
             outcome = decoder.decode(decoder, &self.columns, <const uint8_t *>buffer.buf, <size_t>buffer.len, &why)

@@ -269,9 +269,8 @@ INLINE int decode_payload(pf_decoder *self, pf_columns *batch, const uint8_t *pa
     const pf_json *json = (const pf_json *)self;
     context c = {payload, payload + size, batch, json, why, PF_REFUSED};
     if (unlikely(batch->rows >= batch->capacity)) return PF_FULL;
-    if (unlikely(payload == NULL || size == 0)) {
-        c.begin = c.end = payload;
-        refuse(&c, payload == NULL ? PF_REASON_NULL : PF_REASON_EMPTY, -1, payload);
+    if (unlikely(size == 0)) {
+        refuse(&c, PF_REASON_EMPTY, -1, payload);
         return PF_REFUSED;
     }
     const uint8_t *p = payload;

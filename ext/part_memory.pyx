@@ -12,6 +12,9 @@ from pythia_fast._ext.batch_memory cimport BatchMemory, OwnedMemory
 from pythia_fast._ext.decoder cimport PF_DECODED, PF_FULL, PF_REFUSED, PF_UNKNOWN, NativeDecoder, pf_decoder, pf_refusal
 from pythia_fast._ext.plan cimport Layout, Plan, pf_columns, pf_columns_reset
 
+cdef extern from "null_row.h" nogil:
+    int pf_decode_null(const pf_decoder *decoder, pf_columns *batch, pf_refusal *why)
+
 cdef enum:
     ALIGNMENT = 64
 
@@ -95,8 +98,8 @@ cdef int _decode(
     for i in range(n):
         messages[i] = table[rows[i]]
         messages[i].attempts = pf_count16(attempts)
-        if messages[i].payload_size == PF_NO_PAYLOAD and decoder.takes_null:
-            outcome = decoder.decode(decoder, &columns, NULL, 0, &why)
+        if messages[i].payload_size == PF_NO_PAYLOAD:
+            outcome = pf_decode_null(decoder, &columns, &why)
         elif <uint64_t>messages[i].payload_at + messages[i].payload_size > whole.raw_bytes:
             return PF_REFUSED  # cannot come from the intake: somebody has scribbled on the slot
         else:

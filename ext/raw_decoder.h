@@ -18,11 +18,10 @@ static int pf_raw_decode(pf_decoder *self, pf_columns *batch, const uint8_t *pay
 
 static inline void pf_raw_decoder_init(pf_decoder *self) {
     self->decode = pf_raw_decode;
-    self->takes_null = 0;
 }
 
-/* That of messages that are only handed on: every one is a row, a null one too, and the column stays empty, for what is
- * handed on is read from the raw region. */
+/* That of messages that are only handed on: every one is a row, and the column stays empty, for what is handed on is read
+ * from the raw region. */
 static int pf_verbatim_decode(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size, pf_refusal *why) {
     int32_t *offsets = pf_column_offsets(batch, 0);
     if (batch->rows >= batch->capacity) return PF_FULL;
@@ -33,7 +32,6 @@ static int pf_verbatim_decode(pf_decoder *self, pf_columns *batch, const uint8_t
 
 static inline void pf_verbatim_decoder_init(pf_decoder *self) {
     self->decode = pf_verbatim_decode;
-    self->takes_null = 1;
 }
 
 #endif

@@ -11,8 +11,7 @@ cdef extern from "raw_decoder.h":
 cdef class RawDecoder(NativeDecoder):
     """Copies each payload into column 0 and refuses none: an empty payload is an empty value.
 
-    ``plan``: its only column is ``payload``, of bytes. A null payload never comes here, the caller
-    refuses it.
+    ``plan``: its only column is ``payload``, of bytes.
     """
 
     cdef pf_decoder native
@@ -25,7 +24,7 @@ cdef class RawDecoder(NativeDecoder):
 
 
 cdef class VerbatimDecoder(NativeDecoder):
-    """Makes a row of every message, null ones too, and copies none: for handlers that hand messages on as they are.
+    """Makes a row of every message, and copies none: for handlers that hand messages on as they are.
 
     ``plan``: as of RawDecoder. The column stays empty.
     """

@@ -7,6 +7,7 @@
 #ifndef PYTHIA_SLOT_DECODE_H
 #define PYTHIA_SLOT_DECODE_H
 
+#include "null_row.h"
 #include "ring.h"
 
 static inline pf_message *pf_slot_messages(const pf_arena *arena, pf_slot *slot) {
@@ -32,11 +33,8 @@ static int pf_decode_message(const pf_arena *arena, pf_slot *slot, const pf_mess
         why->reason = (uint8_t)(reason < PF_REASON_BAD_BATCH ? reason : PF_REASON_BAD_BATCH);
         return PF_REFUSED;
     }
-    if (message->payload_size == PF_NO_PAYLOAD && message->payload_at != PF_SPOOLED) {
-        if (decoder->takes_null) return decoder->decode(decoder, columns, NULL, 0, why);
-        why->reason = PF_REASON_NULL;
-        return PF_REFUSED;
-    }
+    if (message->payload_size == PF_NO_PAYLOAD && message->payload_at != PF_SPOOLED)
+        return pf_decode_null(decoder, columns, why);
     uint64_t end = (uint64_t)message->payload_at + message->payload_size;
     if (message->payload_at == PF_SPOOLED || end > arena->raw_bytes) {
         why->reason = PF_REASON_TOO_LARGE;

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from pythia_fast import options
 from pythia_fast.circuit_breaker import CircuitBreaker
 from pythia_fast.dead_letter_limit import DeadLetterLimit
+from pythia_fast.decoders import Tombstones
 from pythia_fast.errors import ConfigError
 from pythia_fast.options import named_options, nearest
 from pythia_fast.registration import Handler, OnError, Ordering, OutputRows, make_handler
@@ -70,6 +71,7 @@ class App:
         dead_letter: Sink | None = None,
         schema: Any = None,
         decoder: Any = "json",
+        tombstones: Tombstones = "dead_letter",
         batch_size: int = 4096,
         batch_timeout: float = 0.005,
         busy_poll: float = 0.0,
@@ -100,6 +102,10 @@ class App:
             dead_letter: where refused, rejected and failed rows go; by default a file in the state folder.
             schema: a msgspec.Struct; taken from the handler's annotation when that names it.
             decoder: "json", "msgpack", "raw", or a NumPy structured dtype for fixed-layout records.
+            tombstones: what becomes of a message whose payload is null, as that of a deleted key in a compacted topic:
+                "dead_letter"; "skip": it is done with, and counted; "rows": a row like any, with its key, and in each
+                column what that has where a message lacks the field, so every field has a default or is Optional.
+                ``batch.tombstones`` says which rows they are.
             batch_size: most rows a batch has.
             batch_timeout: seconds a row waits at most for its batch to fill, while a process has room for it.
             busy_poll: seconds that a process looks for the next batch before it sleeps. It costs up to a core for each
@@ -155,6 +161,7 @@ class App:
                 dead_letter=dead_letter,
                 schema=schema,
                 decoder=decoder,
+                tombstones=tombstones,
                 batch_size=batch_size,
                 batch_timeout=batch_timeout,
                 busy_poll=busy_poll,

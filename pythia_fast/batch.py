@@ -7,27 +7,28 @@ dead letters, and its second handling when a process died in the first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
+from typing import Any, Generic, TypeAlias, TypeVar, cast, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from pythia_fast import options
 from pythia_fast._ext import arrow
-from pythia_fast._ext.batch_memory import ROW_REJECTED, ROW_RETRY, BatchMemory, decode_private
+from pythia_fast._ext.batch_memory import NO_PAYLOAD, ROW_REJECTED, ROW_RETRY, BatchMemory, decode_private
 from pythia_fast.brokers.framing import decode_headers
 from pythia_fast.columns import read_bits, read_column, read_structs, view
-from pythia_fast.decoders import DecoderLike, Decoding, choose_decoder
+from pythia_fast.decoders import DecoderLike, Decoding, Tombstones, choose_decoder
 from pythia_fast.errors import BATCH_IS_OVER, HandlerError, MarkError, UnknownColumnError
 from pythia_fast.message_extras import header_bytes, key_bytes, timestamps_ms
 from pythia_fast.nested_columns import StructColumn
 from pythia_fast.options import named_options
-from pythia_fast.refusal import refusal_text
+from pythia_fast.refusal import Reason, refusal_text
 from pythia_fast.schema import ColumnSpec, Kind
 from pythia_fast.selection import BoolArray, bits_to_mask, marked_rows
+from pythia_fast.spans import Spans, nothing
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -58,50 +59,6 @@ class BadPayload:
     at: int  #: byte offset into it
     reason: str
     payload: Any  #: as it was given
-
-
-class Spans(Sequence[S]):
-    """Something that each row has in the raw region, made when it is asked for."""
-
-    __slots__ = ("_at", "_make", "_raw", "_size")
-
-    def __init__(
-        self, raw: memoryview, at: npt.NDArray[Any], size: npt.NDArray[Any], make: Callable[[memoryview], S]
-    ) -> None:
-        self._raw = raw
-        self._at = at.tolist()
-        self._size = size.tolist()
-        self._make = make
-
-    def __len__(self) -> int:
-        return len(self._at)
-
-    @overload
-    def __getitem__(self, index: int) -> S: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[S]: ...
-    def __getitem__(self, index: int | slice) -> S | list[S]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        at, size = self._at[index], self._size[index]
-        return self._span(at, size)
-
-    def _span(self, at: int, size: int) -> S:
-        return self._make(self._raw[at : at + size])
-
-    def __iter__(self) -> Iterator[S]:
-        for at, size in zip(self._at, self._size, strict=True):
-            yield self._span(at, size)
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} values, made when asked for>"
-
-
-class _Keys(Spans[bytes | None]):
-    __slots__ = ()
-
-    def _span(self, at: int, size: int) -> bytes | None:
-        return None if size < 0 else bytes(self._raw[at : at + size])
 
 
 class Batch(Generic[T]):
@@ -157,6 +114,7 @@ class Batch(Generic[T]):
         keys: Sequence[bytes | None] | None = ...,
         headers: Sequence[HeaderDict | None] | None = ...,
         timestamps: Sequence[int] | None = ...,
+        tombstones: Tombstones = ...,
     ) -> Batch[S]: ...
     @overload
     @staticmethod
@@ -168,6 +126,7 @@ class Batch(Generic[T]):
         keys: Sequence[bytes | None] | None = ...,
         headers: Sequence[HeaderDict | None] | None = ...,
         timestamps: Sequence[int] | None = ...,
+        tombstones: Tombstones = ...,
     ) -> Batch[Any]: ...
     @staticmethod
     @named_options("Batch.decode")
@@ -179,6 +138,7 @@ class Batch(Generic[T]):
         keys: Sequence[bytes | None] | None = None,
         headers: Sequence[HeaderDict | None] | None = None,
         timestamps: Sequence[int] | None = None,
+        tombstones: Tombstones = "dead_letter",
     ) -> Batch[Any]:
         """The columns of some payloads, without a runtime: for notebooks and tests of handlers.
 
@@ -187,12 +147,14 @@ class Batch(Generic[T]):
             schema: a msgspec.Struct type; none for decoder="raw" or a structured dtype.
             decoder: "json", "msgpack", "raw", a structured NumPy dtype, or an Avro, Protobuf or JsonSchema.
             keys, headers, timestamps: one a payload; timestamps in milliseconds since the epoch, -1 for none.
+            tombstones: what becomes of a null value, as of ``App.batch_handler``; by default it is refused.
 
         The batch holds the good rows, ``batch.bad`` the refused payloads. Raises ConfigError where schema and
         decoder do not fit and for extras of another length or type, TypeError for a payload that is not bytes-like,
         ValueError for more than 2 GiB of payloads.
         """
-        decoding = choose_decoder(schema, decoder)
+        options.choice("Batch.decode", "tombstones", tombstones, get_args(Tombstones))
+        decoding = choose_decoder(schema, decoder, tombstones)
         given = list(options.items("Batch.decode", "payloads", payloads, "a sequence of payloads: [payload] for one"))
         return Batch.of_payloads(given, decoding, keys, headers, timestamps)
 
@@ -220,6 +182,7 @@ class Batch(Generic[T]):
         batch._bad = tuple(
             BadPayload(index, at, refusal_text(decoding.schema, reason, found, column, at, given[index]), given[index])
             for index, reason, found, column, at in refusals
+            if reason != Reason.NULL or decoding.tombstones != "skip"
         )
         return batch
 
@@ -276,23 +239,30 @@ class Batch(Generic[T]):
 
     def rows(self) -> Sequence[T]:
         """One object a row, decoded from its payload each time it is asked for: a Struct of the schema; a NumPy
-        record for a fixed layout; bytes for decoder="raw"."""
-        return self._spans("rows", "payload", self._decoding.row)
+        record for a fixed layout; bytes for decoder="raw". Of a tombstone a Struct of what its columns hold, else None.
+        """
+        return self._spans("rows", "payload", self._decoding.row, self._decoding.null_row)
 
     @property
-    def raw(self) -> Sequence[memoryview]:
-        """The payloads, as read-only views."""
-        return self._cached("raw", lambda: self._spans("raw", "payload", _same))
+    def tombstones(self) -> BoolArray:
+        """bool[rows], a copy: which payloads are null. None is, unless the handler has ``tombstones="rows"``."""
+        nulls: BoolArray = self._table()["payload_size"] == NO_PAYLOAD
+        return nulls
+
+    @property
+    def raw(self) -> Sequence[memoryview | None]:
+        """The payloads, as read-only views; None for a tombstone."""
+        return self._cached("raw", lambda: self._spans("raw", "payload", _same, nothing))
 
     @property
     def keys(self) -> Sequence[bytes | None]:
         """The messages' keys, None where there is none."""
-        return self._cached("keys", lambda: self._spans("keys", "key", bytes, _Keys))
+        return self._cached("keys", lambda: self._spans("keys", "key", bytes, nothing))
 
     @property
     def headers(self) -> Sequence[HeaderDict]:
         """The messages' headers; of a name that comes twice, the last."""
-        return self._cached("headers", lambda: self._spans("headers", "headers", _headers))
+        return self._cached("headers", lambda: self._spans("headers", "headers", _headers, dict))
 
     @property
     def positions(self) -> npt.NDArray[Any]:
@@ -353,10 +323,12 @@ class Batch(Generic[T]):
             self._messages = view(self._memory.messages(), MESSAGE)
         return self._messages
 
-    def _spans(self, name: str, part: str, make: Callable[[memoryview], S], kind: Any = Spans) -> Sequence[S]:
+    def _spans(self, name: str, part: str, make: Callable[[memoryview], Any], null: Callable[[], Any]) -> Spans[Any]:
         table = self._table()
-        spans: Sequence[S] = kind(memoryview(self._memory.raw(name)), table[f"{part}_at"], table[f"{part}_size"], make)
-        return spans
+        sizes = table[f"{part}_size"]
+        if part == "payload" and (nulls := self.tombstones).any():
+            sizes = np.where(nulls, -1, sizes.astype(np.int64))
+        return Spans(memoryview(self._memory.raw(name)), table[f"{part}_at"], sizes, make, null)
 
     def _cached(self, name: str, make: Callable[[], S]) -> S:
         self._check_open()

@@ -13,12 +13,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -26,12 +28,15 @@ import numpy as np
 from pythia_fast import options
 from pythia_fast._ext.plan import Plan
 from pythia_fast.errors import ConfigError, RegistryError, SchemaError, UnknownOptionError
-from pythia_fast.schema import Schema, SchemaLike, describe
+from pythia_fast.schema import Fallback, Schema, SchemaLike, describe
 
 if TYPE_CHECKING:
     from pythia_fast._ext.decoder import NativeDecoder
 
 DecoderLike: TypeAlias = Any  #: a name of DECODERS, or what numpy.dtype takes as a structured dtype
+
+#: What becomes of a null payload; "rows": a row of what columns have where a message lacks their field.
+Tombstones = Literal["dead_letter", "skip", "rows"]
 
 #: name -> (module, class) of the compiled decoder
 DECODERS = {
@@ -42,6 +47,7 @@ DECODERS = {
     "verbatim": ("pythia_fast._ext.raw_decoder", "VerbatimDecoder"),
 }
 _NAMED = ("json", "msgpack", "raw")  # a fixed layout is chosen by its dtype, verbatim by what only hands on
+MOST_NAMES = 5  #: of fields, in a message
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Decoding:
     name: str
     schema: Schema
     plan: Plan
+    tombstones: Tombstones = dataclasses.field(default="dead_letter", kw_only=True)
 
     @property
     def reads_lines(self) -> bool:
@@ -63,7 +70,10 @@ class Decoding:
         ``wait`` is called where a schema registry does not answer, which is then asked again; without it, RegistryError
         is raised.
         """
-        return self.load()(self.plan)
+        decoder = self.load()(self.plan)
+        if self.tombstones == "rows":
+            decoder.make_rows_of_nulls(self.plan)
+        return decoder
 
     def load(self) -> Callable[[Plan], NativeDecoder]:
         """Its class; the first call loads the library that it is in, which takes milliseconds."""
@@ -82,6 +92,16 @@ class Decoding:
             return lambda payload: np.frombuffer(bytes(payload), dtype)[0]
         return bytes
 
+    def null_row(self) -> Any:
+        """The object of a null payload that is a row: a Struct of defaults, None where rows are no Structs."""
+        source: Any = self.schema.source
+        return None if source is None else (typing.get_origin(source) or source)(**self._nulls)
+
+    @cached_property
+    def _nulls(self) -> dict[str, None]:
+        """The fields of such a Struct that have no default."""
+        return {field.name: None for field in msgspec.structs.fields(cast("Any", self.schema.source)) if field.required}
+
 
 class PayloadFormat(ABC):
     """What ``decoder=`` may be besides a name or a dtype: a format that has settings of its own."""
@@ -94,12 +114,44 @@ class PayloadFormat(ABC):
         """The decoding of payloads of this format into columns. Raises SchemaError where the two do not fit."""
 
 
-def choose_decoder(schema: SchemaLike = None, decoder: DecoderLike = "json") -> Decoding:
+def choose_decoder(
+    schema: SchemaLike = None, decoder: DecoderLike = "json", tombstones: Tombstones = "dead_letter"
+) -> Decoding:
     """Check that schema and decoder fit together and compile the plan.
 
     Raises UnknownOptionError for a decoder that does not exist, SchemaError for a schema that cannot
-    become columns, ConfigError where the two do not fit.
+    become columns, or not those of a row without fields where ``tombstones`` asks for it, ConfigError where schema and
+    decoder do not fit.
     """
+    decoding = _decoding(schema, decoder)
+    if tombstones == "rows":
+        _check_null_row(decoding)
+    return decoding if tombstones == decoding.tombstones else dataclasses.replace(decoding, tombstones=tombstones)
+
+
+def _check_null_row(decoding: Decoding) -> None:
+    if decoding.name == "fixed":
+        raise SchemaError(
+            "tombstones='rows': a tombstone has no fields, and those of a fixed layout have no defaults; "
+            "tombstones='skip' leaves them out"
+        )
+    columns = [
+        decoding.schema.columns[field.column]
+        for field in decoding.schema.structs[0].fields
+        if field.fallback is Fallback.REQUIRED
+    ]
+    lacking = [column.name for column in columns if not column.optional]
+    if lacking:
+        names = ", ".join(lacking[:MOST_NAMES]) + (
+            f" and {len(lacking) - MOST_NAMES} more" * (len(lacking) > MOST_NAMES)
+        )
+        has = "has neither a default nor is it" if len(lacking) == 1 else "have neither defaults nor are they"
+        raise SchemaError(
+            f"tombstones='rows': a tombstone has no fields, and {names} of {decoding.schema.name} {has} Optional"
+        )
+
+
+def _decoding(schema: SchemaLike, decoder: DecoderLike) -> Decoding:
     if isinstance(decoder, str) and decoder not in _NAMED:
         raise UnknownOptionError("decoder=", decoder, _NAMED)
     if isinstance(schema, np.dtype) and isinstance(decoder, str) and decoder == "json":

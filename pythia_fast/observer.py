@@ -64,6 +64,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     batches_in_flight: int = 0  #: published to the pool, not completed
     rows_waiting: int = 0  #: for their next attempt, as retry= asks for, or for the service behind breaker=
     refused: int = 0
+    tombstones_skipped: int = 0  #: null payloads, with tombstones="skip"
     rejected: int = 0
     dead_lettered: int = 0
     retried: int = 0

@@ -10,7 +10,7 @@ from pythia_fast import options
 from pythia_fast.brokers.base import Sink, Source
 from pythia_fast.circuit_breaker import CircuitBreaker
 from pythia_fast.dead_letter_limit import DeadLetterLimit
-from pythia_fast.decoders import Decoding, PayloadFormat, choose_decoder
+from pythia_fast.decoders import Decoding, PayloadFormat, Tombstones, choose_decoder
 from pythia_fast.errors import ConfigError
 from pythia_fast.handlers import Adapter, inspect_handler
 from pythia_fast.retry import RetryPolicy
@@ -76,6 +76,7 @@ def make_handler(
     dead_letter: Sink | None,
     schema: SchemaLike,
     decoder: Any,
+    tombstones: Tombstones,
     batch_size: int,
     batch_timeout: float,
     busy_poll: float,
@@ -116,6 +117,7 @@ def make_handler(
         raise ConfigError(f'{where}: ordering="{ordering}" cannot be kept: {why}')
     options.choice(where, "on_error", on_error, get_args(OnError))
     options.choice(where, "output_rows", output_rows, get_args(OutputRows))
+    options.choice(where, "tombstones", tombstones, get_args(Tombstones))
     batch_size = options.whole(where, "batch_size", batch_size, 1, MAX_BATCH_SIZE, "rows")
     if not isinstance(retry, RetryPolicy):
         raise options.refusal(where, "retry", retry, "a RetryPolicy(max_attempts, backoff, jitter, retry_on)")
@@ -146,7 +148,7 @@ def make_handler(
         decoder = source.record_dtype()  # "json" is what decoder= is where it is left out
     row_type = decoder.row_type if isinstance(decoder, PayloadFormat) else None
     adapter = inspect_handler(function, schema, where, row_type)
-    decoding = choose_decoder(adapter.schema, decoder)
+    decoding = choose_decoder(adapter.schema, decoder, tombstones)
     if why := source.misread_by(decoding):
         raise ConfigError(f"{where}: {why}")
     return Handler(

@@ -58,7 +58,7 @@ class FramedDecoding(Decoding):
 
     def native(self, wait: Callable[[RegistryError], None] | None = None) -> NativeDecoder:
         self._readers.wait = wait
-        return self.load()(self.plan)
+        return super().native()
 
     @cached_property
     def _readers(self) -> KnownSchemas[SchemaReader]:

@@ -35,6 +35,7 @@ class HandlerReport(msgspec.Struct, frozen=True, kw_only=True):
     dead_lettered: int = 0
     retried: int = 0
     refused: int = 0
+    tombstones_skipped: int = 0
     unread_bytes: int = 0
     unread: tuple[str, ...] = ()  #: where they are, why nothing could be read from them, and what to do
     left_to_others: tuple[str, ...] = ()  #: partitions short of the end that other members of the group read on
@@ -53,7 +54,7 @@ class HandlerReport(msgspec.Struct, frozen=True, kw_only=True):
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a run did, from start to end, over all its handlers.
 
-    A row is counted once it is settled: handled, or durably dead-lettered. ``seconds`` is wall-clock time from
+    A row is counted once it is settled: handled, skipped, or durably dead-lettered. ``seconds`` is wall-clock time from
     the first poll of a source to the last settled row; of a run that was stopped, to when it had finished, or no longer
     waited for, what it had read.
     """
@@ -70,6 +71,9 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     dead_lettered: int = 0  #: rows that are in the dead letters, whoever put them there
     retried: int = 0  #: rows handed to a handler once more
     refused: int = 0  #: rows that the decoder refused
+    tombstones_skipped: int = (
+        0  #: rows with a null payload of handlers with tombstones="skip", which are not among those
+    )
     unread_bytes: int = 0  #: of files, behind damage, where nothing tells any more where a record begins
     crashes: int = 0  #: pool processes that died unasked while the run went
     recycled: int = 0  #: pool processes that made room for a fresh one, as their limits say

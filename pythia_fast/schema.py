@@ -134,7 +134,7 @@ class _StructColumns(ColumnTree):
 
     def payload(self) -> None:
         self.begin("payload", Kind.BYTES, False, -1, Bounds(), "payload")
-        self.structs.append(StructSpec((FieldSpec("payload", 0),)))
+        self.structs.append(StructSpec((FieldSpec("payload", 0, Fallback.BYTES),)))  # of a null payload: no bytes
 
     def row(self, source: Any) -> None:
         # msgspec's own checks come first: what it cannot decode has no columns either.

@@ -28,6 +28,7 @@ class Trial:
     retried: list[int]
     failed: dict[int, str]  #: index -> why a run would give the row up: what was returned for it cannot be sent on
     bad: tuple[BadPayload, ...]  #: refused by the decoder; the handler never saw them
+    skipped: list[int]  #: null payloads that tombstones="skip" passes over; nor did it see those
     batch: Batch[Any]  #: the batch that the handler got, still open
 
 
@@ -39,8 +40,8 @@ def try_out(handler: Handler, payloads: Iterable[bytes | None]) -> Trial:
     """
     given = list(options.items("App.test", "payloads", payloads, "a sequence of payloads: [payload] for one"))
     batch = Batch.of_payloads(given, handler.decoding)
-    bad = {payload.index for payload in batch.bad}
-    index_of = [index for index in range(len(given)) if index not in bad]
+    index_of = batch.positions["offset"].tolist()
+    seen = {*index_of, *(payload.index for payload in batch.bad)}
     call = handler.adapter.build()
     call.setup()
     try:
@@ -55,6 +56,7 @@ def try_out(handler: Handler, payloads: Iterable[bytes | None]) -> Trial:
         retried=[index_of[row] for row in batch.retried.tolist()],
         failed=failed,
         bad=batch.bad,
+        skipped=[index for index in range(len(given)) if index not in seen],
         batch=batch,
     )
 

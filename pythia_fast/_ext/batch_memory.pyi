@@ -7,6 +7,7 @@ from pythia_fast._ext.plan import Layout, Plan
 ROW_UNMARKED: int
 ROW_REJECTED: int
 ROW_RETRY: int
+NO_PAYLOAD: int
 
 class ColumnTooLargeError(ValueError): ...
 

@@ -1,7 +1,7 @@
 # Shared by every decoder: how a source thread, or a batch, reaches it.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
 
-from pythia_fast._ext.plan cimport pf_columns
+from pythia_fast._ext.plan cimport Plan, pf_columns, pf_plan
 
 cdef extern from "decoder.h" nogil:
     enum:
@@ -9,7 +9,6 @@ cdef extern from "decoder.h" nogil:
         PF_REFUSED
         PF_FULL
         PF_UNKNOWN
-        PF_REASON_NULL
     ctypedef struct pf_refusal:
         uint8_t reason
         uint8_t found
@@ -19,7 +18,8 @@ cdef extern from "decoder.h" nogil:
     ctypedef struct pf_decoder:
         int (*decode)(pf_decoder *self, pf_columns *batch, const uint8_t *payload, size_t size,
                       pf_refusal *why) noexcept nogil
-        uint8_t takes_null
+        const pf_plan *null_rows
 
 cdef class NativeDecoder:
     cdef pf_decoder *decoder
+    cdef Plan null_rows  # keeps the plan alive that `decoder` looks at

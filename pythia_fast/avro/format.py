@@ -53,7 +53,7 @@ class RegisteredAvroDecoding(Decoding):
 
     def native(self, wait: Callable[[RegistryError], None] | None = None) -> NativeDecoder:
         self._writers.wait = wait
-        return self.load()(self.plan)
+        return super().native()
 
     def _program(self, number: int) -> AvroProgram | None:
         found = self._writers.get(number)

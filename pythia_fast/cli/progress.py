@@ -203,6 +203,7 @@ def _figures(snapshot: Snapshot, rates: RateWindow) -> str:
 def _losses(snapshot: Snapshot) -> str:
     counts = {
         "refused": snapshot.refused,
+        "tombstones skipped": snapshot.tombstones_skipped,
         "rejected": snapshot.rejected,
         "dead-lettered": snapshot.dead_lettered,
         "retried": snapshot.retried,

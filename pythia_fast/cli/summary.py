@@ -31,6 +31,7 @@ _COUNTS = (
 )
 #: The same where there is a row only for a count above 0.
 _SELDOM = (
+    ("tombstones skipped", "tombstones", "tombstones_skipped"),
     ("bytes of damaged files, not read", "bytes not read", "unread_bytes"),
     ("pauses of the source", "pauses", "pauses"),
     ("transactions committed", "transactions", "transactions"),

@@ -120,6 +120,7 @@ def _means(handler: Handler) -> dict[str, str]:
     function = handler.function
     return {
         "decoder": handler.decoding.name,
+        "tombstones": handler.decoding.tombstones,
         "its function": str(getattr(function, "__qualname__", type(function).__qualname__)),
         "its parameter": handler.adapter.view,
         "ordering": handler.ordering,

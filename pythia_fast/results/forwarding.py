@@ -46,4 +46,4 @@ class HandOn:
 def verbatim() -> Decoding:
     """Every message is a row, null ones too, and has no value."""
     schema = describe(None)
-    return Decoding("verbatim", schema, Plan(schema))
+    return Decoding("verbatim", schema, Plan(schema), tombstones="rows")

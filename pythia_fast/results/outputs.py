@@ -32,7 +32,7 @@ import numpy as np
 from pythia_fast._ext import row_encoder as rows_c
 from pythia_fast._ext.message_records import BROKEN, encode_messages
 from pythia_fast._ext.row_encoder import RowEncoder, encode_payloads
-from pythia_fast.batch import MESSAGE, Batch, Spans
+from pythia_fast.batch import MESSAGE, Batch
 from pythia_fast.brokers.base import RECORD_HEADER_BYTES
 from pythia_fast.error_text import reason_of
 from pythia_fast.errors import OutputValueError, ResultError
@@ -42,6 +42,7 @@ from pythia_fast.results.output_columns import ColumnWriter, columns_in
 from pythia_fast.results.plain_values import OUT_OF_RANGE, plain
 from pythia_fast.results.raw_values import MOST_TYPES, RawValues, raw_writer
 from pythia_fast.selection import BoolArray
+from pythia_fast.spans import Spans
 
 if TYPE_CHECKING:
     from pythia_fast.registration import Handler

@@ -47,6 +47,7 @@ class Counts:
     batches: int = 0
     bytes: int = 0
     refused: int = 0
+    tombstones_skipped: int = 0
     rejected: int = 0
     failed: int = 0
     killed: int = 0  #: rows given up because they kill, which are among the failed
@@ -342,6 +343,7 @@ class Completion:
                 self._arena.resume(slot)
             return
         facts = self._arena.facts(slot)
+        skipped = self._slots.tombstones_skipped(slot, facts)
         counts = self.counts
         counts.batches += 1
         counts.rejected += facts.rejected
@@ -354,11 +356,14 @@ class Completion:
         else:
             done, size = self._release(slot, facts)
         unsent = self._rows_unsent(slot, facts, done)
-        self._flow.settled(slot, facts, done=done, parked=pending.parked, killed=pending.killed, unsent=unsent)
+        self._flow.settled(
+            slot, facts, done=done, parked=pending.parked, killed=pending.killed, unsent=unsent, skipped=skipped
+        )
         if done:
             counts.rows += done
             counts.bytes += size
-            counts.refused += facts.refused
+            counts.refused += facts.refused - skipped
+            counts.tombstones_skipped += skipped
             counts.last_settled = time.monotonic()
 
     def _release(self, slot: int, facts: SlotFacts) -> tuple[int, int]:

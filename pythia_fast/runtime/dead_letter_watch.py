@@ -56,13 +56,16 @@ class DeadLetterWatch:
         return self._probe_begun_s is not None or begun_s >= self._probe_from_s
 
     def settled(self, now_s: float, rows: int, given_up: int, begun_s: float, left: int = 0) -> None:
-        """Rows of a batch that was begun at ``begun_s`` are settled, so many of them given up; ``left`` others wait."""
+        """Rows of a batch that was begun at ``begun_s`` are settled, so many of them given up; ``left`` others wait.
+
+        A batch without any, of tombstones that were skipped, says nothing and is no probe.
+        """
         if self.gate.state == "open" and rows:
             self._count(now_s, rows, given_up)
             if self._rows >= self._limit.min_rows and self._given_up > self._limit.ratio * self._rows:
                 within = f"the last {self._rows:,} rows settled within {self._limit.window_s:g} s"
                 self.gate.close(now_s, self._beyond(self._given_up, self._rows, within))
-        elif self.gate.state == "probing" and begun_s >= self._probe_from_s:
+        elif self.gate.state == "probing" and begun_s >= self._probe_from_s and (rows or left):
             self._weigh(now_s, rows, given_up, begun_s, left)
 
     def _weigh(self, now_s: float, rows: int, given_up: int, begun_s: float, left: int) -> None:

@@ -92,11 +92,22 @@ class FlowControl:
         """Tell the pool processes."""
         self._arena.set_circuit(circuit.word, circuit.failed_probes)
 
-    def settled(self, slot: int, facts: SlotFacts, *, done: int, parked: bool, killed: int, unsent: int = 0) -> None:
+    def settled(
+        self,
+        slot: int,
+        facts: SlotFacts,
+        *,
+        done: int,
+        parked: bool,
+        killed: int,
+        unsent: int = 0,
+        skipped: int = 0,
+    ) -> None:
         """A round of a batch is durable; unless it is ``parked``, so is the batch.
 
         ``done``: messages that are settled; 0 of a parked batch that waits whole. ``killed``: rows that killed.
-        ``unsent``: rows whose results the sink refused for good.
+        ``unsent``: rows whose results the sink refused for good. ``skipped``: of the refused messages those that are
+        skipped tombstones, of which nobody learns how rows fare.
         """
         if self._deaths.state == "probing":
             # Of a parked batch most rows may only wait; one that waits whole, with transactions, has written something.
@@ -110,13 +121,14 @@ class FlowControl:
             return
         given_up = facts.failed + unsent + (facts.rejected if self._limit.count_rejected else 0)
         if done:
-            given_up += facts.refused + self._given_up.pop(slot, 0)
+            given_up += facts.refused - skipped + self._given_up.pop(slot, 0)
         elif given_up:
             self._given_up[slot] = self._given_up.get(slot, 0) + given_up
             given_up = 0
-        left = facts.rows + facts.refused - done
+        tried = max(done - skipped, 0)
+        left = facts.rows + facts.refused - skipped - tried
         before = self._watch.gate.state
-        self._watch.settled(_now_s(), done, given_up, _begun_s(facts), left)
+        self._watch.settled(_now_s(), tried, given_up, _begun_s(facts), left)
         self._changed(self._watch.gate, before, f"a batch of at most {PROBE_ROWS} rows is tried")
 
     def gave_up(self, reason: str) -> None:

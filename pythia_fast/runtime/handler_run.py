@@ -356,6 +356,7 @@ class HandlerRun:
             dead_lettered=counts.dead_lettered,
             retried=counts.retried,
             refused=counts.refused,
+            tombstones_skipped=counts.tombstones_skipped,
             unread_bytes=sum(part.bytes for part in unread),
             unread=tuple(part.line for part in unread),
             left_to_others=tuple(self._reader.left_to_others()) if self._reader is not None else (),

@@ -16,12 +16,21 @@ from pythia_fast.brokers.framing import FramedRecord, iterate_records
 from pythia_fast.pool.notes import Notes, read_notes
 from pythia_fast.refusal import Reason, large_row_text, oversize_text, refusal_text
 from pythia_fast.runtime.dead_letter_form import DeadLetter
+from pythia_fast.selection import BoolArray
 
 if TYPE_CHECKING:
     from pythia_fast._ext.ring import Arena, SlotFacts
     from pythia_fast.pool.obituary import Obituary
     from pythia_fast.registration import Handler
 
+
+#: pf_refused of ext/arena_layout.h
+REFUSED = np.dtype(
+    [
+        ("reason", "<u1"), ("found", "<u1"), ("reserved", "<u2"), ("column", "<i4"), ("at", "<u8"),
+        ("message", "<u4"), ("more", "<u4"),
+    ]
+)  # fmt: skip
 
 #: Said of what is refused in a batch that a process died with.
 OVERWRITTEN = (
@@ -100,9 +109,26 @@ class SlotReader:
         if not facts.refused:
             return
         table = self._messages(slot, self._at["messages"])
-        for index, *_ in self._arena.refusals(slot):
-            if table[index]["payload_at"] == SPOOLED:
-                self._spooled(slot, index).unlink(missing_ok=True)
+        indices = self._refusals(slot, facts)["message"]
+        for index in indices[table["payload_at"][indices] == SPOOLED].tolist():
+            self._spooled(slot, index).unlink(missing_ok=True)
+
+    def tombstones_skipped(self, slot: int, facts: SlotFacts) -> int:
+        """How many of the refused messages are no dead letters, but tombstones that are skipped."""
+        return int(self._are_skipped(slot, facts).sum()) if facts.refused else 0
+
+    def _are_skipped(self, slot: int, facts: SlotFacts) -> BoolArray:
+        """bool[refused messages]; one whose key and headers are too large is a tombstone, too."""
+        refusals = self._refusals(slot, facts)
+        if self._handler.decoding.tombstones != "skip":
+            return np.zeros(len(refusals), np.bool_)
+        sizes = self._messages(slot, self._at["messages"])["payload_size"][refusals["message"]]
+        too_large = (refusals["reason"] == Reason.TOO_LARGE) & (sizes == NO_PAYLOAD)
+        skipped: BoolArray = too_large | (refusals["reason"] == Reason.NULL)
+        return skipped
+
+    def _refusals(self, slot: int, facts: SlotFacts) -> npt.NDArray[Any]:
+        return np.frombuffer(self._arena.view(slot, self._at["refusals"], facts.refused * REFUSED.itemsize), REFUSED)
 
     def discard_all_spooled(self, slot: int, messages: int) -> None:
         """The same of a batch that comes to nothing, and may not have been decoded. ``messages``: it has so many."""
@@ -113,8 +139,10 @@ class SlotReader:
     def _refused(self, slot: int, facts: SlotFacts) -> list[DeadLetter]:
         table = self._messages(slot, self._at["messages"])
         doubt = OVERWRITTEN if facts.crashes else ""
+        given_up = self._refusals(slot, facts)[~self._are_skipped(slot, facts)]
         return [
-            self._refused_letter(slot, table[index], index, why, doubt) for index, *why in self._arena.refusals(slot)
+            self._refused_letter(slot, table[index], index, (reason, found, column, at), doubt)
+            for reason, found, _, column, at, index, _ in given_up.tolist()
         ]
 
     def _refused_letter(self, slot: int, message: Any, index: int, why: Sequence[int], doubt: str) -> DeadLetter:

@@ -40,7 +40,18 @@ MAX_ABORTS_IN_A_ROW = 5  #: for a reason that is ours: the next attempt would no
 ABORT_WAIT_S = 10.0  #: longest time that a rebalance waits for an abort
 
 #: Of Counts: those that count rows, which count for nothing when their transaction is aborted.
-_ROW_COUNTS = ("rows", "batches", "bytes", "refused", "rejected", "failed", "killed", "retried", "dead_lettered")
+_ROW_COUNTS = (
+    "rows",
+    "batches",
+    "bytes",
+    "refused",
+    "tombstones_skipped",
+    "rejected",
+    "failed",
+    "killed",
+    "retried",
+    "dead_lettered",
+)
 
 
 class TransactionalCompletion(Completion):

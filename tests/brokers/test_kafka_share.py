@@ -84,6 +84,19 @@ def test_keys_headers_nulls_and_positions_arrive(kafka: KafkaBroker, new_topic: 
     wait_for(lambda: share_lag(kafka.port, group) == {(topic, 0): 0}, "all are accepted")
 
 
+@pytest.mark.parametrize("tombstones", ["skip", "rows"])
+def test_tombstones_are_acknowledged(kafka: KafkaBroker, new_topic: NewTopic, tmp_path: Path, tombstones: str) -> None:
+    topic, group = new_topic(1), new_group()
+    configure(kafka.bootstrap_servers, group, auto_offset_reset="earliest")
+    send(kafka.bootstrap_servers, topic, [None] * 300 + [b"a"] + [None] * 300)
+    app, sink = echo_app(consumer(kafka, topic, group), tombstones=tombstones)
+    report = app.run(workers=1, until="end", state_dir=tmp_path)
+    skipped = 600 if tombstones == "skip" else 0
+    assert sorted(sink.payloads) == [b""] * (600 - skipped) + [b"a"]
+    assert (report.rows, report.tombstones_skipped, report.dead_lettered) == (601, skipped, 0)
+    wait_for(lambda: share_lag(kafka.port, group) == {(topic, 0): 0}, "all are accepted")
+
+
 def counts(batch: Batch[Any]) -> list[bytes]:
     return [b"%d" % count for count in batch.delivery_counts]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pythia_fast import App, Batch, MemoryProducer, RedisStreamsConsumer
 from tests.support.redis_server import RedisServerProcess
 from tests.support.runtime_process import RuntimeProcess
 
@@ -123,3 +124,26 @@ def test_what_a_killed_runtime_had_is_handled_by_another(redis: RedisServerProce
     seen = rows(redis, stream)
     assert len(seen) <= 20_000 + left, "only what was in hand is handled twice"
     assert 1 in {row["deliveries"] for row in seen}
+
+
+@pytest.mark.parametrize("tombstones", ["skip", "rows"])
+def test_entries_without_a_payload_are_acknowledged(redis: RedisServerProcess, tmp_path: Path, tombstones: Any) -> None:
+    stream = f"stream-{tombstones}"
+    with redis.client() as client:
+        for number in range(60):
+            client.xadd(stream, {"data": b"%d" % number} if number % 3 else {"key": b"%d" % number, "op": "del"})
+    app, sink, dead = App("copy"), MemoryProducer(), MemoryProducer()
+    source = RedisStreamsConsumer(stream, url=redis.url)
+
+    @app.batch_handler(source=source, sink=sink, dead_letter=dead, decoder="raw", tombstones=tombstones)
+    def copy(batch: Batch[bytes]) -> list[bytes]:
+        values = zip(batch.tombstones, batch.headers, batch["payload"], strict=True)
+        return [b"deleted %b" % (fields["key"] or b"") if deleted else value for deleted, fields, value in values]
+
+    report = app.run(workers=1, until="end", state_dir=tmp_path)
+    skipped = 20 if tombstones == "skip" else 0
+    assert (report.rows, report.tombstones_skipped, dead.records) == (60, skipped, [])
+    kept = [b"%d" % number for number in range(60) if number % 3]
+    deleted = [b"deleted %d" % number for number in range(0, 60, 3)]
+    assert sorted(sink.payloads) == sorted(kept + ([] if skipped else deleted))
+    assert pending(redis, stream) == 0

@@ -26,11 +26,17 @@ class Order(msgspec.Struct):
     items: list[Item] = []
 
 
+class Kept(msgspec.Struct):
+    number: int | None
+    name: str = "?" * 100
+
+
 class Bench:
     """An intake over messages in memory, and the pool process' side of its arena."""
 
-    def __init__(self, tmp_path, messages, *, capacity=8, credit=2, workers=1, slots=8, raw_bytes=4096):
-        self.decoding = choose_decoder(Order, "json")
+    def __init__(self, tmp_path, messages, *, capacity=8, credit=2, workers=1, slots=8, raw_bytes=4096, nulls_of=None):
+        tombstones = "dead_letter" if nulls_of is None else "rows"
+        self.decoding = choose_decoder(nulls_of or Order, "json", tombstones)
         self.decoder = self.decoding.native()
         self.arena = Arena(
             self.decoding.plan,
@@ -198,3 +204,36 @@ def test_decoding_needs_nothing_of_an_earlier_batch(bench):
             one.arena.release(done)
     thread.join(10)
     assert (rows, refused) == ([8, 0, 4], [0, 8, 0])
+
+
+@pytest.mark.parametrize("count", [2, 100], ids=["decoded by the intake", "decoded by the pool"])
+def test_null_payloads_are_rows_among_others(bench, count):
+    messages = [MemoryMessage(None if i % 2 == 0 else order(i), key=b"k%d" % i) for i in range(count)]
+    one = bench(messages, capacity=100, raw_bytes=1 << 14, nulls_of=Kept)
+    one.publish()
+    slot = one.arena.take(0, 0.0)
+    assert one.intake.decoded == (count == 2)
+    assert one.arena.decode(slot, one.decoder)
+    batch = one.batch(slot)
+    assert batch.tombstones.tolist() == [i % 2 == 0 for i in range(count)]
+    assert batch["number"].tolist() == [0 if i % 2 == 0 else i for i in range(count)]
+    assert batch.valid("number").tolist() == [i % 2 == 1 for i in range(count)]
+    assert batch["name"].tolist() == ["?" * 100 if i % 2 == 0 else f"n{i}" for i in range(count)]
+    assert list(batch.keys) == [b"k%d" % i for i in range(count)]
+    assert one.arena.refusals(slot) == []
+
+
+def test_null_payloads_whose_defaults_find_no_room_together_are_rows_all_the_same(bench):
+    one = bench([None] * 8, raw_bytes=300, nulls_of=Kept)
+    one.publish()
+    slot = one.arena.take(0, 0.0)
+    assert not one.arena.decode(slot, one.decoder)
+    assert (one.arena.rows(slot), one.arena.refusals(slot)) == (8, [])
+
+
+def test_a_null_payload_whose_defaults_find_no_room_alone_is_refused(bench):
+    one = bench([None, order(1)], raw_bytes=60, nulls_of=Kept)
+    one.publish()
+    slot = one.arena.take(0, 0.0)
+    one.arena.decode(slot, one.decoder)
+    assert [refusal[:2] for refusal in one.arena.refusals(slot)] == [(0, Reason.ROW_TOO_LARGE)]

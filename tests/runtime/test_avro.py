@@ -94,6 +94,27 @@ def test_a_handler_is_tried_out_without_a_run(registry):
     assert [bad.index for bad in trial.bad] == [4]
 
 
+class Deleted(msgspec.Struct):
+    order_id: int | None
+    price: float = 1.5
+
+
+@pytest.mark.parametrize("tombstones", ["skip", "rows"])
+def test_null_payloads_among_them_are_passed_over_or_rows(tmp_path, registry, tombstones):
+    def handler(batch):
+        assert [row.order_id is None for row in batch.rows()] == batch.tombstones.tolist()
+        assert batch.valid("order_id").tolist() == (~batch.tombstones).tolist()
+        return [b"%d %g" % pair for pair in zip(batch["order_id"], batch["price"], strict=True)]
+
+    sent = [payload for order in orders(100) for payload in (None, order)]
+    options = {"schema": Deleted, "decoder": Avro(registry=registry.url), "tombstones": tombstones}
+    report, sink, dead, source = memory_run.run(tmp_path, handler, sent, **options)
+    nulls = [b"0 1.5"] * (100 if tombstones == "rows" else 0)
+    assert sorted(sink.payloads) == sorted(nulls + [b"%d %g" % (n, n / 2 if n % 2 else 1.5) for n in range(100)])
+    assert (report.rows, report.tombstones_skipped) == (200, 0 if nulls else 100)
+    assert (dead.records, source.committed) == ([], {0: 200})
+
+
 def test_rows_of_two_schemas_in_one_batch_outlive_deaths_retries_and_recycling(tmp_path, registry):
     def handler(batch):
         if batch["order_id"].tolist().count(77) and len(batch) > 1:

@@ -128,6 +128,14 @@ def test_rows_of_the_probe_wait_with_no_others():
     assert not watch.keeps_apart(2.05)
 
 
+def test_a_batch_that_has_no_row_is_no_probe():
+    watch = probing()
+    watch.settled(2.1, 0, 0, 2.05)
+    assert watch.gate.state == "probing"
+    watch.settled(2.2, 10, 10, 2.06)
+    assert watch.gate.state == "closed"
+
+
 def test_a_batch_beside_the_probe_decides_nothing_until_that_is_forgotten():
     watch = probing()
     watch.settled(2.1, 0, 0, 2.05, left=10)

@@ -63,18 +63,21 @@ class Runtime:
         slot: int = 0,
         killed: int = 0,
         output_records: int = 0,
+        refused: int = 0,
+        skipped: int = 0,
     ):
         """A round of a batch is durable; without ``done`` its last one."""
         facts = SimpleNamespace(
             rows=rows,
-            refused=0,
+            refused=refused,
             failed=failed,
             rejected=0,
             output_records=output_records,
             opened_ns=int((self.now_s if opened_s is None else opened_s) * SECOND_NS),
         )
         parked = done is not None
-        self.flow.settled(slot, facts, done=rows if done is None else done, parked=parked, killed=killed)
+        done = rows + refused if done is None else done
+        self.flow.settled(slot, facts, done=done, parked=parked, killed=killed, skipped=skipped)
         return facts
 
     def turn(self, after_s: float = 0.0) -> None:
@@ -100,6 +103,35 @@ def test_a_pause_tells_the_reason_of_the_row_that_was_given_up_last(monkeypatch)
     runtime.flow.gave_up("ValueError: " + "x" * 1000 + "\nand a second line")
     runtime.settle(rows=10, failed=10)
     assert f"; the last one: ValueError: {'x' * 188}...; a batch" in runtime.lines[-1]
+
+
+def test_tombstones_that_are_skipped_count_for_nothing(monkeypatch):
+    runtime = Runtime(monkeypatch, dead_letter_limit=DeadLetterLimit(ratio=0.5, min_rows=10))
+    runtime.settle(rows=0, failed=0, refused=1000, skipped=1000)
+    runtime.settle(rows=4, failed=4, refused=1000, skipped=1000)
+    assert runtime.flow.state == "open"
+    runtime.settle(rows=6, failed=0, refused=1002, skipped=1000)  # 6 of 12
+    assert runtime.flow.state == "open"
+    runtime.settle(rows=0, failed=0, refused=101, skipped=100)
+    assert runtime.flow.state == "paused"
+
+
+def test_a_probe_of_nothing_but_skipped_tombstones_is_followed_by_another(paused):
+    paused.settle(rows=0, failed=0, refused=PROBE_ROWS, skipped=PROBE_ROWS)
+    assert paused.flow.state == "probing"
+    told = len(paused.gates)
+    paused.turn()
+    assert paused.gates[told:] == [PROBE_ROWS]
+    paused.settle(rows=2, failed=0, refused=62, skipped=62)
+    assert paused.flow.state == "open"
+
+
+def test_rows_that_wait_beside_skipped_tombstones_are_waited_for(paused):
+    opened_s = paused.now_s
+    paused.settle(rows=4, failed=0, refused=60, skipped=60, done=0, opened_s=opened_s)  # it waits whole
+    assert paused.flow.state == "probing"
+    paused.settle(rows=4, failed=3, refused=60, skipped=60, opened_s=opened_s)
+    assert paused.flow.state == "paused"
 
 
 def test_the_rounds_of_a_probe_count_together(paused):

@@ -94,6 +94,7 @@ def same(batch: Batch):
         ({"function": frame}, "its parameter was batch, is polars"),
         ({"function": rows}, "its parameter was batch, is rows"),
         ({"decoder": "msgpack"}, "decoder was json, is msgpack"),
+        ({"tombstones": "skip"}, "tombstones was dead_letter, is skip"),
         ({"ordering": "partition"}, "ordering was unordered, is partition"),
         ({"on_error": "stop"}, "on_error was isolate, is stop"),
     ],

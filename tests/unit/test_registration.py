@@ -51,6 +51,8 @@ def test_defaults():
         ({"bach_size": 3}, UnknownOptionError, "did you mean 'batch_size'"),
         ({"ordering": "keys"}, ConfigError, "did you mean 'key'"),
         ({"on_error": "ignore"}, ConfigError, "there are: dead_letter, isolate, stop"),
+        ({"tombstones": "row"}, ConfigError, "did you mean 'rows'"),
+        ({"tombstones": True}, ConfigError, "tombstones=True"),
         ({"output_rows": "sane"}, ConfigError, "did you mean 'same'"),
         ({"output_rows": "fewer"}, ConfigError, "there are: any, same"),
         ({"output_row": "any"}, UnknownOptionError, "did you mean 'output_rows'"),

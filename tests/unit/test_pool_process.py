@@ -12,6 +12,7 @@ from pythia_fast import App, Batch, CircuitBreaker, KafkaConsumer, KafkaProducer
 from pythia_fast._ext.intake import END, Intake
 from pythia_fast._ext.ring import Arena
 from pythia_fast.brokers.memory import MemoryConsumer
+from pythia_fast.pool import process
 from pythia_fast.pool.process import serve
 from pythia_fast.registration import Handler
 
@@ -55,6 +56,12 @@ class Queue:
         self.arena.stop_worker(0)
         assert serve(self.handler, self.arena, 0, lambda why: None) == ""
         return list(self.arena.collect())
+
+
+@pytest.fixture(autouse=True)
+def _signals_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``serve`` is called in the tests' own process, which a signal is to end, and whose forks go on as they were."""
+    monkeypatch.setattr(process, "outlive_signals", lambda: None)
 
 
 @pytest.fixture

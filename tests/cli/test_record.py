@@ -190,5 +190,7 @@ def test_dead_letters_as_messages_are_replayed(project: Path) -> None:
     assert again.returncode == ExitCode.DONE, again.stderr
     assert [(r.payload, r.key) for r in records_in(project / "again.rec")] == [(None, b"gone")]
     listed = run(project, "dlq", "list", "--app", "shop:app", "--handler", "score")
-    assert listed.returncode == ExitCode.USAGE
-    assert "send them again with replay" in listed.stderr
+    assert listed.returncode == ExitCode.DONE, listed.stderr
+    assert "the payload is null" in listed.stdout
+    shown = run(project, "dlq", "show", "--app", "shop:app", "--handler", "score", "--json")
+    assert json.loads(shown.stdout)["offset"] == 1

@@ -52,6 +52,7 @@ class Broker:
 
     acknowledges_rows = False
     commit_interval_s = 0.0
+    commit_failed = False
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream

@@ -38,6 +38,7 @@ HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.
 
 # module -> further C sources. The module's own source is ext/<module>.pyx.
 MODULES: dict[str, list[str]] = {
+    "held_buffer": [],
     "arena_memory": [],
     "ring": [],
     "journal": [],

@@ -18,6 +18,7 @@ from amqp_wire cimport (
     pf_amqp_stream_unsent,
 )
 from pythia_fast._ext.amqp_stream cimport AmqpStream
+from pythia_fast._ext.held_buffer cimport HeldBuffer
 
 cdef extern from "poll.h" nogil:
     enum:
@@ -106,13 +107,12 @@ cdef class AmqpPublisherNative:
             free(self.box)
 
     def add(self, records, uint32_t count, uint64_t ticket):
-        cdef const uint8_t[::1] view = records if len(records) else b"\0"
-        cdef size_t size = <size_t>len(records)
-        if not pf_amqp_outbox_check(&view[0], size, count):
+        cdef HeldBuffer held = HeldBuffer(records)
+        if not pf_amqp_outbox_check(held.bytes, held.size, count):
             raise ValueError(f"the buffer of ticket {ticket} does not hold {count} whole records")
-        if pf_amqp_outbox_add(self.box, &view[0], size, count, ticket):
+        if pf_amqp_outbox_add(self.box, held.bytes, held.size, count, ticket):
             raise MemoryError
-        self._records[ticket] = view
+        self._records[ticket] = held
 
     def begin(self, uint16_t channel, uint32_t frame_max):
         pf_amqp_outbox_begin(self.box, channel)

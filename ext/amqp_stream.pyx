@@ -4,8 +4,9 @@
 import os
 import ssl
 
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t
+from cpython.memoryview cimport PyMemoryView_FromMemory
 
 from amqp_wire cimport (
     PF_AMQP_IN_BYTES,
@@ -81,8 +82,9 @@ cdef class AmqpStream:
         cdef size_t room
         try:
             while pf_amqp_stream_unsent(self.stream):
-                sent = tls_socket.send(<uint8_t[:pf_amqp_stream_unsent(self.stream)]>(
-                    self.stream.out.bytes + self.stream.out_at))
+                sent = tls_socket.send(PyMemoryView_FromMemory(
+                    <char *>self.stream.out.bytes + self.stream.out_at,
+                    <Py_ssize_t>pf_amqp_stream_unsent(self.stream), PyBUF_READ))
                 pf_amqp_stream_went(self.stream, <size_t>sent)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
@@ -98,7 +100,8 @@ cdef class AmqpStream:
                 if room == 0:
                     self.stream.tls_more = 1
                     return
-                got = tls_socket.recv_into(<uint8_t[:room]>(self.stream.in_ + self.stream.in_size))
+                got = tls_socket.recv_into(PyMemoryView_FromMemory(
+                    <char *>self.stream.in_ + self.stream.in_size, <Py_ssize_t>room, PyBUF_WRITE))
                 if got == 0:
                     self.stream.ended = 1
                     return

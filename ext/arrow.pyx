@@ -18,6 +18,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from pythia_fast._ext.batch_memory cimport BatchMemory, Region
+from pythia_fast._ext.held_buffer cimport HeldBuffer
 from pythia_fast._ext.plan cimport pf_column
 
 cdef extern from "Python.h":
@@ -218,9 +219,11 @@ cdef int _column_array(ArrowArray *target, BatchMemory memory, schema, spec) exc
     return 0
 
 
-cdef void *_packed(const uint8_t[::1] values) except NULL:
+cdef void *_packed(source) except NULL:
     """Bools of a byte each, 0 or 1, as bits, least significant first."""
-    cdef uint64_t n = <uint64_t>values.shape[0]
+    cdef HeldBuffer held = HeldBuffer(source)
+    cdef const uint8_t *values = held.bytes
+    cdef uint64_t n = <uint64_t>held.size
     cdef uint8_t *bits = <uint8_t *>calloc(1, n // 8 + 1)
     cdef uint64_t i, eight
     if bits == NULL:

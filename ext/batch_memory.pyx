@@ -35,6 +35,7 @@ from pythia_fast._ext.decoder cimport (
     pf_decoder,
     pf_refusal,
 )
+from pythia_fast._ext.held_buffer cimport HeldBuffer
 from pythia_fast._ext.plan cimport Layout, Plan, pf_column, pf_columns, pf_columns_reset
 
 from pythia_fast.errors import BATCH_IS_OVER, HandlerError
@@ -350,8 +351,7 @@ def decode_private(Plan plan not None, NativeDecoder decoder not None, list payl
         text_bytes = min(text_bytes * 2, <uint64_t>INT32_MAX)
 
 
-def decode_rows(BatchMemory whole not None, NativeDecoder decoder not None, const uint32_t[::1] rows not None,
-                uint32_t attempts):
+def decode_rows(BatchMemory whole not None, NativeDecoder decoder not None, rows, uint32_t attempts):
     """Some rows of a batch once more, in memory of their own, with their keys, headers and positions.
 
     ``attempts``: how often they have been given to a handler before. Raises IndexError for a row that the
@@ -361,13 +361,15 @@ def decode_rows(BatchMemory whole not None, NativeDecoder decoder not None, cons
     cdef const char *raw = <const char *>(whole.base + whole.raw_at)
     cdef pf_message *source
     cdef pf_message *target
-    cdef Py_ssize_t i
+    cdef HeldBuffer held = HeldBuffer(rows, sizeof(uint32_t))
+    cdef const uint32_t *chosen = <const uint32_t *>held.bytes
+    cdef size_t i
     cdef BatchMemory part
     payloads, keys, headers, timestamps = [], [], [], []
-    for i in range(rows.shape[0]):
-        if rows[i] >= whole.rows:
-            raise IndexError(f"row {rows[i]} of {whole.rows}")
-        source = table + rows[i]
+    for i in range(held.items):
+        if chosen[i] >= whole.rows:
+            raise IndexError(f"row {chosen[i]} of {whole.rows}")
+        source = table + chosen[i]
         null = source.payload_size == PF_NO_PAYLOAD
         payloads.append(None if null else raw[source.payload_at:source.payload_at + source.payload_size])
         keys.append(None if source.key_size < 0 else raw[source.key_at:source.key_at + <uint32_t>source.key_size])
@@ -377,12 +379,12 @@ def decode_rows(BatchMemory whole not None, NativeDecoder decoder not None, cons
     part, refusals = decode_private(whole.layout.plan, decoder, payloads, keys, headers, timestamps)
     if refusals:
         raise RuntimeError(f"a payload that was a row is refused when it is decoded again: {refusals[0]}")
-    for i in range(rows.shape[0]):
+    for i in range(held.items):
         target = <pf_message *>(part.base + part.messages_at) + i
-        target.offset = (table + rows[i]).offset
-        target.partition = (table + rows[i]).partition
+        target.offset = (table + chosen[i]).offset
+        target.partition = (table + chosen[i]).partition
         target.attempts = pf_count16(attempts)
-        target.deliveries = (table + rows[i]).deliveries
+        target.deliveries = (table + chosen[i]).deliveries
     return part
 
 

@@ -1,8 +1,11 @@
 # cython: language_level=3
 """What a file sink writes, and where a file cut off by a kill ends well. The loops are C, in file_lines.h."""
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+
+from pythia_fast._ext.held_buffer cimport HeldBuffer
 
 
 cdef extern from "file_lines.h" nogil:
@@ -42,11 +45,12 @@ REASONS = {
 FORMS = {"ndjson": PF_WRITE_LINES, "msgpack-frames": PF_WRITE_FRAMES, "records": PF_WRITE_RECORDS}
 
 
-def payload_bytes(const uint8_t[::1] records, uint32_t count, str form not None):
+def payload_bytes(records, uint32_t count, str form not None):
     cdef int native_form = FORMS[form]
-    cdef size_t size = <size_t>records.shape[0]
+    cdef HeldBuffer held = HeldBuffer(records)
+    cdef size_t size = held.size
     cdef bytearray written = bytearray(size + (4 * <size_t>count if native_form == PF_WRITE_RECORDS else 0))
-    cdef uint8_t[::1] into = written
+    cdef uint8_t *into = <uint8_t *>PyByteArray_AS_STRING(written)
     cdef pf_written result
     cdef uint32_t i
     cdef int failed
@@ -59,24 +63,22 @@ def payload_bytes(const uint8_t[::1] records, uint32_t count, str form not None)
         raise MemoryError
     try:
         with nogil:
-            failed = pf_write_payloads(&records[0], size, native_form, &into[0], count, unwritable, &result)
+            failed = pf_write_payloads(held.bytes, size, native_form, into, count, unwritable, &result)
         if failed or result.records != count:
             raise ValueError(f"{size} bytes are not the {count} framed records that were announced")
         refused = [(unwritable[i].index, REASONS[unwritable[i].reason]) for i in range(result.unwritable)]
     finally:
         free(unwritable)
-        into = None
     del written[result.bytes:]
     return written, refused
 
 
-def whole_frames(const uint8_t[::1] content):
-    cdef uint64_t size = <uint64_t>content.shape[0]
+def whole_frames(content):
+    cdef HeldBuffer held = HeldBuffer(content)
+    cdef uint64_t size = <uint64_t>held.size
     cdef uint64_t at = 0
     cdef uint64_t frame
-    if size == 0:
-        return 0
-    cdef const uint8_t *start = &content[0]
+    cdef const uint8_t *start = held.bytes
     with nogil:
         while size - at >= 4:
             frame = 4 + <uint64_t>pf_read_u32(start + at)

@@ -3,7 +3,6 @@
 
 import os
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINVAL
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport strdup
@@ -21,6 +20,7 @@ from rdkafka_api cimport (
     rd_kafka_topic_t,
 )
 
+from pythia_fast._ext.held_buffer cimport HeldBuffer
 from pythia_fast._ext.kafka_client cimport broker_answers, broker_seen, fatal_error, partition_count, partition_list
 from pythia_fast._ext.librdkafka cimport configuration, notes_of, rdkafka
 
@@ -102,18 +102,6 @@ cdef extern from "kafka_topic_limits.h" nogil:
         pf_topic_limits *limits)
 
 
-cdef class _Held:
-    """A buffer that librdkafka may still point into."""
-
-    cdef Py_buffer view
-
-    def __cinit__(self, records):
-        PyObject_GetBuffer(records, &self.view, PyBUF_SIMPLE)
-
-    def __dealloc__(self):
-        PyBuffer_Release(&self.view)
-
-
 cdef tuple _run(pf_kafka_places *places, pf_offset_run *run):
     name = places.topics[run.topic].name.decode("utf-8", "surrogateescape")
     return name, run.partition, run.source_first, run.target_first, run.source_last
@@ -130,7 +118,7 @@ cdef class KafkaPublisherNative:
 
     cdef pf_kafka_outbox _state
     cdef const pf_rdkafka *_api
-    cdef dict _held
+    cdef dict _held  # ticket -> the memory that librdkafka may still point into
     cdef tuple _topics
     cdef bint _open
     cdef int _pid
@@ -204,11 +192,11 @@ cdef class KafkaPublisherNative:
             raise IndexError(f"there is no topic {topic}")
         if ticket in self._held:
             raise ValueError(f"ticket {ticket} is on its way already")
-        cdef _Held held = _Held(records)
+        cdef HeldBuffer held = HeldBuffer(records)
         cdef int error = pf_tickets_add(
-            &self._state.tickets, <const uint8_t *>held.view.buf, <uint64_t>held.view.len, count, ticket, topic)
+            &self._state.tickets, held.bytes, <uint64_t>held.size, count, ticket, topic)
         if error == EINVAL:
-            raise ValueError(f"the {held.view.len} bytes of ticket {ticket} are not {count} framed records")
+            raise ValueError(f"the {held.size} bytes of ticket {ticket} are not {count} framed records")
         if error != 0:
             raise MemoryError
         self._held[ticket] = held

@@ -41,6 +41,7 @@ from rdkafka_api cimport (
     rd_kafka_topic_partition_list_t,
 )
 
+from pythia_fast._ext.held_buffer cimport HeldBuffer
 from pythia_fast._ext.kafka_client cimport (
     broker_answers,
     broker_seen,
@@ -69,11 +70,12 @@ cdef enum:
     FORGOTTEN_LEAVE_MS = 1000  # for a reader that nobody has closed
 
 
-def surely_has_no_headers(const uint8_t[::1] record not None, size_t at, size_t size):
+def surely_has_no_headers(record, size_t at, size_t size):
     """For tests: what is told of the value of ``size`` bytes at ``at`` of a record, without asking librdkafka."""
-    if size > 0 and (at + size > <size_t>record.shape[0] or at == 0):
+    cdef HeldBuffer held = HeldBuffer(record)
+    if size > 0 and (at + size > held.size or at == 0):
         raise ValueError("the value does not lie within the record")
-    return pf_kafka_surely_has_no_headers(&record[0] + at, size) != 0
+    return pf_kafka_surely_has_no_headers(held.bytes + at, size) != 0
 
 
 cdef int is_hurried(void *asked) noexcept with gil:

@@ -7,6 +7,8 @@ from libc.stdlib cimport calloc, free
 
 from arena_layout cimport pf_message
 
+from pythia_fast._ext.held_buffer cimport HeldBuffer
+
 
 cdef extern from "message_records.h" nogil:
     enum:
@@ -42,20 +44,19 @@ def encode_messages(messages, raw, list places, uint32_t what, region, uint64_t 
     ``messages``: the batch's table; ``raw``: its raw region. ``places``: (partition index, topic in bytes, partition
     number) of every partition that the batch has messages of. ``what``: WITH_PLACE and the like, added up.
     """
-    cdef const uint8_t[::1] table = messages
-    cdef const uint8_t[::1] bytes_of = raw if len(raw) else b"\0"
-    cdef uint64_t raw_bytes = <uint64_t>len(raw)
-    cdef uint8_t[::1] target = region
+    cdef HeldBuffer table = HeldBuffer(messages)
+    cdef HeldBuffer bytes_of = HeldBuffer(raw)
+    cdef HeldBuffer target = HeldBuffer(region, writable=True)
     cdef uint64_t row = start, used = 0
     cdef Py_ssize_t i, n = len(places)
     cdef pf_message_place *native
     cdef bytes topic
     cdef int code
-    if end < start or end * sizeof(pf_message) > <uint64_t>table.shape[0]:
-        raise ValueError(f"{table.shape[0]} bytes are no table of {end} messages")
+    if end < start or end * sizeof(pf_message) > <uint64_t>table.size:
+        raise ValueError(f"{table.size} bytes are no table of {end} messages")
     if start == end:
         return DONE, end, 0
-    if target.shape[0] == 0:
+    if target.size == 0:
         return FULL, start, 0
     native = <pf_message_place *>calloc(<size_t>n + 1, sizeof(pf_message_place))
     if native == NULL:
@@ -69,8 +70,8 @@ def encode_messages(messages, raw, list places, uint32_t what, region, uint64_t 
             native[i].topic_size = <uint32_t>PyBytes_GET_SIZE(topic)
         with nogil:
             code = pf_encode_messages(
-                <const pf_message *>&table[0], &bytes_of[0], raw_bytes, native, <uint32_t>n, what, &row, end,
-                &target[0], <uint64_t>target.shape[0], &used)
+                <const pf_message *>table.bytes, bytes_of.bytes, <uint64_t>bytes_of.size, native, <uint32_t>n, what,
+                &row, end, target.bytes, <uint64_t>target.size, &used)
     finally:
         free(native)
     return code, row, used

@@ -10,6 +10,7 @@ from libc.string cimport memset
 
 from pythia_fast._ext.batch_memory cimport BatchMemory, OwnedMemory
 from pythia_fast._ext.decoder cimport PF_DECODED, PF_FULL, PF_REFUSED, PF_UNKNOWN, NativeDecoder, pf_decoder, pf_refusal
+from pythia_fast._ext.held_buffer cimport HeldBuffer
 from pythia_fast._ext.plan cimport Layout, Plan, pf_columns, pf_columns_reset
 
 cdef extern from "null_row.h" nogil:
@@ -40,22 +41,23 @@ cdef class PartMemory:
             plan, capacity, min(raw_bytes, <uint64_t>INT32_MAX), _aligned(self.status_at + <uint64_t>capacity))
         self.bytes = self.layout.base + self.layout.bytes
 
-    def decode(self, BatchMemory whole not None, NativeDecoder decoder not None, const uint32_t[::1] rows not None,
-               uint32_t attempts):
+    def decode(self, BatchMemory whole not None, NativeDecoder decoder not None, rows, uint32_t attempts):
         """The rows of ``whole``, which have been given to a handler ``attempts`` times before. None: there is no room
         for their columns. What was made here before is gone then, but for views that are still looked at.
 
         Raises IndexError for a row that the batch does not have, MemoryError.
         """
-        cdef Py_ssize_t i, n = rows.shape[0]
+        cdef HeldBuffer held = HeldBuffer(rows, sizeof(uint32_t))
+        cdef const uint32_t *chosen = <const uint32_t *>held.bytes
+        cdef Py_ssize_t i, n = <Py_ssize_t>held.items
         cdef BatchMemory part
         cdef pf_columns columns
         cdef int outcome = PF_UNKNOWN
         if n > self.layout.capacity:
             raise IndexError(f"{n} rows in memory for {self.layout.capacity}")
         for i in range(n):
-            if rows[i] >= whole.rows:
-                raise IndexError(f"row {rows[i]} of {whole.rows}")
+            if chosen[i] >= whole.rows:
+                raise IndexError(f"row {chosen[i]} of {whole.rows}")
         if self.last is not None:
             self.last.close()
             if self.last.kept():
@@ -72,7 +74,7 @@ cdef class PartMemory:
         while outcome == PF_UNKNOWN:
             with nogil:
                 outcome = _decode(
-                    part, whole, columns, decoder.decoder, &rows[0] if n else NULL, n, attempts)
+                    part, whole, columns, decoder.decoder, chosen, n, attempts)
             if outcome == PF_UNKNOWN:
                 decoder.learn()
         if outcome == PF_FULL:

@@ -320,7 +320,7 @@ class Engine:
             progress=(sum(part[0] for part in progress), sum(part[1] for part in progress)) if progress else None,
             processes=processes,
             flow=[run.flow() for run in self._runs],
-            trouble=[sentence for run in self._runs for sentence in run.trouble()],
+            trouble=[without_controls(sentence) for run in self._runs for sentence in run.trouble()],
         )
         self._observer.sample(self._latest)
 

@@ -232,6 +232,27 @@ def test_a_record_without_a_key_for_a_compacted_topic_is_refused_alone(
     assert values(kafka, topic, len(kept)) == kept
 
 
+def test_records_without_a_key_are_refused_alone_where_batches_have_to_shrink_too(
+    kafka: KafkaBroker, new_topic: NewTopic, written: Callable[..., Written]
+) -> None:
+    """The topic's settings were other ones when they were asked for: what follows goes in groups."""
+    topic = new_topic(partitions=1, cleanup_policy="compact", max_message_bytes="20000")
+    one = written(topic, blind=True, batch_size=60_000)
+    one.publisher._native.go_on(needs_key=True)  # type: ignore[attr-defined]
+    kept: list[bytes] = []
+    for ticket in range(6):
+        payloads = [random.randbytes(200) for _ in range(1000)]
+        keys = [None if number in (0, 500, 999) else b"%d" % number for number in range(1000)]
+        records = [frame_record(payload, key) for payload, key in zip(payloads, keys, strict=True)]
+        one.publisher.publish(memoryview(b"".join(records)), len(records), ticket)
+        one.tickets += 1
+        kept += [payload for payload, key in zip(payloads, keys, strict=True) if key is not None]
+    one.finish()
+    assert {tuple(failed.index for failed in delivery.failed) for delivery in one.done.values()} == {(0, 500, 999)}
+    assert sorted(values(kafka, topic, len(kept))) == sorted(kept)  # type: ignore[type-var]
+    assert one.publisher._native.regrouped[0] > 0
+
+
 def test_an_empty_key_is_a_key(kafka: KafkaBroker, new_topic: NewTopic, written: Callable[..., Written]) -> None:
     topic = new_topic(partitions=1, cleanup_policy="compact,delete")
     one = written(topic)

@@ -131,6 +131,34 @@ def member(kafka: KafkaBroker, tmp_path: Path) -> Iterator[OpenMember]:
 BOUNDED = {"until": "end"}
 
 
+class Told:
+    """A native reader that has something to tell, and is otherwise another one."""
+
+    def __init__(self, native: object, *notes: tuple[str, int, str, None]) -> None:
+        self._native = native
+        self._notes = [*notes]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._native, name)
+
+    def take_notes(self) -> list[tuple[str, int, str, None]]:
+        notes, self._notes = self._notes, []
+        return notes
+
+
+def test_a_commit_that_failed_after_it_was_sent_has_the_positions_handed_over_again(
+    new_topic: NewTopic, member: OpenMember
+) -> None:
+    made = member(new_topic())
+    reader = made.reader
+    assert isinstance(reader, KafkaReader)
+    reader.native = Told(reader.native, ("commit_failed", 16, "", None))  # type: ignore[assignment]
+    assert not reader.commit_failed
+    reader.serve()
+    assert reader.commit_failed
+    assert made.log.has("a commit failed, a later one will do")
+
+
 def test_an_index_never_has_the_name_of_a_partition_that_stayed() -> None:
     """A partition that stays for thousands of rebalances keeps its place in the table of names, which has 4,096."""
     reader = KafkaReader.__new__(KafkaReader)

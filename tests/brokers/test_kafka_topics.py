@@ -8,7 +8,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from pythia_fast._ext.collecting_sink import END, FAILED
-from tests.brokers.test_kafka_reader import BOUNDED, NewTopic, OpenMember, member, numbers, produce
+from tests.brokers.test_kafka_reader import BOUNDED, Member, NewTopic, OpenMember, member, numbers, produce
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_run import committed
 
@@ -142,6 +142,14 @@ def test_later_messages_are_left_where_the_run_reads_to_an_end(
     assert committed(kafka.bootstrap_servers, group, topic, 1) == [3]
 
 
+def make_anew(kafka: KafkaBroker, topic: str, reader: Member) -> None:
+    """While it is read."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    admin.delete_topics([topic])[topic].result(30)
+    reader.poll_until(lambda: topic not in admin.list_topics(timeout=30).topics)
+    kafka.create_topic(topic, 1)
+
+
 def test_a_topic_that_is_made_anew_is_read_from_its_beginning_and_committed_there(
     kafka: KafkaBroker, new_topic: NewTopic, member: OpenMember
 ) -> None:
@@ -152,10 +160,7 @@ def test_a_topic_that_is_made_anew_is_read_from_its_beginning_and_committed_ther
     reader.poll_until(lambda: reader.sink.count == 30)
     reader.commit_all()
     assert committed(kafka.bootstrap_servers, group, topic, 1) == [30]
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-    admin.delete_topics([topic])[topic].result(30)
-    reader.poll_until(lambda: topic not in admin.list_topics(timeout=30).topics)
-    kafka.create_topic(topic, 1)
+    make_anew(kafka, topic, reader)
     produce(kafka, topic, numbers(20, start=100))
     reader.poll_until(lambda: reader.sink.count == 50)
     assert reader.values()[30:] == numbers(20, start=100)
@@ -175,10 +180,7 @@ def test_the_position_of_a_topic_that_is_gone_is_not_committed_to_the_one_made_a
     reader = member(topic, consumer_group=group, topic_metadata_refresh_interval_ms=500)
     reader.poll_until(lambda: reader.sink.count == 30)
     reader.commit_all()
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-    admin.delete_topics([topic])[topic].result(30)
-    reader.poll_until(lambda: topic not in admin.list_topics(timeout=30).topics)
-    kafka.create_topic(topic, 1)
+    make_anew(kafka, topic, reader)
     reader.poll_until(lambda: reader.reader.native.watermarks(topic, 0, 0) == (0, 0))  # type: ignore[attr-defined]
     reader.commit_all()  # as a stop does, of all that was handled
     assert committed(kafka.bootstrap_servers, group, topic, 1) == [0]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import struct
@@ -14,7 +15,7 @@ import pytest
 
 from pythia_fast.cli.exit_codes import ExitCode
 from pythia_fast.report import RunReport
-from tests.support.command_line import ENVIRONMENT, HEAD, TWO_HANDLERS, processes_in, run, running
+from tests.support.command_line import ENVIRONMENT, HEAD, TWO_HANDLERS, command, processes_in, run, running
 
 #: A handler that says that it runs and then waits for a file that never comes, unless told to go on.
 WAITING = (
@@ -327,6 +328,41 @@ def score(batch: Batch[Order]) -> None:
     report = RunReport.from_json((project / "run.json").read_bytes())
     assert (report.ending, report.rows, report.unfinished) == ("failed", 8, 2)
     assert "ValueError: nine" in report.error
+
+
+@pytest.mark.parametrize("option", ['on_error="stop"', "dead_letter_limit=DeadLetterLimit(0.1, min_rows=1)"])
+def test_what_an_exception_quotes_is_not_obeyed_by_the_terminal(project: Path, option: str) -> None:
+    (project / "shop.py").write_text(
+        HEAD
+        + f"""
+from pythia_fast import DeadLetterLimit
+
+@app.batch_handler(source=FileConsumer(path="orders.ndjson"), schema=Order, {option})
+def score(batch: Batch[Order]) -> None:
+    raise ValueError("\\x1b[2Jgone")
+"""
+    )
+    finished = run(project, "run", "shop:app", "--until-end", "--workers", "1")
+    assert r"\x1b[2Jgone" in finished.stderr
+    assert "\x1b[2J" not in finished.stderr
+
+
+def test_a_closed_standard_input_is_told(project: Path) -> None:
+    (project / "shop.py").write_text(
+        HEAD
+        + """
+@app.batch_handler(source=FileConsumer(path="-"), schema=Order)
+def score(batch: Batch[Order]) -> None:
+    pass
+"""
+    )
+    line = f"{shlex.join(command('run', 'shop:app', '--until-end'))} <&-"
+    finished = subprocess.run(
+        ["sh", "-c", line], cwd=project, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == ExitCode.UNREACHABLE
+    assert "cannot read standard input" in finished.stderr
+    assert "Traceback" not in finished.stderr
 
 
 def test_a_signal_ends_a_pool_that_is_not_up_yet(project: Path) -> None:

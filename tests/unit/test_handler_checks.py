@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pythia_fast import App, FileConsumer, KafkaConsumer, KafkaProducer
+from pythia_fast import App, FileConsumer, FileProducer, KafkaConsumer, KafkaProducer, MemoryConsumer
 from pythia_fast.brokers.base import Sink, Source
 from pythia_fast.brokers.rabbitmq import RabbitMQConsumer, RabbitMQProducer
 from pythia_fast.brokers.rabbitmq_stream import RabbitMQStreamConsumer
@@ -179,3 +179,22 @@ def test_what_a_handler_writes_to_a_broker_may_not_come_back_to_it(
         return
     with pytest.raises(ConfigError, match=f"handler 'first': its {option} is {place}, which its source reads"):
         check(source, **{option: sink})
+
+
+def test_two_sinks_that_are_one_file_are_refused_with_both_names(tmp_path: Path) -> None:
+    out, link = tmp_path / "out", tmp_path / "link"
+    link.symlink_to(out)
+    app = App("shop")
+    for name, path in (("first", out), ("second", link)):
+        app.batch_handler(source=MemoryConsumer([]), decoder="raw", name=name, sink=FileProducer(path))(len)
+    with pytest.raises(ConfigError) as raised:
+        check_handlers(app.name, list(app.handlers.values()))
+    assert str(raised.value) == (
+        f"the sink of handler 'first' and the sink of handler 'second' are both the file {link} ({out} leads there, "
+        "too), which one of them can write: give each a file of its own"
+    )
+
+
+def test_a_sink_that_is_the_file_of_its_own_dead_letters_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"are both the file .*/out, which one of them can write"):
+        check(MemoryConsumer([]), sink=FileProducer(tmp_path / "out"), dead_letter=FileProducer(tmp_path / "out"))

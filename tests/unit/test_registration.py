@@ -87,6 +87,16 @@ def test_defaults():
         ({"batch_timeout": "5ms"}, ConfigError, "batch_timeout='5ms'"),
         ({"batch_timeout": 10**400}, ConfigError, "batch_timeout=1000"),
         ({"max_batch_bytes": 1.5}, ConfigError, "max_batch_bytes=1.5"),
+        (
+            {"batch_deadline": -1},
+            ConfigError,
+            "batch_deadline=-1: seconds, more than 0 and at most 1,000,000,000, or None",
+        ),
+        (
+            {"setup_deadline": 0},
+            ConfigError,
+            "setup_deadline=0: seconds, more than 0 and at most 1,000,000,000, or None",
+        ),
         ({"max_memory_mb": 0.5}, ConfigError, "max_memory_mb=0.5: megabytes, from 1"),
         ({"workers": 1025}, ConfigError, "workers=1025: a whole number of processes from 1 to 1,024"),
         ({"workers": "2"}, ConfigError, "workers='2'"),
